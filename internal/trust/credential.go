@@ -1,0 +1,190 @@
+package trust
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	mathrand "math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/seed-2f228079/neargate/internal/clock"
+)
+
+// Credential is what a process shows to others, its key and certificate, and whom it trusts itself. Run renews it. Safe for
+// concurrent use; connections that stand are not touched by a renewal.
+type Credential struct {
+	clock clock.Clock
+	log   *slog.Logger
+	renew func(ctx context.Context) (papers, error)
+
+	mu     sync.RWMutex
+	papers papers
+}
+
+// papers are one state of a credential.
+type papers struct {
+	certificate tls.Certificate // with Leaf
+	authorities []*x509.Certificate
+}
+
+func newPapers(key *ecdsa.PrivateKey, der []byte, authorities []*x509.Certificate) (papers, error) {
+	leaf, err := x509.ParseCertificate(der)
+	if err != nil {
+		return papers{}, err
+	}
+	return papers{tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}, authorities}, nil
+}
+
+func (p papers) roots() *x509.CertPool {
+	pool := x509.NewCertPool()
+	for _, a := range p.authorities {
+		pool.AddCert(a)
+	}
+	return pool
+}
+
+// ServerCredential is the credential of a server, which holds the authority and so certifies itself. Its key lives in memory.
+func (a *Authority) ServerCredential(id string, log *slog.Logger) (*Credential, error) {
+	return a.selfSigned(log, func(key *ecdsa.PrivateKey) ([]byte, error) {
+		return a.issueHost(&key.PublicKey, Identity{Server, id})
+	})
+}
+
+// PublicCredential is the credential of the public port, for the names and addresses by which clients know it.
+func (a *Authority) PublicCredential(names []string, log *slog.Logger) (*Credential, error) {
+	return a.selfSigned(log, func(key *ecdsa.PrivateKey) ([]byte, error) { return a.issuePublic(&key.PublicKey, names) })
+}
+
+func (a *Authority) selfSigned(log *slog.Logger, issue func(*ecdsa.PrivateKey) ([]byte, error)) (*Credential, error) {
+	renew := func(context.Context) (papers, error) {
+		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+		if err != nil {
+			return papers{}, err
+		}
+		der, err := issue(key)
+		if err != nil {
+			return papers{}, err
+		}
+		return newPapers(key, der, []*x509.Certificate{a.cert})
+	}
+	first, err := renew(context.Background())
+	if err != nil {
+		return nil, err
+	}
+	return &Credential{clock: a.clock, log: log, renew: renew, papers: first}, nil
+}
+
+func (c *Credential) current() papers {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return c.papers
+}
+
+// ID is the id in the certificate: the node id of an agent.
+func (c *Credential) ID() string {
+	who, err := identityOf(c.current().certificate.Leaf)
+	if err != nil {
+		return "" // the public port's
+	}
+	return who.ID
+}
+
+// Authorities are the certificates of those that this credential trusts, in PEM.
+func (c *Credential) Authorities() []byte {
+	var out []byte
+	for _, a := range c.current().authorities {
+		out = append(out, encodeCertificates(a.Raw)...)
+	}
+	return out
+}
+
+const (
+	firstRenewalRetry = 10 * time.Second
+	lastRenewalRetry  = 10 * time.Minute
+)
+
+// Run renews the certificate when half of its life has passed, until ctx ends.
+func (c *Credential) Run(ctx context.Context) error {
+	retry := firstRenewalRetry
+	// Hosts that joined together do not have to renew together.
+	wait := c.untilRenewal() - mathrand.N(hostLife/16)
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-c.clock.After(wait):
+		}
+		p, err := c.renew(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case err != nil:
+			wait, retry = retry, min(2*retry, lastRenewalRetry)
+			c.log.Warn("cannot renew the certificate; trying again", "error", err, "ends", c.current().certificate.Leaf.NotAfter, "retry_in", wait)
+			continue
+		}
+		c.mu.Lock()
+		c.papers = p
+		c.mu.Unlock()
+		c.log.Info("certificate renewed", "ends", p.certificate.Leaf.NotAfter)
+		// Never at once: a certificate that comes with half its life over would be renewed without end.
+		wait, retry = max(c.untilRenewal(), firstRenewalRetry), firstRenewalRetry
+	}
+}
+
+func (c *Credential) untilRenewal() time.Duration {
+	return c.current().certificate.Leaf.NotAfter.Add(-hostLife / 2).Sub(c.clock.Now())
+}
+
+// PublicTLS is the TLS configuration of the public port.
+func (c *Credential) PublicTLS() *tls.Config {
+	return &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"}, GetCertificate: c.serverCertificate}
+}
+
+func (c *Credential) serverCertificate(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+	p := c.current()
+	return &p.certificate, nil
+}
+
+// peerTLS is the configuration for one protocol of the peer port, of either end: both show their certificate, and who does not
+// have one of the roles is turned away.
+func (c *Credential) peerTLS(protocols []string, roles ...Role) *tls.Config {
+	return &tls.Config{
+		MinVersion: tls.VersionTLS13, NextProtos: protocols, SessionTicketsDisabled: true,
+		GetCertificate: c.serverCertificate,
+		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+			return c.serverCertificate(nil)
+		},
+		ClientAuth: tls.RequireAnyClientCert,
+		// VerifyConnection checks the chain: what the library checks would need host names, and could not be given new roots.
+		InsecureSkipVerify: true,
+		VerifyConnection: func(cs tls.ConnectionState) error {
+			who, err := verify(cs.PeerCertificates, c.current().roots(), c.clock.Now())
+			if err != nil {
+				return fmt.Errorf("peer refused: %w", err)
+			}
+			for _, r := range roles {
+				if who.Role == r {
+					return nil
+				}
+			}
+			return fmt.Errorf("peer refused: %s has another role", who)
+		},
+	}
+}
+
+// peerOf says who is at the other end of a connection made with peerTLS.
+func peerOf(conn *tls.Conn) (Identity, error) {
+	chain := conn.ConnectionState().PeerCertificates
+	if len(chain) == 0 {
+		return Identity{}, errors.New("the peer has shown no certificate")
+	}
+	return identityOf(chain[0])
+}

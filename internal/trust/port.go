@@ -1,0 +1,164 @@
+package trust
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"slices"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// Port is the peer port: one address for all that servers and agents say to one another, each protocol known by its name in the
+// TLS handshake (ALPN). Protocols are added by Handle before Serve.
+type Port struct {
+	credential *Credential
+	log        *slog.Logger
+	protocols  map[string]*protocol
+}
+
+type protocol struct {
+	roles []Role // empty: anybody
+	conns chan net.Conn
+	addr  net.Addr
+	once  sync.Once
+	done  chan struct{} // closed with the listener
+}
+
+const (
+	handshakeTimeout = 10 * time.Second
+	maxHandshakes    = 1024
+)
+
+// NewPort makes a port that shows credential.
+func NewPort(credential *Credential, log *slog.Logger) *Port {
+	return &Port{credential: credential, log: log, protocols: map[string]*protocol{}}
+}
+
+// Handle is the listener for one protocol, spoken by hosts of the given roles. Its connections are *tls.Conn with the handshake
+// done and the peer's certificate checked.
+func (p *Port) Handle(name string, role Role, roles ...Role) net.Listener {
+	return p.handle(name, append(roles, role)...)
+}
+
+func (p *Port) handle(name string, roles ...Role) net.Listener {
+	if p.protocols[name] != nil {
+		panic("trust: two handlers of " + name)
+	}
+	l := &protocol{roles: roles, conns: make(chan net.Conn), addr: protocolAddr(name), done: make(chan struct{})}
+	p.protocols[name] = l
+	return l
+}
+
+// Serve accepts connections until ctx ends. It closes l and the listeners of all protocols; connections that were handed over are
+// their handlers' to close.
+func (p *Port) Serve(ctx context.Context, l net.Listener) error {
+	stop := context.AfterFunc(ctx, func() { l.Close() })
+	defer stop()
+	defer l.Close()
+	var g errgroup.Group
+	g.SetLimit(maxHandshakes)
+	config := &tls.Config{GetConfigForClient: p.configFor}
+	defer func() {
+		for _, h := range p.protocols {
+			h.Close()
+		}
+		_ = g.Wait() // they return no errors
+	}()
+	for {
+		conn, err := l.Accept()
+		switch {
+		case ctx.Err() != nil:
+			if err == nil {
+				conn.Close()
+			}
+			return nil
+		case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE), errors.Is(err, syscall.ECONNABORTED):
+			p.log.Error("cannot accept a peer's connection; going on", "error", err)
+			select {
+			case <-ctx.Done():
+			case <-time.After(100 * time.Millisecond):
+			}
+			continue
+		case err != nil:
+			return fmt.Errorf("peer port %s: %w", l.Addr(), err)
+		}
+		g.Go(func() error {
+			p.greet(ctx, tls.Server(conn, config))
+			return nil
+		})
+	}
+}
+
+// greet shakes hands and passes the connection on to its protocol's handler.
+func (p *Port) greet(ctx context.Context, conn *tls.Conn) {
+	limit, cancel := context.WithTimeout(ctx, handshakeTimeout)
+	defer cancel()
+	if err := conn.HandshakeContext(limit); err != nil {
+		conn.Close()
+		if ctx.Err() == nil {
+			p.log.Warn("a peer was turned away", "peer", conn.RemoteAddr(), "error", err)
+		}
+		return
+	}
+	h := p.protocols[conn.ConnectionState().NegotiatedProtocol]
+	if h == nil { // who names no protocol at all gets past the negotiation
+		conn.Close()
+		return
+	}
+	select {
+	case h.conns <- conn:
+	case <-h.done:
+		conn.Close()
+	case <-ctx.Done():
+		conn.Close()
+	}
+}
+
+// configFor picks the one protocol to speak, and with it who may: a client that also names a protocol open to anybody gets that
+// one and nothing else.
+func (p *Port) configFor(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+	for _, name := range hello.SupportedProtos {
+		h := p.protocols[name]
+		if h == nil {
+			continue
+		}
+		config := p.credential.peerTLS([]string{name}, h.roles...)
+		if len(h.roles) == 0 {
+			config.ClientAuth, config.VerifyConnection = tls.NoClientCert, nil
+		}
+		return config, nil
+	}
+	return nil, fmt.Errorf("no protocol in common: the peer offers %q", slices.Clone(hello.SupportedProtos))
+}
+
+// Accept implements net.Listener.
+func (h *protocol) Accept() (net.Conn, error) {
+	select {
+	case c := <-h.conns:
+		return c, nil
+	case <-h.done:
+		return nil, net.ErrClosed
+	}
+}
+
+// Close implements net.Listener.
+func (h *protocol) Close() error {
+	h.once.Do(func() { close(h.done) })
+	return nil
+}
+
+// Addr implements net.Listener.
+func (h *protocol) Addr() net.Addr { return h.addr }
+
+// protocolAddr is the "address" of a protocol: its name.
+type protocolAddr string
+
+func (protocolAddr) Network() string  { return "alpn" }
+func (a protocolAddr) String() string { return string(a) }
