@@ -1,0 +1,200 @@
+package raft_test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	hraft "github.com/hashicorp/raft"
+
+	"github.com/seed-2f228079/neargate/controlplane/state"
+	"github.com/seed-2f228079/neargate/controlplane/state/raft"
+	"github.com/seed-2f228079/neargate/controlplane/state/statetest"
+)
+
+func open(dir string) (state.Engine, error) {
+	return raft.Open(raft.Options{Dir: dir, NodeID: "server"})
+}
+
+// smallSnapshots takes a snapshot every few entries.
+func smallSnapshots(dir string) (state.Engine, error) {
+	return raft.Open(raft.Options{Dir: dir, NodeID: "server", SnapshotBytes: 2 << 10})
+}
+
+func TestEngine(t *testing.T) { statetest.RunEngine(t, open) }
+
+func TestDurable(t *testing.T) { statetest.RunDurable(t, open) }
+
+func TestDurableBySnapshots(t *testing.T) { statetest.RunDurable(t, smallSnapshots) }
+
+// With snapshots the log does not grow with what was ever written.
+func TestLogIsCut(t *testing.T) {
+	dir := t.TempDir()
+	engine, err := raft.Open(raft.Options{Dir: dir, NodeID: "server", SnapshotBytes: 8 << 20})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { engine.Close() })
+	s, err := state.New(engine, statetest.Schema, state.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const written = 200 // of half a MiB, all to one record
+	for i := range written {
+		statetest.Put(t, s, &statetest.Record{Id: "a", Number: int64(i), Payload: make([]byte, 512<<10)})
+	}
+	if size := folderSize(t, dir); size > 90<<20 {
+		t.Errorf("%d MiB in the folder after %d MiB were written", size>>20, written/2)
+	}
+	if n, err := filepath.Glob(filepath.Join(dir, "snapshots", "*")); err != nil || len(n) == 0 {
+		t.Errorf("no snapshots, %v", err)
+	}
+	if err := engine.Close(); err != nil {
+		t.Fatal(err)
+	}
+	again := statetest.Open(t, open, dir)
+	if rec, _ := statetest.Records.Get(again.View(), statetest.RecordKey("a")); rec.GetNumber() != written-1 || again.Revision() != written {
+		t.Errorf("record %d at revision %d", rec.GetNumber(), again.Revision())
+	}
+}
+
+func folderSize(t *testing.T, dir string) (size int64) {
+	t.Helper()
+	err := filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
+		if info, statErr := os.Stat(path); err == nil && statErr == nil && !d.IsDir() {
+			size += info.Size() // one that was removed meanwhile counts for nothing
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return size
+}
+
+// A folder of another server is not taken over.
+func TestOtherNode(t *testing.T) {
+	dir := t.TempDir()
+	e, err := open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := state.New(e, nil, state.Options{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := e.Close(); err != nil {
+		t.Fatal(err)
+	}
+	other, err := raft.Open(raft.Options{Dir: dir, NodeID: "other"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := state.New(other, nil, state.Options{}); err == nil || !strings.Contains(err.Error(), "not to server other alone") {
+		t.Fatalf("got %v", err)
+	}
+}
+
+// An entry of a later version stops the engine with a clear error instead of being passed over.
+func TestNewerLog(t *testing.T) {
+	dir := t.TempDir()
+	e, err := raft.Open(raft.Options{Dir: dir, NodeID: "server"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := state.New(e, nil, state.Options{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := e.ApplyRaw([]byte{99, 0}); err == nil || !strings.Contains(err.Error(), "does not know") {
+		t.Fatalf("apply: %v", err)
+	}
+	if err := e.Run(t.Context()); err == nil || !strings.Contains(err.Error(), "does not know") {
+		t.Fatalf("run: %v", err)
+	}
+	again, err := open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := state.New(again, nil, state.Options{}); err == nil || !strings.Contains(err.Error(), "entry of format 99") {
+		t.Fatalf("restart: %v", err)
+	}
+}
+
+// Three servers over a transport: the engine is ready for several.
+func TestThreeServers(t *testing.T) {
+	var transports []*hraft.InmemTransport
+	var servers []hraft.Server
+	for i := range 3 {
+		name := fmt.Sprint("server", i)
+		addr, tr := hraft.NewInmemTransport(hraft.ServerAddress(name))
+		transports = append(transports, tr)
+		servers = append(servers, hraft.Server{ID: hraft.ServerID(name), Address: addr})
+	}
+	for i, tr := range transports {
+		for j, other := range transports {
+			if i != j {
+				tr.Connect(servers[j].Address, other)
+			}
+		}
+	}
+	var stores []*state.Store
+	for i, tr := range transports {
+		engine, err := raft.Open(raft.Options{Dir: t.TempDir(), NodeID: string(servers[i].ID), Transport: tr, Servers: servers})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { engine.Close() })
+		s, err := state.New(engine, statetest.Schema, state.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		stores = append(stores, s)
+	}
+	leader := awaitLeader(t, stores)
+	for i := range 50 {
+		statetest.Put(t, leader, &statetest.Record{Id: fmt.Sprint(i)})
+	}
+	if v, err := leader.Linearizable(t.Context()); err != nil || v.Revision() != 50 {
+		t.Fatalf("linearizable: %v", err)
+	}
+	for _, s := range stores {
+		seen := 0
+		for w := s.Watch(t.Context(), 0); seen < 50; {
+			b, err := w.Next(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			seen += len(b.Events)
+		}
+		if s == leader {
+			continue
+		}
+		if _, err := s.Update(t.Context(), func(*state.Tx) error { return nil }); err != state.ErrNotLeader {
+			t.Errorf("update on a follower: %v", err)
+		}
+	}
+}
+
+func awaitLeader(t *testing.T, stores []*state.Store) *state.Store {
+	t.Helper()
+	leads := make(chan *state.Store, len(stores))
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	t.Cleanup(cancel)
+	for _, s := range stores {
+		go s.RunLeader(ctx, func(ctx context.Context) error {
+			leads <- s
+			<-ctx.Done()
+			return nil
+		})
+	}
+	select {
+	case s := <-leads:
+		return s
+	case <-ctx.Done():
+		t.Fatal("no leader")
+		return nil
+	}
+}

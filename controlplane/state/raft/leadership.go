@@ -1,0 +1,86 @@
+package raft
+
+import (
+	"context"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/seed-2f228079/neargate/controlplane/state"
+)
+
+// Leadership implements state.Engine.
+func (e *Engine) Leadership() state.Leadership {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.leadership
+}
+
+// followLeadership keeps e.leadership true until Close.
+func (e *Engine) followLeadership(notify <-chan bool, observations <-chan raft.Observation) {
+	for {
+		select {
+		case leads := <-notify:
+			if leads {
+				e.takeOver()
+			} else {
+				e.setLeadership(0)
+			}
+		case <-observations:
+			if e.raft.State() != raft.Leader {
+				e.setLeadership(0)
+			}
+		case <-e.stop:
+			return
+		}
+	}
+}
+
+// takeOver announces leadership once everything from earlier terms has been applied here.
+func (e *Engine) takeOver() {
+	term := e.raft.CurrentTerm()
+	e.setLeadership(0)
+	if err := e.raft.Barrier(0).Error(); err != nil {
+		e.logger.Warn("lost leadership before it began", "term", term, "error", err)
+		return
+	}
+	// Were it another term by now, a further notification would be on its way.
+	if e.raft.CurrentTerm() == term {
+		e.setLeadership(term)
+	}
+}
+
+func (e *Engine) setLeadership(term uint64) {
+	_, id := e.raft.LeaderWithID()
+	leader := string(id)
+	if term == 0 && leader == e.opts.NodeID {
+		leader = "" // not yet
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.closing || e.leadership.Term == term && e.leadership.Leader == leader {
+		return
+	}
+	close(e.changed)
+	e.changed = make(chan struct{})
+	e.leadership = state.Leadership{Term: term, Leader: leader, Changed: e.changed}
+}
+
+// awaitLeading returns once this server leads. It waits while nobody is known to lead.
+func (e *Engine) awaitLeading(ctx context.Context) error {
+	for {
+		l := e.Leadership()
+		switch {
+		case l.Changed == nil:
+			return state.ErrClosed
+		case l.Term != 0:
+			return ctx.Err()
+		case l.Leader != "":
+			return state.ErrNotLeader
+		}
+		select {
+		case <-l.Changed:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}

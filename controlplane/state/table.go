@@ -1,0 +1,131 @@
+package state
+
+import (
+	"bytes"
+	"fmt"
+	"iter"
+
+	"google.golang.org/protobuf/proto"
+)
+
+// Table is a set of records of one message type, ordered by key. Declared once, as a package variable; it holds no data.
+type Table[T proto.Message] struct {
+	name    string
+	key     func(T) Key
+	indexes []index
+}
+
+// NewTable declares a table. name is stored: it must be unique and never change. key must depend on v alone.
+func NewTable[T proto.Message](name string, key func(v T) Key) *Table[T] {
+	return &Table[T]{name: name, key: key}
+}
+
+// TableInfo is a table without its type. Every *Table[T] is one.
+type TableInfo interface {
+	Name() string
+	decode(value []byte) (proto.Message, error)
+	keyOf(proto.Message) Key
+	indexList() []index
+}
+
+// Schema is the tables of a store.
+type Schema []TableInfo
+
+// Name is the name under which the table is stored.
+func (t *Table[T]) Name() string { return t.name }
+
+// Key is the key of v.
+func (t *Table[T]) Key(v T) Key { return t.key(v) }
+
+func (t *Table[T]) keyOf(m proto.Message) Key { return t.key(m.(T)) }
+
+func (t *Table[T]) indexList() []index { return t.indexes }
+
+func (t *Table[T]) decode(value []byte) (proto.Message, error) {
+	var zero T
+	m := zero.ProtoReflect().New().Interface()
+	if err := proto.Unmarshal(value, m); err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+// Get returns the record at k. It is shared: clone it before changing anything.
+func (t *Table[T]) Get(r Reader, k Key) (T, bool) {
+	v, _, ok := t.GetRevision(r, k)
+	return v, ok
+}
+
+// GetRevision also returns the revision of the record's last change; 0 if that is r's own, not yet committed.
+func (t *Table[T]) GetRevision(r Reader, k Key) (T, Revision, bool) {
+	rec := r.record(t.name, k)
+	if rec == nil {
+		var zero T
+		return zero, 0, false
+	}
+	return message[T](t.name, rec), rec.revision, true
+}
+
+// Scan yields the records whose keys begin with prefix, in key order. Within a Tx that writes to the table meanwhile, it goes
+// on over the table as it was when the scan began.
+func (t *Table[T]) Scan(r Reader, prefix Key) iter.Seq[T] {
+	return func(yield func(T) bool) {
+		st := r.table(t.name)
+		scan[T](r, st, t.name, st.primary, prefix, yield)
+	}
+}
+
+// ScanFrom is Scan beginning strictly after key after.
+func (t *Table[T]) ScanFrom(r Reader, prefix, after Key) iter.Seq[T] {
+	return func(yield func(T) bool) {
+		st := r.table(t.name)
+		scanFrom[T](r, st, t.name, st.primary, prefix, after, yield)
+	}
+}
+
+// Put creates or replaces the record with v's key. v must not be changed afterwards.
+func (t *Table[T]) Put(tx *Tx, v T) { tx.put(t, v) }
+
+// Delete removes the record at k, if there is one.
+func (t *Table[T]) Delete(tx *Tx, k Key) { tx.delete(t, k) }
+
+func message[T proto.Message](table string, rec *record) T {
+	v, ok := rec.message.(T)
+	if !ok {
+		panic(fmt.Sprintf("state: record %s of table %s does not decode", rec.key, table))
+	}
+	return v
+}
+
+// scan walks all entries of tr that begin with prefix and notes how far it was read.
+func scan[T proto.Message](r Reader, st *tableState, space string, tr *tree, prefix Key, yield func(T) bool) {
+	end := prefix.end()
+	defer func() { r.readRange(space, prefix, end) }() // also when yield panics
+	tr.Root().WalkPrefix(prefix.bytes(), func(k []byte, rec *record) bool {
+		if yield(message[T](st.name, rec)) {
+			return false
+		}
+		end = successor(k)
+		return true
+	})
+}
+
+// scanFrom is scan beginning after an entry.
+func scanFrom[T proto.Message](r Reader, st *tableState, space string, tr *tree, prefix, after Key, yield func(T) bool) {
+	from, end := max(prefix, successor(after.bytes())), prefix.end()
+	if end != "" && from >= end {
+		return
+	}
+	defer func() { r.readRange(space, from, end) }()
+	it := tr.Root().Iterator()
+	it.SeekLowerBound(from.bytes())
+	for k, rec, ok := it.Next(); ok && bytes.HasPrefix(k, prefix.bytes()); k, rec, ok = it.Next() {
+		if !yield(message[T](st.name, rec)) {
+			end = successor(k)
+			return
+		}
+	}
+}
+
+// successor is the first key after k.
+func successor(k []byte) Key { return Key(append(append(make([]byte, 0, len(k)+1), k...), 0)) }

@@ -1,0 +1,138 @@
+package state
+
+import (
+	"cmp"
+	"context"
+	"sort"
+	"sync"
+
+	"google.golang.org/protobuf/proto"
+)
+
+// Batch is what happened to the watched tables since the last one.
+type Batch struct {
+	Revision Revision // the view's
+	View     *View    // after all events
+	Events   []Event  // in commit order; at least one
+}
+
+// Event is one change of one record. Old and New are shared and immutable.
+type Event struct {
+	Table    TableInfo
+	Key      Key
+	Old      proto.Message // nil: created
+	New      proto.Message // nil: deleted
+	Revision Revision      // of the transaction
+}
+
+// change is an Event before anybody asked for it.
+type change struct {
+	revision Revision
+	table    TableInfo
+	key      Key
+	old, new *record
+}
+
+// feed is the bounded history that watchers read. It is of this server alone: after a restart it begins anew.
+type feed struct {
+	limit int
+
+	mu      sync.Mutex
+	view    *View
+	changes []change      // ascending; appended to, or replaced whole, so that readers may keep a part
+	floor   Revision      // every change after it is in changes
+	changed chan struct{} // closed by the next publish
+}
+
+func (f *feed) init(v *View, limit int) {
+	f.limit, f.view, f.floor, f.changed = limit, v, v.revision, make(chan struct{})
+}
+
+func (f *feed) publish(v *View, changes []change) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.view = v
+	f.changes = append(f.changes, changes...)
+	if len(f.changes) > 2*f.limit {
+		cut := len(f.changes) - f.limit
+		f.floor = f.changes[cut-1].revision
+		cut = f.position(f.floor) // whole transactions
+		f.changes = append(make([]change, 0, 2*f.limit+MaxOps), f.changes[cut:]...)
+	}
+	close(f.changed)
+	f.changed = make(chan struct{})
+}
+
+// reset begins a new history at v: what led there is not known.
+func (f *feed) reset(v *View) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.view, f.changes, f.floor = v, nil, v.revision
+	close(f.changed)
+	f.changed = make(chan struct{})
+}
+
+// position is that of the first change after r.
+func (f *feed) position(r Revision) int {
+	return sort.Search(len(f.changes), func(i int) bool { return f.changes[i].revision > r })
+}
+
+// since returns the changes after r, and the view that ends with them.
+func (f *feed) since(r Revision) (*View, []change, <-chan struct{}, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if r < f.floor {
+		return nil, nil, nil, ErrCompacted
+	}
+	return f.view, f.changes[f.position(r):], f.changed, nil
+}
+
+// Watcher yields what is committed, in order, never skipping or repeating. It has no goroutine and needs no closing. Used by
+// one goroutine at a time.
+type Watcher struct {
+	feed   *feed
+	done   <-chan struct{} // of the context given to Watch
+	ended  func() error
+	cursor Revision
+	tables map[TableInfo]bool // nil: all
+}
+
+// Next waits for changes of the watched tables and returns all there are. ErrCompacted means that some are no longer kept:
+// read everything again from a new View and watch from its revision.
+func (w *Watcher) Next(ctx context.Context) (Batch, error) {
+	for {
+		if err := cmp.Or(ctx.Err(), w.ended()); err != nil {
+			return Batch{}, err
+		}
+		view, changes, changed, err := w.feed.since(w.cursor)
+		if err != nil {
+			return Batch{}, err
+		}
+		var events []Event
+		for _, c := range changes {
+			if w.tables == nil || w.tables[c.table] {
+				events = append(events, c.event())
+			}
+		}
+		w.cursor = max(w.cursor, view.revision)
+		if len(events) > 0 {
+			return Batch{Revision: view.revision, View: view, Events: events}, nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+		case <-w.done:
+		}
+	}
+}
+
+func (c change) event() Event {
+	e := Event{Table: c.table, Key: c.key, Revision: c.revision}
+	if c.old != nil {
+		e.Old = c.old.message
+	}
+	if c.new != nil {
+		e.New = c.new.message
+	}
+	return e
+}
