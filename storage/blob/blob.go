@@ -1,0 +1,290 @@
+// Package blob keeps immutable bytes under the digest of their content, on a local disk. It knows no service: what a blob
+// means and who refers to it is its callers' business.
+//
+//	DIR/sha256/ab/ab12…   blobs
+//	DIR/sha512/cd/cd34…
+//	DIR/uploads/ID.OWNER  upload sessions, which survive a restart
+//	DIR/partial/…         one-shot writes under way; emptied by Open
+//
+// Invariants:
+//   - A file under its digest's name is whole: it was hashed while it was written, synced, then renamed, and its folder
+//     synced before the write was acknowledged. A crash at any moment leaves old or new, never half.
+//   - A blob is removed only by Delete, which needs the digest to be free of leases and asks the caller, while no lease can be
+//     taken, whether it is unreferenced. Every way to bring a blob in or to build upon one that is there (Put, Upload.Commit,
+//     Lease) hands out a lease; the caller commits its reference and then releases. So "blob is there" cannot turn false
+//     between the check and the commit of a reference.
+//   - Writers of one digest do not coordinate: the content is the same, and the last rename wins (which also replaces a file
+//     that has rotted).
+//
+// Lock order: Upload's session lock, then the lease table's mutex. The latter is never held across I/O.
+package blob
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"iter"
+	"os"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/seed-2f228079/neargate/internal/clock"
+)
+
+// Errors that callers tell apart.
+var (
+	ErrNotFound = errors.New("no such blob or upload")
+	ErrMismatch = errors.New("the content does not have the digest that was named")
+	ErrNoSpace  = errors.New("no space left on the disk that holds the blobs")
+	ErrLeased   = errors.New("the blob is in use")
+	ErrReceive  = errors.New("the content ended early")
+	ErrBusy     = errors.New("another request is writing to this upload")
+)
+
+// Info describes a stored blob.
+type Info struct {
+	Digest   Digest
+	Size     int64
+	Modified time.Time // when it was last written
+}
+
+// Options adjusts a store; the zero value is useful.
+type Options struct {
+	Clock clock.Clock // default: the machine's
+	// UploadExpiry is how long an upload session lives without a write. Default 24 h.
+	UploadExpiry time.Duration
+}
+
+// Store is a folder of blobs. One process at a time uses a folder; inside it everything is safe for concurrent use.
+type Store struct {
+	dir    string
+	clock  clock.Clock
+	expiry time.Duration
+	leases leases
+
+	mu       sync.Mutex
+	sessions map[string]*session // by file name; only those this process has touched
+}
+
+// Open uses dir, creating it if need be, and clears what a crash left half-written.
+func Open(dir string, opts Options) (*Store, error) {
+	if opts.Clock == nil {
+		opts.Clock = clock.Real{}
+	}
+	if opts.UploadExpiry == 0 {
+		opts.UploadExpiry = 24 * time.Hour
+	}
+	s := &Store{dir: dir, clock: opts.Clock, expiry: opts.UploadExpiry, sessions: map[string]*session{}}
+	s.leases.held = map[Digest]*hold{}
+	if err := os.RemoveAll(s.path("partial")); err != nil {
+		return nil, fmt.Errorf("clear partial blobs: %w", err)
+	}
+	for _, d := range []string{"sha256", "sha512", "uploads", "partial"} {
+		if err := os.MkdirAll(s.path(d), 0o700); err != nil {
+			return nil, fmt.Errorf("create blob folder: %w", err)
+		}
+	}
+	if err := syncDir(dir); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+func (s *Store) path(parts ...string) string {
+	return filepath.Join(append([]string{s.dir}, parts...)...)
+}
+
+func (s *Store) blobPath(d Digest) string { return s.path(d.algorithm(), d.hex()[:2], d.hex()) }
+
+// Stat says whether the blob is here: ErrNotFound when not.
+func (s *Store) Stat(d Digest) (Info, error) {
+	fi, err := os.Stat(s.blobPath(d))
+	if err != nil {
+		return Info{}, notFound("stat blob", err)
+	}
+	return Info{d, fi.Size(), fi.ModTime()}, nil
+}
+
+// Open reads a blob. The reader is an *os.File underneath, so that copying it to a TCP connection is a sendfile. It stays
+// readable when the blob is deleted meanwhile.
+func (s *Store) Open(d Digest) (io.ReadSeekCloser, Info, error) {
+	f, err := os.Open(s.blobPath(d))
+	if err != nil {
+		return nil, Info{}, notFound("open blob", err)
+	}
+	fi, err := f.Stat()
+	if err != nil {
+		f.Close()
+		return nil, Info{}, fmt.Errorf("stat blob: %w", err)
+	}
+	return f, Info{d, fi.Size(), fi.ModTime()}, nil
+}
+
+// ReadAll is the content of a blob of at most limit bytes.
+func (s *Store) ReadAll(d Digest, limit int64) ([]byte, error) {
+	r, info, err := s.Open(d)
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	if info.Size > limit {
+		return nil, fmt.Errorf("blob %s has %d bytes, more than %d", d, info.Size, limit)
+	}
+	b := make([]byte, info.Size)
+	if _, err := io.ReadFull(r, b); err != nil {
+		return nil, fmt.Errorf("read blob %s: %w", d, err)
+	}
+	return b, nil
+}
+
+// Put stores what r delivers under d, or nothing: ErrMismatch when the content is another. The blob is durable when Put
+// returns, and leased to the caller.
+func (s *Store) Put(ctx context.Context, d Digest, r io.Reader) (*Lease, Info, error) {
+	f, err := os.CreateTemp(s.path("partial"), "")
+	if err != nil {
+		return nil, Info{}, noSpace("create blob", err)
+	}
+	defer os.Remove(f.Name()) // fails, rightly, once it was renamed
+	defer f.Close()
+	h := d.newHash()
+	n, err := copyHashed(f, h, r)
+	if err != nil {
+		return nil, Info{}, err
+	}
+	if got := digestOf(d.algorithm(), h); got != d {
+		return nil, Info{}, fmt.Errorf("%w: named %s, received %d bytes of %s", ErrMismatch, d, n, got)
+	}
+	return s.publish(ctx, f, d)
+}
+
+// publish makes a written file the blob d: lease, sync, rename, sync the folder. The order is the invariant.
+func (s *Store) publish(ctx context.Context, f *os.File, d Digest) (*Lease, Info, error) {
+	lease, err := s.Lease(ctx, d)
+	if err != nil {
+		return nil, Info{}, err
+	}
+	if err := s.rename(f, d); err != nil {
+		lease.Release()
+		return nil, Info{}, err
+	}
+	fi, err := f.Stat()
+	if err != nil {
+		lease.Release()
+		return nil, Info{}, fmt.Errorf("stat blob: %w", err)
+	}
+	return lease, Info{d, fi.Size(), fi.ModTime()}, nil
+}
+
+func (s *Store) rename(f *os.File, d Digest) error {
+	if err := f.Sync(); err != nil {
+		return noSpace("sync blob", err)
+	}
+	to := s.blobPath(d)
+	folder := filepath.Dir(to)
+	err := os.Rename(f.Name(), to)
+	if errors.Is(err, fs.ErrNotExist) { // the first blob of its folder
+		if err := os.MkdirAll(folder, 0o700); err != nil {
+			return noSpace("create blob folder", err)
+		}
+		if err := syncDir(filepath.Dir(folder)); err != nil {
+			return err
+		}
+		err = os.Rename(f.Name(), to)
+	}
+	if err != nil {
+		return noSpace("publish blob", err)
+	}
+	return syncDir(folder)
+}
+
+// All lists every blob, in no particular order. Blobs that come or go meanwhile may be listed or not.
+func (s *Store) All() iter.Seq2[Info, error] {
+	return func(yield func(Info, error) bool) {
+		for _, algorithm := range []string{"sha256", "sha512"} {
+			err := filepath.WalkDir(s.path(algorithm), func(_ string, e fs.DirEntry, err error) error {
+				if errors.Is(err, fs.ErrNotExist) {
+					return nil
+				}
+				if err != nil {
+					return err
+				}
+				if e.IsDir() {
+					return nil
+				}
+				d, err := ParseDigest(algorithm + ":" + e.Name())
+				if err != nil {
+					return nil // not ours
+				}
+				fi, err := e.Info()
+				if err != nil {
+					return nil // deleted meanwhile
+				}
+				if !yield(Info{d, fi.Size(), fi.ModTime()}, nil) {
+					return fs.SkipAll
+				}
+				return nil
+			})
+			if err != nil {
+				yield(Info{}, fmt.Errorf("list blobs: %w", err))
+				return
+			}
+		}
+	}
+}
+
+var buffers = sync.Pool{New: func() any { return new([256 << 10]byte) }}
+
+// copyHashed writes r to w, hashing what was really written: after an error the hash and the file still agree.
+func copyHashed(w io.Writer, h io.Writer, r io.Reader) (int64, error) {
+	buf := buffers.Get().(*[256 << 10]byte)
+	defer buffers.Put(buf)
+	var total int64
+	for {
+		n, rerr := r.Read(buf[:])
+		if n > 0 {
+			m, werr := w.Write(buf[:n])
+			h.Write(buf[:m])
+			total += int64(m)
+			if werr != nil {
+				return total, noSpace("write blob", werr)
+			}
+		}
+		if rerr == io.EOF {
+			return total, nil
+		}
+		if rerr != nil {
+			return total, fmt.Errorf("%w: %w", ErrReceive, rerr)
+		}
+	}
+}
+
+func syncDir(path string) error {
+	d, err := os.Open(path)
+	if err != nil {
+		return fmt.Errorf("sync folder: %w", err)
+	}
+	defer d.Close()
+	if err := d.Sync(); err != nil {
+		return noSpace("sync folder", err)
+	}
+	return nil
+}
+
+// noSpace keeps err and says ErrNoSpace where that is the reason.
+func noSpace(doing string, err error) error {
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		return fmt.Errorf("%s: %w (%w)", doing, ErrNoSpace, err)
+	}
+	return fmt.Errorf("%s: %w", doing, err)
+}
+
+func notFound(doing string, err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return ErrNotFound
+	}
+	return fmt.Errorf("%s: %w", doing, err)
+}

@@ -1,0 +1,209 @@
+package blob
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"io/fs"
+	"os"
+	"strings"
+	"sync"
+)
+
+// session is what this process remembers of an upload: the hash so far. It can always be made again from the file.
+type session struct {
+	mu   sync.Mutex // held by the one Upload that writes
+	size int64
+	hash hash.Hash // sha256 of the first size bytes
+}
+
+// Upload is a resumable write, held by one caller at a time: it ends with Commit, Cancel or Release (to be resumed).
+type Upload struct {
+	store   *Store
+	id      string
+	name    string // of the file in uploads/
+	file    *os.File
+	session *session
+}
+
+// Begin starts an upload that belongs to owner: an opaque name, without which the upload cannot be resumed.
+func (s *Store) Begin(owner string) (*Upload, error) {
+	id := rand.Text()
+	name := uploadName(owner, id)
+	f, err := os.OpenFile(s.path("uploads", name), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return nil, noSpace("begin upload", err)
+	}
+	ses := &session{hash: sha256.New()}
+	ses.mu.Lock()
+	s.mu.Lock()
+	s.sessions[name] = ses
+	s.mu.Unlock()
+	return &Upload{s, id, name, f, ses}, nil
+}
+
+// Resume takes up an upload of owner: ErrNotFound when there is none (any more), ErrBusy when somebody is writing to it.
+func (s *Store) Resume(owner, id string) (*Upload, error) {
+	if !validID(id) {
+		return nil, ErrNotFound
+	}
+	name := uploadName(owner, id)
+	s.mu.Lock()
+	ses := s.sessions[name]
+	if ses == nil {
+		ses = &session{hash: sha256.New()}
+		s.sessions[name] = ses
+	}
+	s.mu.Unlock()
+	if !ses.mu.TryLock() {
+		return nil, ErrBusy
+	}
+	u := &Upload{store: s, id: id, name: name, session: ses}
+	if err := u.open(); err != nil {
+		s.forget(u)
+		return nil, err
+	}
+	return u, nil
+}
+
+// open positions the file at its end, and hashes what another process wrote.
+func (u *Upload) open() error {
+	f, err := os.OpenFile(u.store.path("uploads", u.name), os.O_RDWR, 0)
+	if err != nil {
+		return notFound("resume upload", err)
+	}
+	u.file = f
+	if _, err := f.Seek(u.session.size, io.SeekStart); err != nil {
+		return fmt.Errorf("resume upload: %w", err)
+	}
+	n, err := io.Copy(u.session.hash, f)
+	u.session.size += n
+	if err != nil {
+		return fmt.Errorf("resume upload: %w", err)
+	}
+	return nil
+}
+
+// ID is what Resume takes.
+func (u *Upload) ID() string { return u.id }
+
+// Size is how many bytes are there.
+func (u *Upload) Size() int64 { return u.session.size }
+
+// Append adds what r delivers. What arrived before an error stays, and the upload can go on from Size.
+func (u *Upload) Append(r io.Reader) (int64, error) {
+	n, err := copyHashed(u.file, u.session.hash, r)
+	u.session.size += n
+	return n, err
+}
+
+// Commit makes the upload the blob d, durable and leased to the caller. When the content is another it is ErrMismatch and the
+// upload is gone; after any other error the upload stays and Commit may be tried again.
+func (u *Upload) Commit(ctx context.Context, d Digest) (*Lease, Info, error) {
+	got, err := u.digest(d.algorithm())
+	if err != nil {
+		u.Release()
+		return nil, Info{}, err
+	}
+	if got != d {
+		err := fmt.Errorf("%w: named %s, received %d bytes of %s", ErrMismatch, d, u.Size(), got)
+		return nil, Info{}, errors.Join(err, u.Cancel())
+	}
+	lease, info, err := u.store.publish(ctx, u.file, d)
+	if err != nil {
+		u.Release()
+		return nil, Info{}, err
+	}
+	u.store.forget(u)
+	return lease, info, nil
+}
+
+// digest is of the whole upload. sha256 is known already; the rare sha512 is computed from the file.
+func (u *Upload) digest(algorithm string) (Digest, error) {
+	if algorithm == "sha256" {
+		return digestOf(algorithm, u.session.hash), nil
+	}
+	h := Digest(algorithm).newHash()
+	if _, err := io.Copy(h, io.NewSectionReader(u.file, 0, u.session.size)); err != nil {
+		return "", fmt.Errorf("hash upload: %w", err)
+	}
+	return digestOf(algorithm, h), nil
+}
+
+// Cancel removes the upload.
+func (u *Upload) Cancel() error {
+	err := os.Remove(u.store.path("uploads", u.name))
+	u.store.forget(u)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("cancel upload: %w", err)
+	}
+	return nil
+}
+
+// Release leaves the upload for a later Resume. After Commit or Cancel it does nothing.
+func (u *Upload) Release() {
+	if u.file == nil {
+		return
+	}
+	u.file.Close()
+	u.file = nil
+	u.session.mu.Unlock()
+}
+
+func (s *Store) forget(u *Upload) {
+	s.mu.Lock()
+	delete(s.sessions, u.name)
+	s.mu.Unlock()
+	if u.file == nil {
+		u.session.mu.Unlock()
+		return
+	}
+	u.Release()
+}
+
+// ExpireUploads removes uploads without a write for longer than the expiry, and says how many.
+func (s *Store) ExpireUploads() (int, error) {
+	entries, err := os.ReadDir(s.path("uploads"))
+	if err != nil {
+		return 0, fmt.Errorf("list uploads: %w", err)
+	}
+	oldest := s.clock.Now().Add(-s.expiry)
+	n := 0
+	for _, e := range entries {
+		fi, err := e.Info()
+		if err != nil || fi.ModTime().After(oldest) {
+			continue
+		}
+		s.mu.Lock()
+		ses := s.sessions[e.Name()]
+		busy := ses != nil && !ses.mu.TryLock()
+		if !busy {
+			delete(s.sessions, e.Name())
+			err = os.Remove(s.path("uploads", e.Name()))
+		}
+		s.mu.Unlock()
+		if err != nil {
+			return n, fmt.Errorf("expire upload: %w", err)
+		}
+		if !busy {
+			n++
+		}
+	}
+	return n, nil
+}
+
+// uploadName binds the file to its owner, so that finding the file is the ownership check.
+func uploadName(owner, id string) string {
+	sum := sha256.Sum256([]byte(owner))
+	return id + "." + hex.EncodeToString(sum[:12])
+}
+
+// validID accepts what rand.Text makes and nothing that could leave the folder.
+func validID(id string) bool {
+	return len(id) == 26 && strings.Trim(id, "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567") == ""
+}
