@@ -1,0 +1,5 @@
+// Package agent is the protocol between the control plane and what runs on hosts (agents, proxies, DNS servers); see
+// agent.proto. It is all that the two sides share.
+package agent
+
+//go:generate protoc -I ../.. --go_out=../.. --go_opt=paths=source_relative --go-grpc_out=../.. --go-grpc_opt=paths=source_relative api/agent/agent.proto

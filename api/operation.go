@@ -1,0 +1,115 @@
+// Package api is what every API family shares: the operation table, the call's context and the way one part of the
+// platform calls another.
+//
+// An operation is a plain method `func(context.Context, *I) (*O, error)` over the official SDK types. Its service and
+// name follow from I (package path and type name), so a wrong pairing of method and operation cannot compile. The table
+// made of them feeds dispatch, REST, OpenAPI, IAM, forwarding, metrics, audit and docs/OPERATIONS.md; nothing of that is
+// known here. This package imports no codec, no HTTP and no state.
+package api
+
+import (
+	"context"
+	"fmt"
+	"path"
+	"reflect"
+	"strings"
+)
+
+// Mode says whether an operation changes state: writes go to the leader, reads are answered anywhere.
+type Mode uint8
+
+// The two modes.
+const (
+	ModeRead Mode = iota
+	ModeWrite
+)
+
+func (m Mode) String() string {
+	if m == ModeWrite {
+		return "write"
+	}
+	return "read"
+}
+
+// Operation is one line of a family's table.
+type Operation struct {
+	Service string // SDK package name: "ecs", "elasticloadbalancingv2"
+	Name    string // "CreateService"
+	Mode    Mode
+	In, Out reflect.Type // struct types, not pointers
+	// Route is the REST route under /api/v1: "POST /clusters/{cluster}/services". {cluster} names a member of the input,
+	// case-insensitively. Empty: the operation has no REST route of its own and is reached as POST /api/v1/actions/SERVICE/NAME.
+	Route string
+	// Resource renders the IAM resource ARN from the input; nil means "*".
+	Resource func(c *Call, in any) string
+	// Unsigned operations need no credentials.
+	Unsigned bool
+	// Call runs the method. in is *In, out is *Out; exactly one of out and err is set.
+	Call func(ctx context.Context, in any) (out any, err error)
+}
+
+// Action is the operation's IAM action name, for example "ecs:CreateService".
+func (o Operation) Action() string { return actionPrefix(o.Service) + ":" + o.Name }
+
+// Option adjusts an operation.
+type Option func(*Operation)
+
+// Route sets the REST route.
+func Route(r string) Option { return func(o *Operation) { o.Route = r } }
+
+// Resource sets how the IAM resource is rendered.
+func Resource[I any](f func(c *Call, in *I) string) Option {
+	return func(o *Operation) { o.Resource = func(c *Call, in any) string { return f(c, in.(*I)) } }
+}
+
+// Unsigned lets everybody call the operation.
+func Unsigned() Option { return func(o *Operation) { o.Unsigned = true } }
+
+// Read makes an operation that changes nothing.
+func Read[I, O any](f func(context.Context, *I) (*O, error), opts ...Option) Operation {
+	return operation(ModeRead, f, opts)
+}
+
+// Write makes an operation that changes state.
+func Write[I, O any](f func(context.Context, *I) (*O, error), opts ...Option) Operation {
+	return operation(ModeWrite, f, opts)
+}
+
+// operation panics on an input type that is not an SDK one: the table is built at start, from code.
+func operation[I, O any](m Mode, f func(context.Context, *I) (*O, error), opts []Option) Operation {
+	in, out := reflect.TypeFor[I](), reflect.TypeFor[O]()
+	name, ok := strings.CutSuffix(in.Name(), "Input")
+	if !ok || in.PkgPath() != out.PkgPath() || out.Name() != name+"Output" {
+		panic(fmt.Sprintf("api: %s and %s are not an SDK operation's input and output", in, out))
+	}
+	o := Operation{
+		Service: path.Base(in.PkgPath()), Name: name, Mode: m, In: in, Out: out,
+		Call: func(ctx context.Context, v any) (any, error) {
+			r, err := f(ctx, v.(*I))
+			if (r == nil) == (err == nil) {
+				panic(fmt.Sprintf("api: %s returned output %v and error %v; exactly one is due", name, r, err))
+			}
+			if err != nil {
+				return nil, err
+			}
+			return r, nil
+		},
+	}
+	for _, opt := range opts {
+		opt(&o)
+	}
+	return o
+}
+
+// actionPrefix is the IAM prefix where it differs from the SDK's package name.
+func actionPrefix(service string) string {
+	switch service {
+	case "elasticloadbalancingv2":
+		return "elasticloadbalancing"
+	case "applicationautoscaling":
+		return "application-autoscaling"
+	case "cloudwatchlogs":
+		return "logs"
+	}
+	return service
+}

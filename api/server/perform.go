@@ -1,0 +1,136 @@
+package server
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"reflect"
+	"runtime/debug"
+	"time"
+
+	"github.com/seed-2f228079/neargate/api"
+	"github.com/seed-2f228079/neargate/api/auth"
+	"github.com/seed-2f228079/neargate/api/wire"
+	"github.com/seed-2f228079/neargate/internal/awserr"
+	"github.com/seed-2f228079/neargate/internal/id"
+)
+
+// perform runs an operation on decoded input: everything that all calls have in common, wherever they come from. The
+// error is an *awserr.Error, ready to be shown in the service's protocol.
+func (s *Server) perform(ctx context.Context, b *binding, c *api.Call, in any) (out any, err error) {
+	began := s.clock.Now()
+	resource := "*"
+	var cause error // what the caller does not get to see
+	defer func() {
+		if p := recover(); p != nil {
+			cause = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
+			out, err = nil, internal(b)
+		}
+		s.record(ctx, b, c, resource, began, err, cause)
+	}()
+	if err := b.validate(in); err != nil {
+		return nil, s.shown(b, err, &cause)
+	}
+	if b.Resource != nil {
+		resource = b.Resource(c, in)
+	}
+	if !b.Unsigned {
+		if err := s.cfg.Authorizer.Authorize(ctx, c, b.Action(), resource); err != nil {
+			return nil, s.shown(b, err, &cause)
+		}
+	}
+	if s.cfg.Throttle != nil {
+		if err := s.cfg.Throttle(ctx, c); err != nil {
+			return nil, s.shown(b, err, &cause)
+		}
+	}
+	out, err = b.Call(api.WithCall(ctx, c), in)
+	if err != nil {
+		return nil, s.shown(b, err, &cause)
+	}
+	return out, nil
+}
+
+// shown is err as the client may see it. What is not an answer by itself becomes cause, and an internal failure.
+func (s *Server) shown(b *binding, err error, cause *error) *awserr.Error {
+	if e, ok := awserr.As(err); ok {
+		return e
+	}
+	var f *auth.Failure
+	if errors.As(err, &f) {
+		if codec, err := b.service.codec(); err == nil {
+			return f.In(string(codec.Protocol()))
+		}
+		return f.In(string(wire.RESTJSON))
+	}
+	*cause = err
+	if s.cfg.Retryable != nil && s.cfg.Retryable(err) {
+		return awserr.WithStatus(http.StatusServiceUnavailable, "ServiceUnavailable", "The service is temporarily unavailable. Please try again.")
+	}
+	return internal(b)
+}
+
+// internal is the service's own word for a failure that is ours. SDKs retry its status.
+func internal(b *binding) *awserr.Error {
+	const message = "An internal error has occurred. The request id leads to it in the log."
+	code := "InternalFailure"
+	if codec, err := b.service.codec(); err == nil {
+		switch {
+		case codec.Model().ErrorShape("ServerException") != nil:
+			code = "ServerException"
+		case codec.Protocol() == wire.EC2:
+			code = "InternalError"
+		}
+	}
+	return awserr.WithStatus(http.StatusInternalServerError, code, message)
+}
+
+// record counts a call and writes it down: changes and failures of ours always, reads only when debugging.
+func (s *Server) record(ctx context.Context, b *binding, c *api.Call, resource string, began time.Time, err, cause error) {
+	took, code := s.clock.Now().Sub(began), "OK"
+	if e, ok := awserr.As(err); ok {
+		code = e.Code
+	}
+	s.metrics.called(b.Service, b.Name, code, took)
+	level := slog.LevelDebug
+	if b.Mode == api.ModeWrite {
+		level = slog.LevelInfo
+	}
+	attrs := []slog.Attr{
+		slog.String("action", b.Action()), slog.String("resource", resource), slog.String("code", code), slog.String("caller", c.ARN),
+		slog.String("account", c.Account), slog.String("region", c.Region), slog.String("requestId", c.RequestID), slog.Duration("took", took)}
+	if cause != nil {
+		level = slog.LevelError
+		if ctx.Err() != nil { // the client left: that is not a failure
+			level = slog.LevelDebug
+		}
+		attrs = append(attrs, slog.String("cause", cause.Error()))
+	}
+	s.log.LogAttrs(ctx, level, "call", attrs...)
+}
+
+// Invoke implements api.Invoker.
+func (s *Server) Invoke(ctx context.Context, who api.Identity, region string, in any) (any, error) {
+	b := s.services.byInput[reflect.TypeOf(in)]
+	if b == nil {
+		return nil, fmt.Errorf("invoke %T: no such operation is bound", in)
+	}
+	out, err := s.perform(ctx, b, &api.Call{Identity: who, Region: region, RequestID: id.UUID(rand.Reader), Service: b.Service,
+		Operation: b.Name, Time: s.clock.Now(), Host: s.cfg.PublicName}, in)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// call is the context of a request's call.
+func (x *exchange) call(b *binding, who api.Identity, region string) *api.Call {
+	host := x.s.cfg.PublicName
+	if x.s.own(hostname(x.r.Host)) {
+		host = x.r.Host
+	}
+	return &api.Call{Identity: who, Region: region, RequestID: x.id, Service: b.Service, Operation: b.Name, Time: x.at, Host: host}
+}
