@@ -1,0 +1,177 @@
+// Package capacity says which nodes offer what: which clusters a node is a container instance of, and whether it belongs to the
+// serverless pool.
+//
+// A node joins the one cluster its agent names, or "default". The node of `neargate dev` is special: it is a container instance
+// of every cluster and the serverless pool at once. Its resources are counted once all the same, because the scheduler's ledger
+// belongs to the node, not to the membership.
+//
+// Invariant: a container instance's id follows from its node and cluster, so that joining twice, from two places or after a
+// crash, makes one record.
+package capacity
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	agentapi "github.com/seed-2f228079/neargate/api/agent"
+	"github.com/seed-2f228079/neargate/controlplane"
+	"github.com/seed-2f228079/neargate/controlplane/state"
+)
+
+// Statuses of nodes, container instances and clusters.
+const (
+	NodeReady = "READY"
+	NodeDown  = "DOWN"
+	Active    = "ACTIVE"
+	Draining  = "DRAINING"
+	Inactive  = "INACTIVE"
+)
+
+// Rule is how nodes join.
+type Rule struct {
+	// Account and Region of the cluster that a node names: agents know neither.
+	Account, Region string
+	// EveryCluster makes nodes container instances of every cluster, there now or made later.
+	EveryCluster bool
+	// Serverless puts nodes into the pool that runs FARGATE tasks.
+	Serverless bool
+}
+
+// Join writes the records of a node that says hello: the node itself, READY, and its memberships.
+func (r Rule) Join(tx *state.Tx, h *agentapi.Hello, now time.Time) error {
+	if h.NodeId == "" {
+		return errors.New("the node has no id")
+	}
+	n := &controlplane.Node{
+		Id: h.NodeId, Name: h.NodeName, Status: NodeReady, Resources: h.Resources, Attributes: maps.Clone(h.Attributes), Address: h.Address,
+		Version: h.Version, Runtime: h.Runtime, Serverless: r.Serverless, EveryCluster: r.EveryCluster, Registered: timestamppb.New(now),
+	}
+	if old, ok := controlplane.Nodes.Get(tx, state.K(n.Id)); ok {
+		n.Registered = old.Registered
+		if !proto.Equal(old, n) {
+			controlplane.Nodes.Put(tx, n)
+		}
+	} else {
+		controlplane.Nodes.Put(tx, n)
+	}
+	name := h.Cluster
+	if name == "" {
+		name = "default"
+	}
+	scope := controlplane.Scope{Account: r.Account, Region: r.Region}
+	c, ok := controlplane.Clusters.Get(tx, scope.Key(name))
+	if ok && r.EveryCluster {
+		// Clusters get theirs from Memberships and from EnsureInstances: they may be more than fit one transaction.
+		return nil
+	}
+	switch {
+	case (!ok || c.Status != Active) && name == "default":
+		c = &controlplane.Cluster{Account: r.Account, Region: r.Region, Name: name, Status: Active, Created: timestamppb.New(now)}
+		controlplane.Clusters.Put(tx, c)
+	case !ok || c.Status != Active:
+		return fmt.Errorf("cluster %s not found", name)
+	}
+	ensure(tx, n, c, now)
+	return nil
+}
+
+// InstanceID is the id of a node's membership in a cluster: 32 hex digits.
+func InstanceID(node string, c *controlplane.Cluster) string {
+	sum := sha256.Sum256([]byte(state.K(node, c.Account, c.Region, c.Name)))
+	return hex.EncodeToString(sum[:16])
+}
+
+// EnsureInstances makes the nodes that are in every cluster container instances of this one, now: who runs a task in a cluster
+// just created need not wait for Memberships.
+func EnsureInstances(tx *state.Tx, c *controlplane.Cluster, now time.Time) {
+	for n := range controlplane.Nodes.Scan(tx, state.K()) {
+		if n.EveryCluster {
+			ensure(tx, n, c, now)
+		}
+	}
+}
+
+func ensure(tx *state.Tx, n *controlplane.Node, c *controlplane.Cluster, now time.Time) {
+	id := InstanceID(n.Id, c)
+	key := c.Scope().Key(c.Name, id)
+	if old, ok := controlplane.ContainerInstances.Get(tx, key); ok && old.Status != Inactive {
+		return
+	}
+	controlplane.ContainerInstances.Put(tx, &controlplane.ContainerInstance{
+		Account: c.Account, Region: c.Region, Cluster: c.Name, Id: id, Node: n.Id, Status: Active,
+		Registered: timestamppb.New(now), Version: 1,
+	})
+}
+
+// Memberships keeps nodes that are in every cluster container instances of all clusters that are ACTIVE, and of no other.
+type Memberships struct {
+	Store *state.Store
+	Now   func() time.Time
+	Log   *slog.Logger
+}
+
+// Run works whenever this server leads, until ctx ends.
+func (m *Memberships) Run(ctx context.Context) error {
+	return m.Store.RunLeader(ctx, func(ctx context.Context) error {
+		for ctx.Err() == nil {
+			if err := m.follow(ctx); err != nil && ctx.Err() == nil && !errors.Is(err, state.ErrCompacted) {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+func (m *Memberships) follow(ctx context.Context) error {
+	v := m.Store.View()
+	w := m.Store.Watch(ctx, v.Revision(), controlplane.Clusters, controlplane.Nodes)
+	for {
+		for c := range controlplane.Clusters.Scan(v, state.K()) {
+			if err := m.cluster(ctx, v, c); err != nil {
+				return err
+			}
+		}
+		b, err := w.Next(ctx)
+		if err != nil {
+			return err
+		}
+		v = b.View
+	}
+}
+
+// cluster brings one cluster's instances up to date; without a change it writes nothing.
+func (m *Memberships) cluster(ctx context.Context, v *state.View, c *controlplane.Cluster) error {
+	for n := range controlplane.Nodes.Scan(v, state.K()) {
+		if !n.EveryCluster {
+			continue
+		}
+		key := c.Scope().Key(c.Name, InstanceID(n.Id, c))
+		_, is := controlplane.ContainerInstances.Get(v, key)
+		if is == (c.Status == Active) {
+			continue
+		}
+		_, err := m.Store.Update(ctx, func(tx *state.Tx) error {
+			c, ok := controlplane.Clusters.Get(tx, c.Scope().Key(c.Name))
+			if ok && c.Status == Active {
+				ensure(tx, n, c, m.Now())
+			} else if _, is := controlplane.ContainerInstances.Get(tx, key); is {
+				controlplane.ContainerInstances.Delete(tx, key)
+			}
+			return nil
+		})
+		if err != nil {
+			return fmt.Errorf("membership of node %s in cluster %s: %w", n.Id, c.Name, err)
+		}
+		m.Log.Debug("membership changed", "node", n.Id, "cluster", c.Name)
+	}
+	return nil
+}

@@ -1,0 +1,142 @@
+package controlplane
+
+import (
+	"fmt"
+	"math"
+	"strconv"
+	"strings"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ecs/types"
+)
+
+// Shape decodes the definition as it was registered.
+func (d *TaskDefinition) Shape() types.TaskDefinition {
+	return DecodeShape[types.TaskDefinition](string(d.DefinitionJson))
+}
+
+// DemandOf is what one task of def takes of a node, overrides applied: the task's own sizes where it has them, otherwise the sum over
+// its containers, which for memory counts the reservation where there is one.
+// See "Amazon ECS task placement" and "task size" in the ECS guide.
+func DemandOf(def types.TaskDefinition, over types.TaskOverride) (*Demand, error) {
+	d := &Demand{Attributes: platformAttributes(def.RuntimePlatform)}
+	for _, c := range def.ContainerDefinitions {
+		o := containerOverride(over, aws.ToString(c.Name))
+		cpu, memory, reservation := c.Cpu, c.Memory, c.MemoryReservation
+		if o.Cpu != nil {
+			cpu = *o.Cpu
+		}
+		if o.Memory != nil {
+			memory = o.Memory
+		}
+		if o.MemoryReservation != nil {
+			reservation = o.MemoryReservation
+		}
+		if reservation == nil {
+			reservation = memory
+		}
+		d.CpuUnits += uint32(cpu)
+		d.MemoryMib += uint32(aws.ToInt32(reservation))
+		d.HostPorts = append(d.HostPorts, staticHostPorts(def.NetworkMode, c.PortMappings)...)
+	}
+	cpu, memory, err := TaskSize(first(over.Cpu, def.Cpu), first(over.Memory, def.Memory))
+	if err != nil {
+		return nil, err
+	}
+	if cpu > 0 {
+		d.CpuUnits = cpu
+	}
+	if memory > 0 {
+		d.MemoryMib = memory
+	}
+	return d, nil
+}
+
+// staticHostPorts is empty for awsvpc, where a task has an address of its own, and without a network.
+func staticHostPorts(mode types.NetworkMode, mappings []types.PortMapping) []*HostPort {
+	var ports []*HostPort
+	for _, m := range mappings {
+		port := aws.ToInt32(m.HostPort)
+		if mode == types.NetworkModeHost {
+			port = aws.ToInt32(m.ContainerPort)
+		}
+		if port == 0 || mode == types.NetworkModeAwsvpc || mode == types.NetworkModeNone {
+			continue
+		}
+		ports = append(ports, &HostPort{Port: uint32(port), Protocol: protocolOf(m)})
+	}
+	return ports
+}
+
+func protocolOf(m types.PortMapping) string {
+	if m.Protocol == "" {
+		return string(types.TransportProtocolTcp)
+	}
+	return string(m.Protocol)
+}
+
+// platformAttributes are the node attributes that a runtime platform stands for.
+func platformAttributes(p *types.RuntimePlatform) []string {
+	var attributes []string
+	if p == nil {
+		return nil
+	}
+	switch p.CpuArchitecture {
+	case types.CPUArchitectureX8664:
+		attributes = append(attributes, "ecs.cpu-architecture=x86_64")
+	case types.CPUArchitectureArm64:
+		attributes = append(attributes, "ecs.cpu-architecture=arm64")
+	}
+	switch {
+	case p.OperatingSystemFamily == types.OSFamilyLinux:
+		attributes = append(attributes, "ecs.os-type=linux")
+	case p.OperatingSystemFamily != "":
+		attributes = append(attributes, "ecs.os-type=windows")
+	}
+	return attributes
+}
+
+// TaskSize reads the sizes of a task or of its override: cpu in units ("256") or vCPUs ("1 vCPU", ".5 vcpu"), memory in
+// MiB ("512") or GB ("1 GB"). What is empty is 0.
+func TaskSize(cpu, memory *string) (cpuUnits, memoryMiB uint32, err error) {
+	if cpuUnits, err = quantity(aws.ToString(cpu), "vcpu"); err != nil {
+		return 0, 0, fmt.Errorf("invalid 'cpu' setting for task: %w", err)
+	}
+	if memoryMiB, err = quantity(aws.ToString(memory), "gb"); err != nil {
+		return 0, 0, fmt.Errorf("invalid 'memory' setting for task: %w", err)
+	}
+	return cpuUnits, memoryMiB, nil
+}
+
+// quantity reads a whole number, or a decimal one of the unit that stands for 1024.
+func quantity(s, unit string) (uint32, error) {
+	if s == "" {
+		return 0, nil
+	}
+	if n, err := strconv.ParseUint(strings.TrimSpace(s), 10, 31); err == nil {
+		return uint32(n), nil
+	}
+	number, ok := strings.CutSuffix(strings.ToLower(strings.TrimSpace(s)), unit)
+	f, err := strconv.ParseFloat(strings.TrimSpace(number), 64)
+	if !ok || err != nil || !(f >= 0 && f <= 1<<20) {
+		return 0, fmt.Errorf("%q is not a number, alone or of %s", s, unit)
+	}
+	return uint32(math.Round(f * 1024)), nil
+}
+
+func first(a, b *string) *string {
+	if a != nil {
+		return a
+	}
+	return b
+}
+
+// containerOverride is the override of the named container; the zero one when there is none.
+func containerOverride(over types.TaskOverride, name string) types.ContainerOverride {
+	for _, o := range over.ContainerOverrides {
+		if aws.ToString(o.Name) == name {
+			return o
+		}
+	}
+	return types.ContainerOverride{}
+}

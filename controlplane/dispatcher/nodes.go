@@ -1,0 +1,79 @@
+package dispatcher
+
+import (
+	"context"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/seed-2f228079/neargate/controlplane"
+	"github.com/seed-2f228079/neargate/controlplane/capacity"
+	"github.com/seed-2f228079/neargate/controlplane/state"
+)
+
+// watchNodes gives up nodes that have been silent for longer than lease and grace. Leases live in memory: after a change of the
+// leader every node has its time anew.
+func (s *Server) watchNodes(ctx context.Context) error {
+	began := s.Clock.Now()
+	for {
+		select {
+		case <-s.Clock.After(s.Heartbeat):
+		case <-ctx.Done():
+			return nil
+		}
+		s.mu.Lock()
+		s.wake() // leases may have been lost
+		s.mu.Unlock()
+		for n := range controlplane.Nodes.Scan(s.Store.View(), state.K()) {
+			if n.Status == capacity.NodeReady && s.silent(n.Id, began) {
+				s.giveUp(ctx, n.Id, began)
+			}
+		}
+	}
+}
+
+func (s *Server) silent(node string, began time.Time) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	seen := began
+	if sub := s.subscribers[node]; sub != nil && sub.seen.After(seen) {
+		seen = sub.seen
+	}
+	return s.Clock.Now().Sub(seen) >= s.Lease+s.Grace
+}
+
+// giveUp says that a node is DOWN; the orchestrator ends its tasks. A session that is open but silent ends: the agent that
+// wakes up has to say hello.
+func (s *Server) giveUp(ctx context.Context, node string, began time.Time) {
+	down := false
+	_, err := s.Store.Update(ctx, func(tx *state.Tx) error {
+		down = false
+		n, ok := controlplane.Nodes.Get(tx, state.K(node))
+		if !ok || n.Status != capacity.NodeReady || !s.silent(node, began) {
+			return nil
+		}
+		n = proto.CloneOf(n)
+		n.Status = capacity.NodeDown
+		controlplane.Nodes.Put(tx, n)
+		down = true
+		return nil
+	})
+	if err != nil {
+		if ctx.Err() == nil {
+			s.Log.Error("cannot give up a node; trying again", "node", node, "error", err)
+		}
+		return
+	}
+	if !down {
+		return
+	}
+	s.Log.Warn("node lost", "node", node)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if sub := s.subscribers[node]; sub != nil && s.Clock.Now().Sub(sub.seen) >= s.Lease+s.Grace {
+		if sub.close != nil {
+			sub.close("the lease is lost")
+		}
+		delete(s.subscribers, node)
+	}
+}

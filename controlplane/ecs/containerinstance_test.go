@@ -1,0 +1,69 @@
+package ecs
+
+import (
+	"testing"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ecs"
+	"github.com/aws/aws-sdk-go-v2/service/ecs/types"
+	"github.com/google/go-cmp/cmp"
+
+	agentapi "github.com/seed-2f228079/neargate/api/agent"
+)
+
+func TestDescribeContainerInstances(t *testing.T) {
+	p := world(t)
+	static := webDefinition()
+	static.ContainerDefinitions[0].PortMappings[0].HostPort = aws.Int32(8080)
+	must(p, p.registerTaskDefinition, static)
+	must(p, p.runTask, &ecs.RunTaskInput{TaskDefinition: aws.String("web:2")})
+	p.report("default", agentapi.TaskState_RUNNING)
+	must(p, p.runTask, &ecs.RunTaskInput{TaskDefinition: aws.String("web:1")})
+
+	arn := here.ContainerInstanceARN("default", "0123456789abcdef0123456789abcdef")
+	out := must(p, p.describeContainerInstances, &ecs.DescribeContainerInstancesInput{ContainerInstances: []string{arn, "nothing"}})
+	if len(out.ContainerInstances) != 1 || len(out.Failures) != 1 || *out.Failures[0].Reason != "MISSING" {
+		t.Fatalf("got %d instances, failures %+v", len(out.ContainerInstances), out.Failures)
+	}
+	ci := out.ContainerInstances[0]
+	if ci.RunningTasksCount != 1 || ci.PendingTasksCount != 1 || !ci.AgentConnected || *ci.Status != "ACTIVE" {
+		t.Errorf("got %d running, %d pending, connected %v, %s", ci.RunningTasksCount, ci.PendingTasksCount, ci.AgentConnected, *ci.Status)
+	}
+	for name, c := range map[string]struct {
+		got  []types.Resource
+		cpu  int32
+		mem  int32
+		port []string
+	}{
+		"registered": {ci.RegisteredResources, 2048, 4096, []string{"22"}},
+		"remaining":  {ci.RemainingResources, 2048 - 512, 4096 - 512, []string{"22", "8080"}},
+	} {
+		if c.got[0].IntegerValue != c.cpu || c.got[1].IntegerValue != c.mem {
+			t.Errorf("%s: got %d CPU units, %d MiB", name, c.got[0].IntegerValue, c.got[1].IntegerValue)
+		}
+		if diff := cmp.Diff(c.port, c.got[2].StringSetValue); diff != "" {
+			t.Errorf("%s ports: %s", name, diff)
+		}
+	}
+	attributes := map[string]string{}
+	for _, a := range ci.Attributes {
+		attributes[*a.Name] = *a.Value
+	}
+	if diff := cmp.Diff(map[string]string{"ecs.availability-zone": "us-east-1a", "ecs.cpu-architecture": "x86_64", "tier": "web"}, attributes); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestDrainContainerInstance(t *testing.T) {
+	p := world(t)
+	const id = "0123456789abcdef0123456789abcdef"
+	out := must(p, p.updateContainerInstancesState, &ecs.UpdateContainerInstancesStateInput{ContainerInstances: []string{id, "nothing"}, Status: "DRAINING"})
+	if len(out.ContainerInstances) != 1 || *out.ContainerInstances[0].Status != "DRAINING" || len(out.Failures) != 1 {
+		t.Errorf("got %+v, %+v", out.ContainerInstances, out.Failures)
+	}
+	for status, want := range map[types.ContainerInstanceStatus]int{"": 1, "ACTIVE": 0, "DRAINING": 1} {
+		if got := must(p, p.listContainerInstances, &ecs.ListContainerInstancesInput{Status: status}).ContainerInstanceArns; len(got) != want || got == nil {
+			t.Errorf("%q lists %v", status, got)
+		}
+	}
+}

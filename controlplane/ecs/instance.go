@@ -1,0 +1,79 @@
+package ecs
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/aws/aws-sdk-go-v2/service/ecs/types"
+
+	"github.com/seed-2f228079/neargate/controlplane"
+	"github.com/seed-2f228079/neargate/controlplane/state"
+)
+
+// instance is a container instance with what its node has left.
+type instance struct {
+	*controlplane.ContainerInstance
+	node             *controlplane.Node
+	cpu, memory      int64           // left
+	ports            map[string]bool // "80/tcp": taken
+	running, pending int32
+}
+
+// instanceRoom is false when the instance's node is not there or down.
+func instanceRoom(r state.Reader, ci *controlplane.ContainerInstance) (*instance, bool) {
+	n, ok := controlplane.Nodes.Get(r, state.K(ci.Node))
+	if !ok {
+		return nil, false
+	}
+	i := &instance{
+		ContainerInstance: ci, node: n, ports: map[string]bool{},
+		cpu: int64(n.Resources.GetCpuUnits()), memory: int64(n.Resources.GetMemoryMib()),
+	}
+	for st := range controlplane.LiveTasksByNode.Scan(r, state.K(n.Id)) {
+		t, ok := controlplane.Tasks.Get(r, controlplane.TaskStatuses.Key(st))
+		if !ok {
+			continue
+		}
+		i.take(t.Demand)
+		if t.Account == ci.Account && t.Region == ci.Region && t.Cluster == ci.Cluster && t.LaunchType == string(types.LaunchTypeEc2) {
+			i.count(st)
+		}
+	}
+	return i, n.Status == "READY"
+}
+
+func (i *instance) take(d *controlplane.Demand) {
+	i.cpu -= int64(d.GetCpuUnits())
+	i.memory -= int64(d.GetMemoryMib())
+	for _, p := range d.GetHostPorts() {
+		i.ports[portName(p)] = true
+	}
+}
+
+// lacks is ECS's reason why the demand does not fit, or empty.
+func (i *instance) lacks(d *controlplane.Demand) string {
+	switch {
+	case int64(d.MemoryMib) > i.memory:
+		return "RESOURCE:MEMORY"
+	case int64(d.CpuUnits) > i.cpu:
+		return "RESOURCE:CPU"
+	case slices.ContainsFunc(d.HostPorts, func(p *controlplane.HostPort) bool { return i.ports[portName(p)] }):
+		return "RESOURCE:PORTS"
+	}
+	for _, want := range d.Attributes {
+		name, value, valued := strings.Cut(want, "=")
+		have, ok := i.attribute(name)
+		if !ok || valued && have != value {
+			return "ATTRIBUTE"
+		}
+	}
+	return ""
+}
+
+func (i *instance) attribute(name string) (string, bool) {
+	if v, ok := i.Attributes[name]; ok {
+		return v, true
+	}
+	v, ok := i.node.Attributes[name]
+	return v, ok
+}

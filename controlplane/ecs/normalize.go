@@ -1,0 +1,305 @@
+package ecs
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ecs"
+	"github.com/aws/aws-sdk-go-v2/service/ecs/types"
+
+	"github.com/seed-2f228079/neargate/controlplane"
+)
+
+// normalize checks a task definition as ECS does at registration and fills in what ECS fills in. It does not change in.
+// The order of the checks is the order in which ECS complains.
+func normalize(in *ecs.RegisterTaskDefinitionInput) (types.TaskDefinition, error) {
+	def := types.TaskDefinition{
+		ContainerDefinitions: slices.Clone(in.ContainerDefinitions), Cpu: in.Cpu, Memory: in.Memory,
+		EnableFaultInjection: in.EnableFaultInjection, EphemeralStorage: in.EphemeralStorage, ExecutionRoleArn: in.ExecutionRoleArn,
+		NetworkMode: in.NetworkMode, PlacementConstraints: append([]types.TaskDefinitionPlacementConstraint{}, in.PlacementConstraints...),
+		RequiresCompatibilities: in.RequiresCompatibilities, RuntimePlatform: in.RuntimePlatform,
+		Volumes: append([]types.Volume{}, in.Volumes...),
+	}
+	family := aws.ToString(in.Family)
+	switch {
+	case family == "":
+		return def, client("Family can not be blank.")
+	case !validName.MatchString(family):
+		return def, client("Family contains invalid characters.")
+	case len(def.ContainerDefinitions) == 0:
+		return def, client("Container list cannot be empty.")
+	}
+	if err := refuse(in); err != nil {
+		return def, err
+	}
+	fargate := slices.Contains(def.RequiresCompatibilities, types.CompatibilityFargate)
+	if def.NetworkMode == "" {
+		def.NetworkMode = types.NetworkModeBridge
+		if fargate {
+			return def, client("Fargate only supports network mode ‘awsvpc’.")
+		}
+	}
+	for _, check := range []func(*types.TaskDefinition) error{checkContainers, checkSize, checkVolumes, checkPorts, checkDependencies} {
+		if err := check(&def); err != nil {
+			return def, err
+		}
+	}
+	if fargate {
+		if err := checkFargate(def); err != nil {
+			return def, err
+		}
+	}
+	def.Compatibilities = compatibilities(def)
+	def.RequiresAttributes = requiredAttributes(def)
+	return def, nil
+}
+
+func checkContainers(def *types.TaskDefinition) error {
+	names, essential := map[string]bool{}, false
+	for i := range def.ContainerDefinitions {
+		c := &def.ContainerDefinitions[i]
+		name := aws.ToString(c.Name)
+		switch {
+		case name == "":
+			return client("Container.name should not be null or empty.")
+		case !validName.MatchString(name):
+			return client("Container.name contains invalid characters.")
+		case names[name]:
+			return client("Container.name must be unique within a task definition. '%s' is used more than once.", name)
+		case aws.ToString(c.Image) == "":
+			return client("Container.image should not be null or empty.")
+		case c.Cpu < 0:
+			return client("Invalid 'cpu' setting for container '%s'.", name)
+		case c.Memory == nil && c.MemoryReservation == nil && def.Memory == nil:
+			return client("Invalid setting for container '%s'. At least one of 'memory' or 'memoryReservation' must be specified.", name)
+		case c.Memory != nil && *c.Memory < 6:
+			return client("Invalid 'memory' setting for container '%s'. Memory must be at least 6 MiB.", name)
+		case c.MemoryReservation != nil && *c.MemoryReservation < 6:
+			return client("Invalid 'memoryReservation' setting for container '%s'. Memory must be at least 6 MiB.", name)
+		case c.Memory != nil && c.MemoryReservation != nil && *c.MemoryReservation > *c.Memory:
+			return client("Invalid setting for container '%s'. 'memory' must be greater than or equal to 'memoryReservation'.", name)
+		}
+		if l := c.LogConfiguration; l != nil && l.LogDriver != types.LogDriverJsonFile && l.LogDriver != types.LogDriverAwslogs {
+			return client("'containerDefinitions[%s].logConfiguration.logDriver' is not supported by this platform: "+
+				"logs are kept on the node and read with neargate logs; use awslogs or json-file, not %s.", name, l.LogDriver)
+		}
+		if l := c.LogConfiguration; l != nil && l.LogDriver == types.LogDriverAwslogs {
+			var lacking []string
+			for _, option := range []string{"awslogs-region", "awslogs-group"} {
+				if l.Options[option] == "" {
+					lacking = append(lacking, option)
+				}
+			}
+			if len(lacking) > 0 {
+				return client("Log driver awslogs requires options: %s", strings.Join(lacking, ", "))
+			}
+		}
+		names[name] = true
+		c.Essential = new(controlplane.Essential(*c))
+		essential = essential || *c.Essential
+		c.Environment = append([]types.KeyValuePair{}, c.Environment...)
+		c.MountPoints = append([]types.MountPoint{}, c.MountPoints...)
+		c.VolumesFrom = append([]types.VolumeFrom{}, c.VolumesFrom...)
+		c.SystemControls = []types.SystemControl{}
+	}
+	if !essential {
+		return client("Task definition doesn't have any essential container.")
+	}
+	return nil
+}
+
+// checkSize normalizes the task's size to units and MiB and holds its containers against it.
+func checkSize(def *types.TaskDefinition) error {
+	cpu, memory, err := controlplane.TaskSize(def.Cpu, def.Memory)
+	if err != nil {
+		return client("%s. For more information, see the Troubleshooting section of the Amazon ECS Developer Guide.", capital(err))
+	}
+	// "Supported values are between 128 CPU units (0.125 vCPUs) and 196608 CPU units (192 vCPUs)."
+	if def.Cpu != nil {
+		if cpu < 128 || cpu > 196608 {
+			return client("Invalid 'cpu' setting for task. For more information, see the Troubleshooting section of the Amazon ECS Developer Guide.")
+		}
+		def.Cpu = aws.String(strconv.FormatUint(uint64(cpu), 10))
+	}
+	if def.Memory != nil {
+		if memory < 6 {
+			return client("Invalid 'memory' setting for task. For more information, see the Troubleshooting section of the Amazon ECS Developer Guide.")
+		}
+		def.Memory = aws.String(strconv.FormatUint(uint64(memory), 10))
+	}
+	var sumCPU, sumMemory int64
+	for _, c := range def.ContainerDefinitions {
+		sumCPU += int64(c.Cpu)
+		reserved := c.MemoryReservation
+		if reserved == nil {
+			reserved = c.Memory
+		}
+		sumMemory += int64(aws.ToInt32(reserved))
+		if def.Memory != nil && int64(aws.ToInt32(c.Memory)) > int64(memory) {
+			return client("Invalid setting for container '%s'. The container's 'memory' can not be greater than the task's.", aws.ToString(c.Name))
+		}
+	}
+	if def.Cpu != nil && sumCPU > int64(cpu) {
+		return client("The sum of all container 'cpu' values cannot be greater than the value of the task 'cpu'.")
+	}
+	if def.Memory != nil && sumMemory > int64(memory) {
+		return client("The sum of all container memory reservations cannot be greater than the value of the task 'memory'.")
+	}
+	return nil
+}
+
+func checkVolumes(def *types.TaskDefinition) error {
+	names := map[string]bool{}
+	for i, v := range def.Volumes {
+		name := aws.ToString(v.Name)
+		d := v.DockerVolumeConfiguration
+		switch {
+		case !validName.MatchString(name):
+			return client("Volume name '%s' is invalid: use letters, numbers, hyphens and underscores.", name)
+		case names[name]:
+			return client("Volume name '%s' is used more than once.", name)
+		case d != nil && v.Host != nil:
+			return client("Volume '%s' can not have both 'host' and 'dockerVolumeConfiguration'.", name)
+		case d != nil && aws.ToString(d.Driver) != "" && *d.Driver != "local":
+			return client("'volumes[%s].dockerVolumeConfiguration.driver' is not supported by this platform: only local exists.", name)
+		case d != nil && d.Scope == "":
+			d = new(*d)
+			d.Scope = types.ScopeTask
+			def.Volumes[i].DockerVolumeConfiguration = d
+		}
+		names[name] = true
+	}
+	for _, c := range def.ContainerDefinitions {
+		for _, m := range c.MountPoints {
+			switch {
+			case !names[aws.ToString(m.SourceVolume)]:
+				return client("Unknown volume '%s'.", aws.ToString(m.SourceVolume))
+			case !strings.HasPrefix(aws.ToString(m.ContainerPath), "/"):
+				return client("Invalid 'containerPath' of volume '%s' for container '%s': an absolute path is due.", aws.ToString(m.SourceVolume), aws.ToString(c.Name))
+			}
+		}
+	}
+	return nil
+}
+
+// checkPorts fills in protocols and host ports and refuses what can not be bound. The containers of a task share one network
+// namespace here, whatever the network mode, so two of them can not listen on one port.
+func checkPorts(def *types.TaskDefinition) error {
+	containerPorts, hostPorts, names := map[string]string{}, map[string]bool{}, map[string]bool{}
+	for i := range def.ContainerDefinitions {
+		c := &def.ContainerDefinitions[i]
+		name := aws.ToString(c.Name)
+		if def.NetworkMode == types.NetworkModeNone && len(c.PortMappings) > 0 {
+			return client("When networkMode=none, port mappings are not supported.")
+		}
+		mappings := make([]types.PortMapping, 0, len(c.PortMappings))
+		for _, m := range c.PortMappings {
+			port, host := aws.ToInt32(m.ContainerPort), aws.ToInt32(m.HostPort)
+			if port < 1 || port > 65535 {
+				return client("Invalid 'containerPort' setting for container '%s'.", name)
+			}
+			if host < 0 || host > 65535 {
+				return client("Invalid 'hostPort' setting for container '%s'.", name)
+			}
+			if m.Protocol == "" {
+				m.Protocol = types.TransportProtocolTcp
+			}
+			if def.NetworkMode == types.NetworkModeAwsvpc || def.NetworkMode == types.NetworkModeHost {
+				if host != 0 && host != port {
+					return client("When networkMode=%s, the host ports and container ports in port mappings must match.", def.NetworkMode)
+				}
+				host = port
+			}
+			m.HostPort = new(host)
+			if n := aws.ToString(m.Name); n != "" {
+				if names[n] {
+					return client("Port mapping name '%s' is used more than once.", n)
+				}
+				names[n] = true
+			}
+			containerPort, hostPort := fmt.Sprintf("%d/%s", port, m.Protocol), fmt.Sprintf("%d/%s", host, m.Protocol)
+			if other, taken := containerPorts[containerPort]; taken && other != name {
+				return client("Containers '%s' and '%s' both use container port %s: the containers of a task share one network namespace on this platform.", other, name, containerPort)
+			}
+			if host != 0 && hostPorts[hostPort] {
+				return client("The host port %s is mapped more than once.", hostPort)
+			}
+			containerPorts[containerPort], hostPorts[hostPort] = name, true
+			mappings = append(mappings, m)
+		}
+		c.PortMappings = mappings
+	}
+	return nil
+}
+
+func checkDependencies(def *types.TaskDefinition) error {
+	for _, c := range def.ContainerDefinitions {
+		for _, d := range c.DependsOn {
+			if d.Condition != types.ContainerConditionStart {
+				return client("'containerDefinitions[%s].dependsOn' is not supported by this platform with condition %s: only START is, yet.",
+					aws.ToString(c.Name), d.Condition)
+			}
+		}
+		if len(c.Links) > 0 && def.NetworkMode != types.NetworkModeBridge {
+			return client("Links are not supported when networkMode=%s.", def.NetworkMode)
+		}
+	}
+	if _, err := controlplane.StartOrder(def.ContainerDefinitions); err != nil {
+		return client("%s.", capital(err))
+	}
+	return nil
+}
+
+// compatibilities are the launch types that the definition can be run with.
+func compatibilities(def types.TaskDefinition) []types.Compatibility {
+	var list []types.Compatibility
+	if def.NetworkMode != types.NetworkModeAwsvpc {
+		list = append(list, types.CompatibilityExternal)
+	}
+	list = append(list, types.CompatibilityEc2)
+	if checkFargate(def) == nil {
+		list = append(list, types.CompatibilityFargate)
+	}
+	return list
+}
+
+// requiredAttributes are those that ECS shows for what the definition uses. They are shown only: a node here can all of it.
+func requiredAttributes(def types.TaskDefinition) []types.Attribute {
+	names := map[string]bool{}
+	if def.ExecutionRoleArn != nil {
+		names["ecs.capability.execution-role-ecr-pull"] = true
+	}
+	if def.NetworkMode == types.NetworkModeAwsvpc {
+		names["ecs.capability.task-eni"] = true
+	}
+	if def.EphemeralStorage != nil {
+		names["ecs.capability.extensible-ephemeral-storage"] = true
+	}
+	for _, c := range def.ContainerDefinitions {
+		names["com.amazonaws.ecs.capability.docker-remote-api.1.18"] = true
+		if c.LogConfiguration != nil {
+			names["com.amazonaws.ecs.capability.logging-driver."+string(c.LogConfiguration.LogDriver)] = true
+		}
+		if c.MemoryReservation != nil {
+			names["com.amazonaws.ecs.capability.docker-remote-api.1.21"] = true
+		}
+		if aws.ToBool(c.Privileged) {
+			names["com.amazonaws.ecs.capability.privileged-container"] = true
+		}
+		if len(c.DependsOn) > 0 {
+			names["ecs.capability.container-ordering"] = true
+		}
+		if strings.Contains(aws.ToString(c.Image), ".dkr.ecr.") {
+			names["com.amazonaws.ecs.capability.ecr-auth"] = true
+		}
+	}
+	list := make([]types.Attribute, 0, len(names))
+	for n := range names {
+		list = append(list, types.Attribute{Name: aws.String(n)})
+	}
+	slices.SortFunc(list, func(a, b types.Attribute) int { return strings.Compare(*a.Name, *b.Name) })
+	return list
+}

@@ -1,0 +1,116 @@
+package ecs
+
+import (
+	"slices"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ecs/types"
+
+	agentapi "github.com/seed-2f228079/neargate/api/agent"
+	"github.com/seed-2f228079/neargate/controlplane"
+	"github.com/seed-2f228079/neargate/controlplane/state"
+	"github.com/seed-2f228079/neargate/internal/arn"
+)
+
+// serviceShape renders a service as DescribeServices shows it.
+func serviceShape(r state.Reader, svc *controlplane.Service, withTags bool) *types.Service {
+	scope := svc.Scope()
+	running, pending := countService(r, svc)
+	breaker := decode[types.DeploymentConfiguration](svc.DeploymentConfigurationJson).DeploymentCircuitBreaker
+	if breaker == nil {
+		breaker = &types.DeploymentCircuitBreaker{}
+	}
+	out := &types.Service{
+		ServiceArn: aws.String(svc.ARN()), ServiceName: aws.String(svc.Name), ClusterArn: aws.String(scope.ClusterARN(svc.Cluster)),
+		Status: aws.String(svc.Status), DesiredCount: int32(svc.DesiredCount), RunningCount: running[""], PendingCount: pending[""],
+		TaskDefinition:     aws.String(scope.TaskDefinitionARN(svc.TaskDefinition)),
+		LaunchType:         types.LaunchType(svc.LaunchType),
+		SchedulingStrategy: types.SchedulingStrategy(svc.SchedulingStrategy),
+		DeploymentConfiguration: &types.DeploymentConfiguration{
+			DeploymentCircuitBreaker: breaker, Strategy: types.DeploymentStrategyRolling,
+			MaximumPercent: new(int32(svc.MaximumPercent)), MinimumHealthyPercent: new(int32(svc.MinimumHealthyPercent)),
+		},
+		DeploymentController: &types.DeploymentController{Type: types.DeploymentControllerType(svc.DeploymentController)},
+		LoadBalancers:        append([]types.LoadBalancer{}, decode[[]types.LoadBalancer](svc.LoadBalancersJson)...),
+		ServiceRegistries:    append([]types.ServiceRegistry{}, decode[[]types.ServiceRegistry](svc.ServiceRegistriesJson)...),
+		PlacementConstraints: append([]types.PlacementConstraint{}, decode[[]types.PlacementConstraint](svc.PlacementConstraintsJson)...),
+		PlacementStrategy:    append([]types.PlacementStrategy{}, decode[[]types.PlacementStrategy](svc.PlacementStrategyJson)...),
+		NetworkConfiguration: decode[*types.NetworkConfiguration](svc.NetworkConfigurationJson),
+
+		CapacityProviderStrategy:    decode[[]types.CapacityProviderStrategyItem](svc.CapacityProviderStrategyJson),
+		AvailabilityZoneRebalancing: types.AvailabilityZoneRebalancing(svc.AvailabilityZoneRebalancing),
+		ResourceManagementType:      types.ResourceManagementTypeCustomer,
+		CreatedAt:                   timeOf(svc.Created), CreatedBy: optional(svc.CreatedBy), RoleArn: optional(svc.RoleArn),
+		PropagateTags: types.PropagateTags(svc.PropagateTags), EnableECSManagedTags: svc.EnableEcsManagedTags,
+		EnableExecuteCommand: svc.EnableExecuteCommand, PlatformVersion: optional(svc.PlatformVersion),
+		Deployments: []types.Deployment{}, Events: []types.ServiceEvent{}, Tags: []types.Tag{},
+	}
+	if svc.PlatformVersion != "" {
+		out.PlatformFamily = aws.String("Linux")
+	}
+	if len(out.LoadBalancers) > 0 {
+		out.HealthCheckGracePeriodSeconds = new(int32(svc.HealthCheckGraceSeconds))
+		if out.RoleArn == nil {
+			out.RoleArn = aws.String(arn.New("iam", "", svc.Account, "role/aws-service-role/ecs.amazonaws.com/AWSServiceRoleForECS").String())
+		}
+	}
+	if withTags {
+		out.Tags = tagList(controlplane.TagsOf(r, scope, svc.ARN()))
+	}
+	key := scope.Key(svc.Cluster, svc.Name)
+	for d := range controlplane.Deployments.Scan(r, key) {
+		if d.Status != inactive {
+			out.Deployments = append(out.Deployments, deploymentShape(d, running[d.Id], pending[d.Id]))
+		}
+	}
+	// PRIMARY first, then the newer ones.
+	slices.SortFunc(out.Deployments, func(a, b types.Deployment) int {
+		if (*a.Status == primary) != (*b.Status == primary) {
+			if *a.Status == primary {
+				return -1
+			}
+			return 1
+		}
+		return b.CreatedAt.Compare(*a.CreatedAt)
+	})
+	ring, _ := controlplane.ServiceEventRings.Get(r, key)
+	for _, e := range ring.GetEvents() {
+		out.Events = append(out.Events, types.ServiceEvent{Id: aws.String(e.Id), CreatedAt: timeOf(e.Created), Message: aws.String(e.Message)})
+	}
+	return out
+}
+
+func deploymentShape(d *controlplane.Deployment, running, pending int32) types.Deployment {
+	out := types.Deployment{
+		Id: aws.String(d.Id), Status: aws.String(d.Status), TaskDefinition: aws.String(d.Scope().TaskDefinitionARN(d.TaskDefinition)),
+		DesiredCount: int32(d.DesiredCount), RunningCount: running, PendingCount: pending, FailedTasks: int32(d.FailedTasks),
+		CreatedAt: timeOf(d.Created), UpdatedAt: timeOf(d.Updated), LaunchType: types.LaunchType(d.LaunchType),
+		PlatformVersion:          optional(d.PlatformVersion),
+		NetworkConfiguration:     decode[*types.NetworkConfiguration](d.NetworkConfigurationJson),
+		CapacityProviderStrategy: decode[[]types.CapacityProviderStrategyItem](d.CapacityProviderStrategyJson),
+		RolloutState:             types.DeploymentRolloutState(d.RolloutState), RolloutStateReason: optional(d.RolloutReason),
+	}
+	if d.PlatformVersion != "" {
+		out.PlatformFamily = aws.String("Linux")
+	}
+	return out
+}
+
+// countService counts the service's tasks by deployment; "" is the sum. A task that leaves counts as running while it
+// runs, as in ECS: a service is not stable before it is gone.
+func countService(r state.Reader, svc *controlplane.Service) (running, pending map[string]int32) {
+	running, pending = map[string]int32{}, map[string]int32{}
+	for st := range controlplane.LiveTasksByService.Scan(r, svc.Scope().Key(svc.Cluster, svc.Name)) {
+		t, ok := controlplane.Tasks.Get(r, controlplane.TaskStatuses.Key(st))
+		switch {
+		case !ok:
+		case st.Observed == agentapi.TaskState_RUNNING:
+			running[""]++
+			running[t.Deployment]++
+		case st.Observed < agentapi.TaskState_RUNNING:
+			pending[""]++
+			pending[t.Deployment]++
+		}
+	}
+	return running, pending
+}

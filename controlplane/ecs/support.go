@@ -1,0 +1,292 @@
+package ecs
+
+import (
+	"fmt"
+	"reflect"
+	"strings"
+	"unicode"
+)
+
+// support says of every member of a shape what becomes of it. Honoured members do here what they do in ECS. Ignored ones are
+// accepted, kept and shown, and have no effect here; the reason says why that harms nobody. Refused ones would change
+// what runs in a way that the user would miss: a request that sets one fails, and says which.
+type support struct {
+	honoured string // names
+	ignored  map[string]string
+	refused  map[string]string
+}
+
+// supported is by SDK type. A test holds it against the SDK: no member is without an answer.
+var supported = map[string]support{
+	"RegisterTaskDefinitionInput": {
+		honoured: "containerDefinitions cpu family memory networkMode placementConstraints requiresCompatibilities runtimePlatform tags volumes",
+		ignored: map[string]string{
+			"executionRoleArn": "the platform pulls images and keeps logs with rights of its own",
+			"ephemeralStorage": "a task may use the disk of its node",
+		},
+		refused: map[string]string{
+			"enableFaultInjection":  "fault injection does not exist yet",
+			"inferenceAccelerators": "there are no accelerators",
+			"ipcMode":               "IPC namespaces can not be chosen yet",
+			"pidMode":               "PID namespaces can not be chosen yet",
+			"proxyConfiguration":    "App Mesh proxies do not exist yet",
+			"taskRoleArn":           "tasks get no credentials of a role yet",
+		},
+	},
+	"ContainerDefinition": {
+		honoured: "command cpu dependsOn dockerLabels entryPoint environment essential extraHosts hostname image links logConfiguration " +
+			"memory memoryReservation mountPoints name portMappings privileged readonlyRootFilesystem startTimeout stopTimeout user " +
+			"volumesFrom workingDirectory",
+		ignored: map[string]string{
+			"versionConsistency": "a deployment keeps to the digests that it resolved",
+		},
+		refused: map[string]string{
+			"credentialSpecs":       "credential specifications do not exist yet",
+			"disableNetworking":     "networkMode none does it for the whole task",
+			"dnsSearchDomains":      "tasks use the platform's DNS",
+			"dnsServers":            "tasks use the platform's DNS",
+			"dockerSecurityOptions": "security options can not be chosen yet",
+			"environmentFiles":      "files of environment variables can not be read yet",
+			"firelensConfiguration": "FireLens does not exist yet",
+			"healthCheck":           "container health checks are not run yet",
+			"interactive":           "a container's standard input is closed",
+			"linuxParameters":       "Linux parameters can not be chosen yet",
+			"pseudoTerminal":        "containers have no terminal",
+			"repositoryCredentials": "credentials of registries can not be read from secrets yet",
+			"resourceRequirements":  "there are no accelerators",
+			"restartPolicy":         "containers are not restarted within their task yet",
+			"secrets":               "secrets do not exist yet",
+			"systemControls":        "kernel parameters can not be chosen yet",
+			"ulimits":               "limits of processes can not be chosen yet",
+		},
+	},
+	"ContainerDependency": {honoured: "condition containerName"},
+	"HostEntry":           {honoured: "hostname ipAddress"},
+	"KeyValuePair":        {honoured: "name value"},
+	"LogConfiguration": {
+		honoured: "logDriver",
+		ignored: map[string]string{
+			"options": "what containers write is always kept and read with neargate logs",
+		},
+		refused: map[string]string{"secretOptions": "secrets do not exist yet"},
+	},
+	"MountPoint": {honoured: "containerPath readOnly sourceVolume"},
+	"PortMapping": {
+		honoured: "containerPort hostPort name protocol",
+		ignored:  map[string]string{"appProtocol": "it matters to Service Connect alone"},
+		refused:  map[string]string{"containerPortRange": "port ranges can not be mapped yet"},
+	},
+	"VolumeFrom": {honoured: "readOnly sourceContainer"},
+	"Volume": {
+		honoured: "dockerVolumeConfiguration host name",
+		refused: map[string]string{
+			"configuredAtLaunch":                      "volumes can not be configured at launch yet",
+			"efsVolumeConfiguration":                  "file systems of AWS can not be mounted",
+			"fsxWindowsFileServerVolumeConfiguration": "file systems of AWS can not be mounted",
+			"s3filesVolumeConfiguration":              "file systems of AWS can not be mounted",
+		},
+	},
+	"HostVolumeProperties": {honoured: "sourcePath"},
+	"DockerVolumeConfiguration": {
+		honoured: "driver scope",
+		ignored: map[string]string{
+			"autoprovision": "volumes are made when they are missing",
+			"labels":        "nothing reads the labels of a volume",
+		},
+		refused: map[string]string{"driverOpts": "the local driver has no options here"},
+	},
+	"RuntimePlatform":                   {honoured: "cpuArchitecture operatingSystemFamily"},
+	"EphemeralStorage":                  {honoured: "sizeInGiB"},
+	"TaskDefinitionPlacementConstraint": {honoured: "expression type"},
+	"Tag":                               {honoured: "key value"},
+
+	"RunTaskInput": {
+		honoured: "capacityProviderStrategy clientToken cluster count enableECSManagedTags group launchType networkConfiguration overrides " +
+			"placementConstraints placementStrategy platformVersion propagateTags startedBy tags taskDefinition",
+		ignored: map[string]string{"referenceId": "it is for the caller's own use"},
+		refused: map[string]string{
+			"enableExecuteCommand": "ExecuteCommand does not exist yet",
+			"volumeConfigurations": "volumes can not be configured at launch yet",
+		},
+	},
+	"StartTaskInput": {
+		honoured: "cluster containerInstances enableECSManagedTags group networkConfiguration overrides propagateTags startedBy tags taskDefinition",
+		ignored:  map[string]string{"referenceId": "it is for the caller's own use"},
+		refused: map[string]string{
+			"enableExecuteCommand": "ExecuteCommand does not exist yet",
+			"volumeConfigurations": "volumes can not be configured at launch yet",
+		},
+	},
+	"TaskOverride": {
+		honoured: "containerOverrides cpu memory",
+		ignored: map[string]string{
+			"ephemeralStorage": "a task may use the disk of its node",
+			"executionRoleArn": "the platform pulls images and keeps logs with rights of its own",
+		},
+		refused: map[string]string{
+			"inferenceAcceleratorOverrides": "there are no accelerators",
+			"taskRoleArn":                   "tasks get no credentials of a role yet",
+		},
+	},
+	"ContainerOverride": {
+		honoured: "command cpu environment memory memoryReservation name",
+		refused: map[string]string{
+			"environmentFiles":     "files of environment variables can not be read yet",
+			"resourceRequirements": "there are no accelerators",
+		},
+	},
+	"CapacityProviderStrategyItem": {honoured: "base capacityProvider weight"},
+	"PlacementConstraint":          {honoured: "expression type"},
+	"PlacementStrategy":            {honoured: "field type"},
+	"NetworkConfiguration":         {honoured: "awsvpcConfiguration"},
+	"AwsVpcConfiguration": {
+		honoured: "subnets",
+		ignored: map[string]string{
+			"assignPublicIp": "what a task can reach and who reaches it depends on its node's network",
+			"securityGroups": "they must exist; traffic between tasks is not filtered yet",
+		},
+	},
+
+	"CreateServiceInput": {
+		honoured: "capacityProviderStrategy clientToken cluster deploymentConfiguration deploymentController desiredCount enableECSManagedTags " +
+			"healthCheckGracePeriodSeconds launchType loadBalancers networkConfiguration placementConstraints placementStrategy platformVersion " +
+			"propagateTags schedulingStrategy serviceName serviceRegistries tags taskDefinition",
+		ignored: map[string]string{
+			"availabilityZoneRebalancing": "tasks are spread over zones when they are placed and stay where they run",
+			"role":                        "the platform registers targets with rights of its own",
+		},
+		refused: refusedOfServices,
+	},
+	"UpdateServiceInput": {
+		honoured: "capacityProviderStrategy cluster deploymentConfiguration deploymentController desiredCount enableECSManagedTags forceNewDeployment " +
+			"healthCheckGracePeriodSeconds loadBalancers networkConfiguration placementConstraints placementStrategy platformVersion " +
+			"propagateTags service serviceRegistries taskDefinition",
+		ignored: map[string]string{
+			"availabilityZoneRebalancing": "tasks are spread over zones when they are placed and stay where they run",
+		},
+		refused: refusedOfServices,
+	},
+	"DeploymentConfiguration": {
+		honoured: "deploymentCircuitBreaker maximumPercent minimumHealthyPercent strategy",
+		refused: map[string]string{
+			"alarms":               "deployments do not watch alarms yet",
+			"bakeTimeInMinutes":    "only rolling deployments exist yet",
+			"canaryConfiguration":  "only rolling deployments exist yet",
+			"earlySuccessCriteria": "only rolling deployments exist yet",
+			"lifecycleHooks":       "deployments have no hooks yet",
+			"linearConfiguration":  "only rolling deployments exist yet",
+		},
+	},
+	"DeploymentCircuitBreaker": {honoured: "enable resetOnHealthyTask rollback thresholdConfiguration"},
+	"ThresholdConfiguration":   {honoured: "type value"},
+	"DeploymentController":     {honoured: "type"},
+	"LoadBalancer": {
+		honoured: "containerName containerPort targetGroupArn",
+		refused: map[string]string{
+			"advancedConfiguration": "only rolling deployments exist yet",
+			"loadBalancerName":      "there are no Classic Load Balancers: name a target group",
+		},
+	},
+	"ServiceRegistry": {honoured: "containerName containerPort port registryArn"},
+
+	"CreateClusterInput": {
+		honoured: "capacityProviders clusterName defaultCapacityProviderStrategy tags",
+		ignored:  ignoredOfClusters,
+	},
+	"UpdateClusterInput":                   {honoured: "cluster", ignored: ignoredOfClusters},
+	"ClusterSetting":                       {honoured: "name value"},
+	"ClusterServiceConnectDefaultsRequest": {honoured: "namespace"},
+	"ClusterConfiguration": {
+		honoured: "executeCommandConfiguration",
+		refused:  map[string]string{"managedStorageConfiguration": "storage is not encrypted with keys of your own yet"},
+	},
+	"ExecuteCommandConfiguration": {
+		ignored: map[string]string{
+			"kmsKeyId":         "ExecuteCommand does not exist yet",
+			"logConfiguration": "ExecuteCommand does not exist yet",
+			"logging":          "ExecuteCommand does not exist yet",
+		},
+	},
+	"ExecuteCommandLogConfiguration": {
+		honoured: "cloudWatchEncryptionEnabled cloudWatchLogGroupName s3BucketName s3EncryptionEnabled s3KeyPrefix",
+	},
+}
+
+var refusedOfServices = map[string]string{
+	"enableExecuteCommand":        "ExecuteCommand does not exist yet",
+	"gatewayConnectors":           "gateways do not exist yet",
+	"monitoring":                  "metrics can not be chosen yet",
+	"serviceConnectConfiguration": "Service Connect does not exist yet",
+	"volumeConfigurations":        "volumes can not be configured at launch yet",
+	"vpcLatticeConfigurations":    "VPC Lattice does not exist",
+}
+
+var ignoredOfClusters = map[string]string{
+	"configuration":          "it matters to ExecuteCommand alone",
+	"serviceConnectDefaults": "it matters to Service Connect alone",
+	"settings":               "Container Insights does not exist yet",
+}
+
+// refuse fails when in sets a member that is refused.
+func refuse(in any) error { return refuseIn("", reflect.ValueOf(in)) }
+
+func refuseIn(path string, v reflect.Value) error {
+	switch v.Kind() {
+	case reflect.Pointer:
+		if !v.IsNil() {
+			return refuseIn(path, v.Elem())
+		}
+	case reflect.Slice:
+		for i := range v.Len() {
+			if err := refuseIn(path+"["+elementName(v.Index(i), i)+"]", v.Index(i)); err != nil {
+				return err
+			}
+		}
+	case reflect.Struct:
+		s, known := supported[v.Type().Name()]
+		for i := range v.NumField() {
+			f := v.Type().Field(i)
+			if !known || !f.IsExported() || !isSet(v.Field(i)) {
+				continue
+			}
+			at := strings.TrimPrefix(path+"."+wireName(f.Name), ".")
+			if why, no := s.refused[wireName(f.Name)]; no {
+				return client("'%s' is not supported by this platform: %s.", at, why)
+			}
+			if err := refuseIn(at, v.Field(i)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// isSet says whether v asks for anything: false, 0, "" and what holds nothing else do not.
+func isSet(v reflect.Value) bool {
+	switch v.Kind() {
+	case reflect.Pointer, reflect.Interface:
+		return !v.IsNil() && isSet(v.Elem())
+	case reflect.Slice, reflect.Map:
+		return v.Len() > 0
+	case reflect.Struct:
+		for i := range v.NumField() {
+			if v.Type().Field(i).IsExported() && isSet(v.Field(i)) {
+				return true
+			}
+		}
+		return false
+	default:
+		return !v.IsZero()
+	}
+}
+
+func elementName(v reflect.Value, i int) string {
+	if v.Kind() == reflect.Struct {
+		if n := v.FieldByName("Name"); n.IsValid() && n.Kind() == reflect.Pointer && !n.IsNil() {
+			return n.Elem().String()
+		}
+	}
+	return fmt.Sprint(i)
+}
+
+func wireName(goName string) string { return string(unicode.ToLower(rune(goName[0]))) + goName[1:] }

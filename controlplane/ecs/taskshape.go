@@ -1,0 +1,193 @@
+package ecs
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"encoding/hex"
+	"slices"
+	"strconv"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ecs/types"
+
+	agentapi "github.com/seed-2f228079/neargate/api/agent"
+	"github.com/seed-2f228079/neargate/controlplane"
+	"github.com/seed-2f228079/neargate/controlplane/state"
+)
+
+// taskShape renders a task as DescribeTasks shows it.
+func taskShape(r state.Reader, t *controlplane.Task, st *controlplane.TaskStatus, withTags bool) types.Task {
+	scope := t.Scope()
+	def, defined := controlplane.TaskDefinitions.Get(r, scope.FamilyRevisionKey(t.TaskDefinition))
+	var shape types.TaskDefinition
+	if defined {
+		shape = def.Shape()
+	}
+	report := st.Report
+	out := types.Task{
+		TaskArn: aws.String(t.ARN()), ClusterArn: aws.String(scope.ClusterARN(t.Cluster)),
+		TaskDefinitionArn: aws.String(scope.TaskDefinitionARN(t.TaskDefinition)),
+		Attachments:       []types.Attachment{}, Attributes: []types.Attribute{}, Containers: []types.Container{},
+		Cpu: aws.String(strconv.Itoa(int(t.Demand.GetCpuUnits()))), Memory: aws.String(strconv.Itoa(int(t.Demand.GetMemoryMib()))),
+		CreatedAt: timeOf(t.Created), DesiredStatus: aws.String(desiredStatus(st)), LastStatus: aws.String(st.Observed.String()),
+		EnableExecuteCommand: t.EnableExecuteCommand, Group: aws.String(t.Group), HealthStatus: healthOf(st.Health),
+		LaunchType: types.LaunchType(t.LaunchType), Overrides: overridesShape(t, shape),
+		PullStartedAt: timeOf(report.GetPullStarted()), PullStoppedAt: timeOf(report.GetPullStopped()), StartedAt: timeOf(report.GetStarted()),
+		ExecutionStoppedAt: timeOf(report.GetExecutionStopped()), StoppingAt: timeOf(st.Stopping), StoppedAt: timeOf(st.Stopped),
+		StopCode: types.TaskStopCode(st.StopCode), Tags: []types.Tag{}, Version: int64(st.Version),
+		EphemeralStorage: shape.EphemeralStorage, InferenceAccelerators: []types.InferenceAccelerator{},
+	}
+	out.StartedBy, out.StoppedReason = optional(t.StartedBy), optional(st.StoppedReason)
+	out.CapacityProviderName = optional(t.CapacityProvider)
+	if t.LaunchType == string(types.LaunchTypeFargate) {
+		out.PlatformVersion, out.PlatformFamily = optional(t.PlatformVersion), aws.String("Linux")
+	}
+	if st.Node != "" {
+		out.Connectivity, out.ConnectivityAt = types.ConnectivityConnected, timeOf(report.GetConnected())
+		if n, ok := controlplane.Nodes.Get(r, state.K(st.Node)); ok {
+			out.AvailabilityZone = optional(n.Attributes["ecs.availability-zone"])
+			if arch := n.Attributes["ecs.cpu-architecture"]; arch != "" {
+				out.Attributes = append(out.Attributes, types.Attribute{Name: aws.String("ecs.cpu-architecture"), Value: aws.String(arch)})
+			}
+			if n.Status != "READY" {
+				out.Connectivity = types.ConnectivityDisconnected
+			}
+		}
+		if t.LaunchType == string(types.LaunchTypeEc2) {
+			if ci, ok := membership(r, &controlplane.ContainerInstance{Account: t.Account, Region: t.Region, Cluster: t.Cluster, Node: st.Node}); ok {
+				out.ContainerInstanceArn = aws.String(ci.ARN())
+			}
+		}
+	}
+	if withTags {
+		out.Tags = tagList(controlplane.TagsOf(r, scope, t.ARN()))
+	}
+	var attachment *types.Attachment
+	if shape.NetworkMode == types.NetworkModeAwsvpc {
+		attachment = networkAttachment(t, st)
+		out.Attachments = append(out.Attachments, *attachment)
+	}
+	for _, c := range shape.ContainerDefinitions {
+		out.Containers = append(out.Containers, containerShape(t, st, c, attachment))
+	}
+	return out
+}
+
+// membership is the container instance by which the node of like belongs to like's cluster.
+func membership(r state.Reader, like *controlplane.ContainerInstance) (*controlplane.ContainerInstance, bool) {
+	for ci := range controlplane.ContainerInstancesByNode.Scan(r, state.K(like.Node)) {
+		if ci.Account == like.Account && ci.Region == like.Region && ci.Cluster == like.Cluster && ci.Status != inactive {
+			return ci, true
+		}
+	}
+	return nil, false
+}
+
+// desiredStatus is RUNNING or STOPPED: that a task first leaves the traffic is not ECS's desired status.
+func desiredStatus(st *controlplane.TaskStatus) string {
+	if st.Desired > agentapi.TaskState_RUNNING {
+		return string(types.DesiredStatusStopped)
+	}
+	return string(types.DesiredStatusRunning)
+}
+
+func healthOf(h string) types.HealthStatus {
+	if h == "" {
+		return types.HealthStatusUnknown
+	}
+	return types.HealthStatus(h)
+}
+
+func optional(s string) *string {
+	if s == "" {
+		return nil
+	}
+	return &s
+}
+
+// overridesShape lists every container, as ECS does, with its overrides where it has any.
+func overridesShape(t *controlplane.Task, def types.TaskDefinition) *types.TaskOverride {
+	over := decode[types.TaskOverride](t.OverridesJson)
+	given := over.ContainerOverrides
+	over.ContainerOverrides = []types.ContainerOverride{}
+	over.InferenceAcceleratorOverrides = []types.InferenceAcceleratorOverride{}
+	for _, c := range def.ContainerDefinitions {
+		i := slices.IndexFunc(given, func(o types.ContainerOverride) bool { return aws.ToString(o.Name) == aws.ToString(c.Name) })
+		if i < 0 {
+			over.ContainerOverrides = append(over.ContainerOverrides, types.ContainerOverride{Name: c.Name})
+			continue
+		}
+		over.ContainerOverrides = append(over.ContainerOverrides, given[i])
+	}
+	return &over
+}
+
+func containerShape(t *controlplane.Task, st *controlplane.TaskStatus, c types.ContainerDefinition, network *types.Attachment) types.Container {
+	name := aws.ToString(c.Name)
+	out := types.Container{
+		ContainerArn: aws.String(t.Scope().ContainerARN(t.Cluster, t.Id, uuidOf(t.Id+"/"+name))), TaskArn: aws.String(t.ARN()),
+		Name: c.Name, Image: c.Image, Cpu: aws.String(strconv.Itoa(int(c.Cpu))), HealthStatus: types.HealthStatusUnknown,
+		Memory: number(c.Memory), MemoryReservation: number(c.MemoryReservation),
+		NetworkBindings: []types.NetworkBinding{}, NetworkInterfaces: []types.NetworkInterface{},
+		LastStatus: aws.String("PENDING"),
+	}
+	if network != nil {
+		out.NetworkInterfaces = append(out.NetworkInterfaces, types.NetworkInterface{AttachmentId: network.Id, PrivateIpv4Address: optional(st.Report.GetAddress())})
+	}
+	i := slices.IndexFunc(st.Report.GetContainers(), func(s *agentapi.ContainerStatus) bool { return s.Name == name })
+	if i >= 0 {
+		s := st.Report.Containers[i]
+		switch s.State {
+		case agentapi.ContainerState_CONTAINER_RUNNING:
+			out.LastStatus = aws.String("RUNNING")
+		case agentapi.ContainerState_CONTAINER_STOPPED:
+			out.LastStatus = aws.String("STOPPED")
+		}
+		out.ExitCode, out.Reason, out.RuntimeId, out.ImageDigest = s.ExitCode, optional(s.Reason), optional(s.RuntimeId), optional(s.ImageDigest)
+		if network == nil {
+			for _, p := range s.Ports {
+				out.NetworkBindings = append(out.NetworkBindings, types.NetworkBinding{
+					BindIP: aws.String(cmp.Or(p.BindIp, "0.0.0.0")), ContainerPort: new(int32(p.ContainerPort)), HostPort: new(int32(p.HostPort)),
+					Protocol: types.TransportProtocol(cmp.Or(p.Protocol, "tcp")),
+				})
+			}
+		}
+	}
+	if !st.Live() {
+		out.LastStatus = aws.String("STOPPED")
+	}
+	return out
+}
+
+// networkAttachment is how ECS shows the address that a task of network mode awsvpc has for itself.
+func networkAttachment(t *controlplane.Task, st *controlplane.TaskStatus) *types.Attachment {
+	a := &types.Attachment{
+		Id: aws.String(uuidOf(t.Id)), Type: aws.String("ElasticNetworkInterface"), Status: aws.String("PRECREATED"), Details: []types.KeyValuePair{},
+	}
+	network := decode[types.NetworkConfiguration](t.NetworkConfigurationJson)
+	if v := network.AwsvpcConfiguration; v != nil && len(v.Subnets) > 0 {
+		a.Details = append(a.Details, types.KeyValuePair{Name: aws.String("subnetId"), Value: aws.String(v.Subnets[0])})
+	}
+	if ip := st.Report.GetAddress(); ip != "" {
+		a.Status = aws.String("ATTACHED")
+		a.Details = append(a.Details, types.KeyValuePair{Name: aws.String("privateIPv4Address"), Value: aws.String(ip)})
+	}
+	if !st.Live() {
+		a.Status = aws.String("DELETED")
+	}
+	return a
+}
+
+func number(n *int32) *string {
+	if n == nil {
+		return nil
+	}
+	return aws.String(strconv.Itoa(int(*n)))
+}
+
+// uuidOf is an identifier in the form of a UUID, the same for the same seed.
+func uuidOf(seed string) string {
+	sum := sha256.Sum256([]byte(seed))
+	h := hex.EncodeToString(sum[:16])
+	return h[:8] + "-" + h[8:12] + "-" + h[12:16] + "-" + h[16:20] + "-" + h[20:]
+}

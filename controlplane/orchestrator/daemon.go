@@ -1,0 +1,91 @@
+package orchestrator
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ecs/types"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/seed-2f228079/neargate/controlplane"
+	"github.com/seed-2f228079/neargate/controlplane/capacity"
+	"github.com/seed-2f228079/neargate/controlplane/state"
+)
+
+// planDaemon gives every ACTIVE container instance of the cluster one task of the primary deployment. An instance's old task goes
+// before the new one comes, as far as the minimum healthy percent lets.
+//
+// A daemon task is bound to its instance by a placement constraint; so the scheduler places it like any other.
+func (s *step) planDaemon() (start []*controlplane.Task, stop []victim) {
+	instances := map[string]*controlplane.ContainerInstance{} // by id
+	byNode := map[string]string{}
+	for c := range controlplane.ContainerInstances.Scan(s.v, s.service.Scope().Key(s.service.Cluster)) {
+		if n, ok := controlplane.Nodes.Get(s.v, state.K(c.Node)); ok && n.Status == capacity.NodeReady && c.Status == capacity.Active {
+			instances[c.Id] = c
+			byNode[c.Node] = c.Id
+		}
+	}
+	if uint32(len(instances)) != s.service.DesiredCount {
+		s.service = proto.CloneOf(s.service)
+		s.service.DesiredCount = uint32(len(instances))
+		controlplane.Services.Put(s.tx, s.service)
+		s.changePrimary(func(d *controlplane.Deployment) { d.DesiredCount = s.service.DesiredCount })
+	}
+	occupied := map[string]bool{} // instances that have a task, also one that is leaving
+	for _, status := range s.live {
+		occupied[s.daemonInstance(s.tasks[status.Id])] = true
+	}
+	spare := -((len(instances)*int(s.service.MinimumHealthyPercent) + 99) / 100)
+	members := s.members()
+	for _, m := range members {
+		if m.healthy {
+			spare++
+		}
+	}
+	for _, m := range members {
+		_, wanted := instances[s.daemonInstance(s.tasks[m.id])]
+		switch {
+		case m.failed != "":
+			stop = append(stop, victim{m.id, m.failed, false})
+		case m.current && wanted:
+		case !m.healthy || !wanted:
+			stop = append(stop, victim{m.id, "", false})
+		case spare > 0:
+			spare--
+			stop = append(stop, victim{m.id, "", true})
+		}
+	}
+	free := make([]string, 0, len(instances))
+	for instance := range instances {
+		if !occupied[instance] {
+			free = append(free, instance)
+		}
+	}
+	if len(free) == 0 || s.throttled(len(instances)) {
+		return nil, stop
+	}
+	slices.Sort(free)
+	for _, instance := range free[:min(len(free), stepTasks)] {
+		t := s.newTask()
+		own := controlplane.DecodeShape[[]types.PlacementConstraint](t.PlacementConstraintsJson)
+		t.PlacementStrategyJson = ""
+		t.PlacementConstraintsJson = controlplane.EncodeShape(append([]types.PlacementConstraint{{
+			Type: types.PlacementConstraintTypeMemberOf, Expression: aws.String(daemonConstraint + instance),
+		}}, own...))
+		start = append(start, t)
+	}
+	return start, stop
+}
+
+const daemonConstraint = "containerInstanceId == "
+
+// daemonInstance is the instance that a daemon task is bound to.
+func (s *step) daemonInstance(t *controlplane.Task) string {
+	for _, c := range controlplane.DecodeShape[[]types.PlacementConstraint](t.PlacementConstraintsJson) {
+		if instance, ok := strings.CutPrefix(aws.ToString(c.Expression), daemonConstraint); ok {
+			return instance
+		}
+	}
+	return ""
+}

@@ -1,0 +1,145 @@
+package orchestrator
+
+import (
+	"cmp"
+	"slices"
+)
+
+// situation is all that decides how many tasks of a REPLICA service to start and which to stop.
+type situation struct {
+	desired        int
+	minimumPercent int // of desired that stay healthy; rounded up
+	maximumPercent int // of desired that may run or be starting; rounded down
+	throttled      bool
+	tasks          []member // those that nobody wants gone
+}
+
+// member is one task of the service.
+type member struct {
+	id string
+	// current: of the primary deployment and not on a draining instance. Others are to be replaced.
+	current bool
+	healthy bool
+	running bool
+	// failed is why the task is to be replaced at once: its health checks failed. Empty: it is not.
+	failed string
+	// unplaceable: the scheduler found no room for it.
+	unplaceable bool
+	zone, node  string
+	created     int64
+}
+
+// victim is a task to stop.
+type victim struct {
+	id      string
+	reason  string // "" when the service's scaling is reason enough
+	planned bool   // its replacement serves already
+}
+
+// plan is the rule of rolling updates: see "Amazon ECS deployment types, rolling update" in the ECS guide. Tasks are started as far
+// as maximumPercent lets, and tasks to be replaced are stopped when healthy new ones have taken their place, or to make room for
+// new ones, as far as minimumPercent lets. Unhealthy tasks protect nothing and go first.
+// blocked: the percentages leave no way on, and nothing is under way that could open one.
+func plan(s situation) (start int, stop []victim, blocked bool) {
+	minimum := (s.desired*s.minimumPercent + 99) / 100
+	maximum := s.desired * s.maximumPercent / 100
+
+	var current, old []member
+	for _, m := range s.tasks {
+		switch {
+		case m.failed != "":
+			stop = append(stop, victim{m.id, m.failed, false})
+		case m.current:
+			current = append(current, m)
+		default:
+			old = append(old, m)
+		}
+	}
+	healthy := func(list []member) (n int) {
+		for _, m := range list {
+			if m.healthy {
+				n++
+			}
+		}
+		return n
+	}
+
+	surplus := victims(current, len(current)-s.desired)
+	for _, m := range surplus {
+		stop = append(stop, victim{m.id, "", true})
+		current = slices.DeleteFunc(current, func(c member) bool { return c.id == m.id })
+	}
+
+	missing := s.desired - len(current)
+	room := max(maximum-len(current)-len(old), s.desired-len(current)-len(old), 0)
+	start = min(missing, room)
+	waiting := missing - start // for room under maximumPercent
+	blocked = waiting > 0 && start == 0 && healthy(current) == len(current)
+	for _, m := range current {
+		if m.unplaceable {
+			waiting++ // for room on the hosts
+		}
+	}
+
+	replaced := len(old) - max(s.desired-healthy(current), 0)
+	spare := healthy(current) + healthy(old) - minimum
+	wanted := max(replaced, waiting)
+	for _, m := range victims(old, len(old)) {
+		switch {
+		case !m.healthy:
+			stop = append(stop, victim{m.id, "", false})
+		case wanted > 0 && spare > 0:
+			stop = append(stop, victim{m.id, "", replaced > 0})
+			spare--
+			replaced--
+		default:
+			continue
+		}
+		wanted--
+	}
+	if s.throttled {
+		start = 0
+	}
+	return start, stop, blocked && len(stop) == 0
+}
+
+// victims chooses n tasks to stop, as ECS does: those that do not run or are unhealthy first, then from the availability zone
+// that has most, in it from the host that has most, the newest first.
+func victims(tasks []member, n int) []member {
+	left := slices.Clone(tasks)
+	var chosen []member
+	for ; n > 0 && len(left) > 0; n-- {
+		zones, nodes := map[string]int{}, map[string]int{}
+		for _, m := range left {
+			zones[m.zone]++
+			nodes[m.node]++
+		}
+		at := 0
+		for i := range left {
+			if worse(left[i], left[at], zones, nodes) < 0 {
+				at = i
+			}
+		}
+		chosen = append(chosen, left[at])
+		left = slices.Delete(left, at, at+1)
+	}
+	return chosen
+}
+
+// worse orders a before b when a is the one to stop first.
+func worse(a, b member, zones, nodes map[string]int) int {
+	return cmp.Or(
+		compareBool(a.running, b.running), compareBool(a.healthy, b.healthy),
+		cmp.Compare(zones[b.zone], zones[a.zone]), cmp.Compare(nodes[b.node], nodes[a.node]),
+		cmp.Compare(b.created, a.created), cmp.Compare(a.id, b.id))
+}
+
+func compareBool(a, b bool) int {
+	switch {
+	case a == b:
+		return 0
+	case b:
+		return -1
+	}
+	return 1
+}

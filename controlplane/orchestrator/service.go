@@ -1,0 +1,408 @@
+package orchestrator
+
+import (
+	"context"
+	"fmt"
+	"iter"
+	"strings"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/service/ecs/types"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	agentapi "github.com/seed-2f228079/neargate/api/agent"
+	"github.com/seed-2f228079/neargate/controlplane"
+	"github.com/seed-2f228079/neargate/controlplane/capacity"
+	"github.com/seed-2f228079/neargate/controlplane/state"
+)
+
+// Statuses of services and deployments.
+const (
+	serviceDraining   = "DRAINING"
+	serviceInactive   = "INACTIVE"
+	rolloutInProgress = "IN_PROGRESS"
+	rolloutCompleted  = "COMPLETED"
+	rolloutFailed     = "FAILED"
+
+	deploymentPrimary  = "PRIMARY"
+	deploymentActive   = "ACTIVE"
+	deploymentInactive = "INACTIVE"
+)
+
+// stepTasks bounds how many tasks one transaction starts or stops; the next step follows at once. Each task is up to three
+// records, and its endpoints.
+const stepTasks = 15
+
+// services keeps every service at what it wants.
+func (o *Orchestrator) services() *reconciler {
+	return &reconciler{
+		name: "services",
+		tables: append([]state.TableInfo{
+			controlplane.Services, controlplane.Deployments, controlplane.TaskStatuses, controlplane.ContainerInstances,
+		}, o.RouterTables...),
+		list: func(v *state.View) iter.Seq[state.Key] {
+			return func(yield func(state.Key) bool) {
+				for s := range controlplane.Services.Scan(v, state.K()) {
+					if !yield(controlplane.Services.Key(s)) {
+						return
+					}
+				}
+			}
+		},
+		keys:      serviceKeys,
+		reconcile: o.reconcileService,
+	}
+}
+
+// serviceKeys are the services that an event concerns.
+func serviceKeys(v *state.View, e state.Event) (keys []state.Key) {
+	record := e.New
+	if record == nil {
+		record = e.Old
+	}
+	switch r := record.(type) {
+	case *controlplane.Service:
+		return []state.Key{e.Key}
+	case *controlplane.Deployment:
+		return []state.Key{r.Scope().Key(r.Cluster, r.Service)}
+	case *controlplane.TaskStatus:
+		if r.Service != "" {
+			return []state.Key{r.Scope().Key(r.Cluster, r.Service)}
+		}
+	case *controlplane.ContainerInstance:
+		for s := range controlplane.LiveTasksByNode.Scan(v, state.K(r.Node)) {
+			if s.Service != "" && s.Cluster == r.Cluster && s.Scope() == r.Scope() {
+				keys = append(keys, s.Scope().Key(s.Cluster, s.Service))
+			}
+		}
+		for s := range controlplane.Services.Scan(v, r.Scope().Key(r.Cluster)) {
+			if s.SchedulingStrategy == string(types.SchedulingStrategyDaemon) {
+				keys = append(keys, controlplane.Services.Key(s))
+			}
+		}
+	default: // a router's: it may concern any service with routers
+		for s := range controlplane.Services.Scan(v, state.K()) {
+			if s.Status != serviceInactive && (set(s.LoadBalancersJson) || set(s.ServiceRegistriesJson)) {
+				keys = append(keys, controlplane.Services.Key(s))
+			}
+		}
+	}
+	return keys
+}
+
+// set says whether a list kept as JSON has members.
+func set(list string) bool { return list != "" && list != "[]" && list != "null" }
+
+// step is one look at one service: what there is, and the transaction in which it changes.
+//
+// The tasks are read from a view, not from the transaction: this reconciler alone creates tasks of services, and a report that
+// comes in meanwhile must not make it start over. The service and its deployments are read in the transaction.
+type step struct {
+	*Orchestrator
+	tx      *state.Tx
+	v       *state.View
+	now     time.Time
+	service *controlplane.Service
+	primary *controlplane.Deployment
+	others  []*controlplane.Deployment
+	live    []*controlplane.TaskStatus // also those that are leaving
+	tasks   map[string]*controlplane.Task
+	again   time.Duration
+}
+
+func (o *Orchestrator) reconcileService(ctx context.Context, key state.Key) (again time.Duration, err error) {
+	_, err = o.Store.Update(ctx, func(tx *state.Tx) error {
+		again = 0
+		service, ok := controlplane.Services.Get(tx, key)
+		if !ok {
+			return nil
+		}
+		s := &step{Orchestrator: o, tx: tx, v: o.Store.View(), now: o.Clock.Now(), service: service, tasks: map[string]*controlplane.Task{}}
+		for d := range controlplane.Deployments.Scan(tx, key) {
+			if d.Id == service.PrimaryDeployment {
+				s.primary = d
+			} else {
+				s.others = append(s.others, d)
+			}
+		}
+		for status := range controlplane.LiveTasksByService.Scan(s.v, key) {
+			if t, ok := controlplane.Tasks.Get(s.v, controlplane.TaskStatuses.Key(status)); ok {
+				s.live = append(s.live, status)
+				s.tasks[status.Id] = t
+			}
+		}
+		err := s.reconcile()
+		again = s.again
+		return err
+	})
+	return again, err
+}
+
+func (s *step) reconcile() error {
+	if s.service.Status != capacity.Active || s.primary == nil {
+		return s.drain()
+	}
+	if s.trip() {
+		return nil
+	}
+	var start []*controlplane.Task
+	var stop []victim
+	if s.service.SchedulingStrategy == string(types.SchedulingStrategyDaemon) {
+		start, stop = s.planDaemon()
+	} else {
+		n, victims, blocked := plan(s.situation())
+		stop = victims
+		if blocked {
+			s.eventOnce("(service " + s.service.Name + ") was unable to stop or start tasks during a deployment because of the service deployment configuration. " +
+				"Update the minimumHealthyPercent or maximumPercent value and try again.")
+		}
+		for range min(n, stepTasks) {
+			start = append(start, s.newTask())
+		}
+	}
+	if err := s.stop(stop); err != nil {
+		return err
+	}
+	if err := s.start(start); err != nil {
+		return err
+	}
+	if len(start) == 0 && len(stop) == 0 {
+		s.settle()
+	}
+	return nil
+}
+
+// situation sums up the records for plan.
+func (s *step) situation() situation {
+	in := situation{
+		desired: int(s.service.DesiredCount), minimumPercent: int(s.service.MinimumHealthyPercent), maximumPercent: int(s.service.MaximumPercent),
+	}
+	in.tasks = s.members()
+	current := 0
+	for _, m := range in.tasks {
+		if m.current && m.failed == "" {
+			current++
+		}
+	}
+	if current < in.desired {
+		in.throttled = s.throttled(in.desired)
+	}
+	return in
+}
+
+// members are the tasks that nobody wants gone.
+func (s *step) members() (list []member) {
+	draining := map[string]bool{}
+	for _, status := range s.live {
+		if status.Desired > agentapi.TaskState_RUNNING {
+			continue
+		}
+		t := s.tasks[status.Id]
+		m := member{id: status.Id, node: status.Node, created: t.Created.AsTime().UnixNano(), unplaceable: status.PlacementFailure != ""}
+		if n, ok := controlplane.Nodes.Get(s.v, state.K(status.Node)); ok {
+			m.zone = n.Attributes["ecs.availability-zone"]
+		}
+		if _, known := draining[status.Node]; !known && status.Node != "" {
+			draining[status.Node] = s.instanceDraining(status.Node)
+		}
+		m.current = t.Deployment == s.primary.Id && !draining[status.Node]
+		m.running = status.Observed == agentapi.TaskState_RUNNING
+		m.healthy = m.running && status.Health != "UNHEALTHY" && s.lifecycle.routers.Healthy(s.v, t)
+		m.failed = s.failed(t, status)
+		list = append(list, m)
+	}
+	return list
+}
+
+// instanceDraining: tasks of the serverless pool are on no container instance.
+func (s *step) instanceDraining(node string) bool {
+	if s.service.LaunchType == string(types.LaunchTypeFargate) {
+		return false
+	}
+	for c := range controlplane.ContainerInstancesByNode.Scan(s.v, state.K(node)) {
+		if c.Cluster == s.service.Cluster && c.Scope() == s.service.Scope() {
+			return c.Status != capacity.Active
+		}
+	}
+	return false
+}
+
+// failed is why a running task has to be replaced; during the grace period after its start, health checks are not asked.
+func (s *step) failed(t *controlplane.Task, status *controlplane.TaskStatus) string {
+	if status.Observed != agentapi.TaskState_RUNNING {
+		return ""
+	}
+	why := ""
+	if status.Health == "UNHEALTHY" {
+		why = "Task failed container health checks"
+	} else {
+		why = s.lifecycle.routers.Failed(s.v, t)
+	}
+	if why == "" {
+		return ""
+	}
+	grace := status.Report.GetStarted().AsTime().Add(time.Duration(s.service.HealthCheckGraceSeconds) * time.Second)
+	if left := grace.Sub(s.now); left > 0 {
+		s.lookAgain(left)
+		return ""
+	}
+	return why
+}
+
+func (s *step) lookAgain(after time.Duration) {
+	if s.again == 0 || after < s.again {
+		s.again = after
+	}
+}
+
+// throttled says whether starting more tasks has to wait, because those before failed. A deployment that the circuit breaker
+// ended starts none any more.
+func (s *step) throttled(desired int) bool {
+	if s.primary.RolloutState == rolloutFailed {
+		return true
+	}
+	count, last, unhealthy := failures(s.v, s.service, s.primary, true)
+	failed := count
+	if s.primary.RolloutState == rolloutInProgress {
+		failed += unhealthy
+	}
+	if uint32(failed) != s.primary.FailedTasks {
+		s.changePrimary(func(d *controlplane.Deployment) { d.FailedTasks = uint32(failed) })
+	}
+	wait := last.Add(backoff(count, desired)).Sub(s.now)
+	if wait <= 0 {
+		return false
+	}
+	s.lookAgain(wait)
+	s.eventOnce(fmt.Sprintf("(service %s) is unable to consistently start tasks successfully. For more information, see the Troubleshooting section of the Amazon ECS Developer Guide.", s.service.Name))
+	return true
+}
+
+func (s *step) changePrimary(change func(*controlplane.Deployment)) {
+	d := proto.CloneOf(s.primary)
+	change(d)
+	d.Updated = timestamppb.New(s.now)
+	s.primary = d
+	controlplane.Deployments.Put(s.tx, d)
+}
+
+// start creates tasks; the scheduler finds their nodes.
+func (s *step) start(tasks []*controlplane.Task) error {
+	if len(tasks) == 0 {
+		return nil
+	}
+	if err := s.complete(tasks); err != nil {
+		return err
+	}
+	var names []string
+	for _, t := range tasks {
+		controlplane.CreateTask(s.tx, t, controlplane.TaskTags(s.v, t, nil, s.service.PropagateTags, s.service.EnableEcsManagedTags))
+		names = append(names, "(task "+t.Id+")")
+	}
+	s.event("(service %s) has started %d tasks: %s.", s.service.Name, len(tasks), strings.Join(names, " "))
+	return nil
+}
+
+// stop asks tasks to leave.
+func (s *step) stop(list []victim) error {
+	if len(list) > stepTasks {
+		list = list[:stepTasks]
+	}
+	var names []string
+	draining := 0
+	for _, v := range list {
+		reason := v.reason
+		if reason == "" {
+			reason = "Scaling activity initiated by (deployment " + s.service.PrimaryDeployment + ")"
+		}
+		before := s.tasks[v.id]
+		status, err := s.lifecycle.Stop(s.tx, controlplane.Tasks.Key(before), stopScheduler, reason, v.planned)
+		if err != nil {
+			return err
+		}
+		if status.Desired == agentapi.TaskState_DEACTIVATING {
+			draining++
+		}
+		names = append(names, "(task "+v.id+")")
+	}
+	if len(names) == 0 {
+		return nil
+	}
+	if draining > 0 {
+		for _, group := range targetGroups(s.service) {
+			s.event("(service %s) deregistered %d targets in (target-group %s)", s.service.Name, draining, group)
+		}
+		s.event("(service %s) has begun draining connections on %d tasks.", s.service.Name, draining)
+	}
+	s.event("(service %s) has stopped %d running tasks: %s.", s.service.Name, len(names), strings.Join(names, " "))
+	return nil
+}
+
+// settle is for a service that nothing has to be done about right now: deployments end when their tasks have, and a service
+// that has what it wants says so.
+func (s *step) settle() {
+	byDeployment := map[string]int{}
+	for _, status := range s.live {
+		byDeployment[s.tasks[status.Id].Deployment]++
+	}
+	others := s.forgetDeployments(byDeployment)
+	healthy := 0
+	for _, m := range s.members() {
+		if m.current && m.healthy {
+			healthy++
+		}
+	}
+	if others > 0 || healthy != int(s.service.DesiredCount) || len(s.live) != healthy || s.primary.RolloutState == rolloutFailed {
+		return
+	}
+	if s.primary.RolloutState != rolloutCompleted {
+		s.changePrimary(func(d *controlplane.Deployment) {
+			d.RolloutState = rolloutCompleted
+			d.RolloutReason = "ECS deployment " + d.Id + " completed."
+		})
+		s.event("(service %s) (deployment %s) deployment completed.", s.service.Name, s.primary.Id)
+	}
+	s.event("(service %s) has reached a steady state.", s.service.Name)
+}
+
+// drain ends a service that was deleted: no task is left, then no deployment.
+func (s *step) drain() error {
+	var list []victim
+	for _, status := range s.live {
+		if status.Desired == agentapi.TaskState_RUNNING {
+			list = append(list, victim{id: status.Id})
+		}
+	}
+	if err := s.stop(list); err != nil {
+		return err
+	}
+	if len(s.live) > 0 || s.service.Status != serviceDraining {
+		return nil
+	}
+	for d := range controlplane.Deployments.Scan(s.tx, controlplane.Services.Key(s.service)) {
+		controlplane.Deployments.Delete(s.tx, controlplane.Deployments.Key(d))
+	}
+	ended := proto.CloneOf(s.service)
+	ended.Status = serviceInactive
+	ended.InactiveSince = timestamppb.New(s.now)
+	controlplane.Services.Put(s.tx, ended)
+	return nil
+}
+
+func (s *step) event(format string, args ...any) {
+	controlplane.AppendServiceEvent(s.tx, s.service, fmt.Sprintf(format, args...), s.now, s.Rand)
+}
+
+// repeatAfter is how long ECS omits an event that was said already.
+const repeatAfter = 6 * time.Hour
+
+func (s *step) eventOnce(message string) {
+	ring, _ := controlplane.ServiceEventRings.Get(s.tx, controlplane.Services.Key(s.service))
+	for _, e := range ring.GetEvents() {
+		if e.Message == message && s.now.Sub(e.Created.AsTime()) < repeatAfter {
+			return
+		}
+	}
+	s.event("%s", message)
+}

@@ -1,0 +1,162 @@
+// Package placement gives tasks their nodes: it feeds the scheduler with records and commits what it decides.
+//
+// A Placer has two ways. Run is the scheduler's loop: one owner, on the leader, that keeps a ledger from what it watches and
+// places every unplaced task, in batches. PlaceNow places the tasks of a RunTask within the request's own transaction, because
+// ECS answers RunTask on container instances with failures and creates no task that it cannot place. Explain says host by host why
+// a task is where it is not.
+//
+// Invariants:
+//
+//  1. A placement commits only if every live task on its node was known when the node was chosen (a range guard on the node's
+//     tasks); so nodes are never overcommitted, whoever else places at the same time.
+//  2. Only unplaced tasks are placed, and once.
+//
+// A mutex guards nothing that is held across I/O: Run owns its ledger, PlaceNow and Explain make their own.
+package placement
+
+import (
+	"log/slog"
+	"maps"
+	"strings"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/service/ecs/types"
+
+	agentapi "github.com/seed-2f228079/neargate/api/agent"
+	"github.com/seed-2f228079/neargate/controlplane"
+	"github.com/seed-2f228079/neargate/controlplane/capacity"
+	"github.com/seed-2f228079/neargate/controlplane/scheduler"
+	"github.com/seed-2f228079/neargate/controlplane/state"
+	"github.com/seed-2f228079/neargate/internal/clock"
+)
+
+// serverless is the pool of hosts for FARGATE tasks. Clusters' pools are named by their keys, which contain zero bytes.
+const serverless = "serverless"
+
+// Placer places tasks.
+type Placer struct {
+	store *state.Store
+	clock clock.Clock
+	log   *slog.Logger
+}
+
+// New makes a placer on the store.
+func New(store *state.Store, clk clock.Clock, log *slog.Logger) *Placer {
+	return &Placer{store: store, clock: clk, log: log}
+}
+
+// poolOf is where a task may go.
+func poolOf(t *controlplane.Task) string {
+	if isFargate(t) {
+		return serverless
+	}
+	return clusterPool(t.Scope(), t.Cluster)
+}
+
+func clusterPool(s controlplane.Scope, cluster string) string { return string(s.Key(cluster)) }
+
+func isFargate(t *controlplane.Task) bool {
+	return t.LaunchType == "FARGATE" || strings.HasPrefix(t.CapacityProvider, "FARGATE")
+}
+
+// specOf is what the scheduler has to know of a task.
+func specOf(t *controlplane.Task) scheduler.Spec {
+	s := scheduler.Spec{
+		Pool: poolOf(t), Group: groupOf(t), CPU: t.Demand.GetCpuUnits(), Memory: t.Demand.GetMemoryMib(), Ports: portsOf(t.Demand),
+		Attributes: t.Demand.GetAttributes(), Zone: t.AvailabilityZone,
+	}
+	for _, c := range controlplane.DecodeShape[[]types.PlacementConstraint](t.PlacementConstraintsJson) {
+		s.Constraints = append(s.Constraints, scheduler.Constraint{Type: string(c.Type), Expression: deref(c.Expression)})
+	}
+	for _, st := range controlplane.DecodeShape[[]types.PlacementStrategy](t.PlacementStrategyJson) {
+		s.Strategies = append(s.Strategies, scheduler.Strategy{Type: string(st.Type), Field: deref(st.Field)})
+	}
+	if len(s.Strategies) == 0 && (t.Service != "" || isFargate(t)) {
+		// ECS spreads services over availability zones by itself.
+		s.Strategies = []scheduler.Strategy{{Type: "spread", Field: "attribute:ecs.availability-zone"}}
+	}
+	return s
+}
+
+// groupOf keeps accounts apart where they share hosts: groups in the serverless pool carry the cluster's key.
+func groupOf(t *controlplane.Task) string {
+	if isFargate(t) {
+		return clusterPool(t.Scope(), t.Cluster) + t.Group
+	}
+	return t.Group
+}
+
+func portsOf(d *controlplane.Demand) []scheduler.Port {
+	var ports []scheduler.Port
+	for _, p := range d.GetHostPorts() {
+		ports = append(ports, scheduler.Port{Number: p.Port, Protocol: p.Protocol})
+	}
+	return ports
+}
+
+func deref(s *string) string {
+	if s == nil {
+		return ""
+	}
+	return *s
+}
+
+func taskOf(t *controlplane.Task, s *controlplane.TaskStatus) scheduler.Task {
+	return scheduler.Task{
+		ID: string(controlplane.Tasks.Key(t)), Pool: poolOf(t), Group: groupOf(t), CPU: t.Demand.GetCpuUnits(), Memory: t.Demand.GetMemoryMib(),
+		Ports: portsOf(t.Demand), Pending: s.Observed < agentapi.TaskState_RUNNING,
+	}
+}
+
+func setNode(l *scheduler.Ledger, n *controlplane.Node) {
+	node := scheduler.Node{
+		ID: n.Id, CPU: n.Resources.GetCpuUnits(), Memory: n.Resources.GetMemoryMib(), Attributes: n.Attributes, Connected: n.Status == capacity.NodeReady,
+	}
+	for _, r := range n.Resources.GetReservedPorts() {
+		node.Reserved = append(node.Reserved, scheduler.PortRange{First: r.First, Last: r.Last, Protocol: r.Protocol})
+	}
+	l.SetNode(node)
+	if n.Serverless {
+		l.SetInstance(serverless, scheduler.Instance{ID: n.Id, Node: n.Id, Active: true})
+	} else {
+		l.RemoveInstance(serverless, n.Id)
+	}
+}
+
+func setInstance(l *scheduler.Ledger, c *controlplane.ContainerInstance, n *controlplane.Node) {
+	facts := map[string]string{"registeredat": c.Registered.AsTime().Format(time.RFC3339), "agentversion": n.GetVersion()}
+	if id, ok := c.Attributes["ecs.instance-id"]; ok {
+		facts["ec2instanceid"] = id
+	}
+	l.SetInstance(clusterPool(c.Scope(), c.Cluster), scheduler.Instance{
+		ID: c.Id, Node: c.Node, Active: c.Status == capacity.Active, Attributes: maps.Clone(c.Attributes), Facts: facts,
+	})
+}
+
+// setStatus brings one task of the ledger up to date.
+func setStatus(l *scheduler.Ledger, v *state.View, s *controlplane.TaskStatus) {
+	key := controlplane.TaskStatuses.Key(s)
+	if !s.Live() || s.Node == "" {
+		l.Remove(string(key))
+		return
+	}
+	if t, ok := controlplane.Tasks.Get(v, key); ok {
+		l.Add(s.Node, taskOf(t, s))
+	}
+}
+
+// load makes the ledger of everything in v.
+func load(v *state.View, seed uint64) *scheduler.Ledger {
+	l := scheduler.New(seed)
+	for n := range controlplane.Nodes.Scan(v, state.K()) {
+		setNode(l, n)
+	}
+	for c := range controlplane.ContainerInstances.Scan(v, state.K()) {
+		n, _ := controlplane.Nodes.Get(v, state.K(c.Node))
+		setInstance(l, c, n)
+	}
+	for s := range controlplane.LiveTasksByNode.Scan(v, state.K()) {
+		setStatus(l, v, s)
+	}
+	return l
+}

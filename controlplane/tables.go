@@ -1,0 +1,133 @@
+package controlplane
+
+import (
+	"fmt"
+	"time"
+
+	agentapi "github.com/seed-2f228079/neargate/api/agent"
+	"github.com/seed-2f228079/neargate/controlplane/state"
+)
+
+// The tables. docs/design/controlplane.md says who writes and who watches each of them.
+var (
+	// Clusters are written by the operations of controlplane/ecs.
+	Clusters = state.NewTable("ecs.cluster", func(c *Cluster) state.Key {
+		return state.K(c.Account, c.Region, c.Name)
+	})
+	// TaskDefinitions are written by the operations; a revision never changes but for its status.
+	TaskDefinitions = state.NewTable("ecs.taskdefinition", func(d *TaskDefinition) state.Key {
+		return state.K(d.Account, d.Region, d.Family, revisionKey(d.Revision))
+	})
+	// Families remember the last revision given out, also when every revision is deleted.
+	Families = state.NewTable("ecs.family", func(f *Family) state.Key {
+		return state.K(f.Account, f.Region, f.Name)
+	})
+	// Services are written by the operations; the orchestrator watches them and ends DRAINING.
+	Services = state.NewTable("ecs.service", func(s *Service) state.Key {
+		return state.K(s.Account, s.Region, s.Cluster, s.Name)
+	})
+	// Deployments are created by the operations together with the service's change; the orchestrator writes their
+	// progress and removes them.
+	Deployments = state.NewTable("ecs.deployment", func(d *Deployment) state.Key {
+		return state.K(d.Account, d.Region, d.Cluster, d.Service, d.Id)
+	})
+	// ServiceEventRings are written through AppendServiceEvent.
+	ServiceEventRings = state.NewTable("ecs.serviceevents", func(e *ServiceEvents) state.Key {
+		return state.K(e.Account, e.Region, e.Cluster, e.Service)
+	})
+	// Tasks are created through CreateTask and never change.
+	Tasks = state.NewTable("ecs.task", func(t *Task) state.Key {
+		return state.K(t.Account, t.Region, t.Cluster, t.Id)
+	})
+	// TaskStatuses change through the Advance methods only.
+	TaskStatuses = state.NewTable("ecs.taskstatus", func(t *TaskStatus) state.Key {
+		return state.K(t.Account, t.Region, t.Cluster, t.Id)
+	})
+	// Nodes are written by the dispatcher.
+	Nodes = state.NewTable("ecs.node", func(n *Node) state.Key { return state.K(n.Id) })
+	// ContainerInstances are created by the dispatcher and capacity, drained by the operations.
+	ContainerInstances = state.NewTable("ecs.containerinstance", func(c *ContainerInstance) state.Key {
+		return state.K(c.Account, c.Region, c.Cluster, c.Id)
+	})
+	// ResourceTags hold the tags of any resource of any family; see SetTags.
+	ResourceTags = state.NewTable("tags", func(t *Tags) state.Key { return state.K(t.Account, t.Region, t.Arn) })
+	// ClientTokens remember requests; see Once.
+	ClientTokens = state.NewTable("clienttoken", func(t *ClientToken) state.Key {
+		return state.K(t.Account, t.Region, t.Operation, t.Token)
+	})
+)
+
+// Schema is every table of the domain.
+var Schema = state.Schema{
+	Clusters, TaskDefinitions, Families, Services, Deployments, ServiceEventRings, Tasks, TaskStatuses, Nodes,
+	ContainerInstances, ResourceTags, ClientTokens,
+}
+
+// The indexes. A task is live until it observed STOPPED; a stopped one stays for its retention only.
+var (
+	// LiveTasks: account, region, cluster.
+	LiveTasks = state.NewIndex(TaskStatuses, "live", func(t *TaskStatus) []state.Key {
+		return when(t.Live(), t.Account, t.Region, t.Cluster)
+	})
+	// LiveTasksByService: account, region, cluster, service.
+	LiveTasksByService = state.NewIndex(TaskStatuses, "liveservice", func(t *TaskStatus) []state.Key {
+		return when(t.Live() && t.Service != "", t.Account, t.Region, t.Cluster, t.Service)
+	})
+	// StoppedTasksByService: account, region, cluster, service.
+	StoppedTasksByService = state.NewIndex(TaskStatuses, "stoppedservice", func(t *TaskStatus) []state.Key {
+		return when(!t.Live() && t.Service != "", t.Account, t.Region, t.Cluster, t.Service)
+	})
+	// LiveTasksByNode: node. It is the node's ledger, and the dispatcher's assignments.
+	LiveTasksByNode = state.NewIndex(TaskStatuses, "livenode", func(t *TaskStatus) []state.Key {
+		return when(t.Live() && t.Node != "", t.Node)
+	})
+	// UnplacedTasks: account, region, cluster. What the scheduler has to place.
+	UnplacedTasks = state.NewIndex(TaskStatuses, "unplaced", func(t *TaskStatus) []state.Key {
+		return when(t.Unplaced(), t.Account, t.Region, t.Cluster)
+	})
+	// LeavingTasks: account, region, cluster. Live tasks that somebody wants gone.
+	LeavingTasks = state.NewIndex(TaskStatuses, "leaving", func(t *TaskStatus) []state.Key {
+		return when(t.Live() && t.Desired > agentapi.TaskState_RUNNING, t.Account, t.Region, t.Cluster)
+	})
+	// StoppedTasks: time of stopping (see TimeKey), for retention.
+	StoppedTasks = state.NewIndex(TaskStatuses, "stopped", func(t *TaskStatus) []state.Key {
+		return when(!t.Live(), TimeKey(t.Stopped.AsTime()))
+	})
+	// TasksByID: id. What an agent reports names a task by its id alone. It is an index of the part that never changes, so that
+	// looking a task up conflicts with nothing.
+	TasksByID = state.NewIndex(Tasks, "id", func(t *Task) []state.Key { return []state.Key{state.K(t.Id)} })
+	// TasksByFamily: account, region, cluster, family of the task definition.
+	TasksByFamily = state.NewIndex(Tasks, "family", func(t *Task) []state.Key {
+		family, _ := ParseFamilyRevision(t.TaskDefinition)
+		return []state.Key{state.K(t.Account, t.Region, t.Cluster, family)}
+	})
+	// TasksByGroup: account, region, cluster, group.
+	TasksByGroup = state.NewIndex(Tasks, "group", func(t *Task) []state.Key {
+		return []state.Key{state.K(t.Account, t.Region, t.Cluster, t.Group)}
+	})
+	// ContainerInstancesByNode: node.
+	ContainerInstancesByNode = state.NewIndex(ContainerInstances, "node", func(c *ContainerInstance) []state.Key {
+		return []state.Key{state.K(c.Node)}
+	})
+	// InactiveServices: time of becoming INACTIVE (see TimeKey), for retention.
+	InactiveServices = state.NewIndex(Services, "inactive", func(s *Service) []state.Key {
+		return when(s.Status == "INACTIVE", TimeKey(s.InactiveSince.AsTime()))
+	})
+	// ClientTokensByExpiry: time of expiry (see TimeKey), for clean-up.
+	ClientTokensByExpiry = state.NewIndex(ClientTokens, "expiry", func(t *ClientToken) []state.Key {
+		return []state.Key{state.K(TimeKey(t.Expires.AsTime()))}
+	})
+)
+
+func when(ok bool, parts ...string) []state.Key {
+	if !ok {
+		return nil
+	}
+	return []state.Key{state.K(parts...)}
+}
+
+// TimeKey is a key part that sorts as t does.
+func TimeKey(t time.Time) string { return fmt.Sprintf("%020d", max(t.UnixNano(), 0)) }
+
+// revisionKey is a key part that sorts as the number does.
+func revisionKey(r uint32) string { return fmt.Sprintf("%010d", r) }
