@@ -1,0 +1,255 @@
+package registry
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+
+	"github.com/seed-2f228079/neargate/controlplane/state"
+	"github.com/seed-2f228079/neargate/internal/awserr"
+	"github.com/seed-2f228079/neargate/storage/blob"
+)
+
+// front is the distribution protocol under /v2/: it authenticates, finds the repository and calls the endpoint's method.
+type front struct{ *Registry }
+
+// request is one request to a repository.
+type request struct {
+	*http.Request
+	caller
+	name string      // of the repository, checked
+	repo *Repository // nil only where the endpoint creates it
+	ref  string      // what follows the endpoint's name: digest, tag, upload id
+}
+
+// ServeHTTP answers with an OCI error body whatever goes wrong.
+func (f front) ServeHTTP(w http.ResponseWriter, hr *http.Request) {
+	w.Header().Set("Docker-Distribution-Api-Version", "registry/2.0")
+	if err := f.serve(w, hr); err != nil {
+		f.fail(w, hr, err)
+	}
+}
+
+func (f front) serve(w http.ResponseWriter, hr *http.Request) error {
+	rest, ok := strings.CutPrefix(hr.URL.Path, "/v2/")
+	if !ok && hr.URL.Path != "/v2" {
+		return &ociError{http.StatusNotFound, "UNSUPPORTED", "no such endpoint"}
+	}
+	c, err := f.caller(hr)
+	if err != nil {
+		return err
+	}
+	switch rest {
+	case "":
+		return f.check(w, hr)
+	case "_catalog":
+		return f.catalog(w, hr, c)
+	}
+	name, endpoint, ref, ok := splitPath(rest)
+	if !ok {
+		return &ociError{http.StatusNotFound, "UNSUPPORTED", "no such endpoint"}
+	}
+	if err := checkRepositoryName(name); err != nil {
+		return &ociError{http.StatusBadRequest, "NAME_INVALID", err.(*awserr.Error).Message}
+	}
+	handle := f.endpoint(hr.Method, endpoint, ref)
+	if handle == nil {
+		return &ociError{http.StatusMethodNotAllowed, "UNSUPPORTED", "The operation is unsupported."}
+	}
+	write := hr.Method != http.MethodGet && hr.Method != http.MethodHead
+	if !c.may(write, name) {
+		return &ociError{http.StatusForbidden, "DENIED", fmt.Sprintf("Not authorized for the repository with name '%s' in the registry with id '%s'", name, c.account)}
+	}
+	repo, err := f.find(hr, c, name)
+	if err != nil {
+		return err
+	}
+	return handle(w, &request{hr, c, name, repo, ref})
+}
+
+// endpoint is the routing table. nil: the method is not known there.
+func (f front) endpoint(method, endpoint, ref string) func(http.ResponseWriter, *request) error {
+	key := method + " " + endpoint
+	if endpoint == "uploads" && ref != "" {
+		key += "/id"
+	}
+	switch key {
+	case "GET tags":
+		return f.listTags
+	case "GET manifests", "HEAD manifests":
+		return f.getManifest
+	case "PUT manifests":
+		return f.putManifest
+	case "DELETE manifests":
+		return f.deleteManifest
+	case "GET referrers":
+		return f.listReferrers
+	case "GET blobs", "HEAD blobs":
+		return f.getBlob
+	case "DELETE blobs":
+		return f.deleteBlob
+	case "POST uploads":
+		return f.beginUpload
+	case "GET uploads/id":
+		return f.statUpload
+	case "PATCH uploads/id":
+		return f.patchUpload
+	case "PUT uploads/id":
+		return f.finishUpload
+	case "DELETE uploads/id":
+		return f.cancelUpload
+	}
+	return nil
+}
+
+// splitPath reads NAME/tags/list, NAME/manifests/REF, NAME/blobs/DIGEST, NAME/blobs/uploads/[ID] and NAME/referrers/DIGEST
+// from the end: a name may itself have parts called so.
+func splitPath(path string) (name, endpoint, ref string, ok bool) {
+	parts := strings.Split(path, "/")
+	n := len(parts)
+	join := func(i int) string { return strings.Join(parts[:i], "/") }
+	switch {
+	case n >= 3 && parts[n-2] == "tags" && parts[n-1] == "list":
+		return join(n - 2), "tags", "", true
+	case n >= 4 && parts[n-3] == "blobs" && parts[n-2] == "uploads":
+		return join(n - 3), "uploads", parts[n-1], true
+	case n >= 3 && parts[n-2] == "blobs" && parts[n-1] == "uploads":
+		return join(n - 2), "uploads", "", true
+	case n >= 3 && (parts[n-2] == "manifests" || parts[n-2] == "blobs" || parts[n-2] == "referrers") && parts[n-1] != "":
+		return join(n - 2), parts[n-2], parts[n-1], true
+	}
+	return "", "", "", false
+}
+
+// caller authenticates, and lets a host of ECR's form choose the region. Such a host names an account too: only the caller's.
+func (f front) caller(hr *http.Request) (caller, error) {
+	user, password, ok := hr.BasicAuth()
+	if t := hr.URL.Query().Get("token"); !ok && t != "" {
+		user, password, ok = tokenUser, t, hr.Method == http.MethodGet
+	}
+	if !ok {
+		return caller{}, &ociError{http.StatusUnauthorized, "UNAUTHORIZED", "authentication required"}
+	}
+	c, ok := f.authenticate(hr.Context(), user, password)
+	if !ok {
+		return caller{}, &ociError{http.StatusUnauthorized, "UNAUTHORIZED", "Your authorization token is not valid or has expired. Log in again."}
+	}
+	if account, region, ok := ecrHost(hr.Host); ok {
+		if account != c.account {
+			return caller{}, &ociError{http.StatusForbidden, "DENIED", fmt.Sprintf("Not authorized for the registry with id '%s'", account)}
+		}
+		c.region = region
+	}
+	return c, nil
+}
+
+// find looks the repository up, or creates it for a push where that is wanted.
+func (f front) find(hr *http.Request, c caller, name string) (*Repository, error) {
+	repo, err := repository(f.Store.View(), c.account, c.region, name)
+	if err == nil || !f.CreateOnPush || hr.Method != http.MethodPost && hr.Method != http.MethodPut {
+		return repo, err
+	}
+	repo = f.newRepository(c.account, c.region, name)
+	if err := f.create(hr.Context(), repo, nil); err != nil && !awserr.Is(err, "RepositoryAlreadyExistsException") {
+		return nil, err
+	}
+	return repository(f.Store.View(), c.account, c.region, name)
+}
+
+// check answers GET /v2/: logged in.
+func (f front) check(w http.ResponseWriter, hr *http.Request) error {
+	if hr.Method != http.MethodGet && hr.Method != http.MethodHead {
+		return &ociError{http.StatusMethodNotAllowed, "UNSUPPORTED", "The operation is unsupported."}
+	}
+	writeJSON(w, "application/json", struct{}{})
+	return nil
+}
+
+func writeJSON(w http.ResponseWriter, contentType string, v any) {
+	b, err := json.Marshal(v)
+	if err != nil {
+		panic(err) // answers are plain data
+	}
+	w.Header().Set("Content-Type", contentType)
+	w.Header().Set("Content-Length", strconv.Itoa(len(b)))
+	w.Write(b)
+}
+
+// ociError is an answer of the distribution protocol.
+type ociError struct {
+	status        int
+	code, message string
+}
+
+func (e *ociError) Error() string { return e.code + ": " + e.message }
+
+// ociErrors says how the domain's errors, which are ECR's, look here. Docker prints code and message.
+var ociErrors = map[string]struct {
+	status int
+	code   string
+}{
+	"RepositoryNotFoundException":       {http.StatusNotFound, "NAME_UNKNOWN"},
+	"ImageNotFoundException":            {http.StatusNotFound, "MANIFEST_UNKNOWN"},
+	"LayersNotFoundException":           {http.StatusNotFound, "BLOB_UNKNOWN"},
+	"ReferencedImagesNotFoundException": {http.StatusBadRequest, "MANIFEST_BLOB_UNKNOWN"},
+	"ImageTagAlreadyExistsException":    {http.StatusBadRequest, "TAG_INVALID"},
+	"ImageDigestDoesNotMatchException":  {http.StatusBadRequest, "DIGEST_INVALID"},
+	"InvalidParameterException":         {http.StatusBadRequest, "MANIFEST_INVALID"},
+}
+
+func ociErrorOf(err error) *ociError {
+	if e, ok := errors.AsType[*ociError](err); ok {
+		return e
+	}
+	if e, ok := awserr.As(err); ok {
+		if o, ok := ociErrors[e.Code]; ok {
+			return &ociError{o.status, o.code, e.Message}
+		}
+	}
+	var tooLarge *http.MaxBytesError
+	switch {
+	case errors.Is(err, blob.ErrNoSpace):
+		return &ociError{http.StatusInsufficientStorage, "UNKNOWN", "The registry has no space left on its disk."}
+	case errors.Is(err, blob.ErrMismatch):
+		return &ociError{http.StatusBadRequest, "DIGEST_INVALID", err.Error()}
+	case errors.Is(err, blob.ErrBusy):
+		return &ociError{http.StatusConflict, "BLOB_UPLOAD_INVALID", "Another request is writing to this upload."}
+	case errors.Is(err, errLayerInUse), isInIndex(err):
+		return &ociError{http.StatusForbidden, "DENIED", err.Error()}
+	case errors.Is(err, state.ErrNotLeader):
+		return &ociError{http.StatusServiceUnavailable, "UNAVAILABLE", "The cluster has no leader just now. Try again."}
+	case errors.As(err, &tooLarge):
+		return &ociError{http.StatusRequestEntityTooLarge, "SIZE_INVALID", fmt.Sprintf("The body has more than %d bytes.", tooLarge.Limit)}
+	}
+	return nil
+}
+
+func (f front) fail(w http.ResponseWriter, hr *http.Request, err error) {
+	e := ociErrorOf(err)
+	if e == nil {
+		if hr.Context().Err() == nil {
+			f.Log.Error("registry request failed", "method", hr.Method, "path", hr.URL.Path, "error", err)
+		}
+		e = &ociError{http.StatusInternalServerError, "UNKNOWN", "internal error"}
+	}
+	h := w.Header()
+	if e.status == http.StatusUnauthorized {
+		scheme := "http"
+		if f.TLS {
+			scheme = "https"
+		}
+		h.Set("WWW-Authenticate", fmt.Sprintf(`Basic realm="%s://%s/",service="ecr"`, scheme, hr.Host))
+	}
+	body, merr := json.Marshal(map[string]any{"errors": []any{map[string]string{"code": e.code, "message": e.message}}})
+	if merr != nil {
+		panic(merr)
+	}
+	h.Set("Content-Type", "application/json")
+	h.Set("Content-Length", strconv.Itoa(len(body)))
+	h.Del("ETag")
+	w.WriteHeader(e.status)
+	w.Write(body)
+}

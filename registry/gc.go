@@ -1,0 +1,156 @@
+package registry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/seed-2f228079/neargate/controlplane/state"
+	"github.com/seed-2f228079/neargate/storage/blob"
+)
+
+// Collected says what a collection removed.
+type Collected struct {
+	Records int   // of deleted repositories
+	Layers  int   // that no manifest of their repository names
+	Blobs   int   // to which no record refers
+	Bytes   int64 // of those
+	Uploads int   // abandoned
+}
+
+// Collect removes what nothing refers to, while pushes, pulls and deletions go on: first records of deleted repositories, then
+// idle layers, then blobs. Each step decides inside a transaction, or under the digest's lease, from what is referenced at
+// that moment; there is no mark phase whose result could be out of date.
+func (r *Registry) Collect(ctx context.Context) (Collected, error) {
+	var c Collected
+	for _, step := range []func(context.Context, *Collected) error{r.collectRepositories, r.collectLayers, r.collectBlobs} {
+		if err := step(ctx, &c); err != nil {
+			return c, err
+		}
+	}
+	n, err := r.Blobs.ExpireUploads()
+	c.Uploads = n
+	v := r.Store.View()
+	r.pulls.forget(func(manifest state.Key) bool {
+		_, ok := Manifests.Get(v, manifest)
+		return ok
+	})
+	return c, err
+}
+
+// collectRepositories deletes the records that deleted repositories left, a transaction's worth at a time.
+func (r *Registry) collectRepositories(ctx context.Context, c *Collected) error {
+	for gone := range RemovedRepositories.Scan(r.Store.View(), state.K()) {
+		for done := false; !done; {
+			n := 0
+			_, err := r.Store.Update(ctx, func(tx *state.Tx) error {
+				n = 0
+				prefix := state.K(gone.Account, gone.Region, gone.Id)
+				for t := range Tags.Scan(tx, prefix) {
+					if n++; n == state.MaxOps {
+						return nil
+					}
+					Tags.Delete(tx, Tags.Key(t))
+				}
+				for m := range Manifests.Scan(tx, prefix) {
+					if n++; n == state.MaxOps {
+						return nil
+					}
+					Manifests.Delete(tx, Manifests.Key(m))
+				}
+				for l := range Layers.Scan(tx, prefix) {
+					if n++; n == state.MaxOps {
+						return nil
+					}
+					Layers.Delete(tx, Layers.Key(l))
+				}
+				RemovedRepositories.Delete(tx, RemovedRepositories.Key(gone))
+				return nil
+			})
+			if err != nil {
+				return fmt.Errorf("delete what repository %s contained: %w", gone.Id, err)
+			}
+			if done = n < state.MaxOps; !done {
+				n-- // the last one found was left
+			}
+			c.Records += n
+		}
+	}
+	return nil
+}
+
+// collectLayers takes layers from their repository that no manifest names and that nobody pushed or asked for within the
+// grace: a client may still be about to push the manifest.
+func (r *Registry) collectLayers(ctx context.Context, c *Collected) error {
+	v := r.Store.View()
+	idle := r.Clock.Now().Add(-r.LayerGrace)
+	for l := range Layers.Scan(v, state.K()) {
+		key := Layers.Key(l)
+		if l.Counted.AsTime().After(idle) || referenced(v, key) {
+			continue
+		}
+		removed := false
+		_, err := r.Store.Update(ctx, func(tx *state.Tx) error {
+			now, there := Layers.Get(tx, key)
+			if removed = there && !now.Counted.AsTime().After(idle) && !referenced(tx, key); removed {
+				Layers.Delete(tx, key)
+			}
+			return nil
+		})
+		if err != nil {
+			return fmt.Errorf("remove layer %s: %w", l.Digest, err)
+		}
+		if removed {
+			c.Layers++
+		}
+	}
+	return nil
+}
+
+// referenced says whether a manifest of the repository has the digest as config, layer or child.
+func referenced(v state.Reader, key state.Key) bool {
+	for range ManifestsByReference.Scan(v, key) {
+		return true
+	}
+	return false
+}
+
+// collectBlobs deletes blobs that are in no repository. The question is asked anew under the digest's lease: a push that is
+// bringing the blob in holds it until its record is committed.
+func (r *Registry) collectBlobs(ctx context.Context, c *Collected) error {
+	for info, err := range r.Blobs.All() {
+		if err != nil {
+			return err
+		}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if r.kept(info.Digest) {
+			continue
+		}
+		deleted, err := r.Blobs.Delete(info.Digest, func() (bool, error) { return !r.kept(info.Digest), nil })
+		if errors.Is(err, blob.ErrLeased) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if deleted {
+			c.Blobs++
+			c.Bytes += info.Size
+		}
+	}
+	return nil
+}
+
+// kept says whether any record refers to the blob.
+func (r *Registry) kept(d blob.Digest) bool {
+	v := r.Store.View()
+	for range LayersByDigest.Scan(v, state.K(string(d))) {
+		return true
+	}
+	for range ManifestsByDigest.Scan(v, state.K(string(d))) {
+		return true
+	}
+	return false
+}

@@ -1,0 +1,113 @@
+// Package registry is the container registry: the OCI distribution protocol (1.1, with Docker's schema 2) under /v2/ and the
+// ECR operations, over one set of records. It runs no images and reads no layers.
+//
+// Repositories, tags, manifest descriptors and layer memberships are records in the state; the bytes of manifests and layers
+// are blobs in storage/blob. registry.proto has the records, tables.go their keys and indexes.
+//
+// Invariants:
+//   - A record that names a digest is committed only after its blob is durable, and while the blob is leased; the push is
+//     acknowledged only after that commit. So every acknowledged image pulls, whatever crashes when.
+//   - Manifests name only layers and children that their repository has (but for foreign layers): the transaction that commits a
+//     manifest reads those records, the ones that delete them read who refers to them.
+//   - A tag's move and the check of its immutability are one transaction.
+//   - References are never counted: what is referenced is asked of indexes over the records.
+//   - When an image was last pulled is kept in memory only (pulls.go).
+//
+// docs/design/registry.md says why it is not an existing registry behind a façade.
+package registry
+
+import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"github.com/seed-2f228079/neargate/api"
+	"github.com/seed-2f228079/neargate/controlplane/state"
+	"github.com/seed-2f228079/neargate/internal/clock"
+	"github.com/seed-2f228079/neargate/storage/blob"
+)
+
+//go:generate protoc -I .. --go_out=.. --go_opt=paths=source_relative registry/registry.proto
+
+// Config is what a registry needs. Store, Blobs, Seal, PublicName and Region are required.
+type Config struct {
+	Store *state.Store // with the tables of Schema and controlplane.Schema
+	Blobs *blob.Store  // for this registry alone: what its records do not refer to is deleted
+	Seal  api.Sealer   // makes tokens and page tokens
+
+	// PublicName is the host[:port] of a registry as clients should write it in image names: "127.0.0.1:4566". It need not
+	// tell account and region: a token does.
+	PublicName func(account, region string) string
+	// Domain is D in <account>.dkr.ecr.<region>.D, the hosts by which PullCredentials knows this registry as well. Empty: none.
+	Domain string
+	TLS    bool   // whether that host is reached by https
+	Region string // of requests that name none: a bare host, and credentials other than a token
+
+	// Credentials checks an access key given as user name and password. nil: only tokens are accepted.
+	Credentials func(ctx context.Context, accessKeyID, secret string) (api.Identity, bool)
+	// CreateOnPush creates a repository when something is pushed to it. Off, as in ECR, unless set.
+	CreateOnPush bool
+
+	// LayerGrace is how long a layer that no manifest names stays in its repository after it was pushed or last asked for:
+	// the time a client has between layers and manifest. Default 24 h.
+	LayerGrace time.Duration
+	// CollectEvery is the pause between two garbage collections. Default 1 h.
+	CollectEvery time.Duration
+
+	Clock clock.Clock  // default: the machine's
+	Rand  io.Reader    // default: crypto/rand
+	Log   *slog.Logger // default: slog.Default()
+}
+
+// Registry serves all accounts and regions. It is safe for concurrent use.
+type Registry struct {
+	Config
+	pages *api.Pages
+	pulls *pulls
+}
+
+// New checks the configuration.
+func New(c Config) (*Registry, error) {
+	if c.Store == nil || c.Blobs == nil || c.Seal == nil || c.PublicName == nil || c.Region == "" {
+		return nil, errors.New("registry: Store, Blobs, Seal, PublicName and Region are required")
+	}
+	c.LayerGrace = cmp.Or(c.LayerGrace, 24*time.Hour)
+	c.CollectEvery = cmp.Or(c.CollectEvery, time.Hour)
+	if c.Clock == nil {
+		c.Clock = clock.Real{}
+	}
+	if c.Rand == nil {
+		c.Rand = rand.Reader
+	}
+	if c.Log == nil {
+		c.Log = slog.Default()
+	}
+	return &Registry{Config: c, pages: api.NewPages(c.Seal), pulls: newPulls()}, nil
+}
+
+// Handler serves /v2/.
+func (r *Registry) Handler() http.Handler { return front{r} }
+
+// Run collects garbage until ctx ends.
+func (r *Registry) Run(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-r.Clock.After(r.CollectEvery):
+		}
+		got, err := r.Collect(ctx)
+		if err != nil && ctx.Err() == nil {
+			r.Log.Error("collect the registry's garbage", "error", err)
+			continue
+		}
+		if got != (Collected{}) {
+			r.Log.Info("collected the registry's garbage", "records", got.Records, "layers", got.Layers, "blobs", got.Blobs, "bytes", got.Bytes, "uploads", got.Uploads)
+		}
+	}
+}

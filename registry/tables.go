@@ -1,0 +1,62 @@
+package registry
+
+import (
+	"github.com/seed-2f228079/neargate/controlplane/state"
+)
+
+// The tables. Nobody watches them; Collect follows RemovedRepositories and the indexes by digest.
+var (
+	Repositories = state.NewTable("ecr.repository", func(r *Repository) state.Key {
+		return state.K(r.Account, r.Region, r.Name)
+	})
+	RemovedRepositories = state.NewTable("ecr.removedrepository", func(r *RemovedRepository) state.Key {
+		return state.K(r.Account, r.Region, r.Id)
+	})
+	Tags = state.NewTable("ecr.tag", func(t *Tag) state.Key {
+		return state.K(t.Account, t.Region, t.Repository, t.Name)
+	})
+	Manifests = state.NewTable("ecr.manifest", func(m *Manifest) state.Key {
+		return state.K(m.Account, m.Region, m.Repository, m.Digest)
+	})
+	Layers = state.NewTable("ecr.layer", func(l *Layer) state.Key {
+		return state.K(l.Account, l.Region, l.Repository, l.Digest)
+	})
+)
+
+// Indexes within a repository: key account, region, repository, digest.
+var (
+	TagsByDigest = state.NewIndex(Tags, "digest", func(t *Tag) []state.Key {
+		return []state.Key{state.K(t.Account, t.Region, t.Repository, t.Digest)}
+	})
+	// ManifestsByReference finds the manifests that have a digest as config, layer or child.
+	ManifestsByReference = state.NewIndex(Manifests, "reference", func(m *Manifest) []state.Key {
+		keys := make([]state.Key, 0, len(m.Blobs)+len(m.Manifests))
+		for _, d := range m.Blobs {
+			keys = append(keys, state.K(m.Account, m.Region, m.Repository, d))
+		}
+		for _, d := range m.Manifests {
+			keys = append(keys, state.K(m.Account, m.Region, m.Repository, d))
+		}
+		return keys
+	})
+	ManifestsBySubject = state.NewIndex(Manifests, "subject", func(m *Manifest) []state.Key {
+		if m.Subject == "" {
+			return nil
+		}
+		return []state.Key{state.K(m.Account, m.Region, m.Repository, m.Subject)}
+	})
+)
+
+// Indexes across accounts, by which garbage collection asks whether a blob is needed: key digest.
+var (
+	ManifestsByDigest = state.NewIndex(Manifests, "digest", func(m *Manifest) []state.Key { return []state.Key{state.K(m.Digest)} })
+	LayersByDigest    = state.NewIndex(Layers, "digest", func(l *Layer) []state.Key { return []state.Key{state.K(l.Digest)} })
+)
+
+// Schema is all of it; the tags of repositories are in the domain's ResourceTags.
+var Schema = state.Schema{Repositories, RemovedRepositories, Tags, Manifests, Layers}
+
+// in is the key of something that belongs to the repository; with no parts, the prefix of all of that kind.
+func (r *Repository) in(parts ...string) state.Key {
+	return state.K(r.Account, r.Region, r.Id) + state.K(parts...)
+}
