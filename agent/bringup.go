@@ -1,0 +1,154 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/seed-2f228079/neargate/agent/runtime"
+	agentapi "github.com/seed-2f228079/neargate/api/agent"
+)
+
+// bringUp makes the task run, from wherever an earlier process left it. Nil: it runs, or ctx ended first.
+func (w *worker) bringUp(ctx context.Context, found *runtime.Recovered, exits chan<- exit) *failure {
+	as, _ := w.current()
+	spec := as.Spec
+	if found == nil && w.snapshot().State >= agentapi.TaskState_ACTIVATING {
+		return &failure{codeEssentialExited, "The task's containers are gone: the host was restarted"}
+	}
+	// An earlier process that died before ACTIVATING may have left half a sandbox; Create completes it.
+	if w.snapshot().State < agentapi.TaskState_ACTIVATING {
+		if err := w.a.cfg.Policy.check(spec); err != nil {
+			return &failure{codeFailedToStart, "CannotCreateContainerError: " + err.Error()}
+		}
+		if f := w.pull(ctx, spec); f != nil || ctx.Err() != nil {
+			return f
+		}
+		box, err := w.a.cfg.Driver.Create(ctx, w.task(spec))
+		if err != nil {
+			if ctx.Err() != nil {
+				return nil
+			}
+			return &failure{codeFailedToStart, "ResourceInitializationError: " + err.Error()}
+		}
+		found = &runtime.Recovered{Sandbox: box}
+	}
+	w.a.owners.set(found.Sandbox.Address, owner{w.id, spec.Account, spec.Region})
+	w.report(func(st *agentapi.TaskStatus) {
+		st.State = agentapi.TaskState_ACTIVATING
+		st.Address, st.HostAddress = found.Sandbox.Address, w.a.cfg.Address
+		for name, ports := range found.Sandbox.Ports {
+			containerStatus(st, name).Ports = ports
+		}
+	})
+	for _, c := range spec.Containers {
+		if f := w.start(ctx, c, found.Containers[c.Name], exits); f != nil || ctx.Err() != nil {
+			return f
+		}
+	}
+	w.report(func(st *agentapi.TaskStatus) {
+		st.State = agentapi.TaskState_RUNNING
+		if st.Started == nil {
+			st.Started = w.now()
+		}
+	})
+	return nil
+}
+
+func (w *worker) task(spec *agentapi.TaskSpec) runtime.Task {
+	t := runtime.Task{ID: w.id, Spec: spec, DNSServers: spec.DnsServers, DNSSearch: w.a.cfg.DNSSearch, Environment: w.a.cfg.Environment}
+	if len(t.DNSServers) == 0 {
+		t.DNSServers = w.a.cfg.DNSServers
+	}
+	return t
+}
+
+// pull gets all images at once.
+func (w *worker) pull(ctx context.Context, spec *agentapi.TaskSpec) *failure {
+	w.report(func(st *agentapi.TaskStatus) { st.PullStarted = w.now() })
+	var failed struct {
+		sync.Mutex
+		f *failure
+	}
+	g, pulling := errgroup.WithContext(ctx)
+	for _, c := range spec.Containers {
+		g.Go(func() error {
+			img, err := w.pullOne(pulling, c)
+			if err == nil {
+				w.report(func(st *agentapi.TaskStatus) {
+					cs := containerStatus(st, c.Name)
+					cs.State, cs.ImageDigest = agentapi.ContainerState_CONTAINER_PULLED, img.Digest
+				})
+				return nil
+			}
+			failed.Lock()
+			defer failed.Unlock()
+			if failed.f == nil && pulling.Err() == nil {
+				failed.f = &failure{codeFailedToStart, err.Error()}
+				w.report(func(st *agentapi.TaskStatus) { containerStatus(st, c.Name).Reason = err.Error() })
+			}
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil && ctx.Err() == nil {
+		return failed.f
+	}
+	w.report(func(st *agentapi.TaskStatus) { st.PullStopped = w.now() })
+	return nil
+}
+
+// pullOne tries again, a little later each time, while the registry's answer gives hope.
+func (w *worker) pullOne(ctx context.Context, c *agentapi.ContainerSpec) (runtime.Image, error) {
+	const tries = 4
+	for wait, n := time.Second, 1; ; wait, n = 2*wait, n+1 {
+		img, err := w.a.cfg.Driver.Pull(ctx, runtime.PullRequest{Image: c.Image, User: c.RegistryUser, Password: c.RegistryPassword})
+		var pe *runtime.PullError
+		if err == nil || n == tries || !errors.As(err, &pe) || !pe.Retryable {
+			return img, err
+		}
+		w.a.log.Warn("pull again", "task", w.id, "image", c.Image, "error", err, "in", wait)
+		select {
+		case <-ctx.Done():
+			return img, ctx.Err()
+		case <-w.a.cfg.Clock.After(wait):
+		}
+	}
+}
+
+// start starts one container, or takes over what an earlier process started, and watches it.
+func (w *worker) start(ctx context.Context, c *agentapi.ContainerSpec, was runtime.RecoveredContainer, exits chan<- exit) *failure {
+	started := was.Started
+	if started.At.IsZero() && was.Exit == nil {
+		var err error
+		if started, err = w.a.cfg.Driver.Start(ctx, w.id, c.Name); err != nil {
+			if ctx.Err() != nil {
+				return nil
+			}
+			reason := err.Error()
+			w.report(func(st *agentapi.TaskStatus) { containerStatus(st, c.Name).Reason = reason })
+			return &failure{codeFailedToStart, reason}
+		}
+	}
+	w.report(func(st *agentapi.TaskStatus) {
+		cs := containerStatus(st, c.Name)
+		cs.State, cs.RuntimeId = max(cs.State, agentapi.ContainerState_CONTAINER_RUNNING), started.RuntimeID
+		if cs.Started == nil {
+			cs.Started = timestamppb.New(started.At)
+		}
+	})
+	go func() {
+		e, err := w.a.cfg.Driver.Wait(ctx, w.id, c.Name)
+		if err != nil {
+			if ctx.Err() != nil {
+				return
+			}
+			e = runtime.Exit{Code: 255, Reason: "ContainerRuntimeError: " + err.Error(), At: w.a.cfg.Clock.Now()}
+		}
+		exits <- exit{c.Name, e} // has room for every container
+	}()
+	return nil
+}

@@ -1,0 +1,183 @@
+package logs
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+	"time"
+
+	"github.com/seed-2f228079/neargate/agent/runtime"
+)
+
+// pollInterval is how soon a follower sees a new line.
+const pollInterval = 40 * time.Millisecond
+
+// Reader reads one log.
+type Reader struct {
+	ctx  context.Context
+	path string
+	opt  runtime.LogOptions
+	// ended is closed once the container has ended and everything it wrote is in the file; nil when not following.
+	ended <-chan struct{}
+
+	file    *os.File
+	in      *bufio.Reader
+	part    []byte // of a record whose end is not written yet
+	pending []runtime.LogLine
+}
+
+// Read opens the log at path. Following ends when ended is closed and all was read, or ctx is done.
+func Read(ctx context.Context, path string, opt runtime.LogOptions, ended <-chan struct{}) (*Reader, error) {
+	r := &Reader{ctx: ctx, path: path, opt: opt}
+	if err := r.open(); err != nil {
+		return nil, err
+	}
+	if opt.Tail > 0 {
+		if err := r.tail(); err != nil {
+			return nil, errors.Join(err, r.Close())
+		}
+	}
+	if opt.Follow {
+		r.ended = ended
+	}
+	return r, nil
+}
+
+func (r *Reader) open() error {
+	f, err := os.Open(r.path + ".1")
+	if errors.Is(err, fs.ErrNotExist) {
+		f, err = os.Open(r.path)
+	}
+	if err != nil {
+		return err
+	}
+	r.use(f)
+	return nil
+}
+
+func (r *Reader) use(f *os.File) {
+	if r.file != nil {
+		r.file.Close()
+	}
+	r.file, r.in, r.part = f, bufio.NewReaderSize(f, 64<<10), nil
+}
+
+// tail reads to the end and keeps the last lines; the parts of a long line count as one.
+func (r *Reader) tail() error {
+	var keep []runtime.LogLine
+	whole := 0
+	for {
+		l, err := r.stored()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return err
+		}
+		keep = append(keep, l)
+		if !l.Partial {
+			whole++
+		}
+		for whole > r.opt.Tail {
+			for keep[0].Partial {
+				keep = keep[1:]
+			}
+			keep, whole = keep[1:], whole-1
+		}
+	}
+	r.pending = keep
+	return nil
+}
+
+// Next yields the next line, or io.EOF.
+func (r *Reader) Next() (runtime.LogLine, error) {
+	if len(r.pending) > 0 {
+		l := r.pending[0]
+		r.pending = r.pending[1:]
+		return l, nil
+	}
+	last := false
+	for {
+		l, err := r.stored()
+		if !errors.Is(err, io.EOF) || r.ended == nil || last {
+			return l, err
+		}
+		select {
+		case <-r.ctx.Done():
+			return runtime.LogLine{}, io.EOF
+		case <-r.ended:
+			last = true // one more look: the last lines may have come since
+		case <-time.After(pollInterval):
+		}
+	}
+}
+
+// stored yields the next record on disk that was asked for, or io.EOF.
+func (r *Reader) stored() (runtime.LogLine, error) {
+	for {
+		b, err := r.in.ReadSlice('\n')
+		r.part = append(r.part, b...)
+		switch {
+		case errors.Is(err, bufio.ErrBufferFull):
+			continue
+		case errors.Is(err, io.EOF):
+			if err := r.advance(); err != nil {
+				return runtime.LogLine{}, err
+			}
+			continue
+		case err != nil:
+			return runtime.LogLine{}, err
+		}
+		l, ok := parse(bytes.TrimSuffix(r.part, []byte("\n")))
+		r.part = r.part[:0]
+		if ok && !l.At.Before(r.opt.Since) {
+			return l, nil
+		}
+	}
+}
+
+// advance goes from a finished file to its successor; io.EOF when there is none.
+func (r *Reader) advance() error {
+	have, err := r.file.Stat()
+	if err != nil {
+		return err
+	}
+	next, err := os.Open(r.path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return io.EOF
+	}
+	if err != nil {
+		return err
+	}
+	st, err := next.Stat()
+	if err != nil {
+		return errors.Join(err, next.Close())
+	}
+	if os.SameFile(have, st) {
+		next.Close()
+		return io.EOF
+	}
+	// The file was renamed after we had read to its end: whatever was appended in between comes first.
+	if pos, err := r.file.Seek(0, io.SeekCurrent); err != nil || pos < have.Size() {
+		next.Close()
+		return err
+	}
+	r.use(next)
+	return nil
+}
+
+// Close releases the file.
+func (r *Reader) Close() error { return r.file.Close() }
+
+func parse(b []byte) (runtime.LogLine, bool) {
+	f := bytes.SplitN(b, []byte(" "), 4)
+	if len(f) != 4 {
+		return runtime.LogLine{}, false
+	}
+	at, err := time.Parse(time.RFC3339Nano, string(f[0]))
+	return runtime.LogLine{At: at, Stderr: string(f[1]) == "stderr", Partial: string(f[2]) == "P", Text: string(f[3])}, err == nil
+}

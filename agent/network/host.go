@@ -1,0 +1,138 @@
+package network
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// hostFolder holds what instances on one host have to agree on. It is gone after a reboot, like what it describes.
+const hostFolder = "/run/neargate"
+
+func isNoDevice(err error) bool { return errors.Is(err, unix.ENODEV) }
+
+// lockHost takes the host-wide lock; it ends with the process at the latest.
+func lockHost(ctx context.Context) (unlock func(), err error) {
+	if err := os.MkdirAll(hostFolder, 0o755); err != nil {
+		return nil, err
+	}
+	f, err := os.OpenFile(filepath.Join(hostFolder, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	for {
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if err == nil {
+			return func() { f.Close() }, nil
+		}
+		if !errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, errors.Join(fmt.Errorf("lock %s: %w", f.Name(), err), f.Close())
+		}
+		select {
+		case <-ctx.Done():
+			return nil, errors.Join(ctx.Err(), f.Close())
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+}
+
+// hostMTU is that of the interface with the default route; tasks must not send more.
+func hostMTU() int {
+	const ethernet = 1500
+	routes, err := netlink.RouteList(nil, netlink.FAMILY_V4)
+	if err != nil {
+		return ethernet
+	}
+	for _, r := range routes {
+		if r.Dst != nil && r.Dst.IP != nil && !r.Dst.IP.IsUnspecified() {
+			continue
+		}
+		if l, err := netlink.LinkByIndex(r.LinkIndex); err == nil && l.Attrs().MTU > 0 {
+			return l.Attrs().MTU
+		}
+	}
+	return ethernet
+}
+
+func writeSysctl(name, value string) error {
+	path := "/proc/sys/" + name
+	if b, err := os.ReadFile(path); err == nil && strings.TrimSpace(string(b)) == value {
+		return nil
+	}
+	if err := os.WriteFile(path, []byte(value), 0); err != nil {
+		return fmt.Errorf("set %s: %w", strings.ReplaceAll(name, "/", "."), err)
+	}
+	return nil
+}
+
+// forwarding is kept in hostFolder while instances need net.ipv4.ip_forward and it was off before the first.
+type forwarding struct{ Bridges []string }
+
+func forwardingFile() string { return filepath.Join(hostFolder, "ip_forward.json") }
+
+func readForwarding() (forwarding, bool) {
+	var f forwarding
+	b, err := os.ReadFile(forwardingFile())
+	return f, err == nil && json.Unmarshal(b, &f) == nil
+}
+
+// enableForwarding turns routing on for the bridge's instance. Called with the host's lock held.
+func enableForwarding(bridge string) error {
+	b, err := os.ReadFile("/proc/sys/net/ipv4/ip_forward")
+	if err != nil {
+		return err
+	}
+	f, ours := readForwarding()
+	if !ours && strings.TrimSpace(string(b)) == "1" {
+		return nil // somebody else wants it on: it stays on after us
+	}
+	if !slices.Contains(f.Bridges, bridge) {
+		f.Bridges = append(f.Bridges, bridge)
+	}
+	if b, err = json.Marshal(f); err != nil {
+		return err
+	}
+	if err := os.WriteFile(forwardingFile(), b, 0o600); err != nil {
+		return err
+	}
+	return writeSysctl("net/ipv4/ip_forward", "1")
+}
+
+// restoreForwarding turns routing off again once no instance is left that needs it, unless another program has come to
+// rely on it: one that has a bridge of its own. Called with the host's lock held.
+func restoreForwarding(bridge string) error {
+	f, ours := readForwarding()
+	if !ours {
+		return nil
+	}
+	f.Bridges = slices.DeleteFunc(f.Bridges, func(b string) bool {
+		_, err := os.Stat("/sys/class/net/" + b)
+		return b == bridge || err != nil // instances that died without clean-up count no more
+	})
+	if len(f.Bridges) > 0 {
+		b, err := json.Marshal(f)
+		if err != nil {
+			return err
+		}
+		return os.WriteFile(forwardingFile(), b, 0o600)
+	}
+	if foreign, err := filepath.Glob("/sys/class/net/*/bridge"); err == nil && len(foreign) == 0 {
+		if err := writeSysctl("net/ipv4/ip_forward", "0"); err != nil {
+			return err
+		}
+	}
+	if err := os.Remove(forwardingFile()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}

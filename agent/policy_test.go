@@ -1,0 +1,75 @@
+package agent
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/seed-2f228079/neargate/agent/runtime/fake"
+	agentapi "github.com/seed-2f228079/neargate/api/agent"
+)
+
+func TestPolicy(t *testing.T) {
+	dir := t.TempDir()
+	for _, d := range []string{"open/data", "closed"} {
+		if err := os.MkdirAll(filepath.Join(dir, d), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for link, to := range map[string]string{"open/out": "closed", "open/in": "open/data", "open/nowhere": "missing"} {
+		if err := os.Symlink(filepath.Join(dir, to), filepath.Join(dir, link)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p := Policy{HostPaths: []string{filepath.Join(dir, "open")}}
+	for path, want := range map[string]bool{
+		"open": true, "open/data": true, "open/not/there/yet": true, "open/in": true, "open/in/new": true,
+		"closed": false, "open/out": false, "open/out/new": false, "open/nowhere": false, "open/../closed": false, "openx": false, "": false,
+	} {
+		if got := p.allows(filepath.Join(dir, path)); got != want {
+			t.Errorf("%q allowed: %v", path, got)
+		}
+	}
+	if p.allows("open/data") {
+		t.Error("a relative path is allowed")
+	}
+	host := func(v string) *agentapi.TaskSpec {
+		return &agentapi.TaskSpec{Volumes: []*agentapi.VolumeSpec{{Name: "v", HostPath: v}}}
+	}
+	for _, c := range []struct {
+		name   string
+		policy Policy
+		spec   *agentapi.TaskSpec
+		word   string // of the refusal; empty: allowed
+	}{
+		{"nothing asked", Policy{}, &agentapi.TaskSpec{NetworkMode: "bridge", Volumes: []*agentapi.VolumeSpec{{Name: "own"}}}, ""},
+		{"host path by default", Policy{}, host("/etc"), "--allow-host-path"},
+		{"host path", p, host(filepath.Join(dir, "open/data")), ""},
+		{"privileged by default", Policy{}, &agentapi.TaskSpec{Containers: []*agentapi.ContainerSpec{{Name: "c", Privileged: true}}}, "--allow-privileged"},
+		{"privileged", Policy{Privileged: true}, &agentapi.TaskSpec{Containers: []*agentapi.ContainerSpec{{Name: "c", Privileged: true}}}, ""},
+		{"host network by default", Policy{}, &agentapi.TaskSpec{NetworkMode: "host"}, "--allow-privileged"},
+		{"host network", Policy{Privileged: true}, &agentapi.TaskSpec{NetworkMode: "host"}, ""},
+	} {
+		err := c.policy.check(c.spec)
+		if (err == nil) != (c.word == "") || err != nil && !strings.Contains(err.Error(), c.word) {
+			t.Errorf("%s: %v", c.name, err)
+		}
+	}
+}
+
+func TestRefusedTaskIsStoppedWithTheReason(t *testing.T) {
+	d := fake.New(fake.Config{})
+	h := newHost(t, t.TempDir(), d, "i1")
+	h.hello()
+	as := assignment(taskA, 1, run, "web")
+	as.Spec.Containers[0].Privileged = true
+	h.send(1, true, nil, as)
+	st := h.untilState(taskA, agentapi.TaskState_STOPPED)
+	if st.StopCode != codeFailedToStart || !strings.Contains(st.StoppedReason, "container a is privileged") {
+		t.Errorf("stopped with %s: %s", st.StopCode, st.StoppedReason)
+	}
+	if found, err := d.Recover(t.Context()); err != nil || len(found) != 0 {
+		t.Errorf("the driver has %v, %v", found, err)
+	}
+}

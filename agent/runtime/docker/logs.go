@@ -1,0 +1,157 @@
+package docker
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/docker/docker/api/types/container"
+
+	"github.com/seed-2f228079/neargate/agent/runtime"
+)
+
+// Logs reads from the engine, or, once the task is removed, from the copy.
+func (d *Driver) Logs(ctx context.Context, taskID, name string, opt runtime.LogOptions) (runtime.LogReader, error) {
+	o := container.LogsOptions{ShowStdout: true, ShowStderr: true, Timestamps: true, Follow: opt.Follow}
+	if opt.Tail > 0 {
+		o.Tail = strconv.Itoa(opt.Tail)
+	}
+	if !opt.Since.IsZero() {
+		o.Since = fmt.Sprintf("%d.%09d", opt.Since.Unix(), opt.Since.Nanosecond())
+	}
+	body, err := d.cli.ContainerLogs(ctx, d.name(taskID, name), o)
+	if err == nil {
+		return newReader(body, opt.Since), nil
+	}
+	if !errdefs.IsNotFound(err) {
+		return nil, err
+	}
+	f, err := os.Open(filepath.Join(d.logDir(taskID), name))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, runtime.ErrNotFound
+	}
+	if err != nil {
+		return nil, err
+	}
+	if opt.Tail == 0 {
+		return newReader(f, opt.Since), nil
+	}
+	defer f.Close()
+	return tail(newReader(f, opt.Since), opt.Tail)
+}
+
+// keepLog copies a container's output as the engine sends it.
+func (d *Driver) keepLog(ctx context.Context, taskID, name string) (err error) {
+	body, err := d.cli.ContainerLogs(ctx, d.name(taskID, name), container.LogsOptions{ShowStdout: true, ShowStderr: true, Timestamps: true})
+	if errdefs.IsNotFound(err) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer body.Close()
+	if err := os.MkdirAll(d.logDir(taskID), 0o700); err != nil {
+		return err
+	}
+	path := filepath.Join(d.logDir(taskID), name)
+	f, err := os.Create(path + ".new")
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(f, body)
+	if err = errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	return os.Rename(path+".new", path)
+}
+
+// RemoveLogs deletes the copies.
+func (d *Driver) RemoveLogs(_ context.Context, taskID string) error {
+	return os.RemoveAll(d.logDir(taskID))
+}
+
+// reader takes the engine's stream apart: frames of a stream number, a length and "TIME TEXT\n".
+type reader struct {
+	body  io.ReadCloser
+	r     *bufio.Reader
+	since time.Time
+}
+
+func newReader(body io.ReadCloser, since time.Time) *reader {
+	return &reader{body, bufio.NewReader(body), since}
+}
+
+// maxFrame bounds what a frame may claim; the engine's are of 16 KiB and a time.
+const maxFrame = 1 << 20
+
+func (r *reader) Next() (runtime.LogLine, error) {
+	for {
+		var head [8]byte
+		if _, err := io.ReadFull(r.r, head[:]); err != nil {
+			if errors.Is(err, io.ErrUnexpectedEOF) {
+				err = io.EOF
+			}
+			return runtime.LogLine{}, err
+		}
+		n := binary.BigEndian.Uint32(head[4:])
+		if n > maxFrame {
+			return runtime.LogLine{}, fmt.Errorf("a log frame of %d bytes", n)
+		}
+		b := make([]byte, n)
+		if _, err := io.ReadFull(r.r, b); err != nil {
+			return runtime.LogLine{}, err
+		}
+		stamp, text, _ := bytes.Cut(b, []byte(" "))
+		at, err := time.Parse(time.RFC3339Nano, string(stamp))
+		if err != nil {
+			return runtime.LogLine{}, fmt.Errorf("a log line without its time: %w", err)
+		}
+		if at.Before(r.since) {
+			continue
+		}
+		whole, ended := bytes.CutSuffix(text, []byte("\n"))
+		return runtime.LogLine{At: at, Stderr: head[0] == 2, Text: string(whole), Partial: !ended}, nil
+	}
+}
+
+func (r *reader) Close() error { return r.body.Close() }
+
+// tail keeps the last n lines of r.
+func tail(r *reader, n int) (runtime.LogReader, error) {
+	var last lines
+	for {
+		l, err := r.Next()
+		if errors.Is(err, io.EOF) {
+			return &last, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		if last = append(last, l); len(last) > n {
+			last = last[1:]
+		}
+	}
+}
+
+type lines []runtime.LogLine
+
+func (l *lines) Next() (runtime.LogLine, error) {
+	if len(*l) == 0 {
+		return runtime.LogLine{}, io.EOF
+	}
+	first := (*l)[0]
+	*l = (*l)[1:]
+	return first, nil
+}
+
+func (l *lines) Close() error { return nil }

@@ -1,0 +1,221 @@
+//go:build linux && cgo
+
+package native
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// shimVersion is the protocol's version. A newer agent adopts older shims: it must go on speaking their versions.
+const shimVersion = 1
+
+// Requests to a shim: one a connection, JSON both ways.
+type shimRequest struct {
+	Version   int
+	Op        string // start, signal, wait, status, shutdown
+	Container string
+	Signal    int
+}
+
+type shimResponse struct {
+	Version    int
+	Error      string
+	NotFound   bool
+	Started    *startedRecord
+	Exit       *exitRecord
+	Containers map[string]shimContainer // status
+}
+
+type shimContainer struct {
+	Started *startedRecord
+	Exit    *exitRecord
+}
+
+// shim is the parent of one task's containers. Its folder is the task's.
+type shim struct {
+	dir string
+
+	mu         sync.Mutex // also serialises starts
+	containers map[string]*container
+	closing    bool
+}
+
+// runShim is the shim's main: args are the task's folder, the instance's shim cgroup and the number of inherited files. The
+// first of those is the listening socket; the others keep host ports taken for as long as the shim lives.
+func runShim(args []string) int {
+	signal.Ignore(syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGPIPE)
+	fmt.Fprintln(os.Stderr, "shim:", serveShim(args))
+	return 1
+}
+
+// serveShim returns when the shim cannot go on; at the end of its task it ends the process.
+func serveShim(args []string) error {
+	if len(args) != 3 {
+		return errors.New("arguments: folder, cgroup, number of files")
+	}
+	files, err := strconv.Atoi(args[2])
+	if err != nil {
+		return err
+	}
+	for fd := 3; fd < 3+files; fd++ {
+		unix.CloseOnExec(fd) // containers must not inherit them
+	}
+	if err := joinCgroup(args[1]); err != nil {
+		return fmt.Errorf("join cgroup: %w", err)
+	}
+	// What the shim mounts stays in its own mount namespace; what the host mounts and unmounts later still arrives.
+	if err := unix.Mount("", "/", "", unix.MS_SLAVE|unix.MS_REC, ""); err != nil {
+		return fmt.Errorf("make mounts slaves of the host's: %w", err)
+	}
+	f := os.NewFile(3, "listener")
+	l, err := net.FileListener(f)
+	f.Close()
+	if err != nil {
+		return fmt.Errorf("listener: %w", err)
+	}
+	s := &shim{dir: args[0], containers: map[string]*container{}}
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			return err
+		}
+		go s.serve(c)
+	}
+}
+
+func (s *shim) serve(c net.Conn) {
+	defer c.Close()
+	var req shimRequest
+	if err := json.NewDecoder(c).Decode(&req); err != nil {
+		return
+	}
+	var res shimResponse
+	switch req.Op {
+	case "start":
+		res = s.start(req.Container)
+	case "signal":
+		res = s.signal(req.Container, unix.Signal(req.Signal))
+	case "wait":
+		res = s.wait(req.Container)
+	case "status":
+		res = s.status()
+	case "shutdown":
+		s.shutdown()
+		res.Version = shimVersion
+		json.NewEncoder(c).Encode(res)
+		os.Exit(0)
+	default:
+		res.Error = fmt.Sprintf("operation %q is unknown to protocol version %d", req.Op, shimVersion)
+	}
+	res.Version = shimVersion
+	json.NewEncoder(c).Encode(res)
+}
+
+func (s *shim) folder(name string) string { return filepath.Join(s.dir, "containers", name) }
+
+// start starts the container whose bundle.json lies in its folder, once.
+func (s *shim) start(name string) (res shimResponse) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closing {
+		res.Error = "the task is being removed"
+		return res
+	}
+	if c := s.containers[name]; c != nil {
+		res.Started = c.started
+		return res
+	}
+	dir := s.folder(name)
+	var b bundle
+	if ok, err := readRecord(filepath.Join(dir, "bundle.json"), &b); err != nil || !ok {
+		res.Error = fmt.Sprintf("bundle of container %s: %v", name, err)
+		return res
+	}
+	c, err := startContainer(dir, name, &b)
+	if err != nil {
+		exit := startFailure(err)
+		if err := writeRecord(filepath.Join(dir, "exit.json"), exit); err != nil {
+			res.Error = err.Error()
+		}
+		res.Exit = &exit
+		return res
+	}
+	s.containers[name] = c
+	res.Started = c.started
+	return res
+}
+
+func (s *shim) container(name string) *container {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.containers[name]
+}
+
+func (s *shim) signal(name string, sig unix.Signal) (res shimResponse) {
+	c := s.container(name)
+	if c == nil {
+		res.NotFound = true
+		return res
+	}
+	select {
+	case <-c.done:
+		return res
+	default:
+	}
+	if err := c.process.Signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		res.Error = err.Error()
+	}
+	return res
+}
+
+func (s *shim) wait(name string) (res shimResponse) {
+	c := s.container(name)
+	if c == nil {
+		res.NotFound = true
+		return res
+	}
+	<-c.done
+	res.Exit = &c.exit
+	return res
+}
+
+func (s *shim) status() (res shimResponse) {
+	s.mu.Lock() // waits for a start in progress
+	defer s.mu.Unlock()
+	res.Containers = map[string]shimContainer{}
+	for name, c := range s.containers {
+		sc := shimContainer{Started: c.started}
+		select {
+		case <-c.done:
+			sc.Exit = &c.exit
+		default:
+		}
+		res.Containers[name] = sc
+	}
+	return res
+}
+
+// shutdown kills what runs and waits for its end.
+func (s *shim) shutdown() {
+	s.mu.Lock()
+	s.closing = true
+	running := s.containers
+	s.mu.Unlock()
+	for _, c := range running {
+		c.process.Signal(unix.SIGKILL)
+	}
+	for _, c := range running {
+		<-c.done
+	}
+}

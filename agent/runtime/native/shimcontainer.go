@@ -1,0 +1,283 @@
+//go:build linux && cgo
+
+package native
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	securejoin "github.com/cyphar/filepath-securejoin"
+	"github.com/moby/sys/user"
+	"github.com/opencontainers/runc/libcontainer"
+	"github.com/opencontainers/runc/libcontainer/specconv"
+	"golang.org/x/sys/unix"
+
+	"github.com/seed-2f228079/neargate/agent/logs"
+	"github.com/seed-2f228079/neargate/agent/volume"
+)
+
+// container is one container of a shim's task.
+type container struct {
+	dir     string
+	started *startedRecord
+	process *libcontainer.Process
+	done    chan struct{} // closed once exit is set and recorded
+	exit    exitRecord
+}
+
+// startContainer mounts the root file system, runs the process and watches it.
+func startContainer(dir, name string, b *bundle) (_ *container, err error) {
+	rootfs := filepath.Join(dir, "rootfs")
+	if err := mountRoot(dir, rootfs, b.Layers); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			unix.Unmount(rootfs, unix.MNT_DETACH)
+		}
+	}()
+	for _, m := range b.Mounts {
+		if !m.Fill {
+			continue
+		}
+		place, err := securejoin.SecureJoin(rootfs, m.Target)
+		if err == nil {
+			err = volume.Fill(m.Source, place)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	u, groups, err := lookUpUser(rootfs, b.User)
+	if err != nil {
+		return nil, err
+	}
+	if !hasVariable(b.Env, "HOME") {
+		b.Env = append(b.Env, "HOME="+u.Home)
+	}
+	spec, err := b.spec(rootfs, uint32(u.Uid), uint32(u.Gid), groups)
+	if err != nil {
+		return nil, err
+	}
+	config, err := specconv.CreateLibcontainerConfig(&specconv.CreateOpts{CgroupName: name, Spec: spec, NoNewKeyring: true})
+	if err != nil {
+		return nil, fmt.Errorf("container configuration: %w", err)
+	}
+	lc, err := libcontainer.Create(filepath.Join(dir, "state"), "c", config)
+	if err != nil {
+		return nil, fmt.Errorf("create container: %w", err)
+	}
+	defer func() {
+		if err != nil {
+			lc.Destroy()
+		}
+	}()
+	out, err := logs.Open(b.Log, b.LogLimit)
+	if err != nil {
+		return nil, fmt.Errorf("open log: %w", err)
+	}
+	var copying sync.WaitGroup
+	pipe := func(stderr bool) (*os.File, error) {
+		r, w, err := os.Pipe()
+		if err == nil {
+			copying.Go(func() { out.Copy(r, stderr); r.Close() })
+		}
+		return w, err
+	}
+	stdout, err := pipe(false)
+	if err != nil {
+		return nil, err
+	}
+	defer stdout.Close()
+	stderr, err := pipe(true)
+	if err != nil {
+		return nil, err
+	}
+	defer stderr.Close()
+	p := &libcontainer.Process{Init: true, Args: b.Args, Env: b.Env, Cwd: b.Cwd, UID: u.Uid, GID: u.Gid, AdditionalGroups: u.Sgids,
+		Stdout: stdout, Stderr: stderr}
+	if err := lc.Run(p); err != nil {
+		return nil, err
+	}
+	pid, err := p.Pid()
+	if err != nil {
+		return nil, err
+	}
+	c := &container{dir: dir, process: p, done: make(chan struct{}),
+		started: &startedRecord{RuntimeID: b.RuntimeID, PID: pid, At: time.Now().UTC()}}
+	if err := writeRecord(filepath.Join(dir, "started.json"), c.started); err != nil {
+		p.Signal(unix.SIGKILL)
+		p.Wait()
+		return nil, err
+	}
+	memory := memoryEvents(lc)
+	go func() {
+		state, err := p.Wait()
+		copied := make(chan struct{})
+		go func() { copying.Wait(); close(copied) }()
+		select {
+		case <-copied:
+		case <-time.After(5 * time.Second): // a stray holder of the pipe must not hide the end
+		}
+		out.Close()
+		c.exit = exitOf(state, err)
+		if n := oomKills(memory); n > 0 {
+			c.exit.OOM, c.exit.Reason = true, "OutOfMemoryError: Container killed due to memory usage"
+		}
+		// The record comes before the cgroup goes: after a crash in between, the driver cleans up by name.
+		if err := writeRecord(filepath.Join(dir, "exit.json"), c.exit); err != nil {
+			fmt.Fprintln(os.Stderr, "shim: record exit:", err)
+		}
+		close(c.done)
+		if err := lc.Destroy(); err != nil {
+			fmt.Fprintln(os.Stderr, "shim: destroy container:", err)
+		}
+		unix.Unmount(rootfs, unix.MNT_DETACH)
+	}()
+	go settle()
+	return c, nil
+}
+
+// settle makes the shim small, for it waits nearly always: what starting took is not needed again. Until here it collected
+// nothing (startShim's GOGC): that would only have kept the first start waiting.
+func settle() {
+	debug.SetGCPercent(20)
+	debug.FreeOSMemory()
+}
+
+// mountRoot mounts the layers below a fresh writable one. Names relative to the folder keep the options short: mount takes one page.
+func mountRoot(dir, rootfs string, layers []string) error {
+	for _, d := range []string{"upper", "work", "l"} {
+		if err := os.RemoveAll(filepath.Join(dir, d)); err != nil { // of a start that crashed
+			return err
+		}
+	}
+	for _, d := range []string{"upper", "work", "rootfs", "l"} {
+		if err := os.MkdirAll(filepath.Join(dir, d), 0o755); err != nil {
+			return err
+		}
+	}
+	lower := make([]string, 0, len(layers)+1)
+	for i, l := range layers {
+		short := "l/" + strconv.Itoa(i)
+		if err := os.Symlink(l, filepath.Join(dir, short)); err != nil {
+			return err
+		}
+		lower = append([]string{short}, lower...)
+	}
+	if len(lower) == 0 { // FROM scratch with nothing in it
+		if err := os.MkdirAll(filepath.Join(dir, "l", "empty"), 0o755); err != nil {
+			return err
+		}
+		lower = []string{"l/empty"}
+	}
+	if err := os.Chdir(dir); err != nil {
+		return err
+	}
+	defer os.Chdir("/")
+	// volatile: a writable layer does not outlive a crash of the host, so it need not be synced.
+	o := "lowerdir=" + strings.Join(lower, ":") + ",upperdir=upper,workdir=work,index=off"
+	err := unix.Mount("overlay", rootfs, "overlay", 0, o+",volatile")
+	if errors.Is(err, unix.EINVAL) { // before Linux 5.10
+		err = unix.Mount("overlay", rootfs, "overlay", 0, o)
+	}
+	if err != nil {
+		return fmt.Errorf("mount overlay: %w", err)
+	}
+	return nil
+}
+
+// lookUpUser resolves "name", "uid", "name:group" … in the image's own passwd and group files.
+func lookUpUser(rootfs, spec string) (*user.ExecUser, []uint32, error) {
+	passwd, err := securejoin.SecureJoin(rootfs, "/etc/passwd")
+	if err != nil {
+		return nil, nil, err
+	}
+	group, err := securejoin.SecureJoin(rootfs, "/etc/group")
+	if err != nil {
+		return nil, nil, err
+	}
+	u, err := user.GetExecUserPath(spec, &user.ExecUser{Home: "/"}, passwd, group)
+	if err != nil {
+		return nil, nil, fmt.Errorf("unable to find user %s: %w", spec, err)
+	}
+	groups := make([]uint32, len(u.Sgids))
+	for i, g := range u.Sgids {
+		groups[i] = uint32(g)
+	}
+	return u, groups, nil
+}
+
+func hasVariable(env []string, name string) bool {
+	for _, e := range env {
+		if strings.HasPrefix(e, name+"=") {
+			return true
+		}
+	}
+	return false
+}
+
+func exitOf(state *os.ProcessState, err error) exitRecord {
+	r := exitRecord{At: time.Now().UTC()}
+	if state == nil {
+		r.Code, r.Reason = 255, fmt.Sprintf("wait for the process: %v", err)
+		return r
+	}
+	ws, ok := state.Sys().(syscall.WaitStatus)
+	switch {
+	case ok && ws.Signaled():
+		r.Code, r.Signal = 128+int(ws.Signal()), unix.SignalName(ws.Signal())
+	case ok:
+		r.Code = ws.ExitStatus()
+	}
+	return r
+}
+
+// startFailure is how a container ends that never ran, with Docker's exit codes and ECS's wording.
+func startFailure(err error) exitRecord {
+	text := err.Error()
+	r := exitRecord{Code: 128, NotStarted: true, At: time.Now().UTC()}
+	switch {
+	case strings.Contains(text, "executable file not found"), strings.Contains(text, "no such file or directory"):
+		r.Code = 127
+	case strings.Contains(text, "permission denied"):
+		r.Code = 126
+	}
+	r.Reason = "CannotStartContainerError: " + text
+	return r
+}
+
+// memoryEvents is the file in which the kernel counts what it killed in the container's cgroup.
+func memoryEvents(lc *libcontainer.Container) string {
+	state, err := lc.State()
+	if err != nil {
+		return ""
+	}
+	if dir := state.CgroupPaths["memory"]; dir != "" { // v1; a hybrid host has the unified hierarchy besides, without the controller
+		return filepath.Join(dir, "memory.oom_control")
+	}
+	return filepath.Join(state.CgroupPaths[""], "memory.events")
+}
+
+// oomKills reads how many processes the kernel killed for memory.
+func oomKills(events string) uint64 {
+	b, err := os.ReadFile(events)
+	if err != nil {
+		return 0
+	}
+	for line := range strings.Lines(string(b)) {
+		if n, ok := strings.CutPrefix(line, "oom_kill "); ok {
+			v, _ := strconv.ParseUint(strings.TrimSpace(n), 10, 64)
+			return v
+		}
+	}
+	return 0
+}

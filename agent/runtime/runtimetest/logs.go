@@ -1,0 +1,119 @@
+package runtimetest
+
+import (
+	"context"
+	"errors"
+	"io"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/seed-2f228079/neargate/agent/runtime"
+)
+
+// logs looks at what a container wrote.
+func (s *suite) logs(t *testing.T) {
+	ctx := context.Background()
+	h := s.host(t)
+
+	t.Run("LinesAndTail", func(t *testing.T) {
+		task, _ := h.task("none", command("lines", "500"))
+		h.start(task, "main")
+		h.wait(task, "main")
+		all := h.lines(task, "main", runtime.LogOptions{})
+		if len(all) != 500 || all[0].Text != "line 0" || all[499].Text != "line 499" {
+			t.Fatalf("%d lines", len(all))
+		}
+		last := h.lines(task, "main", runtime.LogOptions{Tail: 3})
+		if len(last) != 3 || last[0].Text != "line 497" {
+			t.Errorf("tail = %v", last)
+		}
+		if late := h.lines(task, "main", runtime.LogOptions{Since: time.Now().Add(time.Hour)}); len(late) != 0 {
+			t.Errorf("since the future: %d lines", len(late))
+		}
+		if none := h.lines(task, "main", runtime.LogOptions{Since: all[0].At}); len(none) != 500 {
+			t.Errorf("since the first line: %d lines", len(none))
+		}
+		if err := h.Remove(ctx, task.ID); err != nil {
+			t.Fatal(err)
+		}
+		if kept := h.lines(task, "main", runtime.LogOptions{}); len(kept) != 500 {
+			t.Errorf("after remove: %d lines", len(kept))
+		}
+		if err := h.RemoveLogs(ctx, task.ID); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := h.Logs(ctx, task.ID, "main", runtime.LogOptions{}); !errors.Is(err, runtime.ErrNotFound) {
+			t.Errorf("after RemoveLogs: %v", err)
+		}
+	})
+	t.Run("Streams", func(t *testing.T) {
+		task, _ := h.task("none", command("print", "out", "then", "warn", "err"))
+		h.start(task, "main")
+		h.wait(task, "main")
+		got := map[string]bool{}
+		for _, l := range h.lines(task, "main", runtime.LogOptions{}) {
+			got[l.Text] = l.Stderr
+		}
+		if len(got) != 2 || got["out"] || !got["err"] {
+			t.Errorf("lines = %v", got)
+		}
+	})
+	t.Run("LongLine", func(t *testing.T) {
+		task, _ := h.task("none", command("long", "40000", "then", "print", "next"))
+		h.start(task, "main")
+		h.wait(task, "main")
+		lines := h.lines(task, "main", runtime.LogOptions{})
+		var text strings.Builder
+		for i, l := range lines[:len(lines)-1] {
+			if len(l.Text) > 16<<10 || l.Partial != (i < len(lines)-2) {
+				t.Errorf("part %d: %d bytes, partial %v", i, len(l.Text), l.Partial)
+			}
+			text.WriteString(l.Text)
+		}
+		if text.Len() != 40000 || lines[len(lines)-1].Text != "next" {
+			t.Errorf("%d bytes in %d lines", text.Len(), len(lines))
+		}
+	})
+	t.Run("Follow", func(t *testing.T) {
+		task, _ := h.task("none", command("tick"))
+		h.start(task, "main")
+		r, err := h.Logs(ctx, task.ID, "main", runtime.LogOptions{Follow: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Close()
+		for i := range 5 {
+			if l, err := r.Next(); err != nil || !strings.HasPrefix(l.Text, "tick") {
+				t.Fatalf("line %d: %+v, %v", i, l, err)
+			}
+		}
+		if err := h.Stop(ctx, task.ID, "main", 0); err != nil {
+			t.Fatal(err)
+		}
+		for {
+			if _, err := r.Next(); err != nil {
+				if !errors.Is(err, io.EOF) {
+					t.Error(err)
+				}
+				break
+			}
+		}
+		canceled, cancel := context.WithCancel(ctx)
+		task, _ = h.task("none", command("wait"))
+		h.start(task, "main")
+		h.until(task, "main", "waiting")
+		r, err = h.Logs(canceled, task.ID, "main", runtime.LogOptions{Follow: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Close()
+		if _, err := r.Next(); err != nil {
+			t.Fatal(err)
+		}
+		time.AfterFunc(10*time.Millisecond, cancel)
+		if _, err := r.Next(); err == nil {
+			t.Error("a line after the last one")
+		}
+	})
+}

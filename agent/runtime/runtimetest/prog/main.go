@@ -1,0 +1,200 @@
+// Command prog is what the suite's containers run: a static program with one verb for each thing a test looks at.
+// "then" joins verbs: prog print a then exit 3.
+package main
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+func main() {
+	args := os.Args[1:]
+	for len(args) > 0 {
+		verb := args
+		if i := slices.Index(args, "then"); i >= 0 {
+			verb, args = args[:i], args[i+1:]
+		} else {
+			args = nil
+		}
+		if err := run(verb[0], verb[1:]); err != nil {
+			fmt.Fprintln(os.Stderr, "prog:", err)
+			os.Exit(1)
+		}
+	}
+}
+
+func run(verb string, args []string) error {
+	switch verb {
+	case "print":
+		fmt.Println(strings.Join(args, " "))
+	case "warn":
+		fmt.Fprintln(os.Stderr, strings.Join(args, " "))
+	case "args":
+		fmt.Printf("%q\n", os.Args)
+	case "env":
+		for _, e := range os.Environ() {
+			fmt.Println(e)
+		}
+	case "id":
+		groups, err := os.Getgroups()
+		if err != nil {
+			return err
+		}
+		slices.Sort(groups)
+		fmt.Println(os.Getuid(), os.Getgid(), groups)
+	case "pwd":
+		wd, err := os.Getwd()
+		if err != nil {
+			return err
+		}
+		fmt.Println(wd)
+	case "hostname":
+		h, err := os.Hostname()
+		if err != nil {
+			return err
+		}
+		fmt.Println(h)
+	case "cpus":
+		fmt.Println(runtime.GOMAXPROCS(0))
+	case "cat":
+		b, err := os.ReadFile(args[0])
+		if err != nil {
+			return err
+		}
+		os.Stdout.Write(b)
+	case "ls":
+		entries, err := os.ReadDir(args[0])
+		if err != nil {
+			return err
+		}
+		for _, e := range entries {
+			fmt.Println(e.Name())
+		}
+	case "write":
+		return os.WriteFile(args[0], []byte(args[1]+"\n"), 0o644)
+	case "try-mount":
+		fmt.Println(syscall.Mount("tmpfs", "/", "tmpfs", 0, ""))
+	case "exit":
+		n, err := strconv.Atoi(args[0])
+		if err != nil {
+			return err
+		}
+		os.Exit(n)
+	case "kill-self":
+		// PID 1 is immune to signals it does not handle, KILL from within included: a fault is not.
+		*(*int)(nil) = 0
+	case "alloc":
+		n, err := strconv.Atoi(args[0])
+		if err != nil {
+			return err
+		}
+		b := make([]byte, n<<20)
+		for i := 0; i < len(b); i += 4096 {
+			b[i] = 1
+		}
+		fmt.Println("allocated", len(b)>>20)
+	case "lines":
+		n, err := strconv.Atoi(args[0])
+		if err != nil {
+			return err
+		}
+		w := bufio.NewWriter(os.Stdout)
+		for i := range n {
+			fmt.Fprintf(w, "line %d\n", i)
+		}
+		return w.Flush()
+	case "long":
+		n, err := strconv.Atoi(args[0])
+		if err != nil {
+			return err
+		}
+		fmt.Println(strings.Repeat("x", n))
+	case "wait": // until the signal that args[0] names, default TERM; then says so
+		c := make(chan os.Signal, 1)
+		signal.Notify(c, syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT)
+		fmt.Println("waiting")
+		fmt.Println("got", <-c)
+	case "ignore":
+		signal.Ignore(syscall.SIGTERM)
+		fmt.Println("ignoring")
+		time.Sleep(time.Hour)
+	case "tick":
+		for i := 0; ; i++ {
+			fmt.Println("tick", i)
+			time.Sleep(10 * time.Millisecond)
+		}
+	case "serve": // HTTP that answers the text with the peer's address
+		return serve(args[0], strings.Join(args[1:], " "))
+	case "serve-udp":
+		return serveUDP(args[0])
+	case "get": // until an answer comes
+		return get(args[0])
+	default:
+		return fmt.Errorf("unknown verb %s", verb)
+	}
+	return nil
+}
+
+func serve(addr, text string) error {
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		return err
+	}
+	c := make(chan os.Signal, 1)
+	signal.Notify(c, syscall.SIGTERM)
+	go func() { <-c; os.Exit(0) }()
+	fmt.Println("serving", l.Addr())
+	return http.Serve(l, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprintf(w, "%s to %s", text, r.RemoteAddr)
+	}))
+}
+
+func serveUDP(addr string) error {
+	pc, err := net.ListenPacket("udp", addr)
+	if err != nil {
+		return err
+	}
+	fmt.Println("serving", pc.LocalAddr())
+	b := make([]byte, 1500)
+	for {
+		n, from, err := pc.ReadFrom(b)
+		if err != nil {
+			return err
+		}
+		if _, err := pc.WriteTo(append([]byte("echo "), b[:n]...), from); err != nil {
+			return err
+		}
+	}
+}
+
+func get(url string) error {
+	c := &http.Client{Timeout: time.Second}
+	var last error
+	for range 200 {
+		res, err := c.Get(url)
+		if err != nil {
+			last = err
+			time.Sleep(20 * time.Millisecond)
+			continue
+		}
+		defer res.Body.Close()
+		b, err := io.ReadAll(res.Body)
+		if err != nil {
+			return err
+		}
+		fmt.Println(string(b))
+		return nil
+	}
+	return last
+}

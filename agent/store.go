@@ -1,0 +1,145 @@
+package agent
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	agentapi "github.com/seed-2f228079/neargate/api/agent"
+)
+
+// taskStore keeps one file a task, DIR/tasks/ID: what was assigned and how far it got; and DIR/ended/ID, empty, for a task of
+// which only logs are left, its time the end's. Files are replaced as a whole.
+// They are not synced: they have to outlive this process, not the machine, with whose crash the tasks end too.
+type taskStore struct{ dir string }
+
+type kept struct {
+	assignment *agentapi.Assignment
+	status     *agentapi.TaskStatus
+}
+
+func (s taskStore) save(as *agentapi.Assignment, st *agentapi.TaskStatus) error {
+	b, err := proto.Marshal(&agentapi.KeptTask{Assignment: as, Status: st})
+	if err != nil {
+		return err
+	}
+	return s.replace(filepath.Join(s.tasks(), as.TaskId), b)
+}
+
+func (s taskStore) replace(path string, b []byte) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return err
+	}
+	f, err := os.CreateTemp(filepath.Dir(path), ".new-*")
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(b)
+	if err = errors.Join(err, f.Close()); err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		return errors.Join(err, os.Remove(f.Name()))
+	}
+	return nil
+}
+
+func (s taskStore) tasks() string { return filepath.Join(s.dir, "tasks") }
+func (s taskStore) ended() string { return filepath.Join(s.dir, "ended") }
+
+// remove forgets a task that ended at the given time, but for its logs.
+func (s taskStore) remove(id string, at time.Time) error {
+	mark := filepath.Join(s.ended(), id)
+	if err := s.replace(mark, nil); err != nil {
+		return err
+	}
+	if err := os.Chtimes(mark, at, at); err != nil {
+		return err
+	}
+	return gone(os.Remove(filepath.Join(s.tasks(), id)))
+}
+
+func gone(err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// endedBefore lists the tasks of which only logs are left and that ended before t.
+func (s taskStore) endedBefore(t time.Time) ([]string, error) {
+	entries, err := os.ReadDir(s.ended())
+	if gone(err) != nil {
+		return nil, err
+	}
+	var ids []string
+	for _, e := range entries {
+		info, err := e.Info()
+		if err == nil && info.ModTime().Before(t) {
+			ids = append(ids, e.Name())
+		}
+	}
+	return ids, nil
+}
+
+// forgetLogs takes the mark away once the logs are gone.
+func (s taskStore) forgetLogs(id string) error { return gone(os.Remove(filepath.Join(s.ended(), id))) }
+
+// load reads every kept task. A half-written file is one that was never renamed; it is removed.
+func (s taskStore) load() (map[string]kept, error) {
+	out := map[string]kept{}
+	entries, err := os.ReadDir(s.tasks())
+	if gone(err) != nil {
+		return nil, err
+	}
+	for _, e := range entries {
+		path := filepath.Join(s.tasks(), e.Name())
+		if e.Name()[0] == '.' {
+			if err := os.Remove(path); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		b, err := os.ReadFile(path)
+		if err != nil {
+			return nil, err
+		}
+		var k agentapi.KeptTask
+		if err := proto.Unmarshal(b, &k); err != nil || k.Assignment.GetTaskId() != e.Name() || k.Status == nil {
+			return nil, fmt.Errorf("%s is damaged (%v): move it away; its task is then removed from this host", path, err)
+		}
+		out[e.Name()] = kept{k.Assignment, k.Status}
+	}
+	return out, nil
+}
+
+func (s taskStore) positionPath() string { return filepath.Join(s.dir, "position.json") }
+
+func (s taskStore) loadPosition() (position, error) {
+	var p position
+	b, err := os.ReadFile(s.positionPath())
+	if errors.Is(err, fs.ErrNotExist) {
+		return p, nil
+	}
+	if err != nil {
+		return p, err
+	}
+	if err := json.Unmarshal(b, &p); err != nil {
+		return p, fmt.Errorf("%s: %w", s.positionPath(), err)
+	}
+	return p, nil
+}
+
+func (s taskStore) savePosition(p position) error {
+	b, err := json.Marshal(p)
+	if err != nil {
+		return err
+	}
+	return s.replace(s.positionPath(), b)
+}
