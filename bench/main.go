@@ -1,0 +1,80 @@
+// Command bench measures whole processes: the platform's binary beside the programs it is compared with, in one interleaved
+// run. What one package does alone is measured by that package's Go benchmarks. docs/BENCHMARKS.md says what came out.
+//
+// The machine may be busy with other things: every comparison takes turns, the figures are medians, and CPU time is given
+// beside the time on the clock.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+)
+
+// settings are the flags that the benchmarks share.
+type settings struct {
+	neargate string // the binary that is measured
+	hello    string // the container's program
+	rounds   int
+	requests int
+}
+
+var benchmarks = []struct {
+	name, does string
+	run        func(context.Context, settings) error
+}{
+	{"start", "API call to a container's first output, against a Docker engine (root; DOCKER_HOST)", benchStart},
+	{"proxy", "CPU a request through a load balancer, against nginx and haproxy", benchProxy},
+	{"boot", "neargate dev to /healthz, and its memory", benchBoot},
+	{"push", "CPU a small blob pushed to the registry", benchPush},
+}
+
+func main() {
+	var s settings
+	flag.StringVar(&s.neargate, "neargate", "bin/neargate", "binary to measure")
+	flag.StringVar(&s.hello, "hello", "bin/bench-hello", "static program for the containers (bench/hello)")
+	flag.IntVar(&s.rounds, "rounds", 15, "rounds; in each everybody has a turn")
+	flag.IntVar(&s.requests, "requests", 30000, "requests a turn (proxy, push)")
+	flag.Usage = func() {
+		fmt.Fprintln(flag.CommandLine.Output(), "usage: bench [flags] [benchmark...]")
+		for _, b := range benchmarks {
+			fmt.Fprintf(flag.CommandLine.Output(), "  %-6s %s\n", b.name, b.does)
+		}
+		flag.PrintDefaults()
+	}
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, s, flag.Args()); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		stop()
+		os.Exit(1)
+	}
+}
+
+// run runs the named benchmarks; none named means all.
+func run(ctx context.Context, s settings, names []string) error {
+	var errs []error
+	known := map[string]bool{}
+	for _, b := range benchmarks {
+		known[b.name] = true
+		if len(names) > 0 && !strings.Contains(" "+strings.Join(names, " ")+" ", " "+b.name+" ") {
+			continue
+		}
+		fmt.Printf("\n## %s: %s\n%s\n", b.name, b.does, load())
+		if err := b.run(ctx, s); err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", b.name, err))
+		}
+	}
+	for _, n := range names {
+		if !known[n] {
+			errs = append(errs, fmt.Errorf("there is no benchmark %q", n))
+		}
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,150 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/seed-2f228079/neargate/agent"
+	agentapi "github.com/seed-2f228079/neargate/api/agent"
+	"github.com/seed-2f228079/neargate/internal/clock"
+	"github.com/seed-2f228079/neargate/internal/datadir"
+	"github.com/seed-2f228079/neargate/internal/trust"
+)
+
+// agentFlags are what `neargate agent` can be told.
+type agentFlags struct {
+	data, joinToken, cluster, runtime, address, zone, dns string
+	servers                                               []string
+	policy                                                agent.Policy
+	verbose                                               bool
+}
+
+func agentCommand() *cobra.Command {
+	var f agentFlags
+	cmd := &cobra.Command{
+		Use: "agent", Short: "Run this host's tasks for a cluster", Args: cobra.NoArgs,
+		Long: `Join this host to a cluster as a container instance and run its tasks.
+
+The join token is needed the first time; then the host has a certificate of its own in DIR/keys. Tasks outlive the agent: whether it ends,
+is killed or loses its servers, they go on running, and the next start takes them over.`,
+		Example: `  neargate agent --data /var/lib/neargate --servers 10.0.0.5:4646 --join-token "$TOKEN" --cluster production`,
+		RunE:    func(cmd *cobra.Command, _ []string) error { return runAgent(cmd.Context(), f, cmd.ErrOrStderr()) },
+	}
+	fl := cmd.Flags()
+	fl.StringVar(&f.data, "data", defaultData(), "data directory (default $NEARGATE_DATA, ~/.neargate)")
+	fl.StringSliceVar(&f.servers, "servers", nil, "peer addresses of the servers, HOST:PORT,...")
+	fl.StringVar(&f.joinToken, "join-token", os.Getenv("NEARGATE_JOIN_TOKEN"), "the cluster's join token; only needed to join (default $NEARGATE_JOIN_TOKEN)")
+	fl.Lookup("join-token").DefValue = "" // not for help's eyes
+	fl.StringVar(&f.cluster, "cluster", "default", "ECS cluster that this host is a container instance of")
+	fl.StringVar(&f.runtime, "runtime", "native", "what runs containers: native, docker or fake")
+	fl.StringVar(&f.address, "address", "", "IP at which host ports and load balancers answer (default: that of the way to the first server)")
+	fl.StringVar(&f.zone, "availability-zone", "us-east-1a", "availability zone of this host")
+	fl.StringVar(&f.dns, "dns", "", "address of a DNS server besides that of the tasks, at their gateway's port 53")
+	policyFlags(fl, &f.policy)
+	fl.BoolVarP(&f.verbose, "verbose", "v", false, "log what is done, not only what goes wrong")
+	if err := cmd.MarkFlagRequired("servers"); err != nil {
+		panic(err) // the flag was defined above
+	}
+	return cmd
+}
+
+// runAgent runs until ctx ends. Tasks go on.
+func runAgent(ctx context.Context, f agentFlags, out io.Writer) (err error) {
+	log := logger(out, f.verbose)
+	for _, s := range f.servers {
+		if _, _, err := net.SplitHostPort(s); err != nil {
+			return fmt.Errorf("--servers is a list of HOST:PORT: %w", err)
+		}
+	}
+	if f.address == "" {
+		if f.address, err = addressTowards(f.servers[0]); err != nil {
+			return err
+		}
+	}
+	dir, err := datadir.Open(f.data)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, dir.Close()) }()
+
+	membership := &trust.Membership{Keys: dir.Keys(), Servers: f.servers, Clock: clock.Real{}, Log: log}
+	if f.joinToken != "" {
+		if membership.Secret, err = trust.NewSecret(f.joinToken); err != nil {
+			return err
+		}
+	}
+	credential, err := membership.Join(ctx)
+	if err != nil {
+		if ctx.Err() != nil {
+			return nil
+		}
+		return err
+	}
+	images, err := clusterTransport(credential)
+	if err != nil {
+		return err
+	}
+	conn, err := credential.DialServers(f.servers)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	host, err := newHost(ctx, hostConfig{
+		dir: dir, node: credential.ID(), runtime: f.runtime, dns: f.dns, address: f.address, cluster: f.cluster, zone: f.zone,
+		policy: f.policy, images: images, log: log,
+	})
+	if err != nil {
+		return err
+	}
+	if err := host.connect(agentapi.NewDispatcherClient(conn)); err != nil {
+		return err
+	}
+	ready := part{"ready", func(ctx context.Context) error {
+		for !host.agent.Connected() {
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-time.After(10 * time.Millisecond):
+			}
+		}
+		fmt.Fprintf(out, "neargate agent %s is connected (%s driver, data in %s)\n", credential.ID(), f.runtime, dir.Path())
+		<-ctx.Done()
+		return nil
+	}}
+	err = runParts(ctx, append(host.parts(), part{"certificate", credential.Run}, ready)...)
+	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopGrace)
+	defer cancel()
+	return errors.Join(err, host.driver.Close(end, false))
+}
+
+// clusterTransport carries requests to registries, the cluster's own among them, whose certificate is of the cluster's authority.
+func clusterTransport(c *trust.Credential) (http.RoundTripper, error) {
+	roots, err := x509.SystemCertPool()
+	if err != nil {
+		return nil, fmt.Errorf("certificates that this system trusts: %w", err)
+	}
+	roots.AppendCertsFromPEM(c.Authorities())
+	t := http.DefaultTransport.(*http.Transport).Clone()
+	t.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots}
+	return t, nil
+}
+
+// addressTowards is this host's own address on the way to a server. No packet is sent.
+func addressTowards(server string) (string, error) {
+	conn, err := net.Dial("udp", server)
+	if err != nil {
+		return "", fmt.Errorf("find this host's address on the way to %s: %w; give it with --address", server, err)
+	}
+	defer conn.Close()
+	return conn.LocalAddr().(*net.UDPAddr).IP.String(), nil
+}

@@ -1,0 +1,171 @@
+package main
+
+import (
+	"bufio"
+	"fmt"
+	"os"
+	"os/exec"
+	"regexp"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/seed-2f228079/neargate/agent/runtime/native"
+)
+
+// asProgram is set in the environment of processes that are neargate itself and not its tests.
+const asProgram = "NEARGATE_TEST_AS_PROGRAM"
+
+func TestMain(m *testing.M) {
+	native.Hook() // agents start shims and containers from this binary
+	if os.Getenv(asProgram) != "" {
+		main()
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+// process is a neargate of its own.
+type process struct {
+	t    *testing.T
+	cmd  *exec.Cmd
+	name string
+	done chan struct{} // closed once it has ended
+
+	mu      sync.Mutex
+	lines   []string
+	changed chan struct{} // closed with every line
+}
+
+// start runs neargate. It is killed with the test at the latest.
+func start(t *testing.T, args ...string) *process {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &process{t: t, cmd: exec.Command(self, args...), name: args[0], done: make(chan struct{}), changed: make(chan struct{})}
+	p.cmd.Env = append(os.Environ(), asProgram+"=1", "NEARGATE_ROOT_ACCESS_KEY_ID=", "NEARGATE_ROOT_SECRET_ACCESS_KEY=", "NEARGATE_JOIN_TOKEN=")
+	// A pipe of our own: shims keep no end of it, so that Wait does not wait for them.
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.cmd.Stderr, p.cmd.Stdout = w, w
+	if err := p.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	w.Close()
+	go p.read(r)
+	go func() {
+		_ = p.cmd.Wait() // ProcessState tells
+		close(p.done)
+	}()
+	t.Cleanup(func() {
+		p.end(syscall.SIGKILL)
+		r.Close()
+		if t.Failed() {
+			t.Logf("%s said:\n%s", p.name, p.output())
+		}
+	})
+	return p
+}
+
+func (p *process) read(r *os.File) {
+	for s := bufio.NewScanner(r); s.Scan(); {
+		p.mu.Lock()
+		p.lines = append(p.lines, s.Text())
+		close(p.changed)
+		p.changed = make(chan struct{})
+		p.mu.Unlock()
+	}
+}
+
+func (p *process) output() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return strings.Join(p.lines, "\n")
+}
+
+// says waits for a line and returns what the groups of the pattern matched.
+func (p *process) says(pattern string) []string {
+	p.t.Helper()
+	re := regexp.MustCompile(pattern)
+	limit := time.After(time.Minute)
+	ended := p.done
+	for {
+		p.mu.Lock()
+		lines, changed := p.lines, p.changed
+		p.mu.Unlock()
+		for _, l := range lines {
+			if m := re.FindStringSubmatch(l); m != nil {
+				return m[1:]
+			}
+		}
+		select {
+		case <-changed:
+		case <-ended:
+			ended = nil // its last lines may still be on their way
+			limit = time.After(time.Second)
+		case <-limit:
+			p.t.Fatalf("%s never said %q; it said:\n%s", p.name, pattern, p.output())
+		}
+	}
+}
+
+// end sends a signal and waits for the end; the exit code is -1 when the signal was what ended it.
+func (p *process) end(s syscall.Signal) int {
+	p.t.Helper()
+	select {
+	case <-p.done:
+	default:
+		_ = p.cmd.Process.Signal(s) // it may have ended just now
+		p.wait()
+	}
+	return p.cmd.ProcessState.ExitCode()
+}
+
+func (p *process) wait() {
+	select {
+	case <-p.done:
+	case <-time.After(time.Minute):
+		_ = p.cmd.Process.Kill()
+		p.t.Errorf("%s does not end; it said:\n%s", p.name, p.output())
+		<-p.done
+	}
+}
+
+// eventually waits until check has no error any more.
+func eventually(t *testing.T, check func() error) {
+	t.Helper()
+	limit := time.Now().Add(time.Minute)
+	for {
+		err := check()
+		if err == nil {
+			return
+		}
+		if time.Now().After(limit) {
+			t.Fatal(err)
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+// processesWith finds the processes, by id, that have a word in their command line.
+func processesWith(t *testing.T, word string) []string {
+	t.Helper()
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var pids []string
+	for _, e := range entries {
+		line, err := os.ReadFile(fmt.Sprintf("/proc/%s/cmdline", e.Name()))
+		if err == nil && strings.Contains(string(line), "\x00"+word+"\x00") && e.Name()[0] >= '0' && e.Name()[0] <= '9' {
+			pids = append(pids, e.Name())
+		}
+	}
+	return pids
+}
