@@ -1,0 +1,51 @@
+# make run   starts the platform with the microservices example behind its load balancer
+# make test  passes all tests
+# Both install what they need on Debian as root, and say what to install elsewhere.
+
+SHELL       := /bin/bash
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+# A static binary: no C library, no resolver and no user database of the host is needed to run it.
+TAGS        := netgo,osusergo,seccomp
+GOBUILD     := CGO_ENABLED=1 go build -tags $(TAGS) -ldflags '-s -w -extldflags "-static"'
+comma       := ,
+EXAMPLES    := users threads posts
+
+.PHONY: build run test lint bench example clean generate
+
+build:
+	@scripts/setup.sh build
+	$(GOBUILD) -o cmd/neargate/neargate-shim ./cmd/neargate-shim
+	$(subst $(TAGS),$(TAGS)$(comma)embedshim,$(GOBUILD)) -o bin/neargate ./cmd/neargate
+
+example:
+	@for s in $(EXAMPLES); do CGO_ENABLED=0 go build -ldflags '-s -w' -o examples/microservices/bin/$$s ./examples/microservices/$$s || exit 1; done
+
+run: build example
+	CGO_ENABLED=0 go build -o bin/example-up ./examples/microservices/up
+	@bin/example-up -images examples/microservices/bin & exec bin/neargate dev
+
+test:
+	@scripts/setup.sh test
+	scripts/test.sh
+
+lint:
+	@scripts/setup.sh build
+	@bad=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$bad" ] || { echo "not gofmt-ed:"; echo "$$bad"; exit 1; }
+	go mod tidy -diff
+	go vet -tags $(TAGS) ./...
+	# The deprecated members of AWS's shapes are still in use by those who call us.
+	go run $(STATICCHECK) -checks inherit,-SA1019 -tags $(TAGS) ./...
+
+bench: build
+	@scripts/setup.sh bench
+	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o bin/bench-hello ./bench/hello
+	go build -tags $(TAGS) -o bin/bench ./bench
+	scripts/bench.sh $(BENCH)
+	go test -tags $(TAGS) -run '^$$' -bench . -benchmem -timeout 30m ./...
+
+# Generated files are committed; this needs protoc and its Go plugins.
+generate:
+	go generate ./...
+
+clean:
+	rm -rf bin examples/microservices/bin

@@ -1,0 +1,81 @@
+package crash
+
+import (
+	"maps"
+	"slices"
+	"sync"
+	"testing"
+)
+
+// ledger is what one client was told by the platform. Each key is written by one goroutine, one change at a time.
+type ledger struct {
+	mu    sync.Mutex
+	facts map[string]fact
+}
+
+// fact is the value that was acknowledged last, "" for none, and the one that a change in flight may have made of it.
+type fact struct {
+	acknowledged string
+	inFlight     *string
+}
+
+func newLedger() *ledger { return &ledger{facts: map[string]fact{}} }
+
+// change notes that key is to become value, does it, and notes the acknowledgement. After an error both values are possible.
+func (l *ledger) change(key, value string, do func() error) error {
+	l.mu.Lock()
+	f := l.facts[key]
+	f.inFlight = &value
+	l.facts[key] = f
+	l.mu.Unlock()
+	err := do()
+	if err == nil {
+		l.set(key, value)
+	}
+	return err
+}
+
+func (l *ledger) set(key, value string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.facts[key] = fact{acknowledged: value}
+}
+
+func (l *ledger) acknowledged(key string) string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.facts[key].acknowledged
+}
+
+// keys are those of a kind: they begin with its name and a slash.
+func (l *ledger) keys() []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Sorted(maps.Keys(l.facts))
+}
+
+// check holds what the platform has now against what it said, and then takes it as known.
+func (l *ledger) check(t *testing.T, read func(key string) (string, error)) (checked int) {
+	t.Helper()
+	for _, key := range l.keys() {
+		now, err := read(key)
+		if err != nil {
+			t.Errorf("%s: %v", key, err)
+			continue
+		}
+		l.mu.Lock()
+		f := l.facts[key]
+		l.mu.Unlock()
+		switch {
+		case now == f.acknowledged:
+		case f.inFlight != nil && now == *f.inFlight:
+		case f.inFlight != nil:
+			t.Errorf("%s is %q; %q was acknowledged and %q under way", key, now, f.acknowledged, *f.inFlight)
+		default:
+			t.Errorf("%s is %q; %q was acknowledged", key, now, f.acknowledged)
+		}
+		l.set(key, now)
+		checked++
+	}
+	return checked
+}
