@@ -21,7 +21,7 @@ example:
 	@for s in $(EXAMPLES); do CGO_ENABLED=0 go build -ldflags '-s -w' -o examples/microservices/bin/$$s ./examples/microservices/$$s || exit 1; done
 
 run: build example
-	CGO_ENABLED=0 go build -o bin/example-up ./examples/microservices/up
+	$(GOBUILD) -o bin/example-up ./examples/microservices/up
 	@bin/example-up -images examples/microservices/bin & exec bin/neargate dev
 
 test:

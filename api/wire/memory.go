@@ -118,7 +118,7 @@ func (n *node) index(p unsafe.Pointer, i int) unsafe.Pointer {
 func (n *node) push(p unsafe.Pointer) unsafe.Pointer {
 	s := (*slice)(p)
 	if s.len == s.cap {
-		n.value(p).Grow(int(max(1, 64/max(1, n.elem.typ.Size()))))
+		n.value(p).Grow(int(max(1, 128/max(1, n.elem.typ.Size()), uintptr(3*s.len))))
 	}
 	s.len++
 	return n.index(p, s.len-1) // zero: Grow clears what lies beyond the old length

@@ -24,7 +24,9 @@ func TestMain(m *testing.M) {
 		main()
 		os.Exit(0)
 	}
-	os.Exit(m.Run())
+	code := m.Run()
+	removeExample()
+	os.Exit(code)
 }
 
 // process is a neargate of its own.

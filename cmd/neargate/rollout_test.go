@@ -235,31 +235,42 @@ func (b *lockedBuffer) String() string {
 	return b.b.String()
 }
 
-// buildExample builds the example's services and the program that brings them up, once for all tests.
-var buildExample = sync.OnceValues(func() (dir string, err error) {
-	if dir, err = os.MkdirTemp("", "neargate-rollout-"); err != nil {
-		return "", err
+// exampleDir holds the example's binaries once buildExample was called; TestMain removes it.
+var exampleDir string
+
+func removeExample() {
+	if exampleDir != "" {
+		os.RemoveAll(exampleDir)
 	}
-	for _, cmd := range []string{"users", "threads", "posts", "up"} {
-		b := exec.Command("go", "build", "-o", filepath.Join(dir, cmd), "../../examples/microservices/"+cmd)
-		b.Env = append(os.Environ(), "CGO_ENABLED=0")
+}
+
+// buildExample builds the example's services and the program that brings them up, once for all tests.
+var buildExample = sync.OnceValue(func() (err error) {
+	if exampleDir, err = os.MkdirTemp("", "neargate-rollout-"); err != nil {
+		return err
+	}
+	for _, build := range [][]string{
+		{"CGO_ENABLED=0", "users"}, {"CGO_ENABLED=0", "threads"}, {"CGO_ENABLED=0", "posts"},
+		{"CGO_ENABLED=1", "up"}, // as the platform is built, so that the SDK is compiled once
+	} {
+		b := exec.Command("go", "build", "-tags", "netgo,osusergo,seccomp", "-o", filepath.Join(exampleDir, build[1]), "../../examples/microservices/"+build[1])
+		b.Env = append(os.Environ(), build[0])
 		if out, err := b.CombinedOutput(); err != nil {
-			return dir, fmt.Errorf("build %s: %w\n%s", cmd, err, out)
+			return fmt.Errorf("build %s: %w\n%s", build[1], err, out)
 		}
 	}
-	return dir, nil
+	return nil
 })
 
 // up deploys a version of the example and returns once all three services are stable.
 func (p *devUnderTest) up(version string) {
 	p.t.Helper()
-	dir, err := buildExample()
-	if err != nil {
+	if err := buildExample(); err != nil {
 		p.t.Fatal(err)
 	}
 	ctx, cancel := context.WithTimeout(p.t.Context(), 2*time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, filepath.Join(dir, "up"), "-images", dir, "-version", version)
+	cmd := exec.CommandContext(ctx, filepath.Join(exampleDir, "up"), "-images", exampleDir, "-version", version)
 	cmd.Env = append(os.Environ(), "NEARGATE_ENDPOINT="+p.c.Config.Endpoint, "AWS_ACCESS_KEY_ID=test", "AWS_SECRET_ACCESS_KEY=test", "AWS_REGION=us-east-1")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		p.t.Fatalf("up %s: %v\n%s", version, err, out)
