@@ -1,10 +1,14 @@
 package e2e
 
 import (
+	"encoding/json"
 	"fmt"
+	"os"
 	"os/exec"
 	"path"
-	"strconv"
+	"path/filepath"
+	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -14,58 +18,73 @@ import (
 	ecstypes "github.com/aws/aws-sdk-go-v2/service/ecs/types"
 )
 
+// mistake is a case of testdata/errors/outcomes/task.json.
+type mistake struct {
+	Name      string
+	Container json.RawMessage // by AWS's member names; SHELL and REGISTRY stand for the test's image and registry, PORT for a port in use
+
+	// What became of the task.
+	StopCode      string
+	StoppedReason []string // parts, the first at its beginning
+	ExitCode      *int     // nil: it has none
+	Reason        string   // beginning of the container's
+
+	Failure string // instead: why RunTask places no task
+	Event   string // and what a service says of it; INSTANCE stands for the host
+}
+
+// mistakes are the cases with the words that stand for others replaced; placed selects those that get a host.
+func (p *platform) mistakes(placed bool, shell, port string) (all []mistake) {
+	p.t.Helper()
+	b, err := os.ReadFile(filepath.Join(repo, "testdata/errors/outcomes/task.json"))
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	words := strings.NewReplacer("SHELL", shell, "REGISTRY", p.listen, `"PORT"`, port)
+	if err := json.Unmarshal([]byte(words.Replace(string(b))), &all); err != nil {
+		p.t.Fatal(err)
+	}
+	all = slices.DeleteFunc(all, func(m mistake) bool { return (m.Failure == "") != placed })
+	if len(all) < 3 {
+		p.t.Fatalf("only %d cases", len(all))
+	}
+	return all
+}
+
+// definition registers the case's container and returns its family.
+func (p *platform) definition(m mistake) string {
+	p.t.Helper()
+	p.aws(nil, "ecs", "register-task-definition", "--family", m.Name, "--container-definitions", "["+string(m.Container)+"]")
+	return m.Name
+}
+
 // TestMistakes makes the mistakes that users make with tasks and reads what became of them through the AWS CLI.
 func TestMistakes(t *testing.T) {
 	t.Parallel()
 	needsAWS(t)
 	p := start(t)
-	shell := p.pushShell()
-	none := p.listen + "/shell:none"
-	nowhere := p.listen + "/nowhere:1"
-	outOfMemory, notFound := "OutOfMemoryError: Container killed due to memory usage", "CannotPullContainerError: "
-	cases := []struct {
-		name          string
-		container     ecstypes.ContainerDefinition
-		stopCode      string
-		stoppedReason []string // parts, the first at its beginning
-		exitCode      int      // -1: it has none
-		reason        string   // beginning of the container's
-	}{
-		{"missing-image", ecstypes.ContainerDefinition{Image: &none}, "TaskFailedToStart", []string{notFound, none, "not found"}, -1, notFound},
-		{"missing-repository", ecstypes.ContainerDefinition{Image: &nowhere}, "TaskFailedToStart", []string{notFound, nowhere}, -1, notFound},
-		{"hungry", ecstypes.ContainerDefinition{Memory: aws.Int32(16), Command: []string{"busybox tail /dev/zero"}},
-			"EssentialContainerExited", []string{"Essential container in task exited"}, 137, outOfMemory},
-		{"failing", ecstypes.ContainerDefinition{Command: []string{"exit 7"}}, "EssentialContainerExited", []string{"Essential container in task exited"}, 7, ""},
-		{"typo", ecstypes.ContainerDefinition{EntryPoint: []string{"/bin/nothing"}}, "TaskFailedToStart", []string{"CannotStartContainerError: ", "/bin/nothing"}, 127,
-			"CannotStartContainerError: "},
-	}
+	cases := p.mistakes(true, p.pushShell(), "0")
 	var arns []string
 	for _, c := range cases {
-		if c.container.Image == nil {
-			c.container.Image = &shell
-		}
-		arns = append(arns, p.runTask(p.register(c.name, c.container)))
+		arns = append(arns, p.runTask(p.definition(c)))
 	}
 	p.aws(nil, append([]string{"ecs", "wait", "tasks-stopped", "--tasks"}, arns...)...)
 	var out struct{ Tasks []task }
 	p.aws(&out, append([]string{"ecs", "describe-tasks", "--tasks"}, arns...)...)
 	for i, c := range cases {
-		t.Run(c.name, func(t *testing.T) {
+		t.Run(c.Name, func(t *testing.T) {
 			got := out.Tasks[i]
-			if got.StopCode != c.stopCode || !strings.HasPrefix(got.StoppedReason, c.stoppedReason[0]) {
+			if got.StopCode != c.StopCode || !strings.HasPrefix(got.StoppedReason, c.StoppedReason[0]) {
 				t.Errorf("stopped with %s: %q", got.StopCode, got.StoppedReason)
 			}
-			for _, part := range c.stoppedReason {
+			for _, part := range c.StoppedReason {
 				if !strings.Contains(got.StoppedReason, part) {
 					t.Errorf("the reason lacks %q: %q", part, got.StoppedReason)
 				}
 			}
-			con, exit := got.Containers[0], -1
-			if con.ExitCode != nil {
-				exit = *con.ExitCode
-			}
-			if exit != c.exitCode || !strings.HasPrefix(con.Reason, c.reason) {
-				t.Errorf("the container ended with %d, %q", exit, con.Reason)
+			con := got.Containers[0]
+			if !reflect.DeepEqual(con.ExitCode, c.ExitCode) || !strings.HasPrefix(con.Reason, c.Reason) {
+				t.Errorf("the container ended with %v, %q", con.ExitCode, con.Reason)
 			}
 		})
 	}
@@ -76,28 +95,23 @@ func TestNoPlace(t *testing.T) {
 	t.Parallel()
 	needsAWS(t)
 	p := start(t)
-	shell := p.pushShell()
-	port, err := strconv.Atoi(freePort(t))
-	if err != nil {
-		t.Fatal(err)
-	}
-	family := p.register("port", ecstypes.ContainerDefinition{Image: &shell, Command: []string{"busybox httpd -f -p 80"},
-		PortMappings: []ecstypes.PortMapping{{ContainerPort: aws.Int32(80), HostPort: aws.Int32(int32(port))}}})
-	p.runTask(family)
-	p.notPlaced(family, "RESOURCE:PORTS")
-	p.notPlaced(p.register("fast", ecstypes.ContainerDefinition{Image: &shell, Cpu: 1 << 20}), "RESOURCE:CPU")
-	huge := p.register("huge", ecstypes.ContainerDefinition{Image: &shell, Memory: aws.Int32(64 << 20)})
-	p.notPlaced(huge, "RESOURCE:MEMORY")
-
-	p.aws(nil, "ecs", "create-service", "--service-name", "huge", "--task-definition", huge, "--desired-count", "1")
+	shell, port := p.pushShell(), freePort(t)
+	p.runTask(p.definition(mistake{Name: "first", Container: json.RawMessage(
+		`{"name": "main", "image": "` + shell + `", "memory": 64, "command": ["busybox httpd -f -p 80"], "portMappings": [{"containerPort": 80, "hostPort": ` + port + `}]}`)}))
 	instance := path.Base(p.text("containerInstanceArns[0]", "ecs", "list-container-instances"))
-	want := "(service huge) was unable to place a task because no container instance met all of its requirements. " +
-		"The closest matching (container-instance " + instance + ") has insufficient memory available. " +
-		"For more information, see the Troubleshooting section of the Amazon ECS Developer Guide."
-	eventually(t, 30*time.Second, "the service says that there is no capacity", func() (bool, string) {
-		got := p.text("services[0].events[0].message", "ecs", "describe-services", "--services", "huge")
-		return got == want, got
-	})
+	for _, c := range p.mistakes(false, shell, port) {
+		family := p.definition(c)
+		p.notPlaced(family, c.Failure)
+		if c.Event == "" {
+			continue
+		}
+		p.aws(nil, "ecs", "create-service", "--service-name", family, "--task-definition", family, "--desired-count", "1")
+		want := strings.ReplaceAll(c.Event, "INSTANCE", instance)
+		eventually(t, 30*time.Second, "the service "+family+" says that there is no capacity", func() (bool, string) {
+			got := p.text("services[0].events[0].message", "ecs", "describe-services", "--services", family)
+			return got == want, got
+		})
+	}
 }
 
 // TestRefusals makes the mistakes that are answered at once, and wants AWS's words.
