@@ -5,6 +5,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"time"
 )
 
 // ledger is what one client was told by the platform. Each key is written by one goroutine, one change at a time.
@@ -54,11 +55,18 @@ func (l *ledger) keys() []string {
 	return slices.Sorted(maps.Keys(l.facts))
 }
 
+// readWithin bounds how long a fact may be unreadable after a restart: clients still hold connections to the process that was killed.
+const readWithin = 30 * time.Second
+
 // check holds what the platform has now against what it said, and then takes it as known.
 func (l *ledger) check(t *testing.T, read func(key string) (string, error)) (checked int) {
 	t.Helper()
 	for _, key := range l.keys() {
 		now, err := read(key)
+		for end := time.Now().Add(readWithin); err != nil && time.Now().Before(end); now, err = read(key) {
+			t.Logf("%s: %v", key, err)
+			time.Sleep(100 * time.Millisecond)
+		}
 		if err != nil {
 			t.Errorf("%s: %v", key, err)
 			continue
