@@ -60,7 +60,7 @@ func (w *worker) bringUp(ctx context.Context, found *runtime.Recovered, exits ch
 }
 
 func (w *worker) task(spec *agentapi.TaskSpec) runtime.Task {
-	t := runtime.Task{ID: w.id, Spec: spec, DNSServers: spec.DnsServers, DNSSearch: w.a.cfg.DNSSearch, Environment: w.a.cfg.Environment}
+	t := runtime.Task{ID: w.id, Spec: w.a.cfg.Metadata.withEnvironment(w.id, spec), DNSServers: spec.DnsServers, DNSSearch: w.a.cfg.DNSSearch, Environment: w.a.cfg.Environment}
 	if len(t.DNSServers) == 0 {
 		t.DNSServers = w.a.cfg.DNSServers
 	}

@@ -26,6 +26,13 @@ func (o *owners) set(address string, who owner) {
 	o.byAddress[a] = who
 }
 
+// task is whose address it is; empty: nobody's.
+func (o *owners) task(address netip.Addr) string {
+	o.mu.RLock()
+	defer o.mu.RUnlock()
+	return o.byAddress[address].task
+}
+
 func (o *owners) remove(task string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()

@@ -21,6 +21,7 @@ import (
 
 	"github.com/google/nftables"
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 )
 
 // Config of an instance's network.
@@ -122,6 +123,10 @@ func (n *Network) ensureBridge() error {
 	addr := &netlink.Addr{IPNet: ipNet(n.subnet, n.gateway())}
 	if err := netlink.AddrReplace(link, addr); err != nil {
 		return fmt.Errorf("address of bridge %s: %w", n.bridge, err)
+	}
+	local := &netlink.Addr{IPNet: ipNet(netip.PrefixFrom(LinkLocal.Addr(), 32), LinkLocal.Addr()), Scope: unix.RT_SCOPE_LINK}
+	if err := netlink.AddrReplace(link, local); err != nil {
+		return fmt.Errorf("link-local address of bridge %s: %w", n.bridge, err)
 	}
 	if err := netlink.LinkSetUp(link); err != nil {
 		return fmt.Errorf("bridge %s up: %w", n.bridge, err)

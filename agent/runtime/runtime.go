@@ -13,6 +13,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net"
 	"net/netip"
 	"time"
 
@@ -32,6 +33,9 @@ type Driver interface {
 	// Gateway is the address by which bridged tasks reach this host, for name servers and load balancers to listen on; the
 	// bridge is brought up if need be. Invalid: there is none.
 	Gateway(ctx context.Context) (netip.Addr, error)
+	// LinkLocal listens where programs on ECS look for their host's services, 169.254.170.2 port 80; the bridged tasks of this driver
+	// reach it, and those of no other instance. Nil: this driver cannot have that address to itself; then the gateway has to do.
+	LinkLocal(ctx context.Context) (net.Listener, error)
 	// Pull makes an image ready and says what it is. Errors are *PullError.
 	Pull(ctx context.Context, req PullRequest) (Image, error)
 	// Create makes the task's sandbox: namespace, address, volumes. Images must have been pulled. What a crash left half-made
@@ -55,6 +59,8 @@ type Driver interface {
 	// Logs reads what a container wrote. The reader of a follow ends when the container has ended and everything was
 	// read, or ctx is done. Logs stay readable after Remove until RemoveLogs.
 	Logs(ctx context.Context, taskID, container string, opt LogOptions) (LogReader, error)
+	// Stats is what a running container uses now. ErrNotFound: it does not run.
+	Stats(ctx context.Context, taskID, container string) (Stats, error)
 	// RemoveLogs deletes the logs of a removed task.
 	RemoveLogs(ctx context.Context, taskID string) error
 	// Close releases what the driver holds in this process. Tasks go on running. With everything, it removes all tasks and

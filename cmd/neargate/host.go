@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/seed-2f228079/neargate/agent"
+	"github.com/seed-2f228079/neargate/agent/metadata"
 	"github.com/seed-2f228079/neargate/agent/runtime"
 	"github.com/seed-2f228079/neargate/agent/runtime/docker"
 	"github.com/seed-2f228079/neargate/agent/runtime/fake"
@@ -46,6 +47,7 @@ type host struct {
 	cfg     hostConfig
 	driver  runtime.Driver
 	gateway netip.Addr // by which tasks reach this host; invalid: none
+	asking  metadataPorts
 	proxy   *proxy.Proxy
 	checker *healthcheck.Checker
 	dns     *dns.Server
@@ -69,6 +71,9 @@ func newHost(ctx context.Context, cfg hostConfig) (*host, error) {
 	}
 	if h.gateway, err = h.driver.Gateway(ctx); err != nil {
 		return nil, fmt.Errorf("the tasks' network: %w", err)
+	}
+	if h.asking, err = openMetadata(ctx, h); err != nil {
+		return nil, fmt.Errorf("task metadata: %w", err)
 	}
 	shared := []string{"127.0.0.1"}
 	if cfg.address != shared[0] {
@@ -117,7 +122,7 @@ func (h *host) connect(client agentapi.DispatcherClient) (err error) {
 	}
 	cfg := agent.Config{
 		Dir: h.cfg.dir.Agent(), Driver: h.driver, Client: client, NodeID: h.cfg.node, NodeName: name, Cluster: h.cfg.cluster,
-		Version: version(), Address: h.cfg.address, Resources: resources, Sinks: []agent.Sink{h.proxy, h.checker, h.dns}, Policy: policy, Logger: h.cfg.log,
+		Version: version(), Address: h.cfg.address, Resources: resources, Sinks: []agent.Sink{h.proxy, h.checker, h.dns}, Policy: policy, Logger: h.cfg.log, Metadata: h.asking.uris,
 		Attributes: map[string]string{
 			"ecs.os-type": "linux", "ecs.os-family": "LINUX", "ecs.cpu-architecture": architecture(), "ecs.availability-zone": h.cfg.zone,
 		},
@@ -150,7 +155,12 @@ func resources() (*agentapi.NodeResources, error) {
 
 // parts are what runs on a host, in the order it starts.
 func (h *host) parts() []part {
-	return []part{{"proxy", h.proxy.Run}, {"health checks", h.checker.Run}, {"DNS", h.dns.Run}, {"agent", h.agent.Run}}
+	parts := []part{{"proxy", h.proxy.Run}, {"health checks", h.checker.Run}, {"DNS", h.dns.Run}, {"agent", h.agent.Run}}
+	if len(h.asking.listeners) > 0 {
+		s := metadata.New(metadata.Config{Task: h.agent.Metadata, Stats: h.driver.Stats, Zone: h.cfg.zone, Listeners: h.asking.listeners, Logger: h.cfg.log})
+		parts = append(parts, part{"task metadata", s.Run})
+	}
+	return parts
 }
 
 // loadBalancer is the handler of the load balancer with this name.

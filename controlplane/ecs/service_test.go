@@ -13,6 +13,7 @@ import (
 	agentapi "github.com/seed-2f228079/neargate/api/agent"
 	"github.com/seed-2f228079/neargate/controlplane"
 	"github.com/seed-2f228079/neargate/controlplane/state"
+	"github.com/seed-2f228079/neargate/internal/id"
 )
 
 func (p *platform) describeService(name string) types.Service {
@@ -41,7 +42,7 @@ func (p *platform) reconcile(name string) {
 		}
 		for range svc.DesiredCount {
 			controlplane.CreateTask(tx, &controlplane.Task{
-				Account: here.Account, Region: here.Region, Cluster: "default", Id: string(uuidOf(p.now.String() + time.Now().String())), Service: name,
+				Account: here.Account, Region: here.Region, Cluster: "default", Id: string(id.UUIDOf(p.now.String() + time.Now().String())), Service: name,
 				TaskDefinition: svc.TaskDefinition, Deployment: svc.PrimaryDeployment, Group: "service:" + name, LaunchType: svc.LaunchType,
 			}, nil)
 		}

@@ -2,8 +2,6 @@ package ecs
 
 import (
 	"cmp"
-	"crypto/sha256"
-	"encoding/hex"
 	"slices"
 	"strconv"
 
@@ -13,6 +11,7 @@ import (
 	agentapi "github.com/seed-2f228079/neargate/api/agent"
 	"github.com/seed-2f228079/neargate/controlplane"
 	"github.com/seed-2f228079/neargate/controlplane/state"
+	"github.com/seed-2f228079/neargate/internal/id"
 )
 
 // taskShape renders a task as DescribeTasks shows it.
@@ -125,7 +124,7 @@ func overridesShape(t *controlplane.Task, def types.TaskDefinition) *types.TaskO
 func containerShape(t *controlplane.Task, st *controlplane.TaskStatus, c types.ContainerDefinition, network *types.Attachment) types.Container {
 	name := aws.ToString(c.Name)
 	out := types.Container{
-		ContainerArn: aws.String(t.Scope().ContainerARN(t.Cluster, t.Id, uuidOf(t.Id+"/"+name))), TaskArn: aws.String(t.ARN()),
+		ContainerArn: aws.String(t.Scope().ContainerARN(t.Cluster, t.Id, id.UUIDOf(t.Id+"/"+name))), TaskArn: aws.String(t.ARN()),
 		Name: c.Name, Image: c.Image, Cpu: aws.String(strconv.Itoa(int(c.Cpu))), HealthStatus: types.HealthStatusUnknown,
 		Memory: number(c.Memory), MemoryReservation: number(c.MemoryReservation),
 		NetworkBindings: []types.NetworkBinding{}, NetworkInterfaces: []types.NetworkInterface{},
@@ -162,7 +161,7 @@ func containerShape(t *controlplane.Task, st *controlplane.TaskStatus, c types.C
 // networkAttachment is how ECS shows the address that a task of network mode awsvpc has for itself.
 func networkAttachment(t *controlplane.Task, st *controlplane.TaskStatus) *types.Attachment {
 	a := &types.Attachment{
-		Id: aws.String(uuidOf(t.Id)), Type: aws.String("ElasticNetworkInterface"), Status: aws.String("PRECREATED"), Details: []types.KeyValuePair{},
+		Id: aws.String(id.UUIDOf(t.Id)), Type: aws.String("ElasticNetworkInterface"), Status: aws.String("PRECREATED"), Details: []types.KeyValuePair{},
 	}
 	network := decode[types.NetworkConfiguration](t.NetworkConfigurationJson)
 	if v := network.AwsvpcConfiguration; v != nil && len(v.Subnets) > 0 {
@@ -183,11 +182,4 @@ func number(n *int32) *string {
 		return nil
 	}
 	return aws.String(strconv.Itoa(int(*n)))
-}
-
-// uuidOf is an identifier in the form of a UUID, the same for the same seed.
-func uuidOf(seed string) string {
-	sum := sha256.Sum256([]byte(seed))
-	h := hex.EncodeToString(sum[:16])
-	return h[:8] + "-" + h[8:12] + "-" + h[12:16] + "-" + h[16:20] + "-" + h[20:]
 }

@@ -104,6 +104,9 @@ func (d *Driver) Gateway(ctx context.Context) (netip.Addr, error) {
 	return netip.Addr{}, nil
 }
 
+// LinkLocal is not to be had: the bridge is the engine's, and other programs use it too.
+func (d *Driver) LinkLocal(context.Context) (net.Listener, error) { return nil, nil }
+
 func (d *Driver) name(taskID, container string) string {
 	return "neargate-" + d.cfg.ID[:min(8, len(d.cfg.ID))] + "-" + taskID + "-" + container
 }

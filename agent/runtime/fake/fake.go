@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -98,6 +99,21 @@ func (d *Driver) Check(context.Context) []string { return nil }
 // Gateway is an address of the subnet that nothing listens on.
 func (d *Driver) Gateway(context.Context) (netip.Addr, error) {
 	return d.cfg.Subnet.Masked().Addr().Next(), nil
+}
+
+// LinkLocal is not to be had: there is no network.
+func (d *Driver) LinkLocal(context.Context) (net.Listener, error) { return nil, nil }
+
+// Stats of a process that does not exist are zero.
+func (d *Driver) Stats(_ context.Context, taskID, name string) (runtime.Stats, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if t := d.tasks[taskID]; t != nil {
+		if c := t.containers[name]; c != nil && c.exit == nil && c.failed == nil {
+			return runtime.Stats{Read: d.cfg.Clock.Now().UTC()}, nil
+		}
+	}
+	return runtime.Stats{}, fmt.Errorf("container %s of task %s does not run: %w", name, taskID, runtime.ErrNotFound)
 }
 
 // Pull takes the scripted time.

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -83,6 +84,14 @@ func (d *Driver) Gateway(ctx context.Context) (netip.Addr, error) {
 		return netip.Addr{}, err
 	}
 	return d.net.Gateway(), nil
+}
+
+// LinkLocal listens on the bridge.
+func (d *Driver) LinkLocal(ctx context.Context) (net.Listener, error) {
+	if err := d.net.Up(ctx); err != nil {
+		return nil, err
+	}
+	return d.net.ListenLinkLocal(ctx)
 }
 
 // Name is native.

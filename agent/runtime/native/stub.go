@@ -5,6 +5,7 @@ package native
 import (
 	"context"
 	"errors"
+	"net"
 	"net/netip"
 	"runtime"
 	"time"
@@ -34,6 +35,7 @@ func (*Driver) Check(context.Context) []string { return Check() }
 func (*Driver) Gateway(context.Context) (netip.Addr, error) {
 	return netip.Addr{}, errBuild
 }
+func (*Driver) LinkLocal(context.Context) (net.Listener, error) { return nil, errBuild }
 func (*Driver) Pull(context.Context, driver.PullRequest) (driver.Image, error) {
 	return driver.Image{}, errBuild
 }
@@ -51,6 +53,9 @@ func (*Driver) Remove(context.Context, string) error                { return err
 func (*Driver) Recover(context.Context) ([]driver.Recovered, error) { return nil, errBuild }
 func (*Driver) Logs(context.Context, string, string, driver.LogOptions) (driver.LogReader, error) {
 	return nil, errBuild
+}
+func (*Driver) Stats(context.Context, string, string) (driver.Stats, error) {
+	return driver.Stats{}, errBuild
 }
 func (*Driver) RemoveLogs(context.Context, string) error { return errBuild }
 func (*Driver) Close(context.Context, bool) error        { return nil }

@@ -46,6 +46,8 @@ func Run(t *testing.T, open Factory, f Features) {
 		t.Run("Process", s.process)
 		t.Run("Network", s.network)
 		t.Run("Volume", s.volume)
+		t.Run("Stats", s.stats)
+		t.Run("LinkLocal", s.linkLocal)
 		t.Run("Logs", s.logs)
 		t.Run("Pull", s.pull)
 	}

@@ -1,0 +1,61 @@
+package agent
+
+import (
+	"maps"
+	"net/netip"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/seed-2f228079/neargate/agent/metadata"
+	agentapi "github.com/seed-2f228079/neargate/api/agent"
+)
+
+// MetadataURIs are the beginnings of the URIs at which tasks ask about themselves, without a slash at the end; empty: there is none.
+type MetadataURIs struct {
+	Bridged string // "http://169.254.170.2"
+	Host    string // for network mode host, whose tasks have no address of their own: "http://127.0.0.1:51679"
+}
+
+// of is what a task of a network mode is told.
+func (u MetadataURIs) of(networkMode string) string {
+	switch networkMode {
+	case "host":
+		return u.Host
+	case "none":
+		return ""
+	}
+	return u.Bridged
+}
+
+// withEnvironment is the spec with what ECS adds to every container's environment. The region gives way to the task definition's own.
+func (u MetadataURIs) withEnvironment(taskID string, spec *agentapi.TaskSpec) *agentapi.TaskSpec {
+	spec = proto.CloneOf(spec)
+	for _, c := range spec.Containers {
+		env := map[string]string{"AWS_REGION": spec.Region, "AWS_DEFAULT_REGION": spec.Region}
+		maps.Copy(env, c.Environment)
+		env["AWS_EXECUTION_ENV"] = "AWS_ECS_EC2"
+		if spec.LaunchType == "FARGATE" {
+			env["AWS_EXECUTION_ENV"] = "AWS_ECS_FARGATE"
+		}
+		if base := u.of(spec.NetworkMode); base != "" {
+			id := metadata.EndpointID(taskID, c.Name)
+			env["ECS_CONTAINER_METADATA_URI"], env["ECS_CONTAINER_METADATA_URI_V4"] = base+"/v3/"+id, base+"/v4/"+id
+		}
+		c.Environment = env
+	}
+	return spec
+}
+
+// Metadata finds a task of this host by its id, for who asks from an address: the task itself, or, on loopback, one with network mode host.
+func (a *Agent) Metadata(id string, from netip.Addr) (metadata.Task, bool) {
+	w := a.worker(id)
+	if w == nil {
+		return metadata.Task{}, false
+	}
+	as, _ := w.current()
+	allowed := a.owners.task(from) == id
+	if from.IsLoopback() {
+		allowed = as.Spec.GetNetworkMode() == "host"
+	}
+	return metadata.Task{Assignment: as, Status: w.snapshot()}, allowed
+}
