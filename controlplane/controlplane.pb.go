@@ -1333,8 +1333,10 @@ type TaskStatus struct {
 	// Why the scheduler last failed to place it, in the words of the service event; empty once placed.
 	PlacementFailure string `protobuf:"bytes,16,opt,name=placement_failure,json=placementFailure,proto3" json:"placement_failure,omitempty"`
 	Version          uint64 `protobuf:"varint,17,opt,name=version,proto3" json:"version,omitempty"` // ECS's version counter of the task
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// Until then scaling in and deployments spare the task; unset: they need not.
+	ProtectedUntil *timestamppb.Timestamp `protobuf:"bytes,18,opt,name=protected_until,json=protectedUntil,proto3" json:"protected_until,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *TaskStatus) Reset() {
@@ -1484,6 +1486,13 @@ func (x *TaskStatus) GetVersion() uint64 {
 		return x.Version
 	}
 	return 0
+}
+
+func (x *TaskStatus) GetProtectedUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ProtectedUntil
+	}
+	return nil
 }
 
 // Node is a host: key node id. Global, not of one account.
@@ -2043,7 +2052,7 @@ const file_controlplane_controlplane_proto_rawDesc = "" +
 	"\x17placement_strategy_json\x18\x11 \x01(\tR\x15placementStrategyJson\x124\n" +
 	"\acreated\x18\x12 \x01(\v2\x1a.google.protobuf.TimestampR\acreated\x124\n" +
 	"\x16enable_execute_command\x18\x13 \x01(\bR\x14enableExecuteCommand\x12+\n" +
-	"\x11availability_zone\x18\x14 \x01(\tR\x10availabilityZone\"\xe6\x04\n" +
+	"\x11availability_zone\x18\x14 \x01(\tR\x10availabilityZone\"\xab\x05\n" +
 	"\n" +
 	"TaskStatus\x12\x18\n" +
 	"\aaccount\x18\x01 \x01(\tR\aaccount\x12\x16\n" +
@@ -2063,7 +2072,8 @@ const file_controlplane_controlplane_proto_rawDesc = "" +
 	"\astopped\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampR\astopped\x12\x16\n" +
 	"\x06health\x18\x0f \x01(\tR\x06health\x12+\n" +
 	"\x11placement_failure\x18\x10 \x01(\tR\x10placementFailure\x12\x18\n" +
-	"\aversion\x18\x11 \x01(\x04R\aversion\"\xe0\x03\n" +
+	"\aversion\x18\x11 \x01(\x04R\aversion\x12C\n" +
+	"\x0fprotected_until\x18\x12 \x01(\v2\x1a.google.protobuf.TimestampR\x0eprotectedUntil\"\xe0\x03\n" +
 	"\x04Node\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x16\n" +
@@ -2183,18 +2193,19 @@ var file_controlplane_controlplane_proto_depIdxs = []int32{
 	21, // 19: neargate.controlplane.v1.TaskStatus.report:type_name -> neargate.agent.v1.TaskStatus
 	19, // 20: neargate.controlplane.v1.TaskStatus.stopping:type_name -> google.protobuf.Timestamp
 	19, // 21: neargate.controlplane.v1.TaskStatus.stopped:type_name -> google.protobuf.Timestamp
-	22, // 22: neargate.controlplane.v1.Node.resources:type_name -> neargate.agent.v1.NodeResources
-	16, // 23: neargate.controlplane.v1.Node.attributes:type_name -> neargate.controlplane.v1.Node.AttributesEntry
-	19, // 24: neargate.controlplane.v1.Node.registered:type_name -> google.protobuf.Timestamp
-	19, // 25: neargate.controlplane.v1.ContainerInstance.registered:type_name -> google.protobuf.Timestamp
-	17, // 26: neargate.controlplane.v1.ContainerInstance.attributes:type_name -> neargate.controlplane.v1.ContainerInstance.AttributesEntry
-	18, // 27: neargate.controlplane.v1.Tags.tags:type_name -> neargate.controlplane.v1.Tags.TagsEntry
-	19, // 28: neargate.controlplane.v1.ClientToken.expires:type_name -> google.protobuf.Timestamp
-	29, // [29:29] is the sub-list for method output_type
-	29, // [29:29] is the sub-list for method input_type
-	29, // [29:29] is the sub-list for extension type_name
-	29, // [29:29] is the sub-list for extension extendee
-	0,  // [0:29] is the sub-list for field type_name
+	19, // 22: neargate.controlplane.v1.TaskStatus.protected_until:type_name -> google.protobuf.Timestamp
+	22, // 23: neargate.controlplane.v1.Node.resources:type_name -> neargate.agent.v1.NodeResources
+	16, // 24: neargate.controlplane.v1.Node.attributes:type_name -> neargate.controlplane.v1.Node.AttributesEntry
+	19, // 25: neargate.controlplane.v1.Node.registered:type_name -> google.protobuf.Timestamp
+	19, // 26: neargate.controlplane.v1.ContainerInstance.registered:type_name -> google.protobuf.Timestamp
+	17, // 27: neargate.controlplane.v1.ContainerInstance.attributes:type_name -> neargate.controlplane.v1.ContainerInstance.AttributesEntry
+	18, // 28: neargate.controlplane.v1.Tags.tags:type_name -> neargate.controlplane.v1.Tags.TagsEntry
+	19, // 29: neargate.controlplane.v1.ClientToken.expires:type_name -> google.protobuf.Timestamp
+	30, // [30:30] is the sub-list for method output_type
+	30, // [30:30] is the sub-list for method input_type
+	30, // [30:30] is the sub-list for extension type_name
+	30, // [30:30] is the sub-list for extension extendee
+	0,  // [0:30] is the sub-list for field type_name
 }
 
 func init() { file_controlplane_controlplane_proto_init() }

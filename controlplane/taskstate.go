@@ -99,6 +99,24 @@ func (s *TaskStatus) AdvanceHealth(health string) (*TaskStatus, bool) {
 	return n, true
 }
 
+// AdvanceProtection spares the task from scaling in and deployments until a time; zero ends that.
+func (s *TaskStatus) AdvanceProtection(until time.Time) (*TaskStatus, bool) {
+	if !s.Live() || until.IsZero() && s.ProtectedUntil == nil {
+		return s, false
+	}
+	n := s.next()
+	n.ProtectedUntil = nil
+	if !until.IsZero() {
+		n.ProtectedUntil = timestamppb.New(until)
+	}
+	return n, true
+}
+
+// Protected says whether scaling in and deployments spare the task.
+func (s *TaskStatus) Protected(now time.Time) bool {
+	return s.ProtectedUntil != nil && now.Before(s.ProtectedUntil.AsTime())
+}
+
 // AdvanceLost ends the task without its agent: its node is lost.
 func (s *TaskStatus) AdvanceLost(stopCode, reason string, now time.Time) (*TaskStatus, bool) {
 	if !s.Live() {

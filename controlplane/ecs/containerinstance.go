@@ -21,9 +21,6 @@ import (
 
 // listContainerInstances implements ecs:ListContainerInstances.
 func (s *Service) listContainerInstances(ctx context.Context, in *ecs.ListContainerInstancesInput) (*ecs.ListContainerInstancesOutput, error) {
-	if aws.ToString(in.Filter) != "" {
-		return nil, client("'filter' is not supported by this platform: the cluster query language is understood in placement constraints only, yet.")
-	}
 	v, scope, err := s.view(ctx)
 	if err != nil {
 		return nil, err
@@ -32,13 +29,17 @@ func (s *Service) listContainerInstances(ctx context.Context, in *ecs.ListContai
 	if err != nil {
 		return nil, err
 	}
+	passes, err := instanceFilter(v, aws.ToString(in.Filter))
+	if err != nil {
+		return nil, err
+	}
 	page, next, err := api.Page(ctx, s.Pages, in, api.PageSize(in.MaxResults, 100, 100),
 		func(last state.Key) iter.Seq[*controlplane.ContainerInstance] {
 			return filter(controlplane.ContainerInstances.ScanFrom(v, scope.Key(c.Name), last), func(ci *controlplane.ContainerInstance) bool {
 				if in.Status == "" {
-					return ci.Status == active || ci.Status == draining
+					return (ci.Status == active || ci.Status == draining) && passes(ci)
 				}
-				return ci.Status == string(in.Status)
+				return ci.Status == string(in.Status) && passes(ci)
 			})
 		}, controlplane.ContainerInstances.Key)
 	if err != nil {
@@ -157,11 +158,7 @@ func containerInstanceShape(r state.Reader, ci *controlplane.ContainerInstance, 
 	maps.Copy(taken, reserved)
 	maps.Copy(taken, i.ports)
 	out.RemainingResources = resources(i.cpu, i.memory, taken)
-	attributes := maps.Clone(n.Attributes)
-	if attributes == nil {
-		attributes = map[string]string{}
-	}
-	maps.Copy(attributes, ci.Attributes)
+	attributes := instanceAttributes(r, ci)
 	for _, name := range slices.Sorted(maps.Keys(attributes)) {
 		out.Attributes = append(out.Attributes, types.Attribute{Name: aws.String(name), Value: optional(attributes[name])})
 	}

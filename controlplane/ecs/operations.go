@@ -3,6 +3,7 @@ package ecs
 import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ecs"
+	"github.com/aws/aws-sdk-go-v2/service/ecs/types"
 
 	"github.com/seed-2f228079/neargate/api"
 	"github.com/seed-2f228079/neargate/controlplane"
@@ -15,6 +16,9 @@ func (s *Service) Operations() []api.Operation {
 		api.Write(s.createCluster, api.Route("POST /clusters")),
 		api.Write(s.createService, api.Route("POST /clusters/{cluster}/services"), api.Resource(func(c *api.Call, in *ecs.CreateServiceInput) string {
 			return named(c, "service", in.Cluster, in.ServiceName)
+		})),
+		api.Write(s.deleteAttributes, api.Resource(func(c *api.Call, in *ecs.DeleteAttributesInput) string {
+			return attributesARN(c, in.Cluster, in.Attributes)
 		})),
 		api.Write(s.deleteCluster, api.Route("DELETE /clusters/{cluster}"), api.Resource(func(c *api.Call, in *ecs.DeleteClusterInput) string {
 			return clusterARN(c, in.Cluster)
@@ -30,6 +34,10 @@ func (s *Service) Operations() []api.Operation {
 		api.Read(s.describeServices),
 		api.Read(s.describeTaskDefinition, api.Route("GET /task-definitions/{taskDefinition}")),
 		api.Read(s.describeTasks),
+		api.Read(s.getTaskProtection, api.Resource(func(c *api.Call, in *ecs.GetTaskProtectionInput) string { return clusterARN(c, in.Cluster) })),
+		api.Read(s.listAttributes, api.Route("GET /clusters/{cluster}/attributes"), api.Resource(func(c *api.Call, in *ecs.ListAttributesInput) string {
+			return clusterARN(c, in.Cluster)
+		})),
 		api.Read(s.listClusters, api.Route("GET /clusters")),
 		api.Read(s.listContainerInstances, api.Route("GET /clusters/{cluster}/container-instances"), api.Resource(func(c *api.Call, in *ecs.ListContainerInstancesInput) string {
 			return clusterARN(c, in.Cluster)
@@ -39,6 +47,9 @@ func (s *Service) Operations() []api.Operation {
 		api.Read(s.listTaskDefinitionFamilies, api.Route("GET /task-definition-families")),
 		api.Read(s.listTaskDefinitions, api.Route("GET /task-definitions")),
 		api.Read(s.listTasks, api.Route("GET /clusters/{cluster}/tasks")),
+		api.Write(s.putAttributes, api.Resource(func(c *api.Call, in *ecs.PutAttributesInput) string {
+			return attributesARN(c, in.Cluster, in.Attributes)
+		})),
 		api.Write(s.putClusterCapacityProviders, api.Route("PUT /clusters/{cluster}/capacity-providers"), api.Resource(func(c *api.Call, in *ecs.PutClusterCapacityProvidersInput) string {
 			return clusterARN(c, in.Cluster)
 		})),
@@ -64,6 +75,7 @@ func (s *Service) Operations() []api.Operation {
 		api.Write(s.updateService, api.Route("PATCH /clusters/{cluster}/services/{service}"), api.Resource(func(c *api.Call, in *ecs.UpdateServiceInput) string {
 			return named(c, "service", in.Cluster, in.Service)
 		})),
+		api.Write(s.updateTaskProtection, api.Resource(func(c *api.Call, in *ecs.UpdateTaskProtectionInput) string { return clusterARN(c, in.Cluster) })),
 	}
 }
 
@@ -77,6 +89,14 @@ func clusterARN(c *api.Call, ref *string) string {
 		return aws.ToString(ref)
 	}
 	return scope.ClusterARN(name)
+}
+
+// attributesARN is the instance that the attributes are of; the cluster when there is none.
+func attributesARN(c *api.Call, cluster *string, attributes []types.Attribute) string {
+	if len(attributes) == 0 {
+		return clusterARN(c, cluster)
+	}
+	return named(c, "container-instance", cluster, attributes[0].TargetId)
 }
 
 func named(c *api.Call, kind string, cluster, ref *string) string {

@@ -48,7 +48,7 @@ func (s *step) planDaemon() (start []*controlplane.Task, stop []victim) {
 		switch {
 		case m.failed != "":
 			stop = append(stop, victim{m.id, m.failed, false})
-		case m.current && wanted:
+		case m.current && wanted, m.protected:
 		case !m.healthy || !wanted:
 			stop = append(stop, victim{m.id, "", false})
 		case spare > 0:

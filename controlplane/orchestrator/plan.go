@@ -23,6 +23,8 @@ type member struct {
 	running bool
 	// failed is why the task is to be replaced at once: its health checks failed. Empty: it is not.
 	failed string
+	// protected: it may be replaced when it fails, but neither scaling in nor a deployment stops it.
+	protected bool
 	// unplaceable: the scheduler found no room for it.
 	unplaceable bool
 	zone, node  string
@@ -38,7 +40,7 @@ type victim struct {
 
 // plan is the rule of rolling updates: see "Amazon ECS deployment types, rolling update" in the ECS guide. Tasks are started as far
 // as maximumPercent lets, and tasks to be replaced are stopped when healthy new ones have taken their place, or to make room for
-// new ones, as far as minimumPercent lets. Unhealthy tasks protect nothing and go first.
+// new ones, as far as minimumPercent lets. Unhealthy tasks protect nothing and go first. Protected tasks stay until their protection ends.
 // blocked: the percentages leave no way on, and nothing is under way that could open one.
 func plan(s situation) (start int, stop []victim, blocked bool) {
 	minimum := (s.desired*s.minimumPercent + 99) / 100
@@ -64,7 +66,7 @@ func plan(s situation) (start int, stop []victim, blocked bool) {
 		return n
 	}
 
-	surplus := victims(current, len(current)-s.desired)
+	surplus := victims(unprotected(current), len(current)-s.desired)
 	for _, m := range surplus {
 		stop = append(stop, victim{m.id, "", true})
 		current = slices.DeleteFunc(current, func(c member) bool { return c.id == m.id })
@@ -84,7 +86,7 @@ func plan(s situation) (start int, stop []victim, blocked bool) {
 	replaced := len(old) - max(s.desired-healthy(current), 0)
 	spare := healthy(current) + healthy(old) - minimum
 	wanted := max(replaced, waiting)
-	for _, m := range victims(old, len(old)) {
+	for _, m := range victims(unprotected(old), len(old)) {
 		switch {
 		case !m.healthy:
 			stop = append(stop, victim{m.id, "", false})
@@ -101,6 +103,10 @@ func plan(s situation) (start int, stop []victim, blocked bool) {
 		start = 0
 	}
 	return start, stop, blocked && len(stop) == 0
+}
+
+func unprotected(tasks []member) []member {
+	return slices.DeleteFunc(slices.Clone(tasks), func(m member) bool { return m.protected })
 }
 
 // victims chooses n tasks to stop, as ECS does: those that do not run or are unhealthy first, then from the availability zone

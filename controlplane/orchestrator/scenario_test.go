@@ -241,6 +241,22 @@ func (w *world) command(f []string, out *strings.Builder) {
 				return err
 			})
 		}
+	case "protect": // protect 1h t1 | all; 0s: no longer
+		d, err := time.ParseDuration(f[1])
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		for _, s := range w.chosen(f[2:]) {
+			until := w.clock.Now().Add(d)
+			if d == 0 {
+				until = time.Time{}
+			}
+			w.change(func(tx *state.Tx) error {
+				s, _ := s.AdvanceProtection(until)
+				controlplane.TaskStatuses.Put(tx, s)
+				return nil
+			})
+		}
 	case "refuse":
 		w.router.Refuse = true
 	case "advance":

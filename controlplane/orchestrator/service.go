@@ -210,6 +210,9 @@ func (s *step) members() (list []member) {
 		m.running = status.Observed == agentapi.TaskState_RUNNING
 		m.healthy = m.running && status.Health != "UNHEALTHY" && s.lifecycle.routers.Healthy(s.v, t)
 		m.failed = s.failed(t, status)
+		if m.protected = status.Protected(s.now); m.protected {
+			s.lookAgain(status.ProtectedUntil.AsTime().Sub(s.now))
+		}
 		list = append(list, m)
 	}
 	return list
