@@ -1737,6 +1737,83 @@ func (x *ContainerInstance) GetVersion() uint64 {
 	return 0
 }
 
+// AccountSetting is what a principal chose: key account, region, principal, name.
+type AccountSetting struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Account       string                 `protobuf:"bytes,1,opt,name=account,proto3" json:"account,omitempty"`
+	Region        string                 `protobuf:"bytes,2,opt,name=region,proto3" json:"region,omitempty"`
+	Principal     string                 `protobuf:"bytes,3,opt,name=principal,proto3" json:"principal,omitempty"` // ARN; the root user's holds for everybody who chose nothing
+	Name          string                 `protobuf:"bytes,4,opt,name=name,proto3" json:"name,omitempty"`           // as ECS names it
+	Value         string                 `protobuf:"bytes,5,opt,name=value,proto3" json:"value,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AccountSetting) Reset() {
+	*x = AccountSetting{}
+	mi := &file_controlplane_controlplane_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AccountSetting) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AccountSetting) ProtoMessage() {}
+
+func (x *AccountSetting) ProtoReflect() protoreflect.Message {
+	mi := &file_controlplane_controlplane_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AccountSetting.ProtoReflect.Descriptor instead.
+func (*AccountSetting) Descriptor() ([]byte, []int) {
+	return file_controlplane_controlplane_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *AccountSetting) GetAccount() string {
+	if x != nil {
+		return x.Account
+	}
+	return ""
+}
+
+func (x *AccountSetting) GetRegion() string {
+	if x != nil {
+		return x.Region
+	}
+	return ""
+}
+
+func (x *AccountSetting) GetPrincipal() string {
+	if x != nil {
+		return x.Principal
+	}
+	return ""
+}
+
+func (x *AccountSetting) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *AccountSetting) GetValue() string {
+	if x != nil {
+		return x.Value
+	}
+	return ""
+}
+
 // Tags of any resource: key account, region, arn.
 type Tags struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1750,7 +1827,7 @@ type Tags struct {
 
 func (x *Tags) Reset() {
 	*x = Tags{}
-	mi := &file_controlplane_controlplane_proto_msgTypes[13]
+	mi := &file_controlplane_controlplane_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1762,7 +1839,7 @@ func (x *Tags) String() string {
 func (*Tags) ProtoMessage() {}
 
 func (x *Tags) ProtoReflect() protoreflect.Message {
-	mi := &file_controlplane_controlplane_proto_msgTypes[13]
+	mi := &file_controlplane_controlplane_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1775,7 +1852,7 @@ func (x *Tags) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Tags.ProtoReflect.Descriptor instead.
 func (*Tags) Descriptor() ([]byte, []int) {
-	return file_controlplane_controlplane_proto_rawDescGZIP(), []int{13}
+	return file_controlplane_controlplane_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Tags) GetAccount() string {
@@ -1822,7 +1899,7 @@ type ClientToken struct {
 
 func (x *ClientToken) Reset() {
 	*x = ClientToken{}
-	mi := &file_controlplane_controlplane_proto_msgTypes[14]
+	mi := &file_controlplane_controlplane_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1834,7 +1911,7 @@ func (x *ClientToken) String() string {
 func (*ClientToken) ProtoMessage() {}
 
 func (x *ClientToken) ProtoReflect() protoreflect.Message {
-	mi := &file_controlplane_controlplane_proto_msgTypes[14]
+	mi := &file_controlplane_controlplane_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1847,7 +1924,7 @@ func (x *ClientToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClientToken.ProtoReflect.Descriptor instead.
 func (*ClientToken) Descriptor() ([]byte, []int) {
-	return file_controlplane_controlplane_proto_rawDescGZIP(), []int{14}
+	return file_controlplane_controlplane_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ClientToken) GetAccount() string {
@@ -2114,7 +2191,13 @@ const file_controlplane_controlplane_proto_rawDesc = "" +
 	" \x01(\x04R\aversion\x1a=\n" +
 	"\x0fAttributesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xc1\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x8a\x01\n" +
+	"\x0eAccountSetting\x12\x18\n" +
+	"\aaccount\x18\x01 \x01(\tR\aaccount\x12\x16\n" +
+	"\x06region\x18\x02 \x01(\tR\x06region\x12\x1c\n" +
+	"\tprincipal\x18\x03 \x01(\tR\tprincipal\x12\x12\n" +
+	"\x04name\x18\x04 \x01(\tR\x04name\x12\x14\n" +
+	"\x05value\x18\x05 \x01(\tR\x05value\"\xc1\x01\n" +
 	"\x04Tags\x12\x18\n" +
 	"\aaccount\x18\x01 \x01(\tR\aaccount\x12\x16\n" +
 	"\x06region\x18\x02 \x01(\tR\x06region\x12\x10\n" +
@@ -2144,7 +2227,7 @@ func file_controlplane_controlplane_proto_rawDescGZIP() []byte {
 	return file_controlplane_controlplane_proto_rawDescData
 }
 
-var file_controlplane_controlplane_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
+var file_controlplane_controlplane_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
 var file_controlplane_controlplane_proto_goTypes = []any{
 	(*Cluster)(nil),               // 0: neargate.controlplane.v1.Cluster
 	(*TaskDefinition)(nil),        // 1: neargate.controlplane.v1.TaskDefinition
@@ -2159,48 +2242,49 @@ var file_controlplane_controlplane_proto_goTypes = []any{
 	(*TaskStatus)(nil),            // 10: neargate.controlplane.v1.TaskStatus
 	(*Node)(nil),                  // 11: neargate.controlplane.v1.Node
 	(*ContainerInstance)(nil),     // 12: neargate.controlplane.v1.ContainerInstance
-	(*Tags)(nil),                  // 13: neargate.controlplane.v1.Tags
-	(*ClientToken)(nil),           // 14: neargate.controlplane.v1.ClientToken
-	nil,                           // 15: neargate.controlplane.v1.Deployment.ImageDigestsEntry
-	nil,                           // 16: neargate.controlplane.v1.Node.AttributesEntry
-	nil,                           // 17: neargate.controlplane.v1.ContainerInstance.AttributesEntry
-	nil,                           // 18: neargate.controlplane.v1.Tags.TagsEntry
-	(*timestamppb.Timestamp)(nil), // 19: google.protobuf.Timestamp
-	(agent.TaskState)(0),          // 20: neargate.agent.v1.TaskState
-	(*agent.TaskStatus)(nil),      // 21: neargate.agent.v1.TaskStatus
-	(*agent.NodeResources)(nil),   // 22: neargate.agent.v1.NodeResources
+	(*AccountSetting)(nil),        // 13: neargate.controlplane.v1.AccountSetting
+	(*Tags)(nil),                  // 14: neargate.controlplane.v1.Tags
+	(*ClientToken)(nil),           // 15: neargate.controlplane.v1.ClientToken
+	nil,                           // 16: neargate.controlplane.v1.Deployment.ImageDigestsEntry
+	nil,                           // 17: neargate.controlplane.v1.Node.AttributesEntry
+	nil,                           // 18: neargate.controlplane.v1.ContainerInstance.AttributesEntry
+	nil,                           // 19: neargate.controlplane.v1.Tags.TagsEntry
+	(*timestamppb.Timestamp)(nil), // 20: google.protobuf.Timestamp
+	(agent.TaskState)(0),          // 21: neargate.agent.v1.TaskState
+	(*agent.TaskStatus)(nil),      // 22: neargate.agent.v1.TaskStatus
+	(*agent.NodeResources)(nil),   // 23: neargate.agent.v1.NodeResources
 }
 var file_controlplane_controlplane_proto_depIdxs = []int32{
-	19, // 0: neargate.controlplane.v1.Cluster.created:type_name -> google.protobuf.Timestamp
-	19, // 1: neargate.controlplane.v1.TaskDefinition.registered:type_name -> google.protobuf.Timestamp
-	19, // 2: neargate.controlplane.v1.TaskDefinition.deregistered:type_name -> google.protobuf.Timestamp
+	20, // 0: neargate.controlplane.v1.Cluster.created:type_name -> google.protobuf.Timestamp
+	20, // 1: neargate.controlplane.v1.TaskDefinition.registered:type_name -> google.protobuf.Timestamp
+	20, // 2: neargate.controlplane.v1.TaskDefinition.deregistered:type_name -> google.protobuf.Timestamp
 	3,  // 3: neargate.controlplane.v1.TaskDefinition.demand:type_name -> neargate.controlplane.v1.Demand
-	19, // 4: neargate.controlplane.v1.TaskDefinition.delete_requested:type_name -> google.protobuf.Timestamp
+	20, // 4: neargate.controlplane.v1.TaskDefinition.delete_requested:type_name -> google.protobuf.Timestamp
 	4,  // 5: neargate.controlplane.v1.Demand.host_ports:type_name -> neargate.controlplane.v1.HostPort
-	19, // 6: neargate.controlplane.v1.Service.created:type_name -> google.protobuf.Timestamp
-	19, // 7: neargate.controlplane.v1.Service.deleted:type_name -> google.protobuf.Timestamp
-	19, // 8: neargate.controlplane.v1.Service.inactive_since:type_name -> google.protobuf.Timestamp
-	19, // 9: neargate.controlplane.v1.Deployment.created:type_name -> google.protobuf.Timestamp
-	19, // 10: neargate.controlplane.v1.Deployment.updated:type_name -> google.protobuf.Timestamp
-	15, // 11: neargate.controlplane.v1.Deployment.image_digests:type_name -> neargate.controlplane.v1.Deployment.ImageDigestsEntry
-	19, // 12: neargate.controlplane.v1.Deployment.rolled_back:type_name -> google.protobuf.Timestamp
+	20, // 6: neargate.controlplane.v1.Service.created:type_name -> google.protobuf.Timestamp
+	20, // 7: neargate.controlplane.v1.Service.deleted:type_name -> google.protobuf.Timestamp
+	20, // 8: neargate.controlplane.v1.Service.inactive_since:type_name -> google.protobuf.Timestamp
+	20, // 9: neargate.controlplane.v1.Deployment.created:type_name -> google.protobuf.Timestamp
+	20, // 10: neargate.controlplane.v1.Deployment.updated:type_name -> google.protobuf.Timestamp
+	16, // 11: neargate.controlplane.v1.Deployment.image_digests:type_name -> neargate.controlplane.v1.Deployment.ImageDigestsEntry
+	20, // 12: neargate.controlplane.v1.Deployment.rolled_back:type_name -> google.protobuf.Timestamp
 	8,  // 13: neargate.controlplane.v1.ServiceEvents.events:type_name -> neargate.controlplane.v1.ServiceEvent
-	19, // 14: neargate.controlplane.v1.ServiceEvent.created:type_name -> google.protobuf.Timestamp
+	20, // 14: neargate.controlplane.v1.ServiceEvent.created:type_name -> google.protobuf.Timestamp
 	3,  // 15: neargate.controlplane.v1.Task.demand:type_name -> neargate.controlplane.v1.Demand
-	19, // 16: neargate.controlplane.v1.Task.created:type_name -> google.protobuf.Timestamp
-	20, // 17: neargate.controlplane.v1.TaskStatus.desired:type_name -> neargate.agent.v1.TaskState
-	20, // 18: neargate.controlplane.v1.TaskStatus.observed:type_name -> neargate.agent.v1.TaskState
-	21, // 19: neargate.controlplane.v1.TaskStatus.report:type_name -> neargate.agent.v1.TaskStatus
-	19, // 20: neargate.controlplane.v1.TaskStatus.stopping:type_name -> google.protobuf.Timestamp
-	19, // 21: neargate.controlplane.v1.TaskStatus.stopped:type_name -> google.protobuf.Timestamp
-	19, // 22: neargate.controlplane.v1.TaskStatus.protected_until:type_name -> google.protobuf.Timestamp
-	22, // 23: neargate.controlplane.v1.Node.resources:type_name -> neargate.agent.v1.NodeResources
-	16, // 24: neargate.controlplane.v1.Node.attributes:type_name -> neargate.controlplane.v1.Node.AttributesEntry
-	19, // 25: neargate.controlplane.v1.Node.registered:type_name -> google.protobuf.Timestamp
-	19, // 26: neargate.controlplane.v1.ContainerInstance.registered:type_name -> google.protobuf.Timestamp
-	17, // 27: neargate.controlplane.v1.ContainerInstance.attributes:type_name -> neargate.controlplane.v1.ContainerInstance.AttributesEntry
-	18, // 28: neargate.controlplane.v1.Tags.tags:type_name -> neargate.controlplane.v1.Tags.TagsEntry
-	19, // 29: neargate.controlplane.v1.ClientToken.expires:type_name -> google.protobuf.Timestamp
+	20, // 16: neargate.controlplane.v1.Task.created:type_name -> google.protobuf.Timestamp
+	21, // 17: neargate.controlplane.v1.TaskStatus.desired:type_name -> neargate.agent.v1.TaskState
+	21, // 18: neargate.controlplane.v1.TaskStatus.observed:type_name -> neargate.agent.v1.TaskState
+	22, // 19: neargate.controlplane.v1.TaskStatus.report:type_name -> neargate.agent.v1.TaskStatus
+	20, // 20: neargate.controlplane.v1.TaskStatus.stopping:type_name -> google.protobuf.Timestamp
+	20, // 21: neargate.controlplane.v1.TaskStatus.stopped:type_name -> google.protobuf.Timestamp
+	20, // 22: neargate.controlplane.v1.TaskStatus.protected_until:type_name -> google.protobuf.Timestamp
+	23, // 23: neargate.controlplane.v1.Node.resources:type_name -> neargate.agent.v1.NodeResources
+	17, // 24: neargate.controlplane.v1.Node.attributes:type_name -> neargate.controlplane.v1.Node.AttributesEntry
+	20, // 25: neargate.controlplane.v1.Node.registered:type_name -> google.protobuf.Timestamp
+	20, // 26: neargate.controlplane.v1.ContainerInstance.registered:type_name -> google.protobuf.Timestamp
+	18, // 27: neargate.controlplane.v1.ContainerInstance.attributes:type_name -> neargate.controlplane.v1.ContainerInstance.AttributesEntry
+	19, // 28: neargate.controlplane.v1.Tags.tags:type_name -> neargate.controlplane.v1.Tags.TagsEntry
+	20, // 29: neargate.controlplane.v1.ClientToken.expires:type_name -> google.protobuf.Timestamp
 	30, // [30:30] is the sub-list for method output_type
 	30, // [30:30] is the sub-list for method input_type
 	30, // [30:30] is the sub-list for extension type_name
@@ -2219,7 +2303,7 @@ func file_controlplane_controlplane_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_controlplane_controlplane_proto_rawDesc), len(file_controlplane_controlplane_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   19,
+			NumMessages:   20,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

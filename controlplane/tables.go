@@ -49,6 +49,10 @@ var (
 	ContainerInstances = state.NewTable("ecs.containerinstance", func(c *ContainerInstance) state.Key {
 		return state.K(c.Account, c.Region, c.Cluster, c.Id)
 	})
+	// AccountSettings are written by the operations.
+	AccountSettings = state.NewTable("ecs.accountsetting", func(s *AccountSetting) state.Key {
+		return state.K(s.Account, s.Region, s.Principal, s.Name)
+	})
 	// ResourceTags hold the tags of any resource of any family; see SetTags.
 	ResourceTags = state.NewTable("tags", func(t *Tags) state.Key { return state.K(t.Account, t.Region, t.Arn) })
 	// ClientTokens remember requests; see Once.
@@ -60,7 +64,7 @@ var (
 // Schema is every table of the domain.
 var Schema = state.Schema{
 	Clusters, TaskDefinitions, Families, Services, Deployments, ServiceEventRings, Tasks, TaskStatuses, Nodes,
-	ContainerInstances, ResourceTags, ClientTokens,
+	ContainerInstances, AccountSettings, ResourceTags, ClientTokens,
 }
 
 // The indexes. A task is live until it observed STOPPED; a stopped one stays for its retention only.

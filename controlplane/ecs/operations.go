@@ -17,6 +17,7 @@ func (s *Service) Operations() []api.Operation {
 		api.Write(s.createService, api.Route("POST /clusters/{cluster}/services"), api.Resource(func(c *api.Call, in *ecs.CreateServiceInput) string {
 			return named(c, "service", in.Cluster, in.ServiceName)
 		})),
+		api.Write(s.deleteAccountSetting),
 		api.Write(s.deleteAttributes, api.Resource(func(c *api.Call, in *ecs.DeleteAttributesInput) string {
 			return attributesARN(c, in.Cluster, in.Attributes)
 		})),
@@ -35,6 +36,7 @@ func (s *Service) Operations() []api.Operation {
 		api.Read(s.describeTaskDefinition, api.Route("GET /task-definitions/{taskDefinition}")),
 		api.Read(s.describeTasks),
 		api.Read(s.getTaskProtection, api.Resource(func(c *api.Call, in *ecs.GetTaskProtectionInput) string { return clusterARN(c, in.Cluster) })),
+		api.Read(s.listAccountSettings, api.Route("GET /account-settings")),
 		api.Read(s.listAttributes, api.Route("GET /clusters/{cluster}/attributes"), api.Resource(func(c *api.Call, in *ecs.ListAttributesInput) string {
 			return clusterARN(c, in.Cluster)
 		})),
@@ -47,6 +49,8 @@ func (s *Service) Operations() []api.Operation {
 		api.Read(s.listTaskDefinitionFamilies, api.Route("GET /task-definition-families")),
 		api.Read(s.listTaskDefinitions, api.Route("GET /task-definitions")),
 		api.Read(s.listTasks, api.Route("GET /clusters/{cluster}/tasks")),
+		api.Write(s.putAccountSetting),
+		api.Write(s.putAccountSettingDefault),
 		api.Write(s.putAttributes, api.Resource(func(c *api.Call, in *ecs.PutAttributesInput) string {
 			return attributesARN(c, in.Cluster, in.Attributes)
 		})),
