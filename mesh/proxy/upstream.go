@@ -27,6 +27,10 @@ type upstream struct {
 	idleSince time.Time
 	keep      time.Duration // how long it may lie idle
 	touched   atomic.Int64  // when touch last moved the deadline, in Unix nanoseconds; sender and receiver both touch
+
+	response     response // to the request it carries
+	chunks       chunkReader
+	interruption interruption // closes it
 }
 
 func (e *endpoint) dial(ctx context.Context) (*upstream, error) {
@@ -40,16 +44,18 @@ func (e *endpoint) dial(ctx context.Context) (*upstream, error) {
 		c.Close()
 		return nil, err
 	}
-	return &upstream{TCPConn: tc, raw: raw, br: bufio.NewReaderSize(tc, 8<<10), wb: make([]byte, 0, 2<<10), keep: maxIdleAge}, nil
+	u := &upstream{TCPConn: tc, raw: raw, br: bufio.NewReaderSize(tc, 8<<10), wb: make([]byte, 0, 2<<10), keep: maxIdleAge}
+	u.interruption.act = func() { u.Close() }
+	return u, nil
 }
 
-// touch moves the connection's deadline to idle from now, but only when an eighth has passed since it was moved last: a
-// clock reading is cheaper than a timer.
+// touch moves the connection's deadline to idle from now or up to an eighth later, but only when that eighth has passed since it was
+// moved last: a clock reading is cheaper than a timer.
 func (u *upstream) touch(idle time.Duration) {
 	now := time.Now()
 	if n := now.UnixNano(); n-u.touched.Load() > int64(idle/8) {
 		u.touched.Store(n)
-		u.SetDeadline(now.Add(idle))
+		u.SetDeadline(now.Add(idle + idle/8))
 	}
 }
 
@@ -77,7 +83,7 @@ type connPool struct {
 
 // get is an idle connection or nil. With verified it is known to be open a moment ago: what carries a request that
 // cannot be repeated asks for that.
-func (p *connPool) get(verified bool) *upstream {
+func (p *connPool) get(verified bool, now time.Time) *upstream {
 	for {
 		p.mu.Lock()
 		n := len(p.idle)
@@ -89,7 +95,7 @@ func (p *connPool) get(verified bool) *upstream {
 		p.idle[n-1] = nil
 		p.idle = p.idle[:n-1]
 		p.mu.Unlock()
-		if time.Since(u.idleSince) < u.keep && (!verified || u.alive()) {
+		if now.Sub(u.idleSince) < u.keep && (!verified || u.alive()) {
 			return u
 		}
 		u.Close()
@@ -141,13 +147,16 @@ func (p *connPool) close() {
 // copyBuffers are for bodies; most answers fit into the reader's own buffer.
 var copyBuffers = sync.Pool{New: func() any { return new([32 << 10]byte) }}
 
-// copyTouching copies src to dst until EOF, calling touch before every read, so that both sides' deadlines follow the data.
-func copyTouching(dst io.Writer, src io.Reader, touch func()) (int64, error) {
+// copyTouching copies src to dst until EOF, calling touch before every read, so that both sides' deadlines follow the data. Failures
+// of the destination, touch's included, are writeErrors.
+func copyTouching(dst io.Writer, src io.Reader, touch func() error) (int64, error) {
 	buf := copyBuffers.Get().(*[32 << 10]byte)
 	defer copyBuffers.Put(buf)
 	var n int64
 	for {
-		touch()
+		if err := touch(); err != nil {
+			return n, writeError{err}
+		}
 		k, err := src.Read(buf[:])
 		if k > 0 {
 			m, werr := dst.Write(buf[:k])
