@@ -152,10 +152,10 @@ func (c *conn) Write(b []byte) (int, error) {
 	case len(c.out)+len(b) > maxBuffered:
 		c.writing(time.Now())
 		if c.chunking {
-			_, c.err = writeChunk(c.tcp, c.out, b)
+			_, c.err = writeChunk(c.tcp.TCPConn, c.out, b)
 		} else {
 			pieces := net.Buffers{c.out, b}
-			_, c.err = pieces.WriteTo(c.tcp)
+			_, c.err = pieces.WriteTo(c.tcp.TCPConn)
 		}
 		c.out = c.out[:0]
 	case c.chunking:

@@ -24,8 +24,7 @@ const (
 // conn is one connection of a client. Its goroutine runs one exchange after the other; only the sender of a request's body reads
 // beside it, and only what is atomic is touched by others.
 type conn struct {
-	tcp   *net.TCPConn
-	raw   syscall.RawConn
+	tcp   *socket
 	front *front
 	br    *bufio.Reader
 	state atomic.Int32
@@ -52,13 +51,13 @@ const (
 )
 
 // serveHTTP serves a connection to an HTTP listener's socket.
-func (f *front) serveHTTP(tcp *net.TCPConn) {
-	defer tcp.Close()
-	raw, err := tcp.SyscallConn()
+func (f *front) serveHTTP(accepted *net.TCPConn) {
+	defer accepted.Close()
+	tcp, err := newSocket(accepted)
 	if err != nil {
 		return
 	}
-	c := &conn{tcp: tcp, raw: raw, front: f, br: bufio.NewReaderSize(tcp, 4<<10)}
+	c := &conn{tcp: tcp, front: f, br: bufio.NewReaderSize(tcp, 4<<10)}
 	if a, ok := tcp.RemoteAddr().(*net.TCPAddr); ok {
 		c.x.r.client = a.AddrPort().Addr().Unmap().WithZone("")
 	}
@@ -109,7 +108,7 @@ func (c *conn) await() bool {
 
 // closeIdle closes the connection unless it has a request or one is about to be read.
 func (c *conn) closeIdle() {
-	if quiet(c.raw) && c.state.CompareAndSwap(stateIdle, stateClosed) {
+	if quiet(c.tcp.raw) && c.state.CompareAndSwap(stateIdle, stateClosed) {
 		c.tcp.Close()
 	}
 }
@@ -214,7 +213,7 @@ func (c *conn) waits() bool { return c.waiting.Load() != nil }
 // sweep interrupts the wait for a target when the client has left. Bytes of a next request mean that it has not.
 func (c *conn) sweep() {
 	i := c.waiting.Load()
-	if i == nil || !ended(c.raw) {
+	if i == nil || !ended(c.tcp.raw) {
 		return
 	}
 	c.gone.Store(true)

@@ -7,7 +7,6 @@ import (
 	"net"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 )
 
@@ -19,8 +18,7 @@ const maxIdleAge = 60 * time.Second
 
 // upstream is one connection to a target. One request at a time uses it.
 type upstream struct {
-	*net.TCPConn
-	raw       syscall.RawConn
+	*socket
 	br        *bufio.Reader
 	wb        []byte // the request head is built here
 	reused    bool   // it has carried a request before
@@ -38,13 +36,12 @@ func (e *endpoint) dial(ctx context.Context) (*upstream, error) {
 	if err != nil {
 		return nil, err
 	}
-	tc := c.(*net.TCPConn)
-	raw, err := tc.SyscallConn()
+	s, err := newSocket(c.(*net.TCPConn))
 	if err != nil {
 		c.Close()
 		return nil, err
 	}
-	u := &upstream{TCPConn: tc, raw: raw, br: bufio.NewReaderSize(tc, 8<<10), wb: make([]byte, 0, 2<<10), keep: maxIdleAge}
+	u := &upstream{socket: s, br: bufio.NewReaderSize(s, 8<<10), wb: make([]byte, 0, 2<<10), keep: maxIdleAge}
 	u.interruption.act = func() { u.Close() }
 	return u, nil
 }
@@ -64,14 +61,7 @@ func (u *upstream) alive() bool {
 	if u.br.Buffered() > 0 {
 		return false
 	}
-	ok := false
-	var b [1]byte
-	err := u.raw.Read(func(fd uintptr) bool {
-		_, _, e := syscall.Recvfrom(int(fd), b[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
-		ok = e == syscall.EAGAIN
-		return true
-	})
-	return err == nil && ok
+	return quiet(u.raw)
 }
 
 // connPool keeps idle connections, the newest on top: the oldest may then expire.
