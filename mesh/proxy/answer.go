@@ -220,7 +220,8 @@ func (c *conn) write(b []byte) {
 
 // writing moves the deadline of writes as await does that of reads.
 func (c *conn) writing(now time.Time) {
-	if idle := c.front.routes.Load().idle; c.writeUntil.Sub(now) < idle {
+	idle := c.front.routes.Load().idle
+	if left := c.writeUntil.Sub(now); left < idle || left > idle+idle/8 {
 		c.writeUntil = now.Add(idle + idle/8)
 		c.tcp.SetWriteDeadline(c.writeUntil)
 	}

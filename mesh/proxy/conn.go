@@ -89,7 +89,7 @@ func (c *conn) await() bool {
 		now = time.Now()
 	}
 	// The deadline is for the whole head, and moved only when an eighth of it has passed: that costs more than a look at the clock.
-	if c.readUntil.Sub(now) < idle {
+	if left := c.readUntil.Sub(now); left < idle || left > idle+idle/8 {
 		c.readUntil = now.Add(idle + idle/8)
 		if c.tcp.SetReadDeadline(c.readUntil) != nil {
 			return false

@@ -290,12 +290,18 @@ func (u *upstream) waits() bool {
 // writeHead sends the request line and the header, and the body if there is one at hand: its fields are well-formed, and so is what is
 // written.
 func (x *exchange) writeHead(u *upstream, body []byte) error {
+	u.wb = append(x.appendHead(u.wb[:0]), body...)
+	_, err := u.Write(u.wb)
+	return err
+}
+
+func (x *exchange) appendHead(b []byte) []byte {
 	r := &x.r
-	b := append(u.wb[:0], r.method...)
+	b = append(b, r.method...)
 	b = append(b, ' ')
 	b = append(b, r.target...)
 	b = append(b, " HTTP/1.1\r\nHost: "...)
-	b = append(b, x.listener.host(r.givenHost)...)
+	b = x.listener.appendHost(b, r.givenHost)
 	b = append(b, "\r\n"...)
 	for i := range r.header {
 		if f := &r.header[i]; !f.kind.ofRequest() || (f.kind == fieldTrailer && r.length < 0) {
@@ -313,10 +319,7 @@ func (x *exchange) writeHead(u *upstream, body []byte) error {
 	case r.method == http.MethodPost || r.method == http.MethodPut || r.method == http.MethodPatch:
 		b = append(b, "Content-Length: 0\r\n"...)
 	}
-	b = append(append(b, "\r\n"...), body...)
-	u.wb = b
-	_, err := u.Write(b)
-	return err
+	return append(b, "\r\n"...)
 }
 
 // appendForwarded adds the fields a load balancer adds.

@@ -211,9 +211,11 @@ next:
 
 // host is the Host header that targets get. Unless it is preserved, a port other than 80 and 443 is appended if the client gave
 // none, and on those two the client's port is removed ("Host header preservation" in the guide of Application Load Balancers).
-func (l *listener) host(given string) string {
+func (l *listener) host(given string) string { return string(l.appendHost(nil, given)) }
+
+func (l *listener) appendHost(b []byte, given string) []byte {
 	if l.preserveHost || given == "" {
-		return given
+		return append(b, given...)
 	}
 	colon := strings.LastIndexByte(given, ':')
 	if colon < strings.IndexByte(given, ']') {
@@ -221,11 +223,11 @@ func (l *listener) host(given string) string {
 	}
 	switch standard := l.port == "80" || l.port == "443"; {
 	case standard && colon >= 0:
-		return given[:colon]
+		return append(b, given[:colon]...)
 	case !standard && colon < 0:
-		return given + ":" + l.port
+		return append(append(append(b, given...), ':'), l.port...)
 	}
-	return given
+	return append(b, given...)
 }
 
 // hostOnly is a Host header without its port, in lower case.

@@ -62,16 +62,17 @@ func (x *exchange) chooseEndpoint(g *group, tried []*endpoint) *endpoint {
 
 // appendCookies renews the cookies with every answer, as Elastic Load Balancing does.
 func (s stickiness) appendCookies(h header, e *endpoint) header {
-	set := func(v string) { h = append(h, field{name: "Set-Cookie", value: v}) }
 	if s.group != nil {
-		set(groupCookie + "=" + opaque(s.group.arn) + expires(s.groupFor) + "; Path=/")
+		h = append(h, setCookie(groupCookie+"="+opaque(s.group.arn)+expires(s.groupFor)+"; Path=/"))
 	}
 	if d := e.group.table.Load().stickiness; d > 0 {
-		set(targetCookie + "=" + e.cookie + expires(d) + "; Path=/")
-		set(corsCookie + "=" + e.cookie + expires(d) + "; Path=/; SameSite=None")
+		h = append(h, setCookie(targetCookie+"="+e.cookie+expires(d)+"; Path=/"),
+			setCookie(corsCookie+"="+e.cookie+expires(d)+"; Path=/; SameSite=None"))
 	}
 	return h
 }
+
+func setCookie(v string) field { return field{name: "Set-Cookie", value: v} }
 
 func expires(d time.Duration) string {
 	return "; Expires=" + time.Now().Add(d).UTC().Format(http.TimeFormat)
