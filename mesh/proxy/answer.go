@@ -117,7 +117,7 @@ func (c *conn) answer(status int, h header, f framing, last bool) error {
 	http10 := c.x.r.minor == 0
 	unknown := f == bodyChunked || f == bodyUntilClose
 	c.keep = c.keeps() && !last && !(unknown && http10)
-	c.chunking = unknown && !http10
+	c.chunking, c.begun = unknown && !http10, false
 	b := appendStatus(c.out, status)
 	dated := false
 	for i := range h {
@@ -150,7 +150,7 @@ func (c *conn) Write(b []byte) (int, error) {
 	case len(b) == 0 || c.err != nil:
 		return 0, c.err
 	case len(c.out)+len(b) > maxBuffered:
-		c.writing(time.Now())
+		c.writing()
 		if c.chunking {
 			_, c.err = writeChunk(c.tcp.TCPConn, c.out, b)
 		} else {
@@ -213,13 +213,18 @@ func (c *conn) hijack() (duplex, *bufio.Reader, error) {
 // write sends b at once. A client that does not read must not hold a request, and with it a target's drain, for ever.
 func (c *conn) write(b []byte) {
 	if c.err == nil {
-		c.writing(time.Now())
+		c.writing()
 		_, c.err = c.tcp.Write(b)
 	}
 }
 
 // writing moves the deadline of writes as await does that of reads.
-func (c *conn) writing(now time.Time) {
+func (c *conn) writing() {
+	now := c.x.now // a moment ago, when the answer begins
+	if c.begun {
+		now = time.Now()
+	}
+	c.begun = true
 	idle := c.front.routes.Load().idle
 	if left := c.writeUntil.Sub(now); left < idle || left > idle+idle/8 {
 		c.writeUntil = now.Add(idle + idle/8)

@@ -41,6 +41,7 @@ type conn struct {
 
 	out      []byte // of the answer, not yet written
 	chunking bool   // the answer's body goes in chunks
+	begun    bool   // something of the answer was written
 	err      error  // of writing
 }
 
@@ -65,6 +66,7 @@ func (f *front) serveHTTP(accepted *net.TCPConn) {
 	defer func() {
 		if p := recover(); p != nil { // one request's trouble must not be every load balancer's
 			f.proxy.log.Error("serve request", "panic", p, "stack", string(debug.Stack()))
+			c.abort()
 		}
 	}()
 	for c.await() && c.exchange() {
@@ -115,17 +117,13 @@ func (c *conn) closeIdle() {
 
 // exchange reads one request and answers it; more says that there may be another.
 func (c *conn) exchange() (more bool) {
-	if b, _ := c.br.Peek(min(2, c.br.Buffered())); b[0] == '\r' { // an empty line after the body before, by old clients
-		if len(b) < 2 {
-			b, _ = c.br.Peek(2)
-		}
-		if len(b) == 2 && b[1] == '\n' {
-			c.br.Discard(2)
-		}
-	}
 	head, err := c.readHead()
+	if head == "" && err == nil {
+		return true
+	}
 	x := &c.x
-	*x = exchange{c: c, front: c.front, start: time.Now(), r: request{client: x.r.client, header: x.r.header}}
+	now := time.Now()
+	*x = exchange{c: c, front: c.front, start: now, now: now, r: request{client: x.r.client, header: x.r.header}}
 	c.keep = true
 	if err == nil {
 		err = x.r.parse(head)
@@ -137,21 +135,30 @@ func (c *conn) exchange() (more bool) {
 	c.keep = !x.r.close
 	c.in.reset(&x.r, c.br)
 	x.run()
+	x.r = request{client: x.r.client, header: x.r.header.forget()} // an idle connection keeps no text
 	return c.settle()
 }
 
+// readHead reads a request's head or, as old clients send it after a body, an empty line: then the head is empty.
 func (c *conn) readHead() (string, error) {
-	if b, err := c.br.Peek(1); err != nil {
+	switch b, err := c.br.Peek(1); {
+	case err != nil:
 		return "", err
-	} else if !tokenByte[b[0]] {
-		return "", refuse(http.StatusBadRequest, "begins with %q", b[0])
+	case tokenByte[b[0]]:
+		return readHead(c.br, maxRequestHead)
+	case b[0] == '\r':
+		if b, err = c.br.Peek(2); err != nil {
+			return "", err
+		} else if b[1] == '\n' {
+			c.br.Discard(2)
+			return "", nil
+		}
 	}
-	return readHead(c.br, maxRequestHead)
+	return "", refuse(http.StatusBadRequest, "does not begin with a method")
 }
 
 // refuse answers what is no request, if there is somebody to answer.
 func (c *conn) refuse(err error) {
-	c.x.c = c
 	c.keep = false
 	var r *refusal
 	switch {
@@ -175,7 +182,7 @@ func (c *conn) settle() (more bool) {
 	case c.over:
 		return false
 	case !c.keep || c.err != nil:
-		if c.err == nil && !c.in.done.Load() {
+		if c.err == nil && (!c.in.done.Load() || c.br.Buffered() > 0 || !quiet(c.tcp.raw)) {
 			c.linger()
 		}
 		return false

@@ -153,6 +153,15 @@ func (h header) withoutNominated(connection string) header {
 	})
 }
 
+// forget empties h, so that it holds no message's text, for another message to fill it.
+func (h header) forget() header {
+	if cap(h) > 64 {
+		return nil
+	}
+	clear(h[:cap(h)])
+	return h[:0]
+}
+
 // appendField writes one line.
 func appendField(b []byte, name, value string) []byte {
 	b = append(append(b, name...), ": "...)

@@ -60,7 +60,7 @@ func (x *exchange) try(e *endpoint) (again bool, err error) {
 	}
 	repeatable := x.r.length == 0 && idempotent(x.r.method)
 	for {
-		u := e.pool.get(!repeatable, x.start)
+		u := e.pool.get(!repeatable, x.now)
 		if u == nil {
 			if u, err = x.dial(e); err != nil {
 				return true, err
@@ -72,7 +72,7 @@ func (x *exchange) try(e *endpoint) (again bool, err error) {
 		if !x.c.unwatch() || !done {
 			u.Close()
 		} else {
-			e.pool.put(u)
+			e.pool.put(u, x.now)
 		}
 		if !stale {
 			return false, nil
@@ -87,7 +87,9 @@ func (x *exchange) dial(e *endpoint) (*upstream, error) {
 	defer cancel()
 	x.c.watch(&interruption{cancel})
 	defer x.c.unwatch()
-	return e.dial(ctx)
+	u, err := e.dial(ctx)
+	x.now = time.Now()
+	return u, err
 }
 
 func idempotent(method string) bool {
@@ -101,7 +103,7 @@ func idempotent(method string) bool {
 // carry runs the exchange over u. done says that u may carry another. With mayBeStale it answers stale, and nothing else has happened,
 // when the target had closed u before it answered a byte.
 func (x *exchange) carry(e *endpoint, u *upstream, mayBeStale bool) (done, stale bool) {
-	u.touch(x.idle)
+	u.touchAt(x.now, x.idle)
 	var body *bodySender
 	whole := x.c.wholeBody()
 	err := x.writeHead(u, whole)
@@ -122,7 +124,8 @@ func (x *exchange) carry(e *endpoint, u *upstream, mayBeStale bool) (done, stale
 		return false, false
 	}
 	x.status = res.status
-	e.group.stats.observe(res.status, time.Since(x.start))
+	x.now = time.Now()
+	e.group.stats.observe(res.status, x.now.Sub(x.start))
 	if res.status == http.StatusSwitchingProtocols {
 		if x.c.unwatch() { // from now on the tunnel sees who ends
 			x.tunnel(u)
@@ -185,8 +188,10 @@ func (x *exchange) upstreamFailed(e *endpoint, err error, body *bodySender) {
 // readResponse reads the final head; interim ones other than 101 are dropped but 103, which is passed on.
 func (x *exchange) readResponse(u *upstream) error {
 	res := &u.response
-	for range 16 {
-		u.touch(x.idle)
+	for i := range 16 {
+		if i > 0 {
+			u.touch(x.idle)
+		}
 		head, err := readHead(u.br, maxResponseHead)
 		if errors.Is(err, errHeadEnd) || errors.Is(err, errHeadLimit) || errors.Is(err, errBareLF) {
 			err = malformed("%w", err)
@@ -274,6 +279,7 @@ func (x *exchange) passBody(u *upstream, body io.Reader) error {
 		}
 		return nil
 	})
+	x.now = time.Now()
 	return err
 }
 

@@ -14,7 +14,8 @@ import (
 // ServeHTTP answers a request that came to a port of the platform's own.
 func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h := &handled{ResponseController: http.NewResponseController(w), w: w, r: r}
-	x := exchange{c: h, front: f, start: time.Now()}
+	now := time.Now()
+	x := exchange{c: h, front: f, start: now, now: now}
 	x.r.take(r)
 	x.run()
 }

@@ -20,6 +20,7 @@ type exchange struct {
 	listener *listener
 	idle     time.Duration
 	start    time.Time
+	now      time.Time // the last look at the clock: looks are not free either
 	end      time.Time // once the answer was given
 	status   int       // what the client got; 0: nothing
 	sticky   stickiness
@@ -101,7 +102,7 @@ func (x *exchange) fail(status int) {
 
 // reply answers with a body of the load balancer's own.
 func (x *exchange) reply(status int, h header, body string) {
-	x.status = status
+	x.status, x.now = status, time.Now()
 	h = append(h, field{name: "Server", value: serverName})
 	has := status >= 200 && status != http.StatusNoContent && status != http.StatusNotModified
 	if has {

@@ -77,7 +77,8 @@ func (x *exchange) tryHTTP2(e *endpoint) (again bool, err error) {
 	}
 	defer res.Body.Close()
 	x.status = res.StatusCode
-	e.group.stats.observe(res.StatusCode, time.Since(x.start))
+	x.now = time.Now()
+	e.group.stats.observe(res.StatusCode, x.now.Sub(x.start))
 	if err := x.passHTTP2(e, res, func() { silent.Reset(x.idle) }); err != nil {
 		x.c.abort()
 	}

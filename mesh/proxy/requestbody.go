@@ -4,6 +4,8 @@ import (
 	"errors"
 	"io"
 	"net"
+	"os"
+	"sync/atomic"
 	"time"
 )
 
@@ -11,7 +13,8 @@ import (
 // read everything. A nil sender is a request without a body.
 type bodySender struct {
 	done chan struct{}
-	err  error // after done
+	err  error       // after done
+	over atomic.Bool // set by abort
 	// clientFault: the body ended early, was malformed or stalled; after done.
 	clientFault bool
 }
@@ -25,7 +28,12 @@ func (x *exchange) sendBody(u *upstream) *bodySender {
 		u.touch(x.idle)
 		if now := time.Now(); now.Sub(deadline) > x.idle/8 {
 			deadline = now
-			return x.c.SetReadDeadline(now.Add(x.idle + x.idle/8))
+			if err := x.c.SetReadDeadline(now.Add(x.idle + x.idle/8)); err != nil {
+				return err
+			}
+		}
+		if s.over.Load() { // abort may have come between
+			return os.ErrDeadlineExceeded
 		}
 		return nil
 	}
@@ -44,7 +52,7 @@ func (x *exchange) sendBody(u *upstream) *bodySender {
 			}
 		}
 		if s.err == nil {
-			s.err = x.c.SetReadDeadline(time.Time{}) // the server watches for the client leaving, without limit
+			s.err = x.c.SetReadDeadline(time.Time{}) // net/http's server watches for the client leaving, without limit
 			return
 		}
 		if !errors.As(s.err, new(writeError)) {
@@ -89,6 +97,7 @@ func (s *bodySender) abort(c client) {
 	if s == nil || s.finished() {
 		return
 	}
+	s.over.Store(true)
 	c.SetReadDeadline(time.Unix(1, 0))
 	<-s.done
 }

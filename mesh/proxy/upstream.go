@@ -48,8 +48,9 @@ func (e *endpoint) dial(ctx context.Context) (*upstream, error) {
 
 // touch moves the connection's deadline to idle from now or up to an eighth later, but only when that eighth has passed since it was
 // moved last: a clock reading is cheaper than a timer.
-func (u *upstream) touch(idle time.Duration) {
-	now := time.Now()
+func (u *upstream) touch(idle time.Duration) { u.touchAt(time.Now(), idle) }
+
+func (u *upstream) touchAt(now time.Time, idle time.Duration) {
 	if n := now.UnixNano(); n-u.touched.Load() > int64(idle/8) {
 		u.touched.Store(n)
 		u.SetDeadline(now.Add(idle + idle/8))
@@ -93,8 +94,9 @@ func (p *connPool) get(verified bool, now time.Time) *upstream {
 }
 
 // put keeps u for another request, unless the endpoint takes none any more.
-func (p *connPool) put(u *upstream) {
-	u.reused, u.idleSince = true, time.Now()
+func (p *connPool) put(u *upstream, now time.Time) {
+	u.reused, u.idleSince = true, now
+	u.response.header = u.response.header.forget()
 	if cap(u.wb) > 16<<10 {
 		u.wb = nil
 	}
