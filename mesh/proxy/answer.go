@@ -3,7 +3,6 @@ package proxy
 import (
 	"bufio"
 	"io"
-	"net"
 	"net/http"
 	"strconv"
 	"sync/atomic"
@@ -152,10 +151,9 @@ func (c *conn) Write(b []byte) (int, error) {
 	case len(c.out)+len(b) > maxBuffered:
 		c.writing()
 		if c.chunking {
-			_, c.err = writeChunk(c.tcp.TCPConn, c.out, b)
+			_, c.err = c.tcp.writeChunk(c.out, b)
 		} else {
-			pieces := net.Buffers{c.out, b}
-			_, c.err = pieces.WriteTo(c.tcp.TCPConn)
+			_, c.err = c.tcp.writeAll(c.out, b, nil)
 		}
 		c.out = c.out[:0]
 	case c.chunking:
@@ -167,17 +165,18 @@ func (c *conn) Write(b []byte) (int, error) {
 }
 
 // writeChunk writes what is before and then b as one chunk.
-func writeChunk(to *net.TCPConn, before, b []byte) (int, error) {
+func (s *socket) writeChunk(before, b []byte) (int, error) {
 	if len(b) == 0 {
 		return 0, nil // an empty chunk would end the body
 	}
 	line := append(strconv.AppendInt(before, int64(len(b)), 16), "\r\n"...)
-	pieces := net.Buffers{line, b, []byte("\r\n")}
-	if _, err := pieces.WriteTo(to); err != nil {
+	if _, err := s.writeAll(line, b, chunkEnd); err != nil {
 		return 0, err
 	}
 	return len(b), nil
 }
+
+var chunkEnd = []byte("\r\n")
 
 func (c *conn) Flush() error {
 	if len(c.out) > 0 && c.err == nil {

@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -270,27 +269,17 @@ func (x *exchange) passLength(u *upstream, left int64) error {
 	return nil
 }
 
-// passBody copies, and flushes before it waits for the target.
+// passBody copies. What was written for the client goes out when a read of the target's bytes would wait: nothing is held back, and
+// what comes together is written together.
 func (x *exchange) passBody(u *upstream, body io.Reader) error {
+	u.beforeWait = x.c
+	defer func() { u.beforeWait = nil }()
 	_, err := copyTouching(x.c, body, func() error {
 		u.touch(x.idle)
-		if u.waits() {
-			return x.c.Flush()
-		}
 		return nil
 	})
 	x.now = time.Now()
 	return err
-}
-
-// waits guesses whether the next bytes of the body are still to come.
-func (u *upstream) waits() bool {
-	k := u.br.Buffered()
-	if k == 0 || k >= 512 || u.response.framing != bodyChunked {
-		return k == 0
-	}
-	rest, _ := u.br.Peek(k) // perhaps only the end of a chunk, unless the end mark of all is among it
-	return !bytes.HasSuffix(rest, []byte("0\r\n\r\n"))
 }
 
 // writeHead sends the request line and the header, and the body if there is one at hand: its fields are well-formed, and so is what is

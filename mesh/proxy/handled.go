@@ -120,6 +120,9 @@ func (h *handled) answer(status int, fields header, _ framing, last bool) error 
 func (h *handled) Write(b []byte) (int, error) { return h.w.Write(b) }
 
 func (h *handled) finish(trailer header) error {
+	if len(trailer) > 0 {
+		h.Flush() // or net/http would give a short body a length, and drop the trailer
+	}
 	for _, f := range trailer {
 		h.w.Header().Add(http.TrailerPrefix+f.name, f.value)
 	}

@@ -3,7 +3,6 @@ package proxy
 import (
 	"errors"
 	"io"
-	"net"
 	"os"
 	"sync/atomic"
 	"time"
@@ -46,9 +45,9 @@ func (x *exchange) sendBody(u *upstream) *bodySender {
 				s.err = io.ErrUnexpectedEOF
 			}
 		} else {
-			_, s.err = copyTouching(chunkWriter{u.TCPConn}, from, touch)
+			_, s.err = copyTouching(chunkWriter{u.socket}, from, touch)
 			if s.err == nil {
-				_, s.err = u.TCPConn.Write(appendLastChunk(nil, x.c.trailer()))
+				_, s.err = u.Write(appendLastChunk(nil, x.c.trailer()))
 			}
 		}
 		if s.err == nil {
@@ -103,8 +102,6 @@ func (s *bodySender) abort(c client) {
 }
 
 // chunkWriter frames each write as one chunk.
-type chunkWriter struct{ to *net.TCPConn }
+type chunkWriter struct{ to *socket }
 
-func (c chunkWriter) Write(b []byte) (int, error) {
-	return writeChunk(c.to, nil, b)
-}
+func (c chunkWriter) Write(b []byte) (int, error) { return c.to.writeChunk(nil, b) }
