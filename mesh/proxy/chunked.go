@@ -87,11 +87,10 @@ func (c *chunkReader) next() error {
 // line is the next line without its CR LF, part of br's buffer.
 func (c *chunkReader) line() ([]byte, error) {
 	for n := 1; ; {
-		b, err := c.br.Peek(n)
-		if err != nil {
+		if _, err := c.br.Peek(n); err != nil {
 			return nil, unexpected(err)
 		}
-		b, _ = c.br.Peek(min(c.br.Buffered(), maxChunkLine))
+		b, _ := c.br.Peek(min(c.br.Buffered(), maxChunkLine))
 		if i := bytes.IndexByte(b, '\n'); i >= 1 && b[i-1] == '\r' {
 			c.br.Discard(i + 1)
 			return b[:i-1], nil
