@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -324,6 +325,56 @@ func TestEarlyAnswer(t *testing.T) {
 	c.say(strings.Repeat("x", 100000))
 	if res := c.expect("POST", "413 big"); !res.Close {
 		t.Error("the connection is kept")
+	}
+}
+
+// TestInterimThenEnd: a target that began to answer has begun the request's work; it is not asked again.
+func TestInterimThenEnd(t *testing.T) {
+	b := newBed(t)
+	var asked atomic.Int64
+	b.targets(targetGroup(rawTarget(t, func(c net.Conn, br *bufio.Reader) {
+		for readRequest(br) != "" {
+			if asked.Add(1) == 2 {
+				io.WriteString(c, "HTTP/1.1 100 Continue\r\n\r\n")
+				return
+			}
+			io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+		}
+	})))
+	c := b.dial(t, "")
+	for _, want := range []string{"200 ok", "502 <html>…", "200 ok"} {
+		c.say("GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+		c.expect("GET", want)
+	}
+	if n := asked.Load(); n != 3 {
+		t.Errorf("asked %d times", n)
+	}
+}
+
+// TestHTTP2Kept: bodies and answers over HTTP/2 leave the client's connection in step.
+func TestHTTP2Kept(t *testing.T) {
+	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		fmt.Fprintf(w, "%s %s %d %s", r.Method, r.RequestURI, len(body), r.Trailer.Get("X-Sum"))
+	}))
+	s.Config.Protocols = new(http.Protocols)
+	s.Config.Protocols.SetUnencryptedHTTP2(true)
+	s.Start()
+	t.Cleanup(s.Close)
+	b := newBed(t)
+	tg := targetGroup(s.Listener.Addr().String())
+	tg.ProtocolVersion = "HTTP2"
+	b.targets(tg)
+	c := b.dial(t, "")
+	for range 3 {
+		c.say("POST /1 HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello")
+		c.expect("POST", "200 POST /1 5 ")
+		c.say("POST /2 HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n3\r\nabc\r\n0\r\nX-Sum: 42\r\n\r\n")
+		c.expect("POST", "200 POST /2 3 42")
+		c.say("HEAD /3 HTTP/1.1\r\nHost: x\r\n\r\n")
+		c.expect("HEAD", "200 ")
+		c.say("GET /4 HTTP/1.1\r\nHost: x\r\n\r\n")
+		c.expect("GET", "200 GET /4 0 ")
 	}
 }
 

@@ -116,7 +116,7 @@ func (x *exchange) carry(e *endpoint, u *upstream, mayBeStale bool) (done, stale
 	if err != nil {
 		u.Close()
 		body.abort(x.c)
-		if mayBeStale && !isTimeout(err) && !errors.Is(err, errMalformed) && !x.c.left() {
+		if mayBeStale && !isTimeout(err) && !errors.Is(err, errMalformed) && !errors.As(err, new(writeError)) && !x.c.left() {
 			return false, true
 		}
 		x.upstreamFailed(e, err, body)
@@ -164,7 +164,7 @@ func (x *exchange) clientLeft() {
 
 func (x *exchange) upstreamFailed(e *endpoint, err error, body *bodySender) {
 	switch {
-	case x.c.left():
+	case x.c.left(), errors.As(err, new(writeError)):
 		x.clientLeft()
 		return
 	case body != nil && body.clientFault:
@@ -195,6 +195,9 @@ func (x *exchange) readResponse(u *upstream) error {
 		if errors.Is(err, errHeadEnd) || errors.Is(err, errHeadLimit) || errors.Is(err, errBareLF) {
 			err = malformed("%w", err)
 		}
+		if err != nil && i > 0 { // it has answered: the connection was not stale
+			err = malformed("ends after an interim response: %w", err)
+		}
 		if err != nil {
 			return err
 		}
@@ -213,7 +216,7 @@ func (x *exchange) readResponse(u *upstream) error {
 		if res.status == http.StatusEarlyHints && x.r.minor > 0 {
 			links := res.header.without(func(f *field) bool { return !strings.EqualFold(f.name, "Link") })
 			if err := x.c.hint(res.status, links); err != nil {
-				return err
+				return writeError{err}
 			}
 		}
 	}

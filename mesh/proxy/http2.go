@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -132,7 +133,9 @@ func (x *exchange) overHTTP2(ctx context.Context, e *endpoint) (out outgoing, er
 // end takes the body back from the transport: nobody reads it any more.
 func (o outgoing) end(c client) {
 	if o.body != nil {
-		c.SetReadDeadline(time.Unix(1, 0)) // unless it has been read
+		if !o.body.ended.Load() {
+			c.SetReadDeadline(time.Unix(1, 0))
+		}
 		o.body.mu.Lock()
 		defer o.body.mu.Unlock()
 		o.body.over = true
@@ -144,6 +147,8 @@ type lentBody struct {
 	from io.Reader
 	r    *http.Request
 	c    client
+	// ended: all of it was read.
+	ended atomic.Bool
 
 	mu   sync.Mutex // held while from is read, which end interrupts
 	over bool
@@ -157,6 +162,7 @@ func (b *lentBody) Read(p []byte) (int, error) {
 	}
 	n, err := b.from.Read(p)
 	if err == io.EOF {
+		b.ended.Store(true)
 		for _, f := range b.c.trailer() {
 			if _, ok := b.r.Trailer[http.CanonicalHeaderKey(f.name)]; ok {
 				b.r.Trailer.Add(f.name, f.value)
