@@ -192,7 +192,7 @@ func (x *exchange) readResponse(u *upstream) error {
 			u.touch(x.idle)
 		}
 		head, err := readHead(u.br, maxResponseHead)
-		if errors.Is(err, errHeadEnd) || errors.Is(err, errHeadLimit) || errors.Is(err, errBareLF) {
+		if errors.Is(err, errHeadEnd) || errors.Is(err, errHeadLimit) || errors.Is(err, errLineLimit) || errors.Is(err, errBareLF) {
 			err = malformed("%w", err)
 		}
 		if err != nil && i > 0 { // it has answered: the connection was not stale
