@@ -22,6 +22,8 @@ type settings struct {
 	hello    string // the container's program
 	rounds   int
 	requests int
+	size     int    // of an answer's body
+	before   string // another build of the binary; empty: none
 }
 
 var benchmarks = []struct {
@@ -40,6 +42,8 @@ func main() {
 	flag.StringVar(&s.hello, "hello", "bin/bench-hello", "static program for the containers (bench/hello)")
 	flag.IntVar(&s.rounds, "rounds", 15, "rounds; in each everybody has a turn")
 	flag.IntVar(&s.requests, "requests", 30000, "requests a turn (proxy, push)")
+	flag.IntVar(&s.size, "size", 512, "bytes of an answer (proxy)")
+	flag.StringVar(&s.before, "before", "", "another build of the binary to measure beside (proxy)")
 	flag.Usage = func() {
 		fmt.Fprintln(flag.CommandLine.Output(), "usage: bench [flags] [benchmark...]")
 		for _, b := range benchmarks {

@@ -24,10 +24,7 @@ import (
 	elbtypes "github.com/aws/aws-sdk-go-v2/service/elasticloadbalancingv2/types"
 )
 
-const (
-	connections = 32  // kept alive, each with one request at a time
-	answerSize  = 512 // bytes of body
-)
+const connections = 32 // kept alive, each with one request at a time
 
 // benchProxy sends the same small requests through this platform's load balancer, nginx and haproxy, in turns, to the same upstream,
 // all with kept connections on both sides and a choice by path. CPU is the proxy's own: the whole platform's for ours, with its
@@ -42,7 +39,7 @@ func benchProxy(ctx context.Context, s settings) (err error) {
 	if err != nil {
 		return err
 	}
-	body := []byte(strings.Repeat("x", answerSize))
+	body := []byte(strings.Repeat("x", s.size))
 	web := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.Write(body) })}
 	go web.Serve(upstream)
 	defer web.Close()
@@ -54,16 +51,24 @@ func benchProxy(ctx context.Context, s settings) (err error) {
 		cpu     samples
 	}
 	var all []*contender
-	for _, open := range []struct {
+	type opening struct {
 		name string
 		open func(context.Context, settings, string, string) (*program, string, error)
-	}{{"neargate", openBalancer}, {"nginx", openNginx}, {"haproxy", openHaproxy}} {
+	}
+	programs := []opening{{"neargate", openBalancer}, {"nginx", openNginx}, {"haproxy", openHaproxy}}
+	if s.before != "" {
+		programs = append(programs, opening{"before", func(ctx context.Context, s settings, dir, upstream string) (*program, string, error) {
+			s.neargate = s.before
+			return openBalancer(ctx, s, filepath.Join(dir, "before"), upstream)
+		}})
+	}
+	for _, open := range programs {
 		p, address, err := open.open(ctx, s, dir, upstream.Addr().String())
 		if err != nil {
 			return fmt.Errorf("%s: %w", open.name, err)
 		}
 		defer p.stop(syscall.SIGINT)
-		if err := waitServed(ctx, p, address); err != nil {
+		if err := waitServed(ctx, p, address, s.size); err != nil {
 			return fmt.Errorf("%s: %w", open.name, err)
 		}
 		all = append(all, &contender{open.name, p, address, nil})
@@ -71,7 +76,7 @@ func benchProxy(ctx context.Context, s settings) (err error) {
 	for i := range s.rounds + 1 {
 		for _, c := range all {
 			before := cpuOf(c.program.Process.Pid)
-			if err := request(ctx, c.address, s.requests); err != nil {
+			if err := request(ctx, c.address, s.requests, s.size); err != nil {
 				return fmt.Errorf("%s: %w", c.name, err)
 			}
 			if i > 0 { // the first round warms up
@@ -87,14 +92,14 @@ func benchProxy(ctx context.Context, s settings) (err error) {
 }
 
 // request sends n requests over the connections and reads the answers; any that is not a 200 is an error.
-func request(ctx context.Context, address string, n int) error {
+func request(ctx context.Context, address string, n, size int) error {
 	var left atomic.Int64
 	left.Store(int64(n))
 	errs := make(chan error, connections)
 	var running sync.WaitGroup
 	for range connections {
 		running.Go(func() {
-			errs <- requestOn(ctx, address, &left)
+			errs <- requestOn(ctx, address, &left, size)
 		})
 	}
 	running.Wait()
@@ -106,7 +111,7 @@ func request(ctx context.Context, address string, n int) error {
 	return errors.Join(all...)
 }
 
-func requestOn(ctx context.Context, address string, left *atomic.Int64) error {
+func requestOn(ctx context.Context, address string, left *atomic.Int64, size int) error {
 	c, err := new(net.Dialer).DialContext(ctx, "tcp", address)
 	if err != nil {
 		return err
@@ -123,7 +128,7 @@ func requestOn(ctx context.Context, address string, left *atomic.Int64) error {
 			return err
 		}
 		n, err := io.Copy(io.Discard, resp.Body)
-		if err != nil || resp.StatusCode != http.StatusOK || n != answerSize {
+		if err != nil || resp.StatusCode != http.StatusOK || n != int64(size) {
 			return fmt.Errorf("answer %s with %d bytes: %w", resp.Status, n, err)
 		}
 	}
@@ -131,11 +136,11 @@ func requestOn(ctx context.Context, address string, left *atomic.Int64) error {
 }
 
 // waitServed returns once a request is answered.
-func waitServed(ctx context.Context, p *program, address string) error {
+func waitServed(ctx context.Context, p *program, address string, size int) error {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	for {
-		err := request(ctx, address, 1)
+		err := request(ctx, address, 1, size)
 		if err == nil {
 			return nil
 		}

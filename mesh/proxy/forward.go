@@ -6,7 +6,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/http/httputil"
 	"strconv"
 	"strings"
 	"time"
@@ -22,8 +21,7 @@ func (x *exchange) forward(a action) {
 		x.fail(http.StatusServiceUnavailable)
 		return
 	}
-	x.r.upgrade = upgradeOf(x.r.Request)
-	dropNominated(x.r.Header)
+	x.r.dropNominated()
 	var room [maxTries]*endpoint
 	tried := room[:0]
 	var last error
@@ -44,7 +42,8 @@ func (x *exchange) forward(a action) {
 	switch {
 	case last == nil:
 		x.fail(http.StatusServiceUnavailable)
-	case x.r.Context().Err() != nil: // the client left while we connected
+	case x.c.left(): // while we connected
+		x.clientLeft()
 	case errors.As(last, &timeout) && timeout.Timeout():
 		x.fail(http.StatusGatewayTimeout)
 	default:
@@ -58,21 +57,38 @@ func (x *exchange) try(e *endpoint) (again bool, err error) {
 	if t := e.group.table.Load(); t.http2 && x.r.upgrade == "" {
 		return x.tryHTTP2(e)
 	}
-	hasBody := x.r.ContentLength != 0
-	repeatable := !hasBody && idempotent(x.r.Method)
+	repeatable := x.r.length == 0 && idempotent(x.r.method)
 	for {
-		u := e.pool.get(!repeatable)
+		u := e.pool.get(!repeatable, x.now)
 		if u == nil {
-			if u, err = e.dial(x.r.Context()); err != nil {
+			if u, err = x.dial(e); err != nil {
 				return true, err
 			}
 		}
-		stale := x.carry(e, u, repeatable && u.reused)
+		// A client that leaves ends the request at the target.
+		x.c.watch(&u.interruption)
+		done, stale := x.carry(e, u, repeatable && u.reused)
+		if !x.c.unwatch() || !done {
+			u.Close()
+		} else {
+			e.pool.put(u, x.now)
+		}
 		if !stale {
 			return false, nil
 		}
 		// The target closed an idle connection under us: the next one, at last a new one.
 	}
+}
+
+// dial connects to e for as long as the client waits.
+func (x *exchange) dial(e *endpoint) (*upstream, error) {
+	ctx, cancel := context.WithCancel(x.front.proxy.base)
+	defer cancel()
+	x.c.watch(&interruption{cancel})
+	defer x.c.unwatch()
+	u, err := e.dial(ctx)
+	x.now = time.Now()
+	return u, err
 }
 
 func idempotent(method string) bool {
@@ -83,56 +99,56 @@ func idempotent(method string) bool {
 	return false
 }
 
-// carry runs the exchange over u and gives u back to the pool or closes it. With mayBeStale it answers true, and nothing
-// else has happened, when the target had closed u before it answered a byte.
-func (x *exchange) carry(e *endpoint, u *upstream, mayBeStale bool) (stale bool) {
-	// A client that leaves ends the request at the target.
-	stop := context.AfterFunc(x.r.Context(), func() { u.Close() })
-	defer stop()
-	u.touch(x.idle)
+// carry runs the exchange over u. done says that u may carry another. With mayBeStale it answers stale, and nothing else has happened,
+// when the target had closed u before it answered a byte.
+func (x *exchange) carry(e *endpoint, u *upstream, mayBeStale bool) (done, stale bool) {
+	u.touchAt(x.now, x.idle)
 	var body *bodySender
-	err := x.writeHead(u)
-	if err == nil && x.r.ContentLength != 0 {
+	whole := x.c.wholeBody()
+	err := x.writeHead(u, whole)
+	if err == nil && x.r.length != 0 && whole == nil {
 		body = x.sendBody(u)
 	}
-	var res *response
 	if err == nil {
-		res, err = x.readResponse(u)
+		err = x.readResponse(u)
 	}
+	res := &u.response
 	if err != nil {
 		u.Close()
-		body.abort(x.w)
-		if mayBeStale && !isTimeout(err) && !errors.Is(err, errMalformed) && x.r.Context().Err() == nil {
-			return true
+		body.abort(x.c)
+		if mayBeStale && !isTimeout(err) && !errors.Is(err, errMalformed) && !errors.As(err, new(writeError)) && !x.c.left() {
+			return false, true
 		}
 		x.upstreamFailed(e, err, body)
-		return false
+		return false, false
 	}
 	x.status = res.status
-	e.group.stats.observe(res.status, time.Since(x.start))
+	x.now = time.Now()
+	e.group.stats.observe(res.status, x.now.Sub(x.start))
 	if res.status == http.StatusSwitchingProtocols {
-		x.tunnel(e, u, res)
-		return false
+		if x.c.unwatch() { // from now on the tunnel sees who ends
+			x.tunnel(u)
+		}
+		return false, false
 	}
 	early := !body.settle()
-	err = x.passOn(e, u, res, early)
+	err = x.passOn(e, u, early)
 	if err != nil || !body.finished() {
 		u.Close() // broken, or answered without reading all: it cannot be used again
-		body.abort(x.w)
+		body.abort(x.c)
 	}
 	if err != nil {
-		panic(http.ErrAbortHandler) // the client must see that the answer is cut short
+		x.c.abort() // the client must see that the answer is cut short
+		return false, false
 	}
-	if !res.keep || !body.finished() || body.failed() || u.br.Buffered() > 0 || !stop() {
-		u.Close()
-		return false
+	if !res.keep || !body.finished() || body.failed() || u.br.Buffered() > 0 {
+		return false, false
 	}
 	u.keep = maxIdleAge
 	if res.keepFor > 0 {
 		u.keep = min(maxIdleAge, res.keepFor-min(time.Second, res.keepFor/2))
 	}
-	e.pool.put(u)
-	return false
+	return true, false
 }
 
 func isTimeout(err error) bool {
@@ -140,11 +156,17 @@ func isTimeout(err error) bool {
 	return errors.As(err, &t) && t.Timeout()
 }
 
+// clientLeft ends an exchange that nobody waits for.
+func (x *exchange) clientLeft() {
+	x.status = 460 // Elastic Load Balancing's word in its logs
+	x.c.abort()
+}
+
 func (x *exchange) upstreamFailed(e *endpoint, err error, body *bodySender) {
 	switch {
-	case x.r.Context().Err() != nil:
-		x.status = 460 // Elastic Load Balancing's word in its logs for a client that left
-		panic(http.ErrAbortHandler)
+	case x.c.left(), errors.As(err, new(writeError)):
+		x.clientLeft()
+		return
 	case body != nil && body.clientFault:
 		status := http.StatusBadRequest
 		if isTimeout(body.err) {
@@ -163,86 +185,75 @@ func (x *exchange) upstreamFailed(e *endpoint, err error, body *bodySender) {
 }
 
 // readResponse reads the final head; interim ones other than 101 are dropped but 103, which is passed on.
-func (x *exchange) readResponse(u *upstream) (*response, error) {
-	for range 16 {
-		u.touch(x.idle)
-		head, err := readHead(u.br)
-		if err != nil {
-			return nil, err
+func (x *exchange) readResponse(u *upstream) error {
+	res := &u.response
+	for i := range 16 {
+		if i > 0 {
+			u.touch(x.idle)
 		}
-		res, err := parseHead(head, x.r.Method)
+		head, err := readHead(u.br, maxResponseHead)
+		if errors.Is(err, errHeadEnd) || errors.Is(err, errHeadLimit) || errors.Is(err, errLineLimit) || errors.Is(err, errBareLF) {
+			err = malformed("%w", err)
+		}
+		if err != nil && i > 0 { // it has answered: the connection was not stale
+			err = malformed("ends after an interim response: %w", err)
+		}
 		if err != nil {
-			return nil, err
+			return err
+		}
+		if err := res.parse(head, x.r.method); err != nil {
+			return err
 		}
 		if res.status >= 200 {
-			return res, nil
+			return nil
 		}
 		if res.status == http.StatusSwitchingProtocols {
 			if x.r.upgrade == "" {
-				return nil, malformed("switches protocols unasked")
+				return malformed("switches protocols unasked")
 			}
-			return res, nil
+			return nil
 		}
-		if res.status == http.StatusEarlyHints && x.r.ProtoAtLeast(1, 1) {
-			h := x.w.Header()
-			h["Link"] = res.header["Link"]
-			x.w.WriteHeader(http.StatusEarlyHints)
-			delete(h, "Link")
+		if res.status == http.StatusEarlyHints && x.r.minor > 0 {
+			links := res.header.without(func(f *field) bool { return !strings.EqualFold(f.name, "Link") })
+			if err := x.c.hint(res.status, links); err != nil {
+				return writeError{err}
+			}
 		}
 	}
-	return nil, malformed("too many interim responses")
+	return malformed("too many interim responses")
 }
 
 // passOn gives the client the answer; with an error it was cut short.
-func (x *exchange) passOn(e *endpoint, u *upstream, res *response, early bool) error {
-	h := x.w.Header()
-	for k, v := range res.header {
-		h[k] = v
+func (x *exchange) passOn(e *endpoint, u *upstream, early bool) error {
+	res := &u.response
+	res.header = x.sticky.appendCookies(res.header, e)
+	if err := x.c.answer(res.status, res.header, res.framing, early); err != nil {
+		return err
 	}
-	if _, ok := h["Content-Type"]; !ok {
-		h["Content-Type"] = nil // net/http must not guess one
-	}
-	if early {
-		h["Connection"] = []string{"close"}
-	}
-	x.sticky.setCookies(h, e)
-	x.w.WriteHeader(res.status)
-	if res.framing == bodyNone {
-		return nil
-	}
-	return x.copyBody(u, res)
-}
-
-func (x *exchange) copyBody(u *upstream, res *response) error {
-	if u.br.Buffered() == 0 { // the body may be long in coming
-		if err := http.NewResponseController(x.w).Flush(); err != nil {
-			return err
-		}
-	}
+	var trailer header
+	var err error
 	switch res.framing {
 	case bodyLength:
-		return x.copyLength(u, res.length)
+		err = x.passLength(u, res.length)
 	case bodyChunked:
-		_, err := copyTouching(x.flushing(u), httputil.NewChunkedReader(u.br), func() { u.touch(x.idle) })
-		if err != nil {
-			return err
+		u.chunks = chunkReader{br: u.br}
+		if err = x.passBody(u, &u.chunks); err == nil {
+			trailer, err = readTrailer(u.br)
 		}
-		trailers, err := readTrailers(u.br)
-		for k, v := range trailers {
-			x.w.Header()[http.TrailerPrefix+k] = v
-		}
-		return err
-	default:
-		_, err := copyTouching(x.flushing(u), u.br, func() { u.touch(x.idle) })
+	case bodyUntilClose:
+		err = x.passBody(u, u.br)
+	}
+	if err != nil {
 		return err
 	}
+	return x.c.finish(trailer)
 }
 
-// copyLength writes what is already here in one piece; only an answer that is still on its way is flushed as it comes.
-func (x *exchange) copyLength(u *upstream, left int64) error {
+// passLength writes what is already here in one piece.
+func (x *exchange) passLength(u *upstream, left int64) error {
 	if n := min(left, int64(u.br.Buffered())); n > 0 {
 		b, _ := u.br.Peek(int(n))
-		if _, err := x.w.Write(b); err != nil {
+		if _, err := x.c.Write(b); err != nil {
 			return err
 		}
 		u.br.Discard(int(n))
@@ -251,98 +262,80 @@ func (x *exchange) copyLength(u *upstream, left int64) error {
 	if left == 0 {
 		return nil
 	}
-	if err := http.NewResponseController(x.w).Flush(); err != nil {
+	body := io.LimitedReader{R: u.br, N: left}
+	if err := x.passBody(u, &body); err != nil {
 		return err
 	}
-	n, err := copyTouching(x.flushing(u), io.LimitReader(u.br, left), func() { u.touch(x.idle) })
-	if err == nil && n < left {
-		err = io.ErrUnexpectedEOF
+	if body.N > 0 {
+		return io.ErrUnexpectedEOF
 	}
+	return nil
+}
+
+// passBody copies. What was written for the client goes out when a read of the target's bytes would wait: nothing is held back, and
+// what comes together is written together.
+func (x *exchange) passBody(u *upstream, body io.Reader) error {
+	u.beforeWait = x.c
+	defer func() { u.beforeWait = nil }()
+	_, err := copyTouching(x.c, body, func() error {
+		u.touch(x.idle)
+		return nil
+	})
+	x.now = time.Now()
 	return err
 }
 
-// flushWriter flushes after each write unless the target's next bytes are here already.
-type flushWriter struct {
-	w http.ResponseWriter
-	u *upstream
+// writeHead sends the request line and the header, and the body if there is one at hand: its fields are well-formed, and so is what is
+// written.
+func (x *exchange) writeHead(u *upstream, body []byte) error {
+	u.wb = append(x.appendHead(u.wb[:0]), body...)
+	_, err := u.Write(u.wb)
+	return err
 }
 
-func (x *exchange) flushing(u *upstream) io.Writer { return flushWriter{x.w, u} }
-
-func (f flushWriter) Write(b []byte) (int, error) {
-	n, err := f.w.Write(b)
-	if err != nil {
-		return n, err
-	}
-	switch k := f.u.br.Buffered(); {
-	case k == 0:
-	case k <= 7: // perhaps the end mark of the chunks: then the handler's return flushes
-		if rest, _ := f.u.br.Peek(k); strings.HasSuffix(string(rest), "0\r\n\r\n") {
-			return n, nil
-		}
-	case k >= 512:
-		return n, nil
-	}
-	return n, http.NewResponseController(f.w).Flush()
-}
-
-// writeHead sends the request line and the header. net/http has parsed them, so that what is written is well-formed.
-func (x *exchange) writeHead(u *upstream) error {
-	r := x.r.Request
-	b := append(u.wb[:0], r.Method...)
+func (x *exchange) appendHead(b []byte) []byte {
+	r := &x.r
+	b = append(b, r.method...)
 	b = append(b, ' ')
-	b = append(b, requestURI(r)...)
+	b = append(b, r.target...)
 	b = append(b, " HTTP/1.1\r\nHost: "...)
-	b = append(b, x.listener.host(r.Host)...)
+	b = x.listener.appendHost(b, r.givenHost)
 	b = append(b, "\r\n"...)
-	for k, vs := range r.Header {
-		switch k {
-		case "X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Port", "X-Amzn-Trace-Id":
-			continue
-		}
-		if hopByHop(k) {
-			continue
-		}
-		for _, v := range vs {
-			b = appendField(b, k, v)
+	for i := range r.header {
+		if f := &r.header[i]; !f.kind.ofRequest() || (f.kind == fieldTrailer && r.length < 0) {
+			b = appendField(b, f.name, f.value)
 		}
 	}
 	b = x.appendForwarded(b)
 	switch {
-	case x.r.upgrade != "":
-		b = appendField(append(b, "Connection: Upgrade\r\n"...), "Upgrade", x.r.upgrade)
-	case r.ContentLength > 0:
-		b = append(strconv.AppendInt(append(b, "Content-Length: "...), r.ContentLength, 10), "\r\n"...)
-	case r.ContentLength < 0:
+	case r.upgrade != "":
+		b = appendField(append(b, "Connection: Upgrade\r\n"...), "Upgrade", r.upgrade)
+	case r.length > 0:
+		b = append(strconv.AppendInt(append(b, "Content-Length: "...), r.length, 10), "\r\n"...)
+	case r.length < 0:
 		b = append(b, "Transfer-Encoding: chunked\r\n"...)
-		for k := range r.Trailer {
-			b = appendField(b, "Trailer", k)
-		}
-	case r.Method == http.MethodPost || r.Method == http.MethodPut || r.Method == http.MethodPatch:
+	case r.method == http.MethodPost || r.method == http.MethodPut || r.method == http.MethodPatch:
 		b = append(b, "Content-Length: 0\r\n"...)
 	}
-	b = append(b, "\r\n"...)
-	u.wb = b
-	_, err := u.Write(b)
-	return err
+	return append(b, "\r\n"...)
 }
 
 // appendForwarded adds the fields a load balancer adds.
 func (x *exchange) appendForwarded(b []byte) []byte {
-	r := x.r.Request
+	trace := ""
 	b = append(b, "X-Forwarded-For: "...)
-	for _, v := range r.Header["X-Forwarded-For"] {
-		b = append(append(b, v...), ", "...)
+	for i := range x.r.header {
+		switch f := &x.r.header[i]; f.kind {
+		case fieldForwardedFor:
+			b = append(append(b, f.value...), ", "...)
+		case fieldTraceID:
+			trace = f.value
+		}
 	}
 	b = x.r.client.AppendTo(b)
 	b = append(b, "\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Port: "...)
 	b = append(b, x.front.port...)
 	b = append(b, "\r\nX-Amzn-Trace-Id: "...)
-	b = appendTrace(b, r.Header.Get("X-Amzn-Trace-Id"), x.start)
+	b = appendTrace(b, trace, x.start)
 	return append(b, "\r\n"...)
-}
-
-func appendField(b []byte, name, value string) []byte {
-	b = append(append(b, name...), ": "...)
-	return append(append(b, value...), "\r\n"...)
 }

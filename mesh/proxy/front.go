@@ -3,9 +3,7 @@ package proxy
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"net"
-	"net/http"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -30,8 +28,8 @@ type front struct {
 	routes atomic.Pointer[routes]
 	failed error // why it is not open; guarded by Proxy.mu
 	socket net.Listener
-	server *http.Server // nil for TCP
-	tunnel tunnels
+	open   connections
+	dates  dates
 }
 
 // reopen makes the sockets those that the listeners ask for and gives each its routes. The caller holds Proxy.mu. A
@@ -61,7 +59,7 @@ func (p *Proxy) reopen() {
 		}
 		if _, ok := names[c.dnsName]; !ok && !c.tcp && c.dnsName != "" {
 			f := &front{proxy: p, port: c.port}
-			f.routes.Store(&routes{[]*listener{c}})
+			f.routes.Store(newRoutes(c))
 			names[c.dnsName] = f
 		}
 	}
@@ -70,7 +68,7 @@ func (p *Proxy) reopen() {
 	for k, f := range p.fronts {
 		if want[k] == nil {
 			delete(p.fronts, k)
-			p.retire(f, f.idle())
+			p.retire(f, f.routes.Load().idle)
 		}
 	}
 	if p.closed {
@@ -82,16 +80,16 @@ func (p *Proxy) reopen() {
 			f = &front{key: k, proxy: p, port: ls[0].port}
 			p.fronts[k] = f
 		}
-		f.routes.Store(&routes{ls})
+		f.routes.Store(newRoutes(ls...))
 		if f.socket == nil {
-			p.open(f)
+			p.openSocket(f)
 		}
 	}
 	p.dropUnused()
 }
 
-// open binds the socket and serves it. Failing is shown, not fatal: the other sockets work.
-func (p *Proxy) open(f *front) {
+// openSocket binds the socket and serves it. Failing is shown, not fatal: the other sockets work.
+func (p *Proxy) openSocket(f *front) {
 	lc := net.ListenConfig{KeepAlive: 30 * time.Second}
 	socket, err := lc.Listen(context.Background(), "tcp", f.key.String())
 	if err != nil {
@@ -104,35 +102,11 @@ func (p *Proxy) open(f *front) {
 	}
 	f.socket, f.failed = socket, nil
 	p.log.Info("listener open", "address", f.key.String())
-	p.serving.Add(1)
+	serve := f.serveHTTP
 	if f.key.tcp {
-		go func() {
-			defer p.serving.Done()
-			f.serveTCP(socket)
-		}()
-		return
+		serve = f.splice
 	}
-	f.server = &http.Server{
-		Handler: f, IdleTimeout: f.idle(), ReadHeaderTimeout: f.idle(), MaxHeaderBytes: 64 << 10,
-		ErrorLog: slog.NewLogLogger(p.log.Handler(), slog.LevelDebug),
-		// OPTIONS * is the targets' to answer.
-		DisableGeneralOptionsHandler: true,
-	}
-	go func() {
-		defer p.serving.Done()
-		if err := f.server.Serve(clientListener{socket, f}); err != nil && !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
-			p.log.Error("serve listener", "address", f.key.String(), "error", err)
-		}
-	}()
-}
-
-// idle is the longest idle timeout of the load balancers on this socket.
-func (f *front) idle() time.Duration {
-	d := time.Duration(0)
-	for _, l := range f.routes.Load().listeners {
-		d = max(d, l.idleTimeout)
-	}
-	return d
+	p.serving.Go(func() { f.accept(socket, serve) })
 }
 
 // retire closes the socket at once, and its connections when their requests are done or after wait.
@@ -141,17 +115,12 @@ func (p *Proxy) retire(f *front, wait time.Duration) {
 		return
 	}
 	p.log.Info("listener closed", "address", f.key.String())
-	f.socket.Close() // now, not in Shutdown: another front may want the port
-	p.serving.Add(1)
-	go func() {
-		defer p.serving.Done()
+	f.socket.Close() // now: another front may want the port
+	p.serving.Go(func() {
 		ctx, cancel := context.WithTimeout(p.base, wait)
 		defer cancel()
-		if f.server != nil && f.server.Shutdown(ctx) != nil {
-			f.server.Close()
-		}
-		f.tunnel.shutdown(ctx)
-	}()
+		f.open.shutdown(ctx)
+	})
 }
 
 func bindHint(err error) string {
@@ -162,36 +131,4 @@ func bindHint(err error) string {
 		return "another program has this port; the load balancer answers on its own address all the same"
 	}
 	return ""
-}
-
-// clientListener hands the server connections whose writes have a deadline: a client that stops reading must not hold a
-// request, and with it a target's drain, for ever.
-type clientListener struct {
-	net.Listener
-	front *front
-}
-
-func (l clientListener) Accept() (net.Conn, error) {
-	c, err := l.Listener.Accept()
-	if err != nil {
-		return nil, err
-	}
-	return &clientConn{TCPConn: c.(*net.TCPConn), timeout: l.front.idle()}, nil
-}
-
-type clientConn struct {
-	*net.TCPConn
-	timeout time.Duration
-	setAt   time.Time // when the write deadline was last moved; only the writer looks
-}
-
-func (c *clientConn) Write(b []byte) (int, error) {
-	// Moving a deadline costs more than reading the clock, so it is moved only when an eighth of it has passed.
-	if now := time.Now(); now.Sub(c.setAt) > c.timeout/8 {
-		c.setAt = now
-		if err := c.TCPConn.SetWriteDeadline(now.Add(c.timeout)); err != nil {
-			return 0, err
-		}
-	}
-	return c.TCPConn.Write(b)
 }

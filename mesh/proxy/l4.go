@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// serveTCP carries the connections of a TCP listener until the socket closes.
-func (f *front) serveTCP(socket net.Listener) {
+// accept serves each connection in a goroutine until the socket closes.
+func (f *front) accept(socket net.Listener, serve func(*net.TCPConn)) {
 	for {
 		c, err := socket.Accept()
 		if errors.Is(err, net.ErrClosed) {
@@ -28,7 +28,7 @@ func (f *front) serveTCP(socket net.Listener) {
 		f.proxy.serving.Add(1)
 		go func() {
 			defer f.proxy.serving.Done()
-			f.splice(c.(*net.TCPConn))
+			serve(c.(*net.TCPConn))
 		}()
 	}
 }
@@ -36,7 +36,7 @@ func (f *front) serveTCP(socket net.Listener) {
 // splice carries one connection. Bytes go from socket to socket within the kernel: io.Copy between two *net.TCPConn uses
 // splice(2), for which neither may be wrapped.
 func (f *front) splice(c *net.TCPConn) {
-	release := f.tunnel.add(c)
+	release := f.open.add(c)
 	defer release()
 	defer c.Close()
 	l := f.routes.Load().listeners[0]

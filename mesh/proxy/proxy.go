@@ -1,17 +1,23 @@
 // Package proxy is the data plane of load balancers on one host: it opens the listeners it is told of and carries their
 // requests (HTTP) and connections (TCP) to targets. It knows the control plane only as the sets of api/agent.
 //
-// The front half is net/http's server; the half towards targets is our own pooled HTTP/1.1, which parses responses strictly.
+// Both halves are our own HTTP/1.1 (HTTP/2 towards targets is net/http's): conn serves a client's connection, upstream is a pooled one
+// to a target, and an exchange carries a request from one to the other. Requests of a load balancer's name that come to the
+// platform's own port are net/http's (handled); the exchange sees either through the client interface, so routing, forwarding,
+// retries and counting are written once. A head is one string whose parts are the fields, in the order they came; nothing builds a map.
 // Routes are compiled and immutable; every socket has its own behind an atomic pointer, and so has every target group
-// its endpoints. A request takes no lock but the one of an endpoint's idle connections, for a push or a pop.
+// its endpoints. A request takes no lock but the one of an endpoint's idle connections, for a push or a pop, and no goroutine of its own
+// unless it has a body that is not here with its head.
 //
 // Invariants:
+//   - What two parsers could read differently, in a request or in an answer, is refused and ends its connection.
+//   - A connection carries another request only when all of the one before was read and all of its answer written.
 //   - Once Apply has returned for a set in which an endpoint drains, no request is begun to it: see endpoint.enter.
 //   - A request that has sent its first byte to a target is sent to no other, unless it is idempotent, has no body and the
 //     connection turned out to be closed by the target before a byte of the answer.
 //   - An answer is either passed on with its framing verified or the connection it came on is closed.
 //
-// Lock order: Proxy.mu before anything; connPool.mu is a leaf. No lock is held across I/O.
+// Lock order: Proxy.mu before anything; connPool.mu and connections.mu are leaves. No lock is held across I/O.
 package proxy
 
 import (

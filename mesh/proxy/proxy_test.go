@@ -315,6 +315,7 @@ func TestResponseShapes(t *testing.T) {
 		"/nothing":    "",
 		"/switch":     "HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n",
 		"/huge":       "HTTP/1.1 200 OK\r\nX-A: " + strings.Repeat("a", 70<<10) + "\r\n\r\n",
+		"/endless":    "HTTP/1.1 200 " + strings.Repeat("a", 70<<10),
 		"/long":       "HTTP/1.1 200 OK\r\nX-A: " + strings.Repeat("a", 20<<10) + "\r\nContent-Length: 5\r\n\r\nhello",
 		"/unasked204": "HTTP/1.1 204 No Content\r\nContent-Length: 5\r\n\r\nhello",
 	}

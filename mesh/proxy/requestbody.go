@@ -3,8 +3,8 @@ package proxy
 import (
 	"errors"
 	"io"
-	"net/http"
-	"strconv"
+	"os"
+	"sync/atomic"
 	"time"
 )
 
@@ -12,41 +12,46 @@ import (
 // read everything. A nil sender is a request without a body.
 type bodySender struct {
 	done chan struct{}
-	err  error // after done
+	err  error       // after done
+	over atomic.Bool // set by abort
 	// clientFault: the body ended early, was malformed or stalled; after done.
 	clientFault bool
 }
 
-// sendBody starts copying. A client that waits for "100 Continue" gets it with the first read, from net/http.
+// sendBody starts copying.
 func (x *exchange) sendBody(u *upstream) *bodySender {
 	s := &bodySender{done: make(chan struct{})}
-	rc := http.NewResponseController(x.w)
-	rc.EnableFullDuplex() // otherwise net/http swallows the rest of the body before the answer's first byte
+	from, length := x.c.body(), x.r.length
 	deadline := time.Time{}
-	touch := func() {
+	touch := func() error {
 		u.touch(x.idle)
 		if now := time.Now(); now.Sub(deadline) > x.idle/8 {
 			deadline = now
-			rc.SetReadDeadline(now.Add(x.idle))
+			if err := x.c.SetReadDeadline(now.Add(x.idle + x.idle/8)); err != nil {
+				return err
+			}
 		}
+		if s.over.Load() { // abort may have come between
+			return os.ErrDeadlineExceeded
+		}
+		return nil
 	}
-	r := x.r.Request
 	go func() {
 		defer close(s.done)
-		if r.ContentLength > 0 {
+		if length > 0 {
 			var n int64
-			n, s.err = copyTouching(u, r.Body, touch)
-			if s.err == nil && n != r.ContentLength {
+			n, s.err = copyTouching(u, from, touch)
+			if s.err == nil && n != length {
 				s.err = io.ErrUnexpectedEOF
 			}
 		} else {
-			_, s.err = copyTouching(chunkWriter{u}, r.Body, touch)
+			_, s.err = copyTouching(chunkWriter{u.socket}, from, touch)
 			if s.err == nil {
-				s.err = writeLastChunk(u, r.Trailer)
+				_, s.err = u.Write(appendLastChunk(nil, x.c.trailer()))
 			}
 		}
 		if s.err == nil {
-			s.err = rc.SetReadDeadline(time.Time{}) // the server watches for the client leaving, without limit
+			s.err = x.c.SetReadDeadline(time.Time{}) // net/http's server watches for the client leaving, without limit
 			return
 		}
 		if !errors.As(s.err, new(writeError)) {
@@ -86,41 +91,17 @@ func (s *bodySender) settle() bool {
 func (s *bodySender) failed() bool { return s != nil && s.finished() && s.err != nil }
 
 // abort ends the copying, whose connection to the target the caller has closed, and waits for it: the body must not be
-// read any more once the handler returns.
-func (s *bodySender) abort(w http.ResponseWriter) {
+// read any more once the exchange is over.
+func (s *bodySender) abort(c client) {
 	if s == nil || s.finished() {
 		return
 	}
-	http.NewResponseController(w).SetReadDeadline(time.Unix(1, 0))
+	s.over.Store(true)
+	c.SetReadDeadline(time.Unix(1, 0))
 	<-s.done
 }
 
 // chunkWriter frames each write as one chunk.
-type chunkWriter struct{ u *upstream }
+type chunkWriter struct{ to *socket }
 
-func (c chunkWriter) Write(b []byte) (int, error) {
-	if len(b) == 0 {
-		return 0, nil // an empty chunk would end the body
-	}
-	head := strconv.AppendInt(make([]byte, 0, 12), int64(len(b)), 16)
-	if _, err := c.u.TCPConn.Write(append(head, "\r\n"...)); err != nil {
-		return 0, err
-	}
-	n, err := c.u.TCPConn.Write(b)
-	if err != nil {
-		return n, err
-	}
-	_, err = c.u.TCPConn.Write([]byte("\r\n"))
-	return n, err
-}
-
-func writeLastChunk(u *upstream, trailer http.Header) error {
-	b := []byte("0\r\n")
-	for k, vs := range trailer {
-		for _, v := range vs {
-			b = appendField(b, k, v)
-		}
-	}
-	_, err := u.TCPConn.Write(append(b, "\r\n"...))
-	return err
-}
+func (c chunkWriter) Write(b []byte) (int, error) { return c.to.writeChunk(nil, b) }

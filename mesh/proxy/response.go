@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"net/textproto"
 	"strconv"
 	"strings"
 	"time"
@@ -28,7 +27,7 @@ const (
 // response is the head of a target's answer.
 type response struct {
 	status  int
-	header  http.Header
+	header  header // without the fields of the connection
 	framing framing
 	length  int64
 	// keep: the connection may carry another request once the body is read.
@@ -38,15 +37,22 @@ type response struct {
 	upgrade string
 }
 
-var errMalformed = errors.New("malformed response of the target")
+var (
+	errMalformed = errors.New("malformed response of the target")
+	errHeadLimit = errors.New("head too long")
+	errLineLimit = errors.New("first line too long")
+	errHeadEnd   = errors.New("ends within its head")
+	errBareLF    = errors.New("a line of the head ends without CR LF")
+)
 
 func malformed(format string, args ...any) error {
-	return fmt.Errorf("%w: %s", errMalformed, fmt.Sprintf(format, args...))
+	return fmt.Errorf("%w: %w", errMalformed, fmt.Errorf(format, args...))
 }
 
-// readHead takes a response head off br, strictly: what two parsers could read differently is refused, since the
-// rest of the connection would then be read as another client's answer. io.EOF means that nothing came at all.
-func readHead(br *bufio.Reader) (string, error) {
+// readHead takes the head of a message off br, up to and with its empty line, of limit bytes at most. io.EOF means that nothing came
+// at all. Lines are checked by those who parse them, but one that ends in a bare LF is refused here, lest its sender and we
+// both wait.
+func readHead(br *bufio.Reader, limit int) (string, error) {
 	if _, err := br.Peek(1); err != nil {
 		return "", err
 	}
@@ -57,102 +63,115 @@ func readHead(br *bufio.Reader) (string, error) {
 		from := max(0, seen-3)
 		if i := bytes.Index(b[from:], []byte("\r\n\r\n")); i >= 0 {
 			end := from + i + 4
-			if len(long)+end > maxResponseHead {
-				return "", malformed("head above %d bytes", maxResponseHead)
+			if len(long)+end > limit {
+				return "", errHeadLimit
 			}
-			head := string(append(long, b[:end]...))
+			head := ""
+			if long == nil {
+				head = string(b[:end])
+			} else {
+				head = string(append(long, b[:end]...))
+			}
 			br.Discard(end)
 			return head, nil
+		}
+		if bareLF(b[from:]) {
+			return "", errBareLF
 		}
 		seen = len(b)
 		if len(b) >= br.Size() {
 			// Keep three bytes, for an end mark across the border.
 			long = append(long, b[:len(b)-3]...)
 			br.Discard(len(b) - 3)
-			if len(long) > maxResponseHead {
-				return "", malformed("head above %d bytes", maxResponseHead)
-			}
 			seen = 3
 		}
+		if len(long)+seen > limit {
+			if bytes.IndexByte(long, '\n') < 0 {
+				return "", errLineLimit
+			}
+			return "", errHeadLimit
+		}
 		if _, err := br.Peek(seen + 1); err != nil {
-			return "", malformed("ends within its head: %v", err)
+			return "", fmt.Errorf("%w: %w", errHeadEnd, err)
 		}
 	}
 }
 
-// parseHead reads a head as readHead returns it, as the answer to a request with method.
-func parseHead(head, method string) (*response, error) {
+// bareLF looks for an LF that no CR precedes; a first one may have its CR before b.
+func bareLF(b []byte) bool {
+	for i := 1; ; i++ {
+		k := bytes.IndexByte(b[min(i, len(b)):], '\n')
+		if k < 0 {
+			return false
+		}
+		if i += k; b[i-1] != '\r' {
+			return true
+		}
+	}
+}
+
+// parse reads a head as readHead returns it, as the answer to a request with method. r's header is reused.
+func (r *response) parse(head, method string) error {
+	*r = response{length: -1, header: r.header[:0]}
 	line, rest, _ := strings.Cut(head, "\r\n")
 	if len(line) < 12 || !strings.HasPrefix(line, "HTTP/1.") || line[8] != ' ' || (len(line) > 12 && line[12] != ' ') ||
 		(line[7] != '0' && line[7] != '1') {
-		return nil, malformed("status line %.40q", line)
+		return malformed("status line %.40q", line)
 	}
 	status, err := strconv.Atoi(line[9:12])
 	if err != nil || status < 100 || status > 599 {
-		return nil, malformed("status %q", line[9:12])
+		return malformed("status %q", line[9:12])
 	}
-	r := &response{status: status, length: -1, keep: line[7] == '1', header: make(http.Header, 12)}
+	r.status, r.keep = status, line[7] == '1'
 	if err := r.parseFields(rest); err != nil {
-		return nil, err
+		return err
 	}
-	return r, r.frame(method)
+	return r.frame(method)
 }
 
-// parseFields fills the header; fields of the connection itself are interpreted and left out.
+// parseFields fills the header; fields of the connection itself are interpreted and left out. What two parsers could read
+// differently is refused, since the rest of the connection would then be read as another client's answer.
 func (r *response) parseFields(rest string) error {
-	values := make([]string, strings.Count(rest, "\n")) // one backing array for all single values
-	var connection []string
+	connection := ""
 	chunked := false
-	for rest != "\r\n" {
-		line, tail, ok := strings.Cut(rest, "\r\n")
-		if !ok {
-			return malformed("header ends early")
+	for {
+		f, tail, more, err := cutField(rest)
+		if err != nil {
+			return malformed("%w", err)
+		}
+		if !more {
+			break
 		}
 		rest = tail
-		name, value, ok := strings.Cut(line, ":")
-		if !ok || !isToken(name) {
-			return malformed("header line %.40q", line)
-		}
-		value = strings.Trim(value, " \t")
-		if !isFieldValue(value) {
-			return malformed("value of %s", name)
-		}
-		name = textproto.CanonicalMIMEHeaderKey(name)
-		switch name {
-		case "Connection":
-			connection = append(connection, strings.Split(value, ",")...)
+		switch f.kind {
+		case fieldConnection:
+			connection += f.value + ","
 			continue
-		case "Transfer-Encoding":
-			if chunked || !strings.EqualFold(value, "chunked") {
-				return malformed("transfer encoding %q", value)
+		case fieldTransferEncoding:
+			if chunked || !strings.EqualFold(f.value, "chunked") {
+				return malformed("transfer encoding %q", f.value)
 			}
 			chunked = true
 			continue
-		case "Content-Length":
-			n, err := strconv.ParseUint(value, 10, 63)
-			if err != nil || (r.length >= 0 && r.length != int64(n)) {
-				return malformed("content length %q", value)
+		case fieldContentLength:
+			n, ok := parseLength(f.value)
+			if !ok || (r.length >= 0 && r.length != n) {
+				return malformed("content length %q", f.value)
 			}
 			if r.length >= 0 {
 				continue
 			}
-			r.length = int64(n)
-		case "Keep-Alive":
-			r.keepFor = keepAliveTimeout(value)
+			r.length = n
+		case fieldKeepAlive:
+			r.keepFor = keepAliveTimeout(f.value)
 			continue
-		case "Proxy-Connection", "Te":
+		case fieldProxyConnection, fieldTE:
 			continue
-		case "Upgrade":
-			r.upgrade = value
-			continue
-		}
-		if old, ok := r.header[name]; ok {
-			r.header[name] = append(old, value)
+		case fieldUpgrade:
+			r.upgrade = f.value
 			continue
 		}
-		values[0] = value
-		r.header[name] = values[:1:1]
-		values = values[1:]
+		r.header = append(r.header, f)
 	}
 	if chunked {
 		if r.length >= 0 {
@@ -160,15 +179,9 @@ func (r *response) parseFields(rest string) error {
 		}
 		r.framing = bodyChunked
 	}
-	for _, c := range connection {
-		switch c = strings.Trim(c, " \t"); {
-		case strings.EqualFold(c, "close"):
-			r.keep = false
-		case strings.EqualFold(c, "keep-alive"):
-			r.keep = true
-		case c != "" && !strings.EqualFold(c, "Content-Length") && !strings.EqualFold(c, "Transfer-Encoding"):
-			delete(r.header, textproto.CanonicalMIMEHeaderKey(c))
-		}
+	if connection != "" {
+		r.keep = !listHas(connection, "close") && (r.keep || listHas(connection, "keep-alive"))
+		r.header = r.header.withoutNominated(connection)
 	}
 	return nil
 }
@@ -180,7 +193,7 @@ func (r *response) frame(method string) error {
 		if r.framing == bodyChunked || r.length > 0 {
 			return malformed("status %d with a body", r.status)
 		}
-		delete(r.header, "Content-Length")
+		r.header = r.header.without(func(f *field) bool { return f.kind == fieldContentLength })
 		r.framing = bodyNone
 	case method == http.MethodHead || r.status == 304:
 		r.framing = bodyNone
@@ -206,57 +219,3 @@ func keepAliveTimeout(v string) time.Duration {
 	}
 	return 0
 }
-
-// readTrailers reads the fields after the last chunk, up to and with the empty line.
-func readTrailers(br *bufio.Reader) (http.Header, error) {
-	if b, err := br.Peek(2); err != nil {
-		return nil, malformed("ends before its trailer: %v", err)
-	} else if string(b) == "\r\n" {
-		br.Discard(2)
-		return nil, nil
-	}
-	head, err := readHead(br)
-	if err != nil {
-		return nil, err
-	}
-	r := response{length: -1, header: http.Header{}}
-	if err := r.parseFields(head); err != nil {
-		return nil, err
-	}
-	if r.length >= 0 || r.framing != bodyNone {
-		return nil, malformed("framing in the trailer")
-	}
-	return r.header, nil
-}
-
-func isToken(s string) bool {
-	for i := range len(s) {
-		if !tokenByte[s[i]] {
-			return false
-		}
-	}
-	return s != ""
-}
-
-func isFieldValue(s string) bool {
-	for i := range len(s) {
-		if c := s[i]; (c < ' ' && c != '\t') || c == 0x7f {
-			return false
-		}
-	}
-	return true
-}
-
-// tokenByte has the characters of an RFC 9110 token.
-var tokenByte = func() (t [256]bool) {
-	for c := '0'; c <= '9'; c++ {
-		t[c] = true
-	}
-	for c := 'a'; c <= 'z'; c++ {
-		t[c], t[c-'a'+'A'] = true, true
-	}
-	for _, c := range "!#$%&'*+-.^_`|~" {
-		t[c] = true
-	}
-	return t
-}()

@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"net"
-	"net/http"
 	"net/netip"
 	"net/url"
 	"slices"
@@ -15,7 +14,16 @@ import (
 
 // routes is what one socket serves, immutable.
 type routes struct {
-	listeners []*listener // by load balancer name
+	listeners []*listener   // by load balancer name
+	idle      time.Duration // the longest idle timeout among them
+}
+
+func newRoutes(listeners ...*listener) *routes {
+	r := &routes{listeners: listeners}
+	for _, l := range listeners {
+		r.idle = max(r.idle, l.idleTimeout)
+	}
+	return r
 }
 
 // listener is a compiled agent.Listener.
@@ -38,17 +46,6 @@ type rule struct {
 
 // condition holds for a request or not.
 type condition func(*request) bool
-
-// request is what conditions look at.
-type request struct {
-	*http.Request
-	host   string // lower case, without port
-	path   string // as sent, without the query
-	client netip.Addr
-	query  url.Values // parsed when first asked for
-	// upgrade is the protocol the client wants to switch to; empty: none.
-	upgrade string
-}
 
 // action is the deciding action of a rule; exactly one member is set.
 type action struct {
@@ -121,11 +118,13 @@ func compileCondition(c *agent.Condition) condition {
 		ps := compilePatterns(c.Values, false)
 		return func(r *request) bool { return matchAny(ps, r.path) }
 	case "http-request-method":
-		return func(r *request) bool { return slices.Contains(c.Values, r.Method) }
+		return func(r *request) bool { return slices.Contains(c.Values, r.method) }
 	case "http-header":
-		ps, name := compilePatterns(c.Values, true), http.CanonicalHeaderKey(c.Header)
+		ps := compilePatterns(c.Values, true)
 		return func(r *request) bool {
-			return slices.ContainsFunc(r.Header[name], func(v string) bool { return matchAny(ps, strings.ToLower(v)) })
+			return slices.ContainsFunc(r.header, func(f field) bool {
+				return strings.EqualFold(f.name, c.Header) && matchAny(ps, strings.ToLower(f.value))
+			})
 		}
 	case "query-string":
 		return compileQuery(c.Query)
@@ -146,7 +145,7 @@ func compileQuery(pairs []*agent.QueryPair) condition {
 	}
 	return func(r *request) bool {
 		if r.query == nil {
-			r.query = r.URL.Query()
+			r.query, _ = url.ParseQuery(r.rawQuery) // what of it can be read
 		}
 		for k, vs := range r.query {
 			k = strings.ToLower(k)
@@ -212,9 +211,11 @@ next:
 
 // host is the Host header that targets get. Unless it is preserved, a port other than 80 and 443 is appended if the client gave
 // none, and on those two the client's port is removed ("Host header preservation" in the guide of Application Load Balancers).
-func (l *listener) host(given string) string {
+func (l *listener) host(given string) string { return string(l.appendHost(nil, given)) }
+
+func (l *listener) appendHost(b []byte, given string) []byte {
 	if l.preserveHost || given == "" {
-		return given
+		return append(b, given...)
 	}
 	colon := strings.LastIndexByte(given, ':')
 	if colon < strings.IndexByte(given, ']') {
@@ -222,11 +223,11 @@ func (l *listener) host(given string) string {
 	}
 	switch standard := l.port == "80" || l.port == "443"; {
 	case standard && colon >= 0:
-		return given[:colon]
+		return append(b, given[:colon]...)
 	case !standard && colon < 0:
-		return given + ":" + l.port
+		return append(append(append(b, given...), ':'), l.port...)
 	}
-	return given
+	return append(b, given...)
 }
 
 // hostOnly is a Host header without its port, in lower case.

@@ -197,29 +197,27 @@ func TestStickiness(t *testing.T) {
 	}
 }
 
-func FuzzParseHead(f *testing.F) {
+func FuzzResponse(f *testing.F) {
 	f.Add("HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close, x-a\r\nX-A: b\r\n\r\n", "GET")
 	f.Add("HTTP/1.0 304 \r\nTransfer-Encoding: chunked\r\n\r\n", "HEAD")
 	f.Fuzz(func(t *testing.T, head, method string) {
 		if !strings.HasSuffix(head, "\r\n\r\n") || strings.Index(head, "\r\n\r\n") != len(head)-4 {
 			return // readHead gives nothing else
 		}
-		r, err := parseHead(head, method)
-		if err != nil {
+		var r response
+		if r.parse(head, method) != nil {
 			return
 		}
 		if r.status < 100 || r.status > 599 || (r.framing == bodyLength && r.length <= 0) {
 			t.Errorf("%q → %+v", head, r)
 		}
-		for k, vs := range r.header {
-			for _, v := range vs {
-				if !isToken(k) || strings.ContainsAny(v, "\r\n\x00") {
-					t.Errorf("%q passes on %q: %q", head, k, v)
-				}
+		for _, f := range r.header {
+			if !isToken(f.name) || strings.ContainsAny(f.value, "\r\n\x00") {
+				t.Errorf("%q passes on %q: %q", head, f.name, f.value)
 			}
-			switch k {
-			case "Connection", "Transfer-Encoding", "Keep-Alive":
-				t.Errorf("%q passes on %s", head, k)
+			switch f.kind {
+			case fieldConnection, fieldTransferEncoding, fieldKeepAlive:
+				t.Errorf("%q passes on %s", head, f.name)
 			}
 		}
 	})

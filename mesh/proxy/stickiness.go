@@ -36,10 +36,10 @@ func (x *exchange) chooseGroup(a action) *group {
 		return a.forward.choose()
 	}
 	g := a.forward.choose()
-	if c, err := x.r.Cookie(groupCookie); err == nil {
+	if c := x.r.header.cookie(groupCookie); c != "" {
 		for i, other := range a.forward.groups {
 			weighted := a.forward.upTo[i] > 0 && (i == 0 || a.forward.upTo[i] > a.forward.upTo[i-1])
-			if weighted && opaque(other.arn) == c.Value {
+			if weighted && opaque(other.arn) == c {
 				g = other
 			}
 		}
@@ -51,8 +51,8 @@ func (x *exchange) chooseGroup(a action) *group {
 // chooseEndpoint enters an endpoint: by cookie on the first try, else by the group's algorithm.
 func (x *exchange) chooseEndpoint(g *group, tried []*endpoint) *endpoint {
 	if len(tried) == 0 && g.table.Load().stickiness > 0 {
-		if c, err := x.r.Cookie(targetCookie); err == nil {
-			if e := g.stuck(c.Value); e != nil {
+		if c := x.r.header.cookie(targetCookie); c != "" {
+			if e := g.stuck(c); e != nil {
 				return e
 			}
 		}
@@ -60,16 +60,19 @@ func (x *exchange) chooseEndpoint(g *group, tried []*endpoint) *endpoint {
 	return g.pick(tried)
 }
 
-// setCookies renews the cookies with every answer, as Elastic Load Balancing does.
-func (s stickiness) setCookies(h http.Header, e *endpoint) {
+// appendCookies renews the cookies with every answer, as Elastic Load Balancing does.
+func (s stickiness) appendCookies(h header, e *endpoint) header {
 	if s.group != nil {
-		h.Add("Set-Cookie", groupCookie+"="+opaque(s.group.arn)+expires(s.groupFor)+"; Path=/")
+		h = append(h, setCookie(groupCookie+"="+opaque(s.group.arn)+expires(s.groupFor)+"; Path=/"))
 	}
 	if d := e.group.table.Load().stickiness; d > 0 {
-		h.Add("Set-Cookie", targetCookie+"="+e.cookie+expires(d)+"; Path=/")
-		h.Add("Set-Cookie", corsCookie+"="+e.cookie+expires(d)+"; Path=/; SameSite=None")
+		h = append(h, setCookie(targetCookie+"="+e.cookie+expires(d)+"; Path=/"),
+			setCookie(corsCookie+"="+e.cookie+expires(d)+"; Path=/; SameSite=None"))
 	}
+	return h
 }
+
+func setCookie(v string) field { return field{name: "Set-Cookie", value: v} }
 
 func expires(d time.Duration) string {
 	return "; Expires=" + time.Now().Add(d).UTC().Format(http.TimeFormat)

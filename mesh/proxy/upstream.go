@@ -7,7 +7,6 @@ import (
 	"net"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 )
 
@@ -19,14 +18,17 @@ const maxIdleAge = 60 * time.Second
 
 // upstream is one connection to a target. One request at a time uses it.
 type upstream struct {
-	*net.TCPConn
-	raw       syscall.RawConn
+	*socket
 	br        *bufio.Reader
 	wb        []byte // the request head is built here
 	reused    bool   // it has carried a request before
 	idleSince time.Time
 	keep      time.Duration // how long it may lie idle
 	touched   atomic.Int64  // when touch last moved the deadline, in Unix nanoseconds; sender and receiver both touch
+
+	response     response // to the request it carries
+	chunks       chunkReader
+	interruption interruption // closes it
 }
 
 func (e *endpoint) dial(ctx context.Context) (*upstream, error) {
@@ -34,22 +36,24 @@ func (e *endpoint) dial(ctx context.Context) (*upstream, error) {
 	if err != nil {
 		return nil, err
 	}
-	tc := c.(*net.TCPConn)
-	raw, err := tc.SyscallConn()
+	s, err := newSocket(c.(*net.TCPConn))
 	if err != nil {
 		c.Close()
 		return nil, err
 	}
-	return &upstream{TCPConn: tc, raw: raw, br: bufio.NewReaderSize(tc, 8<<10), wb: make([]byte, 0, 2<<10), keep: maxIdleAge}, nil
+	u := &upstream{socket: s, br: bufio.NewReaderSize(s, 8<<10), wb: make([]byte, 0, 2<<10), keep: maxIdleAge}
+	u.interruption.act = func() { u.Close() }
+	return u, nil
 }
 
-// touch moves the connection's deadline to idle from now, but only when an eighth has passed since it was moved last: a
-// clock reading is cheaper than a timer.
-func (u *upstream) touch(idle time.Duration) {
-	now := time.Now()
+// touch moves the connection's deadline to idle from now or up to an eighth later, but only when that eighth has passed since it was
+// moved last: a clock reading is cheaper than a timer.
+func (u *upstream) touch(idle time.Duration) { u.touchAt(time.Now(), idle) }
+
+func (u *upstream) touchAt(now time.Time, idle time.Duration) {
 	if n := now.UnixNano(); n-u.touched.Load() > int64(idle/8) {
 		u.touched.Store(n)
-		u.SetDeadline(now.Add(idle))
+		u.SetDeadline(now.Add(idle + idle/8))
 	}
 }
 
@@ -58,14 +62,7 @@ func (u *upstream) alive() bool {
 	if u.br.Buffered() > 0 {
 		return false
 	}
-	ok := false
-	var b [1]byte
-	err := u.raw.Read(func(fd uintptr) bool {
-		_, _, e := syscall.Recvfrom(int(fd), b[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
-		ok = e == syscall.EAGAIN
-		return true
-	})
-	return err == nil && ok
+	return quiet(u.raw)
 }
 
 // connPool keeps idle connections, the newest on top: the oldest may then expire.
@@ -77,7 +74,7 @@ type connPool struct {
 
 // get is an idle connection or nil. With verified it is known to be open a moment ago: what carries a request that
 // cannot be repeated asks for that.
-func (p *connPool) get(verified bool) *upstream {
+func (p *connPool) get(verified bool, now time.Time) *upstream {
 	for {
 		p.mu.Lock()
 		n := len(p.idle)
@@ -89,7 +86,7 @@ func (p *connPool) get(verified bool) *upstream {
 		p.idle[n-1] = nil
 		p.idle = p.idle[:n-1]
 		p.mu.Unlock()
-		if time.Since(u.idleSince) < u.keep && (!verified || u.alive()) {
+		if now.Sub(u.idleSince) < u.keep && (!verified || u.alive()) {
 			return u
 		}
 		u.Close()
@@ -97,8 +94,9 @@ func (p *connPool) get(verified bool) *upstream {
 }
 
 // put keeps u for another request, unless the endpoint takes none any more.
-func (p *connPool) put(u *upstream) {
-	u.reused, u.idleSince = true, time.Now()
+func (p *connPool) put(u *upstream, now time.Time) {
+	u.reused, u.idleSince = true, now
+	u.response.header = u.response.header.forget()
 	if cap(u.wb) > 16<<10 {
 		u.wb = nil
 	}
@@ -141,13 +139,16 @@ func (p *connPool) close() {
 // copyBuffers are for bodies; most answers fit into the reader's own buffer.
 var copyBuffers = sync.Pool{New: func() any { return new([32 << 10]byte) }}
 
-// copyTouching copies src to dst until EOF, calling touch before every read, so that both sides' deadlines follow the data.
-func copyTouching(dst io.Writer, src io.Reader, touch func()) (int64, error) {
+// copyTouching copies src to dst until EOF, calling touch before every read, so that both sides' deadlines follow the data. Failures
+// of the destination, touch's included, are writeErrors.
+func copyTouching(dst io.Writer, src io.Reader, touch func() error) (int64, error) {
 	buf := copyBuffers.Get().(*[32 << 10]byte)
 	defer copyBuffers.Put(buf)
 	var n int64
 	for {
-		touch()
+		if err := touch(); err != nil {
+			return n, writeError{err}
+		}
 		k, err := src.Read(buf[:])
 		if k > 0 {
 			m, werr := dst.Write(buf[:k])
