@@ -1,0 +1,418 @@
+package stream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+)
+
+// op is something to be committed: an append, or a new floor.
+type op struct {
+	stream *stream
+	batch  *Batch        // append; any other op is committed alone
+	floor  func() uint64 // or: the segments below go
+	run    func() error  // or: something else that needs the right to commit
+	// What is planned: set by who commits.
+	writes  []entry
+	seg     *segment // the batch's
+	opened  *segment // it is new
+	frame   frame
+	bytes   int64
+	done    chan error    // capacity 1
+	lead    chan struct{} // capacity 1: the right to commit is handed over
+	first   uint64
+	skipped bool
+}
+
+// maxGroup bounds what is committed with one sync.
+const maxGroup = 16 << 20
+
+// plan is the end of a stream as it will be when what is being committed is.
+type plan struct {
+	seg  *segment // nil: none yet
+	size int64
+	next uint64
+	mark uint64
+	// deleted is final: who still holds the stream writes no more.
+	deleted bool
+}
+
+func (p *plan) reset(st *stream) {
+	*p = plan{next: st.next, mark: st.mark, deleted: p.deleted}
+	if n := len(st.segments); n > 0 {
+		p.seg, p.size = st.segments[n-1], st.segments[n-1].size
+	}
+}
+
+// Append adds the batch and returns the position of its first record once it is durable. Appends that wait at the same time share
+// one sync. A batch that was appended before, by its mark, is acknowledged with added false.
+func (s *Store) Append(ctx context.Context, name string, b Batch) (first uint64, added bool, err error) {
+	if err := ctx.Err(); err != nil {
+		return 0, false, err
+	}
+	st, err := s.stream(name)
+	if err != nil {
+		return 0, false, err
+	}
+	o := &op{stream: st, batch: &b}
+	err = s.commit(o)
+	return o.first, err == nil && !o.skipped, err
+}
+
+// Drop removes the oldest segments while what a segment holds is all older than before, or the stream has more than most bytes on the
+// disk (0: any number). The segment that is appended to is closed first when all of it is too old. It returns how many records went.
+func (s *Store) Drop(name string, before int64, most int64) (uint64, error) {
+	st, err := s.stream(name)
+	if err != nil {
+		return 0, err
+	}
+	st.mu.RLock()
+	was := st.info().First
+	st.mu.RUnlock()
+	err = s.commit(&op{stream: st, floor: func() uint64 { return st.below(before, most) }})
+	if err != nil {
+		return 0, err
+	}
+	st.mu.RLock()
+	defer st.mu.RUnlock()
+	return st.info().First - was, nil
+}
+
+// below is the floor that retention wants.
+func (st *stream) below(before, most int64) uint64 {
+	var size, floor = int64(0), uint64(0)
+	for _, seg := range st.segments {
+		size += seg.size
+	}
+	for _, seg := range st.segments {
+		n := len(seg.blocks)
+		old := n > 0
+		for _, b := range seg.blocks {
+			old = old && b.max < before
+		}
+		over := most > 0 && size > most && seg != st.segments[len(st.segments)-1]
+		if !old && !over || n == 0 {
+			break
+		}
+		size -= seg.size
+		floor = seg.blocks[n-1].next
+	}
+	return floor
+}
+
+// Delete removes the stream. Its name must not be used again.
+func (s *Store) Delete(name string) error {
+	st, err := s.stream(name)
+	if err != nil {
+		return err
+	}
+	return s.commit(&op{stream: st, floor: func() uint64 { return gone }})
+}
+
+// commit waits until o is committed. Whoever finds nobody committing does it, for all who wait; then the right goes to one of those
+// who came meanwhile, so that nobody works for others for long.
+func (s *Store) commit(o *op) error {
+	o.done, o.lead = make(chan error, 1), make(chan struct{}, 1)
+	s.mu.Lock()
+	s.pending = append(s.pending, o)
+	if s.committing {
+		s.mu.Unlock()
+		select {
+		case err := <-o.done:
+			return err
+		case <-o.lead:
+		}
+		s.mu.Lock()
+	}
+	s.committing = true
+	group := s.take()
+	broken := s.broken
+	s.mu.Unlock()
+	switch {
+	case broken != nil:
+		for _, o := range group {
+			o.done <- fmt.Errorf("%w: %w", ErrBroken, broken)
+		}
+	case group[0].run != nil:
+		group[0].done <- group[0].run()
+	default:
+		s.commitGroup(group)
+	}
+	s.handOver()
+	return <-o.done
+}
+
+// take takes what is committed together. s.mu is held.
+func (s *Store) take() []*op {
+	size, n := 0, 0
+	for ; n < len(s.pending) && size < maxGroup && s.pending[n].batch != nil; n++ {
+		for _, r := range s.pending[n].batch.Records {
+			size += len(r.Data)
+		}
+	}
+	n = max(n, 1)
+	group := s.pending[:n:n]
+	s.pending = s.pending[n:]
+	return group
+}
+
+func (s *Store) handOver() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.pending) > 0 {
+		s.pending[0].lead <- struct{}{}
+		return
+	}
+	s.committing, s.pending = false, nil
+}
+
+// commitGroup writes, syncs the journal once, shows the result and answers.
+func (s *Store) commitGroup(group []*op) {
+	var entries []byte
+	var live []*op
+	for _, o := range group {
+		if err := s.prepare(o); err != nil {
+			o.done <- err
+			continue
+		}
+		live = append(live, o)
+		for _, w := range o.writes {
+			entries = appendEntry(entries, w)
+		}
+	}
+	var err error
+	broken := false
+write:
+	for _, o := range live {
+		for _, w := range o.writes {
+			if w.kind != entryWrite {
+				continue
+			}
+			path := s.newSegment(w.name, w.base, 0).path
+			s.dirty[path] = true
+			if err = s.writeSegment(path, w.offset, w.bytes); err != nil {
+				break write
+			}
+		}
+	}
+	if err == nil && len(entries) > 0 {
+		err, broken = s.journal.write(entries)
+	}
+	if err != nil {
+		s.undo(live, err, broken)
+		return
+	}
+	for _, o := range live {
+		s.publish(o)
+		o.done <- nil
+	}
+	if s.journal.size >= s.opt.JournalBytes {
+		select {
+		case s.due <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// prepare plans o's writes at the planned end of its stream.
+func (s *Store) prepare(o *op) error {
+	p := &o.stream.plan
+	if p.deleted {
+		return ErrDeleted
+	}
+	if o.batch == nil {
+		floor := o.floor()
+		if floor == 0 {
+			return nil
+		}
+		if floor != gone && p.seg != nil && floor > p.seg.base && p.size > segmentHead { // the last segment goes too: begin another
+			s.open(o, p, p.seg.created)
+		}
+		o.writes = append(o.writes, entry{kind: entryFloor, name: o.stream.name, base: floor})
+		o.first = floor
+		return nil
+	}
+	o.first = p.next
+	if o.batch.Mark != 0 && o.batch.Mark <= p.mark {
+		o.skipped = true
+		return nil
+	}
+	b, err := appendFrame(nil, p.next, o.batch)
+	if err != nil {
+		return err
+	}
+	if o.frame, err = parseFrame(b); err != nil {
+		return fmt.Errorf("encode a batch: %w", err)
+	}
+	for _, r := range o.batch.Records {
+		o.bytes += int64(len(r.Data))
+	}
+	age := s.opt.SegmentAge
+	if p.seg == nil || p.size > segmentHead && (p.size+int64(len(b)) > s.opt.SegmentBytes || age > 0 && o.batch.Ingested-p.seg.created >= age) {
+		s.open(o, p, o.batch.Ingested)
+	}
+	o.seg = p.seg
+	o.writes = append(o.writes, entry{kind: entryWrite, name: o.stream.name, base: p.seg.base, offset: p.size, bytes: b})
+	p.size += int64(len(b))
+	p.next, p.mark = o.frame.next(), max(p.mark, o.batch.Mark)
+	return nil
+}
+
+// open plans a new segment.
+func (s *Store) open(o *op, p *plan, created int64) {
+	o.opened = s.newSegment(o.stream.name, p.next, created)
+	p.seg, p.size = o.opened, segmentHead
+	o.writes = append(o.writes, entry{kind: entryWrite, name: o.stream.name, base: o.opened.base, bytes: o.opened.head(p.mark)})
+}
+
+// publish shows readers what is durable.
+func (s *Store) publish(o *op) {
+	st := o.stream
+	if o.batch == nil {
+		if o.first > 0 {
+			s.publishFloor(o)
+		}
+		return
+	}
+	if o.skipped {
+		return
+	}
+	var closed *segment // its index is complete
+	st.mu.Lock()
+	if o.opened != nil {
+		if n := len(st.segments); n > 0 {
+			closed = st.segments[n-1]
+		}
+		st.segments = append(st.segments, o.opened)
+	}
+	o.seg.add(&o.frame, o.bytes)
+	st.next, st.mark = o.frame.next(), max(st.mark, o.batch.Mark)
+	st.wake()
+	st.mu.Unlock()
+	if closed != nil {
+		s.writeIndex(closed, true)
+	}
+	s.writeIndex(o.seg, false)
+}
+
+// wake tells those who wait that something changed. st.mu is held.
+func (st *stream) wake() {
+	if st.changed != nil {
+		close(st.changed)
+		st.changed = nil
+	}
+}
+
+func (s *Store) publishFloor(o *op) {
+	st, floor := o.stream, o.first
+	st.mu.Lock()
+	var dropped []*segment
+	if o.opened != nil {
+		st.segments = append(st.segments, o.opened)
+	}
+	for len(st.segments) > 0 && (floor == gone || st.segments[0].base < floor) {
+		dropped, st.segments = append(dropped, st.segments[0]), st.segments[1:]
+	}
+	st.wake()
+	st.mu.Unlock()
+	for _, seg := range dropped {
+		s.files.forget(seg.path + ".seg")
+		s.files.forget(seg.path + ".idx")
+		delete(s.dirty, seg.path)
+	}
+	if floor == gone {
+		st.plan.deleted = true
+		s.mu.Lock()
+		delete(s.streams, st.name)
+		s.mu.Unlock()
+	}
+	if err := s.removeBelow(st.name, floor); err != nil {
+		// The journal says that they are gone; but for that it must not end before they are.
+		s.log.Error("cannot remove segments", "stream", st.name, "error", err)
+	}
+}
+
+// undo takes back what could not be committed.
+func (s *Store) undo(live []*op, why error, broken bool) {
+	for _, o := range live {
+		st := o.stream
+		st.mu.RLock()
+		st.plan.reset(st)
+		st.mu.RUnlock()
+		for _, w := range o.writes {
+			if w.kind != entryWrite || broken {
+				continue
+			}
+			path := s.newSegment(w.name, w.base, 0).path + ".seg"
+			if st.plan.seg == nil || w.base != st.plan.seg.base { // a new segment
+				s.files.forget(path)
+				err := os.Remove(path)
+				broken = err != nil && !errors.Is(err, os.ErrNotExist)
+			} else if err := s.files.use(path, false, func(f *os.File) error { return f.Truncate(st.plan.size) }); err != nil {
+				broken = true
+			}
+		}
+	}
+	if broken {
+		s.mu.Lock()
+		s.broken = why
+		s.mu.Unlock()
+		s.log.Error("the streams take no more records until they are opened again", "error", why)
+	}
+	for _, o := range live {
+		o.done <- why
+	}
+}
+
+// Checkpoint syncs the segments that the journal speaks of and removes it. Appends go on meanwhile, in a new one.
+func (s *Store) Checkpoint() error {
+	s.checkpoint.Lock()
+	defer s.checkpoint.Unlock()
+	old, dirty, err := s.switchJournal()
+	if err != nil || old == nil {
+		return err
+	}
+	if err := s.syncSegments(dirty); err != nil {
+		s.merge(dirty) // the journals that are there still speak of them
+		return errors.Join(err, old.file.Close())
+	}
+	if err := old.file.Close(); err != nil {
+		return err
+	}
+	list, err := s.journals()
+	if err != nil {
+		return err
+	}
+	for _, n := range list {
+		if n <= old.n {
+			if err := os.Remove(s.journalPath(n)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (s *Store) switchJournal() (old *journal, dirty map[string]bool, err error) {
+	err = s.commit(&op{run: func() error {
+		if s.journal.size == 0 {
+			return nil
+		}
+		j, err := s.newJournal(s.journal.n + 1)
+		if err != nil {
+			return err
+		}
+		old, dirty = s.journal, maps.Clone(s.dirty)
+		s.journal = j
+		clear(s.dirty)
+		return nil
+	}})
+	return old, dirty, err
+}
+
+func (s *Store) merge(dirty map[string]bool) {
+	// It fails only when the streams are broken; then no checkpoint is made any more.
+	_ = s.commit(&op{run: func() error { maps.Copy(s.dirty, dirty); return nil }})
+}
