@@ -140,8 +140,15 @@ func (s *Store) Run(ctx context.Context) error {
 	}
 }
 
-// Close releases the files. Nothing may be in progress.
-func (s *Store) Close() error { return errors.Join(s.journal.file.Close(), s.files.close()) }
+// Close releases the files. Appends fail from now on.
+func (s *Store) Close() error {
+	return s.commit(&op{run: func() error {
+		s.mu.Lock()
+		s.broken = errors.New("they were closed")
+		s.mu.Unlock()
+		return errors.Join(s.journal.file.Close(), s.files.close())
+	}})
+}
 
 // All lists the names of all streams, in no particular order.
 func (s *Store) All() iter.Seq2[string, error] {
