@@ -30,6 +30,7 @@ type server struct {
 	hellos      chan *agentapi.Hello
 	ups         chan *agentapi.Up
 	downs       chan *agentapi.Down
+	stream      *stream // takes what is shipped
 }
 
 func (s *server) Session(st agentapi.Dispatcher_SessionServer) error {
