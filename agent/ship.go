@@ -31,6 +31,7 @@ const (
 	holdEvent = 5 * time.Second // for how long an event waits for further lines, as with Docker's driver
 	firstShip = 200 * time.Millisecond
 	lastShip  = 30 * time.Second
+	refused   = 5 * time.Minute // until a server is asked again that has refused: the group may be made anew
 )
 
 // shipment is one container's output on its way to its log stream.
@@ -215,6 +216,9 @@ func (a *Agent) shipAll(ctx context.Context, s *shipment) bool {
 		}
 		if a.cfg.Clock.Now().Sub(began) > lastShip {
 			wait = firstShip
+		}
+		if code := status.Code(err); code == codes.NotFound || code == codes.PermissionDenied {
+			wait = refused
 		}
 		a.log.Warn("ship the output of a container; trying again", "task", s.task, "container", s.container, "error", err, "in", wait)
 		select {

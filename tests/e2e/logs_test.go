@@ -80,8 +80,10 @@ func TestLogs(t *testing.T) {
 	if err != nil || before == 0 {
 		t.Fatalf("before the platform is killed: %d lines, %v", before, err)
 	}
-	if got := p.text("length(events)", "logs", "filter-log-events", "--log-group-name", group, "--filter-pattern", `"line 1" -10`, "--max-items", "3"); got != "3" {
-		t.Errorf("filter-log-events answers %s events", got)
+	var found struct{ Events []struct{ Message, LogStreamName, EventId string } }
+	p.aws(&found, "logs", "filter-log-events", "--log-group-name", group, "--filter-pattern", `"line 1" -10`, "--max-items", "3")
+	if e := found.Events; len(e) != 3 || e[0].Message != "line 1" || e[1].Message != "line 11" || e[2].LogStreamName != stream {
+		t.Errorf("filter-log-events answers %+v", e)
 	}
 	if got := p.text("logGroups[0].[retentionInDays,storedBytes>`0`]", "logs", "describe-log-groups", "--log-group-name-prefix", group); got != "7\tTrue" {
 		t.Errorf("the group: %s", got)
@@ -161,7 +163,7 @@ func TestLogDrivers(t *testing.T) {
 		t.Errorf("without the group: %+v", failed)
 	}
 	arn, _ := stopped("multi", awslogs("group=made", "create-group=true", "stream-prefix=p", "multiline-pattern=^[A-Z]"),
-		"echo Error; echo ' at a'; echo ' at b' >&2; echo Next")
+		"echo Error; echo ' at a'; echo ' at b'; echo Next")
 	stream := "p/main/" + arn[strings.LastIndexByte(arn, '/')+1:]
 	eventually(t, 20*time.Second, "two events", func() (bool, string) {
 		got := strings.Join(p.logEvents("made", stream), "|")
