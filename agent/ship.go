@@ -281,13 +281,17 @@ type packer struct {
 	batch  *agentapi.ShipBatch // nil: empty
 	size   int
 	mark   uint64 // of the last event
+
+	held time.Time        // the event that waits for further lines, by the time of its first
+	hold <-chan time.Time // when that has waited long enough
 }
 
 func (p *packer) run(ctx context.Context, a *Agent, lines <-chan runtime.LogLine) error {
 	for {
-		var hold <-chan time.Time
-		if _, held := p.events.Held(); held {
-			hold = a.cfg.Clock.After(holdEvent)
+		if since, held := p.events.Held(); !held {
+			p.hold = nil
+		} else if p.hold == nil || !since.Equal(p.held) {
+			p.held, p.hold = since, a.cfg.Clock.After(holdEvent)
 		}
 		select {
 		case l, ok := <-lines:
@@ -303,7 +307,8 @@ func (p *packer) run(ctx context.Context, a *Agent, lines <-chan runtime.LogLine
 			if len(lines) > 0 {
 				continue
 			}
-		case <-hold:
+		case <-p.hold:
+			p.hold = nil
 			if err := p.add(p.events.Flush()); err != nil {
 				return err
 			}

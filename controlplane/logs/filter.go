@@ -143,7 +143,7 @@ func (f *Family) testMetricFilter(_ context.Context, in *cwl.TestMetricFilterInp
 	out := &cwl.TestMetricFilterOutput{Matches: []types.MetricFilterMatchRecord{}}
 	for i, m := range in.LogEventMessages {
 		if p.Match(m) {
-			out.Matches = append(out.Matches, types.MetricFilterMatchRecord{EventNumber: int64(i + 1), EventMessage: &m, ExtractedValues: p.Extract(m)})
+			out.Matches = append(out.Matches, types.MetricFilterMatchRecord{EventNumber: int64(i), EventMessage: &m, ExtractedValues: p.Extract(m)})
 		}
 	}
 	return out, nil

@@ -427,7 +427,7 @@ func TestFilterLogEvents(t *testing.T) {
 func TestTestMetricFilter(t *testing.T) {
 	b := newBench(t)
 	out := do(b, b.testMetricFilter, &cwl.TestMetricFilterInput{FilterPattern: aws.String("{ $.n > 1 }"), LogEventMessages: []string{`{"n":1}`, `{"n":2}`}})
-	if len(out.Matches) != 1 || out.Matches[0].EventNumber != 2 || out.Matches[0].ExtractedValues["$.n"] != "2" {
+	if len(out.Matches) != 1 || out.Matches[0].EventNumber != 1 || out.Matches[0].ExtractedValues["$.n"] != "2" {
 		t.Errorf("%+v", out.Matches)
 	}
 }

@@ -17,6 +17,8 @@
 //   - What the index says was acknowledged before it was written; where it ends, the segment is read.
 //   - Segments are dropped whole, the oldest first, never the one that is appended to.
 //
+// In memory are about 0.6 KB for each stream that was asked for and 72 bytes for each 64 KiB in them.
+//
 // Lock order: the commit right (Store.committing), then Store.mu, stream.mu, the file table's. Only loading a stream does I/O under
 // a lock, its own.
 package stream
