@@ -94,6 +94,11 @@ func logged(launchType string, options map[string]string) *agentapi.Assignment {
 	return a
 }
 
+func shippingHost(t *testing.T, dir string, d runtime.Driver, kept *stream) *host {
+	t.Helper()
+	return connectHost(t, Config{Dir: dir, Driver: d}, "i1", kept)
+}
+
 func numbered(n int) (lines []string) {
 	for i := range n {
 		lines = append(lines, fmt.Sprintf("line %d", i))
@@ -109,14 +114,12 @@ func TestShippingSurvivesFailures(t *testing.T) {
 		return fake.Behaviour{RunFor: time.Millisecond, Output: lines}
 	}})
 	kept := &stream{fail: func(n int) (bool, bool) { return n == 1, n == 2 }}
-	h := newHost(t, dir, driver, "i1")
-	h.server.stream = kept
+	h := shippingHost(t, dir, driver, kept)
 	h.hello()
 	h.send(1, true, nil, logged("EC2", nil))
 	waitFor(t, "the second batch", func() bool { kept.mu.Lock(); defer kept.mu.Unlock(); return kept.batches >= 2 })
 	h.stop()
-	h = newHost(t, dir, driver, "i1")
-	h.server.stream = kept
+	h = shippingHost(t, dir, driver, kept)
 	h.hello()
 	waitFor(t, "all lines", func() bool { return len(kept.got()) >= len(lines) })
 	waitFor(t, "the shipment to be forgotten", func() bool { list, err := h.agent.store.shipments(); return err == nil && len(list) == 0 })
@@ -131,8 +134,7 @@ func TestLogGroupMissing(t *testing.T) {
 		"FARGATE": "ResourceInitializationError: failed to validate logger args: create stream has been retried 1 times: failed to create Cloudwatch log stream: " + why + " : exit status 1",
 		"EC2":     "CannotStartContainerError: Error response from daemon: failed to initialize logging driver: failed to create Cloudwatch log stream: " + why,
 	} {
-		h := newHost(t, t.TempDir(), fake.New(fake.Config{}), "i1")
-		h.server.stream = &stream{refuse: status.Error(codes.NotFound, why)}
+		h := shippingHost(t, t.TempDir(), fake.New(fake.Config{}), &stream{refuse: status.Error(codes.NotFound, why)})
 		h.hello()
 		h.send(1, true, nil, logged(launch, nil))
 		st := h.untilState(taskA, agentapi.TaskState_STOPPED)
@@ -144,9 +146,8 @@ func TestLogGroupMissing(t *testing.T) {
 
 // TestStartWaitsForServer: a server that is out of reach is no reason to fail.
 func TestStartWaitsForServer(t *testing.T) {
-	h := newHost(t, t.TempDir(), fake.New(fake.Config{}), "i1")
 	kept := &stream{refuse: status.Error(codes.Unavailable, "not now")}
-	h.server.stream = kept
+	h := shippingHost(t, t.TempDir(), fake.New(fake.Config{}), kept)
 	h.hello()
 	h.send(1, true, nil, logged("EC2", nil))
 	waitFor(t, "two calls", func() bool { kept.mu.Lock(); defer kept.mu.Unlock(); return kept.calls > 1 })
@@ -161,8 +162,7 @@ func TestLinesOfOneEvent(t *testing.T) {
 		return fake.Behaviour{RunFor: time.Millisecond, Output: []string{"2026-01-02 Exception", "  at a", "  at b", "2026-01-02 done"}, Exit: runtime.Exit{}}
 	}})
 	kept := &stream{}
-	h := newHost(t, t.TempDir(), driver, "i1")
-	h.server.stream = kept
+	h := shippingHost(t, t.TempDir(), driver, kept)
 	h.hello()
 	h.send(1, true, nil, logged("EC2", map[string]string{"awslogs-datetime-format": "%Y-%m-%d"}))
 	waitFor(t, "two events", func() bool { return len(kept.got()) == 2 })
