@@ -80,7 +80,9 @@ func TestLogs(t *testing.T) {
 	if err != nil || before == 0 {
 		t.Fatalf("before the platform is killed: %d lines, %v", before, err)
 	}
-	var found struct{ Events []struct{ Message, LogStreamName, EventId string } }
+	var found struct {
+		Events []struct{ Message, LogStreamName, EventId string }
+	}
 	p.aws(&found, "logs", "filter-log-events", "--log-group-name", group, "--filter-pattern", `"line 1" -10`, "--max-items", "3")
 	if e := found.Events; len(e) != 3 || e[0].Message != "line 1" || e[1].Message != "line 11" || e[2].LogStreamName != stream {
 		t.Errorf("filter-log-events answers %+v", e)
