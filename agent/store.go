@@ -136,7 +136,7 @@ func (s taskStore) keepShipment(p *shipment) error {
 
 func (s taskStore) forgetShipment(p *shipment) error { return gone(os.Remove(s.shipmentPath(p))) }
 
-// shipments are those that were kept.
+// shipments are those that were kept; what cannot be read is in the error.
 func (s taskStore) shipments() ([]*shipment, error) {
 	dir := filepath.Join(s.dir, "ship")
 	entries, err := os.ReadDir(dir)
@@ -144,30 +144,37 @@ func (s taskStore) shipments() ([]*shipment, error) {
 		return nil, err
 	}
 	var list []*shipment
+	var errs []error
 	for _, e := range entries {
-		path := filepath.Join(dir, e.Name())
 		task, container, ok := strings.Cut(e.Name(), ".")
-		if !ok || task == "" { // a file that was never renamed
-			if err := os.Remove(path); err != nil {
-				return nil, err
-			}
-			continue
+		if !ok || task == "" {
+			continue // being written, or never renamed
 		}
-		b, err := os.ReadFile(path)
-		if err != nil {
-			return nil, err
+		p, err := readShipment(filepath.Join(dir, e.Name()), task, container)
+		switch {
+		case err == nil:
+			list = append(list, p)
+		case gone(err) != nil: // one that ended meanwhile is none
+			errs = append(errs, err)
 		}
-		var log agentapi.LogConfiguration
-		if err := proto.Unmarshal(b, &log); err != nil {
-			return nil, fmt.Errorf("%s is damaged (%w): move it away; what its container wrote is then shipped no further", path, err)
-		}
-		p, err := newShipment(task, container, &log)
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", path, err)
-		}
-		list = append(list, p)
 	}
-	return list, nil
+	return list, errors.Join(errs...)
+}
+
+func readShipment(path, task, container string) (*shipment, error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	var log agentapi.LogConfiguration
+	if err := proto.Unmarshal(b, &log); err != nil {
+		return nil, fmt.Errorf("%s is damaged (%w): move it away; what its container wrote is then shipped no further", path, err)
+	}
+	p, err := newShipment(task, container, &log)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return p, nil
 }
 
 func (s taskStore) positionPath() string { return filepath.Join(s.dir, "position.json") }

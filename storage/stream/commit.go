@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"os"
 )
 
@@ -366,33 +365,24 @@ func (s *Store) undo(live []*op, why error, broken bool) {
 	}
 }
 
-// Checkpoint syncs the segments that the journal speaks of and removes it. Appends go on meanwhile, in a new one.
+// Checkpoint syncs the segments that the journal speaks of and removes it. Appends go on meanwhile, in a new one. A sync that failed
+// ends checkpoints until the streams are opened again: the kernel may have dropped what it could not write and says so once, so
+// from then on only the journals are sure to have it.
 func (s *Store) Checkpoint() error {
 	s.checkpoint.Lock()
 	defer s.checkpoint.Unlock()
+	if s.unsynced != nil {
+		return fmt.Errorf("the journals are kept until the streams are opened again: %w", s.unsynced)
+	}
 	old, dirty, err := s.switchJournal()
 	if err != nil || old == nil {
 		return err
 	}
-	if err := s.syncSegments(dirty); err != nil {
-		s.merge(dirty) // the journals that are there still speak of them
-		return errors.Join(err, old.file.Close())
-	}
-	if err := old.file.Close(); err != nil {
+	if err := errors.Join(s.syncSegments(dirty), old.file.Close()); err != nil {
+		s.unsynced = err
 		return err
 	}
-	list, err := s.journals()
-	if err != nil {
-		return err
-	}
-	for _, n := range list {
-		if n <= old.n {
-			if err := os.Remove(s.journalPath(n)); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
+	return os.Remove(s.journalPath(old.n))
 }
 
 func (s *Store) switchJournal() (old *journal, dirty map[string]bool, err error) {
@@ -404,15 +394,9 @@ func (s *Store) switchJournal() (old *journal, dirty map[string]bool, err error)
 		if err != nil {
 			return err
 		}
-		old, dirty = s.journal, maps.Clone(s.dirty)
-		s.journal = j
-		clear(s.dirty)
+		old, dirty = s.journal, s.dirty
+		s.journal, s.dirty = j, map[string]bool{}
 		return nil
 	}})
 	return old, dirty, err
-}
-
-func (s *Store) merge(dirty map[string]bool) {
-	// It fails only when the streams are broken; then no checkpoint is made any more.
-	_ = s.commit(&op{run: func() error { maps.Copy(s.dirty, dirty); return nil }})
 }

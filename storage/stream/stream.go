@@ -97,7 +97,9 @@ type Store struct {
 	pending    []*op
 	committing bool
 	broken     error
+
 	checkpoint sync.Mutex // one at a time; before everything else
+	unsynced   error      // of checkpoint: why there can be no more
 }
 
 // Open uses dir, creating it if need be, and brings the segments to what the journals say.
