@@ -2,6 +2,7 @@ package logs
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -39,15 +40,13 @@ func (f *Family) clean(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := f.removeData(); err != nil {
-		return fmt.Errorf("remove data of deleted streams: %w", err)
-	}
+	errs := []error{f.removeData()}
 	for g := range LogGroups.Scan(v, state.K()) {
-		if err := f.expire(v, g); err != nil {
-			return fmt.Errorf("remove expired events of %s: %w", g.ARN(), err)
+		if err := f.expire(v, g); err != nil { // the others' are removed all the same
+			errs = append(errs, fmt.Errorf("remove expired events of %s: %w", g.ARN(), err))
 		}
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // removeLost removes the records of streams whose group is gone.
@@ -79,13 +78,13 @@ func (f *Family) removeLost(ctx context.Context) error {
 func (f *Family) removeData() error {
 	for name, err := range f.Events.All() {
 		if err != nil {
-			return err
+			return fmt.Errorf("remove data of deleted streams: %w", err)
 		}
 		if exists(LogStreamsByData, f.Store.View(), name) {
 			continue
 		}
 		if err := f.Events.Delete(name); err != nil {
-			return err
+			return fmt.Errorf("remove data of a deleted stream: %w", err)
 		}
 	}
 	return nil

@@ -7,22 +7,23 @@ import (
 	"os"
 )
 
-// op is something to be committed: an append, or a new floor.
+// op is something to be committed: one of batch, floor and run.
 type op struct {
 	stream *stream
-	batch  *Batch        // append; any other op is committed alone
-	floor  func() uint64 // or: the segments below go
-	run    func() error  // or: something else that needs the right to commit
-	// What is planned: set by who commits.
+	batch  *Batch        // an append; the other two are committed alone
+	floor  func() uint64 // the segments below go
+	run    func() error  // something else that needs the right to commit
+	done   chan error    // capacity 1
+	lead   chan struct{} // capacity 1: the right to commit is handed over
+
+	// Set by who commits.
 	writes  []entry
+	opened  *segment // a new segment
 	seg     *segment // the batch's
-	opened  *segment // it is new
-	frame   frame
-	bytes   int64
-	done    chan error    // capacity 1
-	lead    chan struct{} // capacity 1: the right to commit is handed over
-	first   uint64
-	skipped bool
+	frame   frame    // the batch
+	bytes   int64    // of its data
+	first   uint64   // its first position, or the floor
+	skipped bool     // it was appended before
 }
 
 // maxGroup bounds what is committed with one sync.
@@ -58,56 +59,6 @@ func (s *Store) Append(ctx context.Context, name string, b Batch) (first uint64,
 	o := &op{stream: st, batch: &b}
 	err = s.commit(o)
 	return o.first, err == nil && !o.skipped, err
-}
-
-// Drop removes the oldest segments while what a segment holds is all older than before, or the stream has more than most bytes on the
-// disk (0: any number). The segment that is appended to is closed first when all of it is too old. It returns how many records went.
-func (s *Store) Drop(name string, before int64, most int64) (uint64, error) {
-	st, err := s.stream(name)
-	if err != nil {
-		return 0, err
-	}
-	st.mu.RLock()
-	was := st.info().First
-	st.mu.RUnlock()
-	err = s.commit(&op{stream: st, floor: func() uint64 { return st.below(before, most) }})
-	if err != nil {
-		return 0, err
-	}
-	st.mu.RLock()
-	defer st.mu.RUnlock()
-	return st.info().First - was, nil
-}
-
-// below is the floor that retention wants.
-func (st *stream) below(before, most int64) uint64 {
-	var size, floor = int64(0), uint64(0)
-	for _, seg := range st.segments {
-		size += seg.size
-	}
-	for _, seg := range st.segments {
-		n := len(seg.blocks)
-		old := n > 0
-		for _, b := range seg.blocks {
-			old = old && b.max < before
-		}
-		over := most > 0 && size > most && seg != st.segments[len(st.segments)-1]
-		if !old && !over || n == 0 {
-			break
-		}
-		size -= seg.size
-		floor = seg.blocks[n-1].next
-	}
-	return floor
-}
-
-// Delete removes the stream. Its name must not be used again.
-func (s *Store) Delete(name string) error {
-	st, err := s.stream(name)
-	if err != nil {
-		return err
-	}
-	return s.commit(&op{stream: st, floor: func() uint64 { return gone }})
 }
 
 // commit waits until o is committed. Whoever finds nobody committing does it, for all who wait; then the right goes to one of those
@@ -304,35 +255,6 @@ func (st *stream) wake() {
 	}
 }
 
-func (s *Store) publishFloor(o *op) {
-	st, floor := o.stream, o.first
-	st.mu.Lock()
-	var dropped []*segment
-	if o.opened != nil {
-		st.segments = append(st.segments, o.opened)
-	}
-	for len(st.segments) > 0 && (floor == gone || st.segments[0].base < floor) {
-		dropped, st.segments = append(dropped, st.segments[0]), st.segments[1:]
-	}
-	st.wake()
-	st.mu.Unlock()
-	for _, seg := range dropped {
-		s.files.forget(seg.path + ".seg")
-		s.files.forget(seg.path + ".idx")
-		delete(s.dirty, seg.path)
-	}
-	if floor == gone {
-		st.plan.deleted = true
-		s.mu.Lock()
-		delete(s.streams, st.name)
-		s.mu.Unlock()
-	}
-	if err := s.removeBelow(st.name, floor); err != nil {
-		// The journal says that they are gone; but for that it must not end before they are.
-		s.log.Error("cannot remove segments", "stream", st.name, "error", err)
-	}
-}
-
 // undo takes back what could not be committed.
 func (s *Store) undo(live []*op, why error, broken bool) {
 	for _, o := range live {
@@ -363,40 +285,4 @@ func (s *Store) undo(live []*op, why error, broken bool) {
 	for _, o := range live {
 		o.done <- why
 	}
-}
-
-// Checkpoint syncs the segments that the journal speaks of and removes it. Appends go on meanwhile, in a new one. A sync that failed
-// ends checkpoints until the streams are opened again: the kernel may have dropped what it could not write and says so once, so
-// from then on only the journals are sure to have it.
-func (s *Store) Checkpoint() error {
-	s.checkpoint.Lock()
-	defer s.checkpoint.Unlock()
-	if s.unsynced != nil {
-		return fmt.Errorf("the journals are kept until the streams are opened again: %w", s.unsynced)
-	}
-	old, dirty, err := s.switchJournal()
-	if err != nil || old == nil {
-		return err
-	}
-	if err := errors.Join(s.syncSegments(dirty), old.file.Close()); err != nil {
-		s.unsynced = err
-		return err
-	}
-	return os.Remove(s.journalPath(old.n))
-}
-
-func (s *Store) switchJournal() (old *journal, dirty map[string]bool, err error) {
-	err = s.commit(&op{run: func() error {
-		if s.journal.size == 0 {
-			return nil
-		}
-		j, err := s.newJournal(s.journal.n + 1)
-		if err != nil {
-			return err
-		}
-		old, dirty = s.journal, s.dirty
-		s.journal, s.dirty = j, map[string]bool{}
-		return nil
-	}})
-	return old, dirty, err
 }

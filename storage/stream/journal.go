@@ -232,24 +232,3 @@ func (s *Store) writeSegment(path string, offset int64, b []byte) error {
 	}
 	return nil
 }
-
-// syncSegments makes segments durable, with their names. One that is not there any more has been dropped.
-func (s *Store) syncSegments(paths map[string]bool) error {
-	folders := map[string]bool{s.dir: true}
-	for path := range paths {
-		err := s.files.use(path+".seg", false, (*os.File).Sync)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		if err != nil {
-			return noSpace("sync segment", err)
-		}
-		folders[filepath.Dir(path)], folders[filepath.Dir(filepath.Dir(path))] = true, true
-	}
-	for folder := range folders {
-		if err := syncDir(folder); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
-	}
-	return nil
-}

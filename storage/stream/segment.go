@@ -185,7 +185,7 @@ func (s *Store) load(st *stream) error {
 }
 
 // loadSegment takes the blocks from the index and, behind it, from the segment. What is behind the last whole frame of a stream was never
-// acknowledged and is cut off. seg.size is 0 when there is no head: the crash came while the segment was made.
+// acknowledged and is cut off. seg.size is 0 when there is no head.
 func (s *Store) loadSegment(seg *segment, last bool) (mark uint64, err error) {
 	f, err := os.OpenFile(seg.path+".seg", os.O_RDWR, 0)
 	if err != nil {
@@ -202,12 +202,8 @@ func (s *Store) loadSegment(seg *segment, last bool) (mark uint64, err error) {
 	}
 	if string(head[:8]) != segmentMagic || crc32.Checksum(head[:32], castagnoli) != binary.LittleEndian.Uint32(head[32:]) ||
 		binary.LittleEndian.Uint64(head[8:]) != seg.base {
-		if !last {
-			return 0, fmt.Errorf("segment %s.seg is damaged: it has no head", seg.path)
-		}
-		s.log.Warn("remove a segment that was never finished", "segment", seg.path, "bytes", fi.Size())
 		seg.size = 0
-		return 0, os.Remove(seg.path + ".seg")
+		return 0, s.setAside(seg.path+".seg", fi.Size())
 	}
 	mark, seg.created = binary.LittleEndian.Uint64(head[16:]), int64(binary.LittleEndian.Uint64(head[24:]))
 	next := s.loadIndex(seg, fi.Size())
@@ -239,6 +235,17 @@ func (s *Store) loadSegment(seg *segment, last bool) (mark uint64, err error) {
 	}
 	s.writeIndex(seg, !last)
 	return mark, nil
+}
+
+// setAside takes a segment without a head out of the way. Without a frame either, the crash came while it was made; otherwise what
+// is in it is for a person to look at.
+func (s *Store) setAside(path string, size int64) error {
+	if size <= segmentHead {
+		s.log.Warn("remove a segment that was never finished", "segment", path, "bytes", size)
+		return os.Remove(path)
+	}
+	s.log.Error("a segment is damaged: it has no head; it is left out and kept with the ending .damaged", "segment", path, "bytes", size)
+	return os.Rename(path, path+".damaged")
 }
 
 // loadIndex takes the lines that fit to the segment and returns the position after them.

@@ -285,6 +285,34 @@ func TestRot(t *testing.T) {
 	}
 }
 
+// TestHeadless: a segment that has lost its head is left out, and kept.
+func TestHeadless(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir, stream.Options{SegmentBytes: 100})
+	for i := range int64(3) {
+		put(t, s, "aaa", batch(i, i))
+	}
+	if err := s.Checkpoint(); err != nil {
+		t.Fatal(err)
+	}
+	s.Close()
+	for _, n := range []int{1, 2} {
+		if err := os.WriteFile(filepath.Join(dir, "aa", "aaa", fmt.Sprintf("%020d.seg", n)), bytes.Repeat([]byte("rot"), 100), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s = open(t, dir, stream.Options{SegmentBytes: 100})
+	if got := positions(t, s, "aaa"); !slices.Equal(got, []uint64{0}) {
+		t.Errorf("records %v", got)
+	}
+	if at := put(t, s, "aaa", batch(9, 9)); at != 1 || len(positions(t, s, "aaa")) != 2 {
+		t.Errorf("next at %d", at)
+	}
+	if kept, err := filepath.Glob(filepath.Join(dir, "aa", "aaa", "*.damaged")); err != nil || len(kept) != 2 {
+		t.Errorf("kept %v, %v", kept, err)
+	}
+}
+
 func TestWaitReturnsWithTheRecord(t *testing.T) {
 	s := open(t, t.TempDir(), stream.Options{})
 	got := make(chan error)
