@@ -177,6 +177,23 @@ func TestLogDrivers(t *testing.T) {
 	if err != nil || len(out) > 8<<10 || !strings.HasSuffix(out, "line 1999\n") {
 		t.Errorf("with max-size: %v, %d bytes", err, len(out))
 	}
+	// What a task writes while the platform ends arrives with the platform's next start.
+	arn = p.runTask(p.register("last", ecstypes.ContainerDefinition{Image: &shell, LogConfiguration: awslogs("group=made", "stream-prefix=p"),
+		Command: []string{"trap 'echo bye; exit 0' TERM; echo up; while :; do busybox usleep 50000; done"}}))
+	stream = "p/main/" + arn[strings.LastIndexByte(arn, '/')+1:]
+	p.aws(nil, "ecs", "wait", "tasks-running", "--tasks", arn)
+	arrived := func(want string) {
+		t.Helper()
+		eventually(t, 20*time.Second, "the lines "+want, func() (bool, string) {
+			got := strings.Join(p.logEvents("made", stream), "|")
+			return got == want, got
+		})
+	}
+	arrived("up")
+	p.stop()
+	p.run()
+	arrived("up|bye")
+
 	const refusal = "An error occurred (ClientException) when calling the RegisterTaskDefinition operation: "
 	for options, want := range map[string]string{
 		"logDriver=syslog": "'containerDefinitions[c].logConfiguration.logDriver' is not supported by this platform: use awslogs or json-file, not syslog.",
