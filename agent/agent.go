@@ -8,7 +8,7 @@
 // Invariants: a task is worked on by one goroutine; a reported state never goes backwards; a task is never stopped because
 // an assignment is absent from a set of another incarnation or of an older revision.
 //
-// Lock order: Agent.mu, worker.reporting, worker.mu; outbox.mu is a leaf. No lock is held across a call of the driver or of the
+// Lock order: Agent.mu, worker.reporting, worker.mu; outbox.mu and shipments.mu are leaves. No lock is held across a call of the driver or of the
 // stream.
 package agent
 
@@ -74,6 +74,8 @@ type Agent struct {
 	workers map[string]*worker // by task id
 	pos     position
 	wg      sync.WaitGroup
+
+	shipments shipments
 }
 
 // New checks cfg.
@@ -99,7 +101,7 @@ func New(cfg Config) (*Agent, error) {
 	}
 	a := &Agent{
 		cfg: cfg, log: cfg.Logger.With("node", cfg.NodeID), out: newOutbox(),
-		store: taskStore{cfg.Dir}, workers: map[string]*worker{},
+		store: taskStore{cfg.Dir}, workers: map[string]*worker{}, shipments: newShipments(),
 	}
 	return a, nil
 }
@@ -113,6 +115,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		return fmt.Errorf("recover tasks: %w", err)
 	}
 	a.wg.Go(func() { a.expireLogs(ctx) })
+	a.wg.Go(func() { a.shipLoop(ctx) })
 	err := a.connectLoop(ctx)
 	a.wg.Wait()
 	return err

@@ -30,6 +30,7 @@ type server struct {
 	hellos      chan *agentapi.Hello
 	ups         chan *agentapi.Up
 	downs       chan *agentapi.Down
+	stream      *stream // takes what is shipped
 }
 
 func (s *server) Session(st agentapi.Dispatcher_SessionServer) error {
@@ -87,9 +88,12 @@ func newHostAt(t *testing.T, dir string, d runtime.Driver, now clock.Clock) *hos
 	return connectHost(t, Config{Dir: dir, Driver: d, Clock: now}, "i1")
 }
 
-func connectHost(t *testing.T, cfg Config, incarnation string) *host {
+func connectHost(t *testing.T, cfg Config, incarnation string, streams ...*stream) *host {
 	t.Helper()
 	s := &server{incarnation: incarnation, hellos: make(chan *agentapi.Hello, 8), ups: make(chan *agentapi.Up, 1024), downs: make(chan *agentapi.Down, 64)}
+	for _, kept := range streams {
+		s.stream = kept
+	}
 	l := bufconn.Listen(1 << 16)
 	g := grpc.NewServer()
 	agentapi.RegisterDispatcherServer(g, s)

@@ -123,6 +123,9 @@ func (w *worker) pullOne(ctx context.Context, c *agentapi.ContainerSpec) (runtim
 func (w *worker) start(ctx context.Context, c *agentapi.ContainerSpec, was runtime.RecoveredContainer, exits chan<- exit) *failure {
 	started := was.Started
 	if started.At.IsZero() && was.Exit == nil {
+		if f := w.openLog(ctx, c); f != nil || ctx.Err() != nil {
+			return f
+		}
 		var err error
 		if started, err = w.a.cfg.Driver.Start(ctx, w.id, c.Name); err != nil {
 			if ctx.Err() != nil {
@@ -140,6 +143,7 @@ func (w *worker) start(ctx context.Context, c *agentapi.ContainerSpec, was runti
 			cs.Started = timestamppb.New(started.At)
 		}
 	})
+	w.a.shipContainer(w.id, c)
 	go func() {
 		e, err := w.a.cfg.Driver.Wait(ctx, w.id, c.Name)
 		if err != nil {

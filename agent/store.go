@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -14,8 +15,9 @@ import (
 	agentapi "github.com/seed-2f228079/neargate/api/agent"
 )
 
-// taskStore keeps one file a task, DIR/tasks/ID: what was assigned and how far it got; and DIR/ended/ID, empty, for a task of
-// which only logs are left, its time the end's. Files are replaced as a whole.
+// taskStore keeps one file a task, DIR/tasks/ID: what was assigned and how far it got; DIR/ended/ID, empty, for a task of
+// which only logs are left, its time the end's; and DIR/ship/ID.CONTAINER for an output that is still to be shipped. Files are
+// replaced as a whole.
 // They are not synced: they have to outlive this process, not the machine, with whose crash the tasks end too.
 type taskStore struct{ dir string }
 
@@ -117,6 +119,62 @@ func (s taskStore) load() (map[string]kept, error) {
 		out[e.Name()] = kept{k.Assignment, k.Status}
 	}
 	return out, nil
+}
+
+func (s taskStore) shipmentPath(p *shipment) string {
+	return filepath.Join(s.dir, "ship", p.task+"."+p.container)
+}
+
+// keepShipment remembers that the container's output is to be shipped.
+func (s taskStore) keepShipment(p *shipment) error {
+	b, err := proto.Marshal(p.log)
+	if err != nil {
+		return err
+	}
+	return s.replace(s.shipmentPath(p), b)
+}
+
+func (s taskStore) forgetShipment(p *shipment) error { return gone(os.Remove(s.shipmentPath(p))) }
+
+// shipments are those that were kept; what cannot be read is in the error.
+func (s taskStore) shipments() ([]*shipment, error) {
+	dir := filepath.Join(s.dir, "ship")
+	entries, err := os.ReadDir(dir)
+	if gone(err) != nil {
+		return nil, err
+	}
+	var list []*shipment
+	var errs []error
+	for _, e := range entries {
+		task, container, ok := strings.Cut(e.Name(), ".")
+		if !ok || task == "" {
+			continue // being written, or never renamed
+		}
+		p, err := readShipment(filepath.Join(dir, e.Name()), task, container)
+		switch {
+		case err == nil:
+			list = append(list, p)
+		case gone(err) != nil: // one that ended meanwhile is none
+			errs = append(errs, err)
+		}
+	}
+	return list, errors.Join(errs...)
+}
+
+func readShipment(path, task, container string) (*shipment, error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	var log agentapi.LogConfiguration
+	if err := proto.Unmarshal(b, &log); err != nil {
+		return nil, fmt.Errorf("%s is damaged (%w): move it away; what its container wrote is then shipped no further", path, err)
+	}
+	p, err := newShipment(task, container, &log)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return p, nil
 }
 
 func (s taskStore) positionPath() string { return filepath.Join(s.dir, "position.json") }

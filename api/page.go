@@ -58,6 +58,28 @@ func Page[K ~string, T any](ctx context.Context, p *Pages, in any, limit int, sc
 	return page, nil, nil
 }
 
+// Place is the place in its listing that the token of in stands for, "" without a token; TokenAt makes such a token. They are for
+// listings that Page cannot cut: in another order than that of keys, or whose pages end where the work for one is done.
+func (p *Pages) Place(ctx context.Context, in any) (string, error) {
+	c := CallFrom(ctx)
+	token, bound := pageFilter(c, in)
+	if token == nil || *token == "" {
+		return "", nil
+	}
+	place, err := p.open(*token, bound)
+	if err != nil {
+		return "", invalidToken(c.Service)
+	}
+	return place, nil
+}
+
+// TokenAt is the token that stands for place in the listing that in asks for.
+func (p *Pages) TokenAt(ctx context.Context, in any, place string) *string {
+	_, bound := pageFilter(CallFrom(ctx), in)
+	token := p.token(place, bound)
+	return &token
+}
+
 // PageSize is how many items asked asks for: fallback when it is absent, never more than most.
 func PageSize(asked *int32, fallback, most int) int {
 	if asked == nil || *asked <= 0 {

@@ -60,6 +60,7 @@ func renderContainer(c types.ContainerDefinition, over types.ContainerOverride, 
 		Labels:               c.DockerLabels,
 		Hostname:             aws.ToString(c.Hostname),
 		Mounts:               renderMounts(c, def.ContainerDefinitions),
+		Log:                  renderLog(c.LogConfiguration),
 	}
 	if over.Command != nil {
 		r.Command = over.Command

@@ -13,8 +13,11 @@ import (
 	"github.com/seed-2f228079/neargate/agent/runtime"
 )
 
-// pollInterval is how soon a follower sees a new line.
-const pollInterval = 40 * time.Millisecond
+// A follower looks for a new line soon after the last one, and less often the longer none comes: many are followed, to be shipped.
+const (
+	pollInterval = 40 * time.Millisecond
+	idleInterval = 320 * time.Millisecond
+)
 
 // Reader reads one log.
 type Reader struct {
@@ -101,7 +104,7 @@ func (r *Reader) Next() (runtime.LogLine, error) {
 		return l, nil
 	}
 	last := false
-	for {
+	for wait := pollInterval; ; wait = min(2*wait, idleInterval) {
 		l, err := r.stored()
 		if !errors.Is(err, io.EOF) || r.ended == nil || last {
 			return l, err
@@ -111,7 +114,7 @@ func (r *Reader) Next() (runtime.LogLine, error) {
 			return runtime.LogLine{}, io.EOF
 		case <-r.ended:
 			last = true // one more look: the last lines may have come since
-		case <-time.After(pollInterval):
+		case <-time.After(wait):
 		}
 	}
 }

@@ -3,7 +3,8 @@
 // stay below the limit. The writer never blocks a container: what cannot be written is dropped.
 //
 // Invariants: a record is written with one write call, so that a reader sees whole records but for the last one;
-// a file is only appended to, then renamed once, then removed.
+// a file is only appended to, then renamed once, then removed; no two records of a writer have the same time, and later ones have
+// later times whatever the clock does: a record's time says how far a log has been read.
 package logs
 
 import (
@@ -32,7 +33,11 @@ type Writer struct {
 	mu   sync.Mutex
 	file *os.File
 	size int64
+	last time.Time // of the last record
 }
+
+// Discard is a log that keeps nothing.
+func Discard() *Writer { return &Writer{} }
 
 // Open continues the log at path, which may take limit bytes in all (0: DefaultLimit).
 func Open(path string, limit int64) (*Writer, error) {
@@ -53,33 +58,34 @@ func Open(path string, limit int64) (*Writer, error) {
 	return &Writer{path: path, limit: limit / 2, file: f, size: st.Size()}, nil
 }
 
-// Copy stores what r yields, line by line, until it ends. Lines carry the time at which they were read.
+// Copy stores what r yields, line by line, until it ends. Lines carry the time at which they were read, or one a little later.
 func (w *Writer) Copy(r io.Reader, stderr bool) {
 	buf := make([]byte, 0, 2*MaxLine)
 	var out bytes.Buffer
 	for {
 		n, err := r.Read(buf[len(buf):cap(buf)])
 		buf = buf[:len(buf)+n]
-		at := time.Now().UTC()
 		rest := buf
+		w.mu.Lock()
 		for {
 			i := bytes.IndexByte(rest, '\n')
 			switch {
 			case i >= 0 && i <= MaxLine:
-				record(&out, at, stderr, rest[:i], false)
+				record(&out, w.tick(), stderr, rest[:i], false)
 				rest = rest[i+1:]
 				continue
 			case len(rest) > MaxLine:
-				record(&out, at, stderr, rest[:MaxLine], true)
+				record(&out, w.tick(), stderr, rest[:MaxLine], true)
 				rest = rest[MaxLine:]
 				continue
 			}
 			break
 		}
 		if err != nil && len(rest) > 0 {
-			record(&out, at, stderr, rest, false)
+			record(&out, w.tick(), stderr, rest, false)
 		}
 		w.write(out.Bytes())
+		w.mu.Unlock()
 		out.Reset()
 		buf = buf[:copy(buf, rest)]
 		if err != nil {
@@ -104,12 +110,21 @@ func record(out *bytes.Buffer, at time.Time, stderr bool, text []byte, partial b
 	out.WriteByte('\n')
 }
 
+// tick is the next record's time. w.mu is held.
+func (w *Writer) tick() time.Time {
+	at := time.Now().UTC()
+	if !at.After(w.last) {
+		at = w.last.Add(1)
+	}
+	w.last = at
+	return at
+}
+
+// write appends records. w.mu is held.
 func (w *Writer) write(b []byte) {
-	if len(b) == 0 {
+	if len(b) == 0 || w.file == nil {
 		return
 	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
 	if w.size > 0 && w.size+int64(len(b)) > w.limit {
 		w.rotate()
 	}
@@ -134,5 +149,8 @@ func (w *Writer) rotate() {
 func (w *Writer) Close() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if w.file == nil {
+		return nil
+	}
 	return w.file.Close()
 }

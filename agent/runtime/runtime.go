@@ -167,7 +167,7 @@ type LogReader interface {
 
 // LogLine is one line a container wrote.
 type LogLine struct {
-	At      time.Time
+	At      time.Time // later than the line's before, so far as the driver makes it
 	Stderr  bool
 	Text    string // without the newline; a line over 16 KiB arrives in parts
 	Partial bool   // more of the same line follows

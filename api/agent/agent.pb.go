@@ -824,6 +824,182 @@ func (*LogsRead) Descriptor() ([]byte, []int) {
 	return file_api_agent_agent_proto_rawDescGZIP(), []int{5}
 }
 
+// ShipBatch has at most 10,000 events and 1,048,576 bytes, each event counting 26 beside its text.
+type ShipBatch struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// In the first message only.
+	NodeId    string       `protobuf:"bytes,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	TaskId    string       `protobuf:"bytes,2,opt,name=task_id,json=taskId,proto3" json:"task_id,omitempty"`
+	Container string       `protobuf:"bytes,3,opt,name=container,proto3" json:"container,omitempty"`
+	Events    []*ShipEvent `protobuf:"bytes,4,rep,name=events,proto3" json:"events,omitempty"`
+	// How far the container's output has been read with these events: grows from batch to batch. One that is not above what the stream
+	// has already is acknowledged and not written again.
+	Mark          uint64 `protobuf:"varint,5,opt,name=mark,proto3" json:"mark,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ShipBatch) Reset() {
+	*x = ShipBatch{}
+	mi := &file_api_agent_agent_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ShipBatch) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ShipBatch) ProtoMessage() {}
+
+func (x *ShipBatch) ProtoReflect() protoreflect.Message {
+	mi := &file_api_agent_agent_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ShipBatch.ProtoReflect.Descriptor instead.
+func (*ShipBatch) Descriptor() ([]byte, []int) {
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *ShipBatch) GetNodeId() string {
+	if x != nil {
+		return x.NodeId
+	}
+	return ""
+}
+
+func (x *ShipBatch) GetTaskId() string {
+	if x != nil {
+		return x.TaskId
+	}
+	return ""
+}
+
+func (x *ShipBatch) GetContainer() string {
+	if x != nil {
+		return x.Container
+	}
+	return ""
+}
+
+func (x *ShipBatch) GetEvents() []*ShipEvent {
+	if x != nil {
+		return x.Events
+	}
+	return nil
+}
+
+func (x *ShipBatch) GetMark() uint64 {
+	if x != nil {
+		return x.Mark
+	}
+	return 0
+}
+
+type ShipEvent struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	TimeMillis    int64                  `protobuf:"varint,1,opt,name=time_millis,json=timeMillis,proto3" json:"time_millis,omitempty"`
+	Text          string                 `protobuf:"bytes,2,opt,name=text,proto3" json:"text,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ShipEvent) Reset() {
+	*x = ShipEvent{}
+	mi := &file_api_agent_agent_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ShipEvent) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ShipEvent) ProtoMessage() {}
+
+func (x *ShipEvent) ProtoReflect() protoreflect.Message {
+	mi := &file_api_agent_agent_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ShipEvent.ProtoReflect.Descriptor instead.
+func (*ShipEvent) Descriptor() ([]byte, []int) {
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *ShipEvent) GetTimeMillis() int64 {
+	if x != nil {
+		return x.TimeMillis
+	}
+	return 0
+}
+
+func (x *ShipEvent) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+type ShipAck struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Mark          uint64                 `protobuf:"varint,1,opt,name=mark,proto3" json:"mark,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ShipAck) Reset() {
+	*x = ShipAck{}
+	mi := &file_api_agent_agent_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ShipAck) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ShipAck) ProtoMessage() {}
+
+func (x *ShipAck) ProtoReflect() protoreflect.Message {
+	mi := &file_api_agent_agent_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ShipAck.ProtoReflect.Descriptor instead.
+func (*ShipAck) Descriptor() ([]byte, []int) {
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *ShipAck) GetMark() uint64 {
+	if x != nil {
+		return x.Mark
+	}
+	return 0
+}
+
 type Hello struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
 	NodeId      string                 `protobuf:"bytes,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`       // stable: derived from the data directory's id
@@ -845,7 +1021,7 @@ type Hello struct {
 
 func (x *Hello) Reset() {
 	*x = Hello{}
-	mi := &file_api_agent_agent_proto_msgTypes[6]
+	mi := &file_api_agent_agent_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -857,7 +1033,7 @@ func (x *Hello) String() string {
 func (*Hello) ProtoMessage() {}
 
 func (x *Hello) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_agent_proto_msgTypes[6]
+	mi := &file_api_agent_agent_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -870,7 +1046,7 @@ func (x *Hello) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hello.ProtoReflect.Descriptor instead.
 func (*Hello) Descriptor() ([]byte, []int) {
-	return file_api_agent_agent_proto_rawDescGZIP(), []int{6}
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Hello) GetNodeId() string {
@@ -970,7 +1146,7 @@ type NodeResources struct {
 
 func (x *NodeResources) Reset() {
 	*x = NodeResources{}
-	mi := &file_api_agent_agent_proto_msgTypes[7]
+	mi := &file_api_agent_agent_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -982,7 +1158,7 @@ func (x *NodeResources) String() string {
 func (*NodeResources) ProtoMessage() {}
 
 func (x *NodeResources) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_agent_proto_msgTypes[7]
+	mi := &file_api_agent_agent_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -995,7 +1171,7 @@ func (x *NodeResources) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeResources.ProtoReflect.Descriptor instead.
 func (*NodeResources) Descriptor() ([]byte, []int) {
-	return file_api_agent_agent_proto_rawDescGZIP(), []int{7}
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *NodeResources) GetCpuUnits() uint32 {
@@ -1044,7 +1220,7 @@ type PortRange struct {
 
 func (x *PortRange) Reset() {
 	*x = PortRange{}
-	mi := &file_api_agent_agent_proto_msgTypes[8]
+	mi := &file_api_agent_agent_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1056,7 +1232,7 @@ func (x *PortRange) String() string {
 func (*PortRange) ProtoMessage() {}
 
 func (x *PortRange) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_agent_proto_msgTypes[8]
+	mi := &file_api_agent_agent_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1069,7 +1245,7 @@ func (x *PortRange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PortRange.ProtoReflect.Descriptor instead.
 func (*PortRange) Descriptor() ([]byte, []int) {
-	return file_api_agent_agent_proto_rawDescGZIP(), []int{8}
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *PortRange) GetFirst() uint32 {
@@ -1108,7 +1284,7 @@ type Welcome struct {
 
 func (x *Welcome) Reset() {
 	*x = Welcome{}
-	mi := &file_api_agent_agent_proto_msgTypes[9]
+	mi := &file_api_agent_agent_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1120,7 +1296,7 @@ func (x *Welcome) String() string {
 func (*Welcome) ProtoMessage() {}
 
 func (x *Welcome) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_agent_proto_msgTypes[9]
+	mi := &file_api_agent_agent_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1133,7 +1309,7 @@ func (x *Welcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Welcome.ProtoReflect.Descriptor instead.
 func (*Welcome) Descriptor() ([]byte, []int) {
-	return file_api_agent_agent_proto_rawDescGZIP(), []int{9}
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Welcome) GetSessionId() string {
@@ -1187,7 +1363,7 @@ type Close struct {
 
 func (x *Close) Reset() {
 	*x = Close{}
-	mi := &file_api_agent_agent_proto_msgTypes[10]
+	mi := &file_api_agent_agent_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1199,7 +1375,7 @@ func (x *Close) String() string {
 func (*Close) ProtoMessage() {}
 
 func (x *Close) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_agent_proto_msgTypes[10]
+	mi := &file_api_agent_agent_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1212,7 +1388,7 @@ func (x *Close) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Close.ProtoReflect.Descriptor instead.
 func (*Close) Descriptor() ([]byte, []int) {
-	return file_api_agent_agent_proto_rawDescGZIP(), []int{10}
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Close) GetReason() string {
@@ -1236,7 +1412,7 @@ type Update struct {
 
 func (x *Update) Reset() {
 	*x = Update{}
-	mi := &file_api_agent_agent_proto_msgTypes[11]
+	mi := &file_api_agent_agent_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1248,7 +1424,7 @@ func (x *Update) String() string {
 func (*Update) ProtoMessage() {}
 
 func (x *Update) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_agent_proto_msgTypes[11]
+	mi := &file_api_agent_agent_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1261,7 +1437,7 @@ func (x *Update) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Update.ProtoReflect.Descriptor instead.
 func (*Update) Descriptor() ([]byte, []int) {
-	return file_api_agent_agent_proto_rawDescGZIP(), []int{11}
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Update) GetKind() Kind {
@@ -1317,7 +1493,7 @@ type Resource struct {
 
 func (x *Resource) Reset() {
 	*x = Resource{}
-	mi := &file_api_agent_agent_proto_msgTypes[12]
+	mi := &file_api_agent_agent_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1329,7 +1505,7 @@ func (x *Resource) String() string {
 func (*Resource) ProtoMessage() {}
 
 func (x *Resource) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_agent_proto_msgTypes[12]
+	mi := &file_api_agent_agent_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1342,7 +1518,7 @@ func (x *Resource) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Resource.ProtoReflect.Descriptor instead.
 func (*Resource) Descriptor() ([]byte, []int) {
-	return file_api_agent_agent_proto_rawDescGZIP(), []int{12}
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Resource) GetName() string {
@@ -1450,7 +1626,7 @@ type Ack struct {
 
 func (x *Ack) Reset() {
 	*x = Ack{}
-	mi := &file_api_agent_agent_proto_msgTypes[13]
+	mi := &file_api_agent_agent_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1462,7 +1638,7 @@ func (x *Ack) String() string {
 func (*Ack) ProtoMessage() {}
 
 func (x *Ack) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_agent_proto_msgTypes[13]
+	mi := &file_api_agent_agent_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1475,7 +1651,7 @@ func (x *Ack) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ack.ProtoReflect.Descriptor instead.
 func (*Ack) Descriptor() ([]byte, []int) {
-	return file_api_agent_agent_proto_rawDescGZIP(), []int{13}
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Ack) GetKind() Kind {
@@ -1500,7 +1676,7 @@ type Heartbeat struct {
 
 func (x *Heartbeat) Reset() {
 	*x = Heartbeat{}
-	mi := &file_api_agent_agent_proto_msgTypes[14]
+	mi := &file_api_agent_agent_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1512,7 +1688,7 @@ func (x *Heartbeat) String() string {
 func (*Heartbeat) ProtoMessage() {}
 
 func (x *Heartbeat) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_agent_proto_msgTypes[14]
+	mi := &file_api_agent_agent_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1525,7 +1701,7 @@ func (x *Heartbeat) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Heartbeat.ProtoReflect.Descriptor instead.
 func (*Heartbeat) Descriptor() ([]byte, []int) {
-	return file_api_agent_agent_proto_rawDescGZIP(), []int{14}
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{17}
 }
 
 // KeptTask is what an agent keeps on its disk of a task.
@@ -1539,7 +1715,7 @@ type KeptTask struct {
 
 func (x *KeptTask) Reset() {
 	*x = KeptTask{}
-	mi := &file_api_agent_agent_proto_msgTypes[15]
+	mi := &file_api_agent_agent_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1551,7 +1727,7 @@ func (x *KeptTask) String() string {
 func (*KeptTask) ProtoMessage() {}
 
 func (x *KeptTask) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_agent_proto_msgTypes[15]
+	mi := &file_api_agent_agent_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1564,7 +1740,7 @@ func (x *KeptTask) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeptTask.ProtoReflect.Descriptor instead.
 func (*KeptTask) Descriptor() ([]byte, []int) {
-	return file_api_agent_agent_proto_rawDescGZIP(), []int{15}
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *KeptTask) GetAssignment() *Assignment {
@@ -1596,7 +1772,7 @@ type Assignment struct {
 
 func (x *Assignment) Reset() {
 	*x = Assignment{}
-	mi := &file_api_agent_agent_proto_msgTypes[16]
+	mi := &file_api_agent_agent_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1608,7 +1784,7 @@ func (x *Assignment) String() string {
 func (*Assignment) ProtoMessage() {}
 
 func (x *Assignment) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_agent_proto_msgTypes[16]
+	mi := &file_api_agent_agent_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1621,7 +1797,7 @@ func (x *Assignment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Assignment.ProtoReflect.Descriptor instead.
 func (*Assignment) Descriptor() ([]byte, []int) {
-	return file_api_agent_agent_proto_rawDescGZIP(), []int{16}
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Assignment) GetTaskId() string {
@@ -1687,7 +1863,7 @@ type TaskSpec struct {
 
 func (x *TaskSpec) Reset() {
 	*x = TaskSpec{}
-	mi := &file_api_agent_agent_proto_msgTypes[17]
+	mi := &file_api_agent_agent_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1699,7 +1875,7 @@ func (x *TaskSpec) String() string {
 func (*TaskSpec) ProtoMessage() {}
 
 func (x *TaskSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_agent_proto_msgTypes[17]
+	mi := &file_api_agent_agent_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1712,7 +1888,7 @@ func (x *TaskSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskSpec.ProtoReflect.Descriptor instead.
 func (*TaskSpec) Descriptor() ([]byte, []int) {
-	return file_api_agent_agent_proto_rawDescGZIP(), []int{17}
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *TaskSpec) GetAccount() string {
@@ -1829,17 +2005,18 @@ type ContainerSpec struct {
 	Hostname             string                 `protobuf:"bytes,18,opt,name=hostname,proto3" json:"hostname,omitempty"`
 	ExtraHosts           []string               `protobuf:"bytes,19,rep,name=extra_hosts,json=extraHosts,proto3" json:"extra_hosts,omitempty"` // "name:address"
 	// Registry credentials for this image; empty: anonymous, or the agent's own for the built-in registry.
-	RegistryUser     string `protobuf:"bytes,21,opt,name=registry_user,json=registryUser,proto3" json:"registry_user,omitempty"`
-	RegistryPassword string `protobuf:"bytes,22,opt,name=registry_password,json=registryPassword,proto3" json:"registry_password,omitempty"`
-	Privileged       bool   `protobuf:"varint,23,opt,name=privileged,proto3" json:"privileged,omitempty"`
-	StopSignal       string `protobuf:"bytes,24,opt,name=stop_signal,json=stopSignal,proto3" json:"stop_signal,omitempty"` // empty: the image's, else SIGTERM
+	RegistryUser     string            `protobuf:"bytes,21,opt,name=registry_user,json=registryUser,proto3" json:"registry_user,omitempty"`
+	RegistryPassword string            `protobuf:"bytes,22,opt,name=registry_password,json=registryPassword,proto3" json:"registry_password,omitempty"`
+	Privileged       bool              `protobuf:"varint,23,opt,name=privileged,proto3" json:"privileged,omitempty"`
+	StopSignal       string            `protobuf:"bytes,24,opt,name=stop_signal,json=stopSignal,proto3" json:"stop_signal,omitempty"` // empty: the image's, else SIGTERM
+	Log              *LogConfiguration `protobuf:"bytes,40,opt,name=log,proto3" json:"log,omitempty"`                                 // none: the output is kept on the host, and no more
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
 }
 
 func (x *ContainerSpec) Reset() {
 	*x = ContainerSpec{}
-	mi := &file_api_agent_agent_proto_msgTypes[18]
+	mi := &file_api_agent_agent_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1851,7 +2028,7 @@ func (x *ContainerSpec) String() string {
 func (*ContainerSpec) ProtoMessage() {}
 
 func (x *ContainerSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_agent_proto_msgTypes[18]
+	mi := &file_api_agent_agent_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1864,7 +2041,7 @@ func (x *ContainerSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ContainerSpec.ProtoReflect.Descriptor instead.
 func (*ContainerSpec) Descriptor() ([]byte, []int) {
-	return file_api_agent_agent_proto_rawDescGZIP(), []int{18}
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ContainerSpec) GetName() string {
@@ -2035,6 +2212,66 @@ func (x *ContainerSpec) GetStopSignal() string {
 	return ""
 }
 
+func (x *ContainerSpec) GetLog() *LogConfiguration {
+	if x != nil {
+		return x.Log
+	}
+	return nil
+}
+
+// LogConfiguration says where a container's output goes besides the host, or not even there.
+type LogConfiguration struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Driver        string                 `protobuf:"bytes,1,opt,name=driver,proto3" json:"driver,omitempty"` // awslogs, json-file, none
+	Options       map[string]string      `protobuf:"bytes,2,rep,name=options,proto3" json:"options,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LogConfiguration) Reset() {
+	*x = LogConfiguration{}
+	mi := &file_api_agent_agent_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LogConfiguration) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LogConfiguration) ProtoMessage() {}
+
+func (x *LogConfiguration) ProtoReflect() protoreflect.Message {
+	mi := &file_api_agent_agent_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LogConfiguration.ProtoReflect.Descriptor instead.
+func (*LogConfiguration) Descriptor() ([]byte, []int) {
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *LogConfiguration) GetDriver() string {
+	if x != nil {
+		return x.Driver
+	}
+	return ""
+}
+
+func (x *LogConfiguration) GetOptions() map[string]string {
+	if x != nil {
+		return x.Options
+	}
+	return nil
+}
+
 type PortMapping struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	ContainerPort uint32                 `protobuf:"varint,1,opt,name=container_port,json=containerPort,proto3" json:"container_port,omitempty"`
@@ -2047,7 +2284,7 @@ type PortMapping struct {
 
 func (x *PortMapping) Reset() {
 	*x = PortMapping{}
-	mi := &file_api_agent_agent_proto_msgTypes[19]
+	mi := &file_api_agent_agent_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2059,7 +2296,7 @@ func (x *PortMapping) String() string {
 func (*PortMapping) ProtoMessage() {}
 
 func (x *PortMapping) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_agent_proto_msgTypes[19]
+	mi := &file_api_agent_agent_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2072,7 +2309,7 @@ func (x *PortMapping) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PortMapping.ProtoReflect.Descriptor instead.
 func (*PortMapping) Descriptor() ([]byte, []int) {
-	return file_api_agent_agent_proto_rawDescGZIP(), []int{19}
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *PortMapping) GetContainerPort() uint32 {
@@ -2114,7 +2351,7 @@ type VolumeSpec struct {
 
 func (x *VolumeSpec) Reset() {
 	*x = VolumeSpec{}
-	mi := &file_api_agent_agent_proto_msgTypes[20]
+	mi := &file_api_agent_agent_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2126,7 +2363,7 @@ func (x *VolumeSpec) String() string {
 func (*VolumeSpec) ProtoMessage() {}
 
 func (x *VolumeSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_agent_proto_msgTypes[20]
+	mi := &file_api_agent_agent_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2139,7 +2376,7 @@ func (x *VolumeSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VolumeSpec.ProtoReflect.Descriptor instead.
 func (*VolumeSpec) Descriptor() ([]byte, []int) {
-	return file_api_agent_agent_proto_rawDescGZIP(), []int{20}
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *VolumeSpec) GetName() string {
@@ -2174,7 +2411,7 @@ type MountPoint struct {
 
 func (x *MountPoint) Reset() {
 	*x = MountPoint{}
-	mi := &file_api_agent_agent_proto_msgTypes[21]
+	mi := &file_api_agent_agent_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2186,7 +2423,7 @@ func (x *MountPoint) String() string {
 func (*MountPoint) ProtoMessage() {}
 
 func (x *MountPoint) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_agent_proto_msgTypes[21]
+	mi := &file_api_agent_agent_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2199,7 +2436,7 @@ func (x *MountPoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MountPoint.ProtoReflect.Descriptor instead.
 func (*MountPoint) Descriptor() ([]byte, []int) {
-	return file_api_agent_agent_proto_rawDescGZIP(), []int{21}
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *MountPoint) GetVolume() string {
@@ -2246,7 +2483,7 @@ type TaskStatus struct {
 
 func (x *TaskStatus) Reset() {
 	*x = TaskStatus{}
-	mi := &file_api_agent_agent_proto_msgTypes[22]
+	mi := &file_api_agent_agent_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2258,7 +2495,7 @@ func (x *TaskStatus) String() string {
 func (*TaskStatus) ProtoMessage() {}
 
 func (x *TaskStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_agent_proto_msgTypes[22]
+	mi := &file_api_agent_agent_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2271,7 +2508,7 @@ func (x *TaskStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskStatus.ProtoReflect.Descriptor instead.
 func (*TaskStatus) Descriptor() ([]byte, []int) {
-	return file_api_agent_agent_proto_rawDescGZIP(), []int{22}
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *TaskStatus) GetTaskId() string {
@@ -2397,7 +2634,7 @@ type ContainerStatus struct {
 
 func (x *ContainerStatus) Reset() {
 	*x = ContainerStatus{}
-	mi := &file_api_agent_agent_proto_msgTypes[23]
+	mi := &file_api_agent_agent_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2409,7 +2646,7 @@ func (x *ContainerStatus) String() string {
 func (*ContainerStatus) ProtoMessage() {}
 
 func (x *ContainerStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_agent_proto_msgTypes[23]
+	mi := &file_api_agent_agent_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2422,7 +2659,7 @@ func (x *ContainerStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ContainerStatus.ProtoReflect.Descriptor instead.
 func (*ContainerStatus) Descriptor() ([]byte, []int) {
-	return file_api_agent_agent_proto_rawDescGZIP(), []int{23}
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ContainerStatus) GetName() string {
@@ -2507,7 +2744,7 @@ type PortBinding struct {
 
 func (x *PortBinding) Reset() {
 	*x = PortBinding{}
-	mi := &file_api_agent_agent_proto_msgTypes[24]
+	mi := &file_api_agent_agent_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2519,7 +2756,7 @@ func (x *PortBinding) String() string {
 func (*PortBinding) ProtoMessage() {}
 
 func (x *PortBinding) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_agent_proto_msgTypes[24]
+	mi := &file_api_agent_agent_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2532,7 +2769,7 @@ func (x *PortBinding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PortBinding.ProtoReflect.Descriptor instead.
 func (*PortBinding) Descriptor() ([]byte, []int) {
-	return file_api_agent_agent_proto_rawDescGZIP(), []int{24}
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *PortBinding) GetContainerPort() uint32 {
@@ -2572,7 +2809,7 @@ type StatusReport struct {
 
 func (x *StatusReport) Reset() {
 	*x = StatusReport{}
-	mi := &file_api_agent_agent_proto_msgTypes[25]
+	mi := &file_api_agent_agent_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2584,7 +2821,7 @@ func (x *StatusReport) String() string {
 func (*StatusReport) ProtoMessage() {}
 
 func (x *StatusReport) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_agent_proto_msgTypes[25]
+	mi := &file_api_agent_agent_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2597,7 +2834,7 @@ func (x *StatusReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusReport.ProtoReflect.Descriptor instead.
 func (*StatusReport) Descriptor() ([]byte, []int) {
-	return file_api_agent_agent_proto_rawDescGZIP(), []int{25}
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *StatusReport) GetTasks() []*TaskStatus {
@@ -2621,7 +2858,7 @@ type Endpoint struct {
 
 func (x *Endpoint) Reset() {
 	*x = Endpoint{}
-	mi := &file_api_agent_agent_proto_msgTypes[26]
+	mi := &file_api_agent_agent_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2633,7 +2870,7 @@ func (x *Endpoint) String() string {
 func (*Endpoint) ProtoMessage() {}
 
 func (x *Endpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_agent_proto_msgTypes[26]
+	mi := &file_api_agent_agent_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2646,7 +2883,7 @@ func (x *Endpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Endpoint.ProtoReflect.Descriptor instead.
 func (*Endpoint) Descriptor() ([]byte, []int) {
-	return file_api_agent_agent_proto_rawDescGZIP(), []int{26}
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Endpoint) GetId() string {
@@ -2706,7 +2943,7 @@ type TargetGroup struct {
 
 func (x *TargetGroup) Reset() {
 	*x = TargetGroup{}
-	mi := &file_api_agent_agent_proto_msgTypes[27]
+	mi := &file_api_agent_agent_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2718,7 +2955,7 @@ func (x *TargetGroup) String() string {
 func (*TargetGroup) ProtoMessage() {}
 
 func (x *TargetGroup) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_agent_proto_msgTypes[27]
+	mi := &file_api_agent_agent_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2731,7 +2968,7 @@ func (x *TargetGroup) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TargetGroup.ProtoReflect.Descriptor instead.
 func (*TargetGroup) Descriptor() ([]byte, []int) {
-	return file_api_agent_agent_proto_rawDescGZIP(), []int{27}
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *TargetGroup) GetArn() string {
@@ -2802,7 +3039,7 @@ type Listener struct {
 
 func (x *Listener) Reset() {
 	*x = Listener{}
-	mi := &file_api_agent_agent_proto_msgTypes[28]
+	mi := &file_api_agent_agent_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2814,7 +3051,7 @@ func (x *Listener) String() string {
 func (*Listener) ProtoMessage() {}
 
 func (x *Listener) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_agent_proto_msgTypes[28]
+	mi := &file_api_agent_agent_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2827,7 +3064,7 @@ func (x *Listener) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Listener.ProtoReflect.Descriptor instead.
 func (*Listener) Descriptor() ([]byte, []int) {
-	return file_api_agent_agent_proto_rawDescGZIP(), []int{28}
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Listener) GetArn() string {
@@ -2919,7 +3156,7 @@ type Rule struct {
 
 func (x *Rule) Reset() {
 	*x = Rule{}
-	mi := &file_api_agent_agent_proto_msgTypes[29]
+	mi := &file_api_agent_agent_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2931,7 +3168,7 @@ func (x *Rule) String() string {
 func (*Rule) ProtoMessage() {}
 
 func (x *Rule) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_agent_proto_msgTypes[29]
+	mi := &file_api_agent_agent_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2944,7 +3181,7 @@ func (x *Rule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rule.ProtoReflect.Descriptor instead.
 func (*Rule) Descriptor() ([]byte, []int) {
-	return file_api_agent_agent_proto_rawDescGZIP(), []int{29}
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Rule) GetArn() string {
@@ -2988,7 +3225,7 @@ type Condition struct {
 
 func (x *Condition) Reset() {
 	*x = Condition{}
-	mi := &file_api_agent_agent_proto_msgTypes[30]
+	mi := &file_api_agent_agent_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3000,7 +3237,7 @@ func (x *Condition) String() string {
 func (*Condition) ProtoMessage() {}
 
 func (x *Condition) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_agent_proto_msgTypes[30]
+	mi := &file_api_agent_agent_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3013,7 +3250,7 @@ func (x *Condition) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Condition.ProtoReflect.Descriptor instead.
 func (*Condition) Descriptor() ([]byte, []int) {
-	return file_api_agent_agent_proto_rawDescGZIP(), []int{30}
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Condition) GetField() string {
@@ -3054,7 +3291,7 @@ type QueryPair struct {
 
 func (x *QueryPair) Reset() {
 	*x = QueryPair{}
-	mi := &file_api_agent_agent_proto_msgTypes[31]
+	mi := &file_api_agent_agent_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3066,7 +3303,7 @@ func (x *QueryPair) String() string {
 func (*QueryPair) ProtoMessage() {}
 
 func (x *QueryPair) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_agent_proto_msgTypes[31]
+	mi := &file_api_agent_agent_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3079,7 +3316,7 @@ func (x *QueryPair) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QueryPair.ProtoReflect.Descriptor instead.
 func (*QueryPair) Descriptor() ([]byte, []int) {
-	return file_api_agent_agent_proto_rawDescGZIP(), []int{31}
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *QueryPair) GetKey() string {
@@ -3110,7 +3347,7 @@ type Action struct {
 
 func (x *Action) Reset() {
 	*x = Action{}
-	mi := &file_api_agent_agent_proto_msgTypes[32]
+	mi := &file_api_agent_agent_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3122,7 +3359,7 @@ func (x *Action) String() string {
 func (*Action) ProtoMessage() {}
 
 func (x *Action) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_agent_proto_msgTypes[32]
+	mi := &file_api_agent_agent_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3135,7 +3372,7 @@ func (x *Action) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Action.ProtoReflect.Descriptor instead.
 func (*Action) Descriptor() ([]byte, []int) {
-	return file_api_agent_agent_proto_rawDescGZIP(), []int{32}
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Action) GetBody() isAction_Body {
@@ -3204,7 +3441,7 @@ type Forward struct {
 
 func (x *Forward) Reset() {
 	*x = Forward{}
-	mi := &file_api_agent_agent_proto_msgTypes[33]
+	mi := &file_api_agent_agent_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3216,7 +3453,7 @@ func (x *Forward) String() string {
 func (*Forward) ProtoMessage() {}
 
 func (x *Forward) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_agent_proto_msgTypes[33]
+	mi := &file_api_agent_agent_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3229,7 +3466,7 @@ func (x *Forward) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Forward.ProtoReflect.Descriptor instead.
 func (*Forward) Descriptor() ([]byte, []int) {
-	return file_api_agent_agent_proto_rawDescGZIP(), []int{33}
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Forward) GetGroups() []*WeightedGroup {
@@ -3256,7 +3493,7 @@ type WeightedGroup struct {
 
 func (x *WeightedGroup) Reset() {
 	*x = WeightedGroup{}
-	mi := &file_api_agent_agent_proto_msgTypes[34]
+	mi := &file_api_agent_agent_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3268,7 +3505,7 @@ func (x *WeightedGroup) String() string {
 func (*WeightedGroup) ProtoMessage() {}
 
 func (x *WeightedGroup) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_agent_proto_msgTypes[34]
+	mi := &file_api_agent_agent_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3281,7 +3518,7 @@ func (x *WeightedGroup) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WeightedGroup.ProtoReflect.Descriptor instead.
 func (*WeightedGroup) Descriptor() ([]byte, []int) {
-	return file_api_agent_agent_proto_rawDescGZIP(), []int{34}
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *WeightedGroup) GetTargetGroupArn() string {
@@ -3312,7 +3549,7 @@ type Redirect struct {
 
 func (x *Redirect) Reset() {
 	*x = Redirect{}
-	mi := &file_api_agent_agent_proto_msgTypes[35]
+	mi := &file_api_agent_agent_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3324,7 +3561,7 @@ func (x *Redirect) String() string {
 func (*Redirect) ProtoMessage() {}
 
 func (x *Redirect) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_agent_proto_msgTypes[35]
+	mi := &file_api_agent_agent_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3337,7 +3574,7 @@ func (x *Redirect) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Redirect.ProtoReflect.Descriptor instead.
 func (*Redirect) Descriptor() ([]byte, []int) {
-	return file_api_agent_agent_proto_rawDescGZIP(), []int{35}
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *Redirect) GetProtocol() string {
@@ -3393,7 +3630,7 @@ type FixedResponse struct {
 
 func (x *FixedResponse) Reset() {
 	*x = FixedResponse{}
-	mi := &file_api_agent_agent_proto_msgTypes[36]
+	mi := &file_api_agent_agent_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3405,7 +3642,7 @@ func (x *FixedResponse) String() string {
 func (*FixedResponse) ProtoMessage() {}
 
 func (x *FixedResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_agent_proto_msgTypes[36]
+	mi := &file_api_agent_agent_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3418,7 +3655,7 @@ func (x *FixedResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FixedResponse.ProtoReflect.Descriptor instead.
 func (*FixedResponse) Descriptor() ([]byte, []int) {
-	return file_api_agent_agent_proto_rawDescGZIP(), []int{36}
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *FixedResponse) GetStatus() uint32 {
@@ -3463,7 +3700,7 @@ type HealthCheck struct {
 
 func (x *HealthCheck) Reset() {
 	*x = HealthCheck{}
-	mi := &file_api_agent_agent_proto_msgTypes[37]
+	mi := &file_api_agent_agent_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3475,7 +3712,7 @@ func (x *HealthCheck) String() string {
 func (*HealthCheck) ProtoMessage() {}
 
 func (x *HealthCheck) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_agent_proto_msgTypes[37]
+	mi := &file_api_agent_agent_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3488,7 +3725,7 @@ func (x *HealthCheck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HealthCheck.ProtoReflect.Descriptor instead.
 func (*HealthCheck) Descriptor() ([]byte, []int) {
-	return file_api_agent_agent_proto_rawDescGZIP(), []int{37}
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *HealthCheck) GetTargetGroupArn() string {
@@ -3585,7 +3822,7 @@ type HealthReport struct {
 
 func (x *HealthReport) Reset() {
 	*x = HealthReport{}
-	mi := &file_api_agent_agent_proto_msgTypes[38]
+	mi := &file_api_agent_agent_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3597,7 +3834,7 @@ func (x *HealthReport) String() string {
 func (*HealthReport) ProtoMessage() {}
 
 func (x *HealthReport) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_agent_proto_msgTypes[38]
+	mi := &file_api_agent_agent_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3610,7 +3847,7 @@ func (x *HealthReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HealthReport.ProtoReflect.Descriptor instead.
 func (*HealthReport) Descriptor() ([]byte, []int) {
-	return file_api_agent_agent_proto_rawDescGZIP(), []int{38}
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *HealthReport) GetTransitions() []*HealthTransition {
@@ -3633,7 +3870,7 @@ type HealthTransition struct {
 
 func (x *HealthTransition) Reset() {
 	*x = HealthTransition{}
-	mi := &file_api_agent_agent_proto_msgTypes[39]
+	mi := &file_api_agent_agent_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3645,7 +3882,7 @@ func (x *HealthTransition) String() string {
 func (*HealthTransition) ProtoMessage() {}
 
 func (x *HealthTransition) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_agent_proto_msgTypes[39]
+	mi := &file_api_agent_agent_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3658,7 +3895,7 @@ func (x *HealthTransition) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HealthTransition.ProtoReflect.Descriptor instead.
 func (*HealthTransition) Descriptor() ([]byte, []int) {
-	return file_api_agent_agent_proto_rawDescGZIP(), []int{39}
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *HealthTransition) GetTargetGroupArn() string {
@@ -3706,7 +3943,7 @@ type DrainReport struct {
 
 func (x *DrainReport) Reset() {
 	*x = DrainReport{}
-	mi := &file_api_agent_agent_proto_msgTypes[40]
+	mi := &file_api_agent_agent_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3718,7 +3955,7 @@ func (x *DrainReport) String() string {
 func (*DrainReport) ProtoMessage() {}
 
 func (x *DrainReport) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_agent_proto_msgTypes[40]
+	mi := &file_api_agent_agent_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3731,7 +3968,7 @@ func (x *DrainReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainReport.ProtoReflect.Descriptor instead.
 func (*DrainReport) Descriptor() ([]byte, []int) {
-	return file_api_agent_agent_proto_rawDescGZIP(), []int{40}
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *DrainReport) GetDrained() []*Drained {
@@ -3752,7 +3989,7 @@ type Drained struct {
 
 func (x *Drained) Reset() {
 	*x = Drained{}
-	mi := &file_api_agent_agent_proto_msgTypes[41]
+	mi := &file_api_agent_agent_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3764,7 +4001,7 @@ func (x *Drained) String() string {
 func (*Drained) ProtoMessage() {}
 
 func (x *Drained) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_agent_proto_msgTypes[41]
+	mi := &file_api_agent_agent_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3777,7 +4014,7 @@ func (x *Drained) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Drained.ProtoReflect.Descriptor instead.
 func (*Drained) Descriptor() ([]byte, []int) {
-	return file_api_agent_agent_proto_rawDescGZIP(), []int{41}
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *Drained) GetTargetGroupArn() string {
@@ -3815,7 +4052,7 @@ type Zone struct {
 
 func (x *Zone) Reset() {
 	*x = Zone{}
-	mi := &file_api_agent_agent_proto_msgTypes[42]
+	mi := &file_api_agent_agent_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3827,7 +4064,7 @@ func (x *Zone) String() string {
 func (*Zone) ProtoMessage() {}
 
 func (x *Zone) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_agent_proto_msgTypes[42]
+	mi := &file_api_agent_agent_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3840,7 +4077,7 @@ func (x *Zone) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Zone.ProtoReflect.Descriptor instead.
 func (*Zone) Descriptor() ([]byte, []int) {
-	return file_api_agent_agent_proto_rawDescGZIP(), []int{42}
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *Zone) GetName() string {
@@ -3885,7 +4122,7 @@ type RecordSet struct {
 
 func (x *RecordSet) Reset() {
 	*x = RecordSet{}
-	mi := &file_api_agent_agent_proto_msgTypes[43]
+	mi := &file_api_agent_agent_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3897,7 +4134,7 @@ func (x *RecordSet) String() string {
 func (*RecordSet) ProtoMessage() {}
 
 func (x *RecordSet) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_agent_proto_msgTypes[43]
+	mi := &file_api_agent_agent_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3910,7 +4147,7 @@ func (x *RecordSet) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordSet.ProtoReflect.Descriptor instead.
 func (*RecordSet) Descriptor() ([]byte, []int) {
-	return file_api_agent_agent_proto_rawDescGZIP(), []int{43}
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *RecordSet) GetName() string {
@@ -3986,7 +4223,19 @@ const file_api_agent_agent_proto_rawDesc = "" +
 	"\x04text\x18\x03 \x01(\tR\x04text\x12\x18\n" +
 	"\apartial\x18\x04 \x01(\bR\apartial\"\n" +
 	"\n" +
-	"\bLogsRead\"\xf9\x04\n" +
+	"\bLogsRead\"\xa5\x01\n" +
+	"\tShipBatch\x12\x17\n" +
+	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x17\n" +
+	"\atask_id\x18\x02 \x01(\tR\x06taskId\x12\x1c\n" +
+	"\tcontainer\x18\x03 \x01(\tR\tcontainer\x124\n" +
+	"\x06events\x18\x04 \x03(\v2\x1c.neargate.agent.v1.ShipEventR\x06events\x12\x12\n" +
+	"\x04mark\x18\x05 \x01(\x04R\x04mark\"@\n" +
+	"\tShipEvent\x12\x1f\n" +
+	"\vtime_millis\x18\x01 \x01(\x03R\n" +
+	"timeMillis\x12\x12\n" +
+	"\x04text\x18\x02 \x01(\tR\x04text\"\x1d\n" +
+	"\aShipAck\x12\x12\n" +
+	"\x04mark\x18\x01 \x01(\x04R\x04mark\"\xf9\x04\n" +
 	"\x05Hello\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x1b\n" +
 	"\tnode_name\x18\x02 \x01(\tR\bnodeName\x12 \n" +
@@ -4083,7 +4332,7 @@ const file_api_agent_agent_proto_rawDesc = "" +
 	"containers\x127\n" +
 	"\avolumes\x18\f \x03(\v2\x1d.neargate.agent.v1.VolumeSpecR\avolumes\x12\x1f\n" +
 	"\vdns_servers\x18\r \x03(\tR\n" +
-	"dnsServers\"\xc4\b\n" +
+	"dnsServers\"\xfb\b\n" +
 	"\rContainerSpec\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05image\x18\x02 \x01(\tR\x05image\x12\x1c\n" +
@@ -4116,11 +4365,18 @@ const file_api_agent_agent_proto_rawDesc = "" +
 	"privileged\x18\x17 \x01(\bR\n" +
 	"privileged\x12\x1f\n" +
 	"\vstop_signal\x18\x18 \x01(\tR\n" +
-	"stopSignal\x1a>\n" +
+	"stopSignal\x125\n" +
+	"\x03log\x18( \x01(\v2#.neargate.agent.v1.LogConfigurationR\x03log\x1a>\n" +
 	"\x10EnvironmentEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xb2\x01\n" +
+	"\x10LogConfiguration\x12\x16\n" +
+	"\x06driver\x18\x01 \x01(\tR\x06driver\x12J\n" +
+	"\aoptions\x18\x02 \x03(\v20.neargate.agent.v1.LogConfiguration.OptionsEntryR\aoptions\x1a:\n" +
+	"\fOptionsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x81\x01\n" +
 	"\vPortMapping\x12%\n" +
@@ -4322,11 +4578,12 @@ const file_api_agent_agent_proto_rawDesc = "" +
 	"\x10ENDPOINT_INITIAL\x10\x01\x12\x14\n" +
 	"\x10ENDPOINT_HEALTHY\x10\x02\x12\x16\n" +
 	"\x12ENDPOINT_UNHEALTHY\x10\x03\x12\x15\n" +
-	"\x11ENDPOINT_DRAINING\x10\x042\x8f\x01\n" +
+	"\x11ENDPOINT_DRAINING\x10\x042\xd9\x01\n" +
 	"\n" +
 	"Dispatcher\x12=\n" +
 	"\aSession\x12\x15.neargate.agent.v1.Up\x1a\x17.neargate.agent.v1.Down(\x010\x01\x12B\n" +
-	"\x04Logs\x12\x1b.neargate.agent.v1.LogChunk\x1a\x1b.neargate.agent.v1.LogsRead(\x01B3Z1github.com/seed-2f228079/neargate/api/agent;agentb\x06proto3"
+	"\x04Logs\x12\x1b.neargate.agent.v1.LogChunk\x1a\x1b.neargate.agent.v1.LogsRead(\x01\x12H\n" +
+	"\bShipLogs\x12\x1c.neargate.agent.v1.ShipBatch\x1a\x1a.neargate.agent.v1.ShipAck(\x010\x01B3Z1github.com/seed-2f228079/neargate/api/agent;agentb\x06proto3"
 
 var (
 	file_api_agent_agent_proto_rawDescOnce sync.Once
@@ -4341,7 +4598,7 @@ func file_api_agent_agent_proto_rawDescGZIP() []byte {
 }
 
 var file_api_agent_agent_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_api_agent_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 48)
+var file_api_agent_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 53)
 var file_api_agent_agent_proto_goTypes = []any{
 	(Kind)(0),                     // 0: neargate.agent.v1.Kind
 	(DesiredState)(0),             // 1: neargate.agent.v1.DesiredState
@@ -4354,125 +4611,135 @@ var file_api_agent_agent_proto_goTypes = []any{
 	(*LogChunk)(nil),              // 8: neargate.agent.v1.LogChunk
 	(*LogLine)(nil),               // 9: neargate.agent.v1.LogLine
 	(*LogsRead)(nil),              // 10: neargate.agent.v1.LogsRead
-	(*Hello)(nil),                 // 11: neargate.agent.v1.Hello
-	(*NodeResources)(nil),         // 12: neargate.agent.v1.NodeResources
-	(*PortRange)(nil),             // 13: neargate.agent.v1.PortRange
-	(*Welcome)(nil),               // 14: neargate.agent.v1.Welcome
-	(*Close)(nil),                 // 15: neargate.agent.v1.Close
-	(*Update)(nil),                // 16: neargate.agent.v1.Update
-	(*Resource)(nil),              // 17: neargate.agent.v1.Resource
-	(*Ack)(nil),                   // 18: neargate.agent.v1.Ack
-	(*Heartbeat)(nil),             // 19: neargate.agent.v1.Heartbeat
-	(*KeptTask)(nil),              // 20: neargate.agent.v1.KeptTask
-	(*Assignment)(nil),            // 21: neargate.agent.v1.Assignment
-	(*TaskSpec)(nil),              // 22: neargate.agent.v1.TaskSpec
-	(*ContainerSpec)(nil),         // 23: neargate.agent.v1.ContainerSpec
-	(*PortMapping)(nil),           // 24: neargate.agent.v1.PortMapping
-	(*VolumeSpec)(nil),            // 25: neargate.agent.v1.VolumeSpec
-	(*MountPoint)(nil),            // 26: neargate.agent.v1.MountPoint
-	(*TaskStatus)(nil),            // 27: neargate.agent.v1.TaskStatus
-	(*ContainerStatus)(nil),       // 28: neargate.agent.v1.ContainerStatus
-	(*PortBinding)(nil),           // 29: neargate.agent.v1.PortBinding
-	(*StatusReport)(nil),          // 30: neargate.agent.v1.StatusReport
-	(*Endpoint)(nil),              // 31: neargate.agent.v1.Endpoint
-	(*TargetGroup)(nil),           // 32: neargate.agent.v1.TargetGroup
-	(*Listener)(nil),              // 33: neargate.agent.v1.Listener
-	(*Rule)(nil),                  // 34: neargate.agent.v1.Rule
-	(*Condition)(nil),             // 35: neargate.agent.v1.Condition
-	(*QueryPair)(nil),             // 36: neargate.agent.v1.QueryPair
-	(*Action)(nil),                // 37: neargate.agent.v1.Action
-	(*Forward)(nil),               // 38: neargate.agent.v1.Forward
-	(*WeightedGroup)(nil),         // 39: neargate.agent.v1.WeightedGroup
-	(*Redirect)(nil),              // 40: neargate.agent.v1.Redirect
-	(*FixedResponse)(nil),         // 41: neargate.agent.v1.FixedResponse
-	(*HealthCheck)(nil),           // 42: neargate.agent.v1.HealthCheck
-	(*HealthReport)(nil),          // 43: neargate.agent.v1.HealthReport
-	(*HealthTransition)(nil),      // 44: neargate.agent.v1.HealthTransition
-	(*DrainReport)(nil),           // 45: neargate.agent.v1.DrainReport
-	(*Drained)(nil),               // 46: neargate.agent.v1.Drained
-	(*Zone)(nil),                  // 47: neargate.agent.v1.Zone
-	(*RecordSet)(nil),             // 48: neargate.agent.v1.RecordSet
-	nil,                           // 49: neargate.agent.v1.Hello.RevisionsEntry
-	nil,                           // 50: neargate.agent.v1.Hello.AttributesEntry
-	nil,                           // 51: neargate.agent.v1.ContainerSpec.EnvironmentEntry
-	nil,                           // 52: neargate.agent.v1.ContainerSpec.LabelsEntry
-	(*timestamppb.Timestamp)(nil), // 53: google.protobuf.Timestamp
+	(*ShipBatch)(nil),             // 11: neargate.agent.v1.ShipBatch
+	(*ShipEvent)(nil),             // 12: neargate.agent.v1.ShipEvent
+	(*ShipAck)(nil),               // 13: neargate.agent.v1.ShipAck
+	(*Hello)(nil),                 // 14: neargate.agent.v1.Hello
+	(*NodeResources)(nil),         // 15: neargate.agent.v1.NodeResources
+	(*PortRange)(nil),             // 16: neargate.agent.v1.PortRange
+	(*Welcome)(nil),               // 17: neargate.agent.v1.Welcome
+	(*Close)(nil),                 // 18: neargate.agent.v1.Close
+	(*Update)(nil),                // 19: neargate.agent.v1.Update
+	(*Resource)(nil),              // 20: neargate.agent.v1.Resource
+	(*Ack)(nil),                   // 21: neargate.agent.v1.Ack
+	(*Heartbeat)(nil),             // 22: neargate.agent.v1.Heartbeat
+	(*KeptTask)(nil),              // 23: neargate.agent.v1.KeptTask
+	(*Assignment)(nil),            // 24: neargate.agent.v1.Assignment
+	(*TaskSpec)(nil),              // 25: neargate.agent.v1.TaskSpec
+	(*ContainerSpec)(nil),         // 26: neargate.agent.v1.ContainerSpec
+	(*LogConfiguration)(nil),      // 27: neargate.agent.v1.LogConfiguration
+	(*PortMapping)(nil),           // 28: neargate.agent.v1.PortMapping
+	(*VolumeSpec)(nil),            // 29: neargate.agent.v1.VolumeSpec
+	(*MountPoint)(nil),            // 30: neargate.agent.v1.MountPoint
+	(*TaskStatus)(nil),            // 31: neargate.agent.v1.TaskStatus
+	(*ContainerStatus)(nil),       // 32: neargate.agent.v1.ContainerStatus
+	(*PortBinding)(nil),           // 33: neargate.agent.v1.PortBinding
+	(*StatusReport)(nil),          // 34: neargate.agent.v1.StatusReport
+	(*Endpoint)(nil),              // 35: neargate.agent.v1.Endpoint
+	(*TargetGroup)(nil),           // 36: neargate.agent.v1.TargetGroup
+	(*Listener)(nil),              // 37: neargate.agent.v1.Listener
+	(*Rule)(nil),                  // 38: neargate.agent.v1.Rule
+	(*Condition)(nil),             // 39: neargate.agent.v1.Condition
+	(*QueryPair)(nil),             // 40: neargate.agent.v1.QueryPair
+	(*Action)(nil),                // 41: neargate.agent.v1.Action
+	(*Forward)(nil),               // 42: neargate.agent.v1.Forward
+	(*WeightedGroup)(nil),         // 43: neargate.agent.v1.WeightedGroup
+	(*Redirect)(nil),              // 44: neargate.agent.v1.Redirect
+	(*FixedResponse)(nil),         // 45: neargate.agent.v1.FixedResponse
+	(*HealthCheck)(nil),           // 46: neargate.agent.v1.HealthCheck
+	(*HealthReport)(nil),          // 47: neargate.agent.v1.HealthReport
+	(*HealthTransition)(nil),      // 48: neargate.agent.v1.HealthTransition
+	(*DrainReport)(nil),           // 49: neargate.agent.v1.DrainReport
+	(*Drained)(nil),               // 50: neargate.agent.v1.Drained
+	(*Zone)(nil),                  // 51: neargate.agent.v1.Zone
+	(*RecordSet)(nil),             // 52: neargate.agent.v1.RecordSet
+	nil,                           // 53: neargate.agent.v1.Hello.RevisionsEntry
+	nil,                           // 54: neargate.agent.v1.Hello.AttributesEntry
+	nil,                           // 55: neargate.agent.v1.ContainerSpec.EnvironmentEntry
+	nil,                           // 56: neargate.agent.v1.ContainerSpec.LabelsEntry
+	nil,                           // 57: neargate.agent.v1.LogConfiguration.OptionsEntry
+	(*timestamppb.Timestamp)(nil), // 58: google.protobuf.Timestamp
 }
 var file_api_agent_agent_proto_depIdxs = []int32{
-	11, // 0: neargate.agent.v1.Up.hello:type_name -> neargate.agent.v1.Hello
-	18, // 1: neargate.agent.v1.Up.ack:type_name -> neargate.agent.v1.Ack
-	19, // 2: neargate.agent.v1.Up.heartbeat:type_name -> neargate.agent.v1.Heartbeat
-	30, // 3: neargate.agent.v1.Up.status:type_name -> neargate.agent.v1.StatusReport
-	43, // 4: neargate.agent.v1.Up.health:type_name -> neargate.agent.v1.HealthReport
-	45, // 5: neargate.agent.v1.Up.drained:type_name -> neargate.agent.v1.DrainReport
-	14, // 6: neargate.agent.v1.Down.welcome:type_name -> neargate.agent.v1.Welcome
-	16, // 7: neargate.agent.v1.Down.update:type_name -> neargate.agent.v1.Update
-	15, // 8: neargate.agent.v1.Down.close:type_name -> neargate.agent.v1.Close
+	14, // 0: neargate.agent.v1.Up.hello:type_name -> neargate.agent.v1.Hello
+	21, // 1: neargate.agent.v1.Up.ack:type_name -> neargate.agent.v1.Ack
+	22, // 2: neargate.agent.v1.Up.heartbeat:type_name -> neargate.agent.v1.Heartbeat
+	34, // 3: neargate.agent.v1.Up.status:type_name -> neargate.agent.v1.StatusReport
+	47, // 4: neargate.agent.v1.Up.health:type_name -> neargate.agent.v1.HealthReport
+	49, // 5: neargate.agent.v1.Up.drained:type_name -> neargate.agent.v1.DrainReport
+	17, // 6: neargate.agent.v1.Down.welcome:type_name -> neargate.agent.v1.Welcome
+	19, // 7: neargate.agent.v1.Down.update:type_name -> neargate.agent.v1.Update
+	18, // 8: neargate.agent.v1.Down.close:type_name -> neargate.agent.v1.Close
 	7,  // 9: neargate.agent.v1.Down.logs:type_name -> neargate.agent.v1.LogRequest
-	53, // 10: neargate.agent.v1.LogRequest.since:type_name -> google.protobuf.Timestamp
+	58, // 10: neargate.agent.v1.LogRequest.since:type_name -> google.protobuf.Timestamp
 	9,  // 11: neargate.agent.v1.LogChunk.lines:type_name -> neargate.agent.v1.LogLine
-	53, // 12: neargate.agent.v1.LogLine.at:type_name -> google.protobuf.Timestamp
-	0,  // 13: neargate.agent.v1.Hello.kinds:type_name -> neargate.agent.v1.Kind
-	49, // 14: neargate.agent.v1.Hello.revisions:type_name -> neargate.agent.v1.Hello.RevisionsEntry
-	12, // 15: neargate.agent.v1.Hello.resources:type_name -> neargate.agent.v1.NodeResources
-	50, // 16: neargate.agent.v1.Hello.attributes:type_name -> neargate.agent.v1.Hello.AttributesEntry
-	27, // 17: neargate.agent.v1.Hello.tasks:type_name -> neargate.agent.v1.TaskStatus
-	13, // 18: neargate.agent.v1.NodeResources.reserved_ports:type_name -> neargate.agent.v1.PortRange
-	0,  // 19: neargate.agent.v1.Update.kind:type_name -> neargate.agent.v1.Kind
-	17, // 20: neargate.agent.v1.Update.resources:type_name -> neargate.agent.v1.Resource
-	21, // 21: neargate.agent.v1.Resource.assignment:type_name -> neargate.agent.v1.Assignment
-	33, // 22: neargate.agent.v1.Resource.listener:type_name -> neargate.agent.v1.Listener
-	32, // 23: neargate.agent.v1.Resource.target_group:type_name -> neargate.agent.v1.TargetGroup
-	42, // 24: neargate.agent.v1.Resource.check:type_name -> neargate.agent.v1.HealthCheck
-	47, // 25: neargate.agent.v1.Resource.zone:type_name -> neargate.agent.v1.Zone
-	0,  // 26: neargate.agent.v1.Ack.kind:type_name -> neargate.agent.v1.Kind
-	21, // 27: neargate.agent.v1.KeptTask.assignment:type_name -> neargate.agent.v1.Assignment
-	27, // 28: neargate.agent.v1.KeptTask.status:type_name -> neargate.agent.v1.TaskStatus
-	1,  // 29: neargate.agent.v1.Assignment.desired:type_name -> neargate.agent.v1.DesiredState
-	22, // 30: neargate.agent.v1.Assignment.spec:type_name -> neargate.agent.v1.TaskSpec
-	23, // 31: neargate.agent.v1.TaskSpec.containers:type_name -> neargate.agent.v1.ContainerSpec
-	25, // 32: neargate.agent.v1.TaskSpec.volumes:type_name -> neargate.agent.v1.VolumeSpec
-	51, // 33: neargate.agent.v1.ContainerSpec.environment:type_name -> neargate.agent.v1.ContainerSpec.EnvironmentEntry
-	24, // 34: neargate.agent.v1.ContainerSpec.ports:type_name -> neargate.agent.v1.PortMapping
-	26, // 35: neargate.agent.v1.ContainerSpec.mounts:type_name -> neargate.agent.v1.MountPoint
-	52, // 36: neargate.agent.v1.ContainerSpec.labels:type_name -> neargate.agent.v1.ContainerSpec.LabelsEntry
-	3,  // 37: neargate.agent.v1.TaskStatus.state:type_name -> neargate.agent.v1.TaskState
-	28, // 38: neargate.agent.v1.TaskStatus.containers:type_name -> neargate.agent.v1.ContainerStatus
-	53, // 39: neargate.agent.v1.TaskStatus.pull_started:type_name -> google.protobuf.Timestamp
-	53, // 40: neargate.agent.v1.TaskStatus.pull_stopped:type_name -> google.protobuf.Timestamp
-	53, // 41: neargate.agent.v1.TaskStatus.started:type_name -> google.protobuf.Timestamp
-	53, // 42: neargate.agent.v1.TaskStatus.stopping:type_name -> google.protobuf.Timestamp
-	53, // 43: neargate.agent.v1.TaskStatus.execution_stopped:type_name -> google.protobuf.Timestamp
-	53, // 44: neargate.agent.v1.TaskStatus.stopped:type_name -> google.protobuf.Timestamp
-	53, // 45: neargate.agent.v1.TaskStatus.connected:type_name -> google.protobuf.Timestamp
-	2,  // 46: neargate.agent.v1.ContainerStatus.state:type_name -> neargate.agent.v1.ContainerState
-	29, // 47: neargate.agent.v1.ContainerStatus.ports:type_name -> neargate.agent.v1.PortBinding
-	53, // 48: neargate.agent.v1.ContainerStatus.started:type_name -> google.protobuf.Timestamp
-	53, // 49: neargate.agent.v1.ContainerStatus.finished:type_name -> google.protobuf.Timestamp
-	27, // 50: neargate.agent.v1.StatusReport.tasks:type_name -> neargate.agent.v1.TaskStatus
-	4,  // 51: neargate.agent.v1.Endpoint.state:type_name -> neargate.agent.v1.EndpointState
-	31, // 52: neargate.agent.v1.TargetGroup.endpoints:type_name -> neargate.agent.v1.Endpoint
-	34, // 53: neargate.agent.v1.Listener.rules:type_name -> neargate.agent.v1.Rule
-	35, // 54: neargate.agent.v1.Rule.conditions:type_name -> neargate.agent.v1.Condition
-	37, // 55: neargate.agent.v1.Rule.actions:type_name -> neargate.agent.v1.Action
-	36, // 56: neargate.agent.v1.Condition.query:type_name -> neargate.agent.v1.QueryPair
-	38, // 57: neargate.agent.v1.Action.forward:type_name -> neargate.agent.v1.Forward
-	40, // 58: neargate.agent.v1.Action.redirect:type_name -> neargate.agent.v1.Redirect
-	41, // 59: neargate.agent.v1.Action.fixed:type_name -> neargate.agent.v1.FixedResponse
-	39, // 60: neargate.agent.v1.Forward.groups:type_name -> neargate.agent.v1.WeightedGroup
-	44, // 61: neargate.agent.v1.HealthReport.transitions:type_name -> neargate.agent.v1.HealthTransition
-	4,  // 62: neargate.agent.v1.HealthTransition.state:type_name -> neargate.agent.v1.EndpointState
-	46, // 63: neargate.agent.v1.DrainReport.drained:type_name -> neargate.agent.v1.Drained
-	48, // 64: neargate.agent.v1.Zone.records:type_name -> neargate.agent.v1.RecordSet
-	5,  // 65: neargate.agent.v1.Dispatcher.Session:input_type -> neargate.agent.v1.Up
-	8,  // 66: neargate.agent.v1.Dispatcher.Logs:input_type -> neargate.agent.v1.LogChunk
-	6,  // 67: neargate.agent.v1.Dispatcher.Session:output_type -> neargate.agent.v1.Down
-	10, // 68: neargate.agent.v1.Dispatcher.Logs:output_type -> neargate.agent.v1.LogsRead
-	67, // [67:69] is the sub-list for method output_type
-	65, // [65:67] is the sub-list for method input_type
-	65, // [65:65] is the sub-list for extension type_name
-	65, // [65:65] is the sub-list for extension extendee
-	0,  // [0:65] is the sub-list for field type_name
+	58, // 12: neargate.agent.v1.LogLine.at:type_name -> google.protobuf.Timestamp
+	12, // 13: neargate.agent.v1.ShipBatch.events:type_name -> neargate.agent.v1.ShipEvent
+	0,  // 14: neargate.agent.v1.Hello.kinds:type_name -> neargate.agent.v1.Kind
+	53, // 15: neargate.agent.v1.Hello.revisions:type_name -> neargate.agent.v1.Hello.RevisionsEntry
+	15, // 16: neargate.agent.v1.Hello.resources:type_name -> neargate.agent.v1.NodeResources
+	54, // 17: neargate.agent.v1.Hello.attributes:type_name -> neargate.agent.v1.Hello.AttributesEntry
+	31, // 18: neargate.agent.v1.Hello.tasks:type_name -> neargate.agent.v1.TaskStatus
+	16, // 19: neargate.agent.v1.NodeResources.reserved_ports:type_name -> neargate.agent.v1.PortRange
+	0,  // 20: neargate.agent.v1.Update.kind:type_name -> neargate.agent.v1.Kind
+	20, // 21: neargate.agent.v1.Update.resources:type_name -> neargate.agent.v1.Resource
+	24, // 22: neargate.agent.v1.Resource.assignment:type_name -> neargate.agent.v1.Assignment
+	37, // 23: neargate.agent.v1.Resource.listener:type_name -> neargate.agent.v1.Listener
+	36, // 24: neargate.agent.v1.Resource.target_group:type_name -> neargate.agent.v1.TargetGroup
+	46, // 25: neargate.agent.v1.Resource.check:type_name -> neargate.agent.v1.HealthCheck
+	51, // 26: neargate.agent.v1.Resource.zone:type_name -> neargate.agent.v1.Zone
+	0,  // 27: neargate.agent.v1.Ack.kind:type_name -> neargate.agent.v1.Kind
+	24, // 28: neargate.agent.v1.KeptTask.assignment:type_name -> neargate.agent.v1.Assignment
+	31, // 29: neargate.agent.v1.KeptTask.status:type_name -> neargate.agent.v1.TaskStatus
+	1,  // 30: neargate.agent.v1.Assignment.desired:type_name -> neargate.agent.v1.DesiredState
+	25, // 31: neargate.agent.v1.Assignment.spec:type_name -> neargate.agent.v1.TaskSpec
+	26, // 32: neargate.agent.v1.TaskSpec.containers:type_name -> neargate.agent.v1.ContainerSpec
+	29, // 33: neargate.agent.v1.TaskSpec.volumes:type_name -> neargate.agent.v1.VolumeSpec
+	55, // 34: neargate.agent.v1.ContainerSpec.environment:type_name -> neargate.agent.v1.ContainerSpec.EnvironmentEntry
+	28, // 35: neargate.agent.v1.ContainerSpec.ports:type_name -> neargate.agent.v1.PortMapping
+	30, // 36: neargate.agent.v1.ContainerSpec.mounts:type_name -> neargate.agent.v1.MountPoint
+	56, // 37: neargate.agent.v1.ContainerSpec.labels:type_name -> neargate.agent.v1.ContainerSpec.LabelsEntry
+	27, // 38: neargate.agent.v1.ContainerSpec.log:type_name -> neargate.agent.v1.LogConfiguration
+	57, // 39: neargate.agent.v1.LogConfiguration.options:type_name -> neargate.agent.v1.LogConfiguration.OptionsEntry
+	3,  // 40: neargate.agent.v1.TaskStatus.state:type_name -> neargate.agent.v1.TaskState
+	32, // 41: neargate.agent.v1.TaskStatus.containers:type_name -> neargate.agent.v1.ContainerStatus
+	58, // 42: neargate.agent.v1.TaskStatus.pull_started:type_name -> google.protobuf.Timestamp
+	58, // 43: neargate.agent.v1.TaskStatus.pull_stopped:type_name -> google.protobuf.Timestamp
+	58, // 44: neargate.agent.v1.TaskStatus.started:type_name -> google.protobuf.Timestamp
+	58, // 45: neargate.agent.v1.TaskStatus.stopping:type_name -> google.protobuf.Timestamp
+	58, // 46: neargate.agent.v1.TaskStatus.execution_stopped:type_name -> google.protobuf.Timestamp
+	58, // 47: neargate.agent.v1.TaskStatus.stopped:type_name -> google.protobuf.Timestamp
+	58, // 48: neargate.agent.v1.TaskStatus.connected:type_name -> google.protobuf.Timestamp
+	2,  // 49: neargate.agent.v1.ContainerStatus.state:type_name -> neargate.agent.v1.ContainerState
+	33, // 50: neargate.agent.v1.ContainerStatus.ports:type_name -> neargate.agent.v1.PortBinding
+	58, // 51: neargate.agent.v1.ContainerStatus.started:type_name -> google.protobuf.Timestamp
+	58, // 52: neargate.agent.v1.ContainerStatus.finished:type_name -> google.protobuf.Timestamp
+	31, // 53: neargate.agent.v1.StatusReport.tasks:type_name -> neargate.agent.v1.TaskStatus
+	4,  // 54: neargate.agent.v1.Endpoint.state:type_name -> neargate.agent.v1.EndpointState
+	35, // 55: neargate.agent.v1.TargetGroup.endpoints:type_name -> neargate.agent.v1.Endpoint
+	38, // 56: neargate.agent.v1.Listener.rules:type_name -> neargate.agent.v1.Rule
+	39, // 57: neargate.agent.v1.Rule.conditions:type_name -> neargate.agent.v1.Condition
+	41, // 58: neargate.agent.v1.Rule.actions:type_name -> neargate.agent.v1.Action
+	40, // 59: neargate.agent.v1.Condition.query:type_name -> neargate.agent.v1.QueryPair
+	42, // 60: neargate.agent.v1.Action.forward:type_name -> neargate.agent.v1.Forward
+	44, // 61: neargate.agent.v1.Action.redirect:type_name -> neargate.agent.v1.Redirect
+	45, // 62: neargate.agent.v1.Action.fixed:type_name -> neargate.agent.v1.FixedResponse
+	43, // 63: neargate.agent.v1.Forward.groups:type_name -> neargate.agent.v1.WeightedGroup
+	48, // 64: neargate.agent.v1.HealthReport.transitions:type_name -> neargate.agent.v1.HealthTransition
+	4,  // 65: neargate.agent.v1.HealthTransition.state:type_name -> neargate.agent.v1.EndpointState
+	50, // 66: neargate.agent.v1.DrainReport.drained:type_name -> neargate.agent.v1.Drained
+	52, // 67: neargate.agent.v1.Zone.records:type_name -> neargate.agent.v1.RecordSet
+	5,  // 68: neargate.agent.v1.Dispatcher.Session:input_type -> neargate.agent.v1.Up
+	8,  // 69: neargate.agent.v1.Dispatcher.Logs:input_type -> neargate.agent.v1.LogChunk
+	11, // 70: neargate.agent.v1.Dispatcher.ShipLogs:input_type -> neargate.agent.v1.ShipBatch
+	6,  // 71: neargate.agent.v1.Dispatcher.Session:output_type -> neargate.agent.v1.Down
+	10, // 72: neargate.agent.v1.Dispatcher.Logs:output_type -> neargate.agent.v1.LogsRead
+	13, // 73: neargate.agent.v1.Dispatcher.ShipLogs:output_type -> neargate.agent.v1.ShipAck
+	71, // [71:74] is the sub-list for method output_type
+	68, // [68:71] is the sub-list for method input_type
+	68, // [68:68] is the sub-list for extension type_name
+	68, // [68:68] is the sub-list for extension extendee
+	0,  // [0:68] is the sub-list for field type_name
 }
 
 func init() { file_api_agent_agent_proto_init() }
@@ -4494,15 +4761,15 @@ func file_api_agent_agent_proto_init() {
 		(*Down_Close)(nil),
 		(*Down_Logs)(nil),
 	}
-	file_api_agent_agent_proto_msgTypes[12].OneofWrappers = []any{
+	file_api_agent_agent_proto_msgTypes[15].OneofWrappers = []any{
 		(*Resource_Assignment)(nil),
 		(*Resource_Listener)(nil),
 		(*Resource_TargetGroup)(nil),
 		(*Resource_Check)(nil),
 		(*Resource_Zone)(nil),
 	}
-	file_api_agent_agent_proto_msgTypes[23].OneofWrappers = []any{}
-	file_api_agent_agent_proto_msgTypes[32].OneofWrappers = []any{
+	file_api_agent_agent_proto_msgTypes[27].OneofWrappers = []any{}
+	file_api_agent_agent_proto_msgTypes[36].OneofWrappers = []any{
 		(*Action_Forward)(nil),
 		(*Action_Redirect)(nil),
 		(*Action_Fixed)(nil),
@@ -4513,7 +4780,7 @@ func file_api_agent_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_agent_agent_proto_rawDesc), len(file_api_agent_agent_proto_rawDesc)),
 			NumEnums:      5,
-			NumMessages:   48,
+			NumMessages:   53,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -25,8 +25,9 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	Dispatcher_Session_FullMethodName = "/neargate.agent.v1.Dispatcher/Session"
-	Dispatcher_Logs_FullMethodName    = "/neargate.agent.v1.Dispatcher/Logs"
+	Dispatcher_Session_FullMethodName  = "/neargate.agent.v1.Dispatcher/Session"
+	Dispatcher_Logs_FullMethodName     = "/neargate.agent.v1.Dispatcher/Logs"
+	Dispatcher_ShipLogs_FullMethodName = "/neargate.agent.v1.Dispatcher/ShipLogs"
 )
 
 // DispatcherClient is the client API for Dispatcher service.
@@ -39,6 +40,9 @@ type DispatcherClient interface {
 	// Logs answers one LogRequest: the first chunk names it, the lines follow until the container's output ends, the reader
 	// leaves (the server ends the call) or reading fails.
 	Logs(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[LogChunk, LogsRead], error)
+	// ShipLogs carries one container's output into its log stream (log driver awslogs). The first message names the container and
+	// has no events; its acknowledgement says how far the stream has been written. Then each batch is acknowledged, in order.
+	ShipLogs(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[ShipBatch, ShipAck], error)
 }
 
 type dispatcherClient struct {
@@ -75,6 +79,19 @@ func (c *dispatcherClient) Logs(ctx context.Context, opts ...grpc.CallOption) (g
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Dispatcher_LogsClient = grpc.ClientStreamingClient[LogChunk, LogsRead]
 
+func (c *dispatcherClient) ShipLogs(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[ShipBatch, ShipAck], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Dispatcher_ServiceDesc.Streams[2], Dispatcher_ShipLogs_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[ShipBatch, ShipAck]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Dispatcher_ShipLogsClient = grpc.BidiStreamingClient[ShipBatch, ShipAck]
+
 // DispatcherServer is the server API for Dispatcher service.
 // All implementations must embed UnimplementedDispatcherServer
 // for forward compatibility.
@@ -85,6 +102,9 @@ type DispatcherServer interface {
 	// Logs answers one LogRequest: the first chunk names it, the lines follow until the container's output ends, the reader
 	// leaves (the server ends the call) or reading fails.
 	Logs(grpc.ClientStreamingServer[LogChunk, LogsRead]) error
+	// ShipLogs carries one container's output into its log stream (log driver awslogs). The first message names the container and
+	// has no events; its acknowledgement says how far the stream has been written. Then each batch is acknowledged, in order.
+	ShipLogs(grpc.BidiStreamingServer[ShipBatch, ShipAck]) error
 	mustEmbedUnimplementedDispatcherServer()
 }
 
@@ -100,6 +120,9 @@ func (UnimplementedDispatcherServer) Session(grpc.BidiStreamingServer[Up, Down])
 }
 func (UnimplementedDispatcherServer) Logs(grpc.ClientStreamingServer[LogChunk, LogsRead]) error {
 	return status.Error(codes.Unimplemented, "method Logs not implemented")
+}
+func (UnimplementedDispatcherServer) ShipLogs(grpc.BidiStreamingServer[ShipBatch, ShipAck]) error {
+	return status.Error(codes.Unimplemented, "method ShipLogs not implemented")
 }
 func (UnimplementedDispatcherServer) mustEmbedUnimplementedDispatcherServer() {}
 func (UnimplementedDispatcherServer) testEmbeddedByValue()                    {}
@@ -136,6 +159,13 @@ func _Dispatcher_Logs_Handler(srv interface{}, stream grpc.ServerStream) error {
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Dispatcher_LogsServer = grpc.ClientStreamingServer[LogChunk, LogsRead]
 
+func _Dispatcher_ShipLogs_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(DispatcherServer).ShipLogs(&grpc.GenericServerStream[ShipBatch, ShipAck]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Dispatcher_ShipLogsServer = grpc.BidiStreamingServer[ShipBatch, ShipAck]
+
 // Dispatcher_ServiceDesc is the grpc.ServiceDesc for Dispatcher service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -153,6 +183,12 @@ var Dispatcher_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "Logs",
 			Handler:       _Dispatcher_Logs_Handler,
+			ClientStreams: true,
+		},
+		{
+			StreamName:    "ShipLogs",
+			Handler:       _Dispatcher_ShipLogs_Handler,
+			ServerStreams: true,
 			ClientStreams: true,
 		},
 	},

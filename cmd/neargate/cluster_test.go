@@ -15,6 +15,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/cloudwatchlogs"
 	"github.com/aws/aws-sdk-go-v2/service/ecr"
 	"github.com/aws/aws-sdk-go-v2/service/ecs"
 	ecstypes "github.com/aws/aws-sdk-go-v2/service/ecs/types"
@@ -141,6 +143,9 @@ func serverAndAgent(t *testing.T, runtime string) {
 		Family: &family, NetworkMode: ecstypes.NetworkModeBridge,
 		ContainerDefinitions: []ecstypes.ContainerDefinition{{
 			Name: new("web"), Image: &image, Cpu: 64, Memory: new(int32(64)), Command: []string{"print", marker, "then", "wait"},
+			LogConfiguration: &ecstypes.LogConfiguration{LogDriver: ecstypes.LogDriverAwslogs, Options: map[string]string{
+				"awslogs-region": "us-east-1", "awslogs-group": "apart", "awslogs-create-group": "true", "awslogs-stream-prefix": "p",
+			}},
 		}},
 	}); err != nil {
 		t.Fatal(err)
@@ -207,6 +212,16 @@ func serverAndAgent(t *testing.T, runtime string) {
 	s.startServer()
 	s.startAgent(runtime, "")
 	unharmed("after both ended and came back")
+	if runtime == "native" {
+		// What each task wrote has come over mutual TLS, once, whoever was killed meanwhile.
+		eventually(t, func() error {
+			got, err := s.logged("apart")
+			if want := slices.Repeat([]string{marker}, 3); err == nil && !slices.Equal(got, want) {
+				err = fmt.Errorf("the log group holds %q, want %q", got, want)
+			}
+			return err
+		})
+	}
 
 	if _, err := s.ECS.DeleteService(ctx, &ecs.DeleteServiceInput{Cluster: &cluster, Service: &service, Force: new(true)}); err != nil {
 		t.Fatal(err)
@@ -221,6 +236,22 @@ func serverAndAgent(t *testing.T, runtime string) {
 		}
 		return err
 	})
+}
+
+// logged is what a log group holds, but for the programs' own remarks.
+func (s *site) logged(group string) (lines []string, err error) {
+	c := cloudwatchlogs.New(cloudwatchlogs.Options{BaseEndpoint: &s.url, Region: "us-east-1",
+		Credentials: aws.CredentialsProviderFunc(func(context.Context) (aws.Credentials, error) {
+			return aws.Credentials{AccessKeyID: "test", SecretAccessKey: "test"}, nil
+		})})
+	out, err := c.FilterLogEvents(s.t.Context(), &cloudwatchlogs.FilterLogEventsInput{LogGroupName: &group, FilterPattern: new("-waiting")})
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range out.Events {
+		lines = append(lines, *e.Message)
+	}
+	return lines, nil
 }
 
 // push makes a repository and puts the suite's program into it.

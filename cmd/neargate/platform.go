@@ -29,6 +29,7 @@ import (
 	"github.com/seed-2f228079/neargate/controlplane/ec2"
 	"github.com/seed-2f228079/neargate/controlplane/ecs"
 	"github.com/seed-2f228079/neargate/controlplane/elb"
+	"github.com/seed-2f228079/neargate/controlplane/logs"
 	"github.com/seed-2f228079/neargate/controlplane/orchestrator"
 	"github.com/seed-2f228079/neargate/controlplane/scheduler/placement"
 	"github.com/seed-2f228079/neargate/controlplane/state"
@@ -42,6 +43,7 @@ import (
 	"github.com/seed-2f228079/neargate/registry"
 	"github.com/seed-2f228079/neargate/servicediscovery"
 	"github.com/seed-2f228079/neargate/storage/blob"
+	"github.com/seed-2f228079/neargate/storage/stream"
 )
 
 // controlConfig is what a control plane is told.
@@ -87,7 +89,7 @@ type part struct {
 
 // schema is every family's tables.
 func schema() state.Schema {
-	return slices.Concat(controlplane.Schema, dispatcher.Schema, elb.Schema, mesh.Schema, registry.Schema, servicediscovery.Schema)
+	return slices.Concat(controlplane.Schema, dispatcher.Schema, elb.Schema, logs.Schema, mesh.Schema, registry.Schema, servicediscovery.Schema)
 }
 
 // newControlPlane opens the state and puts the families on it. The caller runs the parts, then closes.
@@ -121,12 +123,17 @@ func newControlPlane(cfg controlConfig) (_ *controlPlane, err error) {
 	if err != nil {
 		return nil, err
 	}
+	events, err := stream.Open(cfg.dir.Streams(), stream.Options{Logger: cfg.log, SegmentAge: logs.SegmentAge.Milliseconds()})
+	if err != nil {
+		return nil, err
+	}
 
 	var real clock.Real
 	var network ec2.Network
 	pages := api.NewPages(sealPages)
 	balancing := elb.New(elb.Config{Store: c.store, Rand: rand.Reader, Pages: pages, Network: network, Domain: cfg.domain, Instance: cfg.dir.ID()})
 	discovery := servicediscovery.New(servicediscovery.Config{Store: c.store, Rand: rand.Reader, Pages: pages, Clock: real, VPCExists: network.VPCExists})
+	logging := logs.New(logs.Config{Store: c.store, Events: events, Rand: rand.Reader, Pages: pages, Clock: real, Log: cfg.log})
 	routers := []orchestrator.Router{elb.Router{Clock: real}, servicediscovery.Router{Clock: real}}
 	if cfg.routers != nil {
 		routers = cfg.routers(routers)
@@ -144,6 +151,7 @@ func newControlPlane(cfg controlConfig) (_ *controlPlane, err error) {
 	drainer := mesh.NewDrainer(mesh.DrainerConfig{Store: c.store, Clock: real, Log: cfg.log})
 	c.dispatcher = dispatcher.New(dispatcher.Config{
 		Store: c.store, Clock: real, Rand: rand.Reader, Log: cfg.log, Rule: cfg.rule, Authorize: cfg.authorize, Reporter: lifecycle, Traffic: drainer,
+		LogStreams: logging,
 		Sources: []dispatcher.Source{
 			dispatcher.Assignments{Log: cfg.log, Credentials: c.registry.PullCredentials},
 			elb.ListenerSource{Service: balancing}, elb.TargetSource{}, elb.CheckSource{},
@@ -159,7 +167,7 @@ func newControlPlane(cfg controlConfig) (_ *controlPlane, err error) {
 		Placer: runTaskPlacer{placer}, Lifecycle: lifecycle,
 	})
 	c.operations = slices.Concat(containers.Operations(), balancing.Operations(), c.registry.Operations(), discovery.Operations(),
-		ec2.New(network, pages).Operations(), sts.Operations())
+		logging.Operations(), ec2.New(network, pages).Operations(), sts.Operations())
 	c.resources = tasks.New(tasks.Config{Store: c.store, Placer: placer, Nodes: c.dispatcher}).Resources()
 	c.public, err = server.New(server.Config{
 		Operations: c.operations, Resources: c.resources, Credentials: credentials, Account: cfg.account, Region: cfg.region,
@@ -180,6 +188,8 @@ func newControlPlane(cfg controlConfig) (_ *controlPlane, err error) {
 		{"drainer", drainer.Run},
 		{"service discovery", discovery.Run},
 		{"capacity", memberships.Run},
+		{"streams", func(ctx context.Context) error { return errors.Join(events.Run(ctx), events.Close()) }},
+		{"logs", logging.Run},
 		{"registry", c.registry.Run},
 	}
 	return c, nil

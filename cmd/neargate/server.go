@@ -270,6 +270,9 @@ func (c *controlPlane) remote(l net.Listener) part {
 		go func() { done <- g.Serve(l) }()
 		<-ctx.Done()
 		g.Stop()
-		return <-done
+		if err := <-done; !errors.Is(err, net.ErrClosed) { // the peer port may end first, and its listeners with it
+			return err
+		}
+		return nil
 	}}
 }

@@ -13,6 +13,7 @@
 //  5. An agent reads and reports its own tasks only.
 //  6. What an agent sends of a log goes to the reader whose request it names, if that request went to this agent's node; who reads
 //     slowly slows the agent down and fills no memory, and the agent's call ends when the reader leaves.
+//  7. An agent writes into log streams of its own tasks only, and what is acknowledged to it is durable.
 //
 // Lock order: Server.mu, then nothing. It is not held across I/O.
 package dispatcher
@@ -74,6 +75,8 @@ type Config struct {
 	Sources  []Source
 	Reporter Reporter
 	Traffic  Traffic // may be nil: reports of traffic are then refused
+	// LogStreams keep the output of containers with the log driver awslogs; may be nil: it is then refused.
+	LogStreams LogStreams
 	// Authorize says whether who is on the other end of the stream may act for the node; nil: everybody who can connect.
 	Authorize func(ctx context.Context, nodeID string) error
 

@@ -53,6 +53,9 @@ func checkFargate(def types.TaskDefinition) error {
 		if aws.ToBool(c.Privileged) {
 			return client("Fargate does not support privileged containers.")
 		}
+		if err := checkFargateLog(c); err != nil {
+			return err
+		}
 	}
 	for _, v := range def.Volumes {
 		if v.Host != nil && aws.ToString(v.Host.SourcePath) != "" {

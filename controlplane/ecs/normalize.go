@@ -82,20 +82,8 @@ func checkContainers(def *types.TaskDefinition) error {
 		case c.Memory != nil && c.MemoryReservation != nil && *c.MemoryReservation > *c.Memory:
 			return client("Invalid setting for container '%s'. 'memory' must be greater than or equal to 'memoryReservation'.", name)
 		}
-		if l := c.LogConfiguration; l != nil && l.LogDriver != types.LogDriverJsonFile && l.LogDriver != types.LogDriverAwslogs {
-			return client("'containerDefinitions[%s].logConfiguration.logDriver' is not supported by this platform: "+
-				"logs are kept on the node and read with neargate logs; use awslogs or json-file, not %s.", name, l.LogDriver)
-		}
-		if l := c.LogConfiguration; l != nil && l.LogDriver == types.LogDriverAwslogs {
-			var lacking []string
-			for _, option := range []string{"awslogs-region", "awslogs-group"} {
-				if l.Options[option] == "" {
-					lacking = append(lacking, option)
-				}
-			}
-			if len(lacking) > 0 {
-				return client("Log driver awslogs requires options: %s", strings.Join(lacking, ", "))
-			}
+		if err := checkLog(name, c.LogConfiguration); err != nil {
+			return err
 		}
 		names[name] = true
 		c.Essential = new(controlplane.Essential(*c))
@@ -282,6 +270,9 @@ func requiredAttributes(def types.TaskDefinition) []types.Attribute {
 		names["com.amazonaws.ecs.capability.docker-remote-api.1.18"] = true
 		if c.LogConfiguration != nil {
 			names["com.amazonaws.ecs.capability.logging-driver."+string(c.LogConfiguration.LogDriver)] = true
+			if def.ExecutionRoleArn != nil && c.LogConfiguration.LogDriver == types.LogDriverAwslogs {
+				names["ecs.capability.execution-role-awslogs"] = true
+			}
 		}
 		if c.MemoryReservation != nil {
 			names["com.amazonaws.ecs.capability.docker-remote-api.1.21"] = true

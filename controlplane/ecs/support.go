@@ -64,11 +64,8 @@ var supported = map[string]support{
 	"HostEntry":           {honoured: "hostname ipAddress"},
 	"KeyValuePair":        {honoured: "name value"},
 	"LogConfiguration": {
-		honoured: "logDriver",
-		ignored: map[string]string{
-			"options": "what containers write is always kept and read with neargate logs",
-		},
-		refused: map[string]string{"secretOptions": "secrets do not exist yet"},
+		honoured: "logDriver options",
+		refused:  map[string]string{"secretOptions": "secrets do not exist yet"},
 	},
 	"MountPoint": {honoured: "containerPath readOnly sourceVolume"},
 	"PortMapping": {

@@ -113,8 +113,13 @@ func lastLine(c *api.Call, p part) LogLine {
 // containers are the names of the task's containers that were asked for.
 func containers(v *state.View, t *controlplane.Task, only string) ([]string, error) {
 	var names []string
+	silent := map[string]bool{} // those whose output is not kept
 	if d, ok := controlplane.TaskDefinitions.Get(v, t.Scope().FamilyRevisionKey(t.TaskDefinition)); ok {
 		for _, c := range d.Shape().ContainerDefinitions {
+			if c.LogConfiguration != nil && c.LogConfiguration.LogDriver == "none" {
+				silent[aws.ToString(c.Name)] = true
+				continue
+			}
 			names = append(names, aws.ToString(c.Name))
 		}
 	} else if st, ok := controlplane.TaskStatuses.Get(v, controlplane.Tasks.Key(t)); ok { // a definition may go before its stopped tasks
@@ -122,7 +127,10 @@ func containers(v *state.View, t *controlplane.Task, only string) ([]string, err
 			names = append(names, c.Name)
 		}
 	}
-	if only == "" {
+	switch {
+	case silent[only] || only == "" && len(names) == 0 && len(silent) > 0:
+		return nil, awserr.New("InvalidParameterException", "Nothing is kept of what the container writes: its log driver is none.")
+	case only == "":
 		return names, nil
 	}
 	for _, name := range names {

@@ -10,6 +10,7 @@ import (
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/mount"
 
+	"github.com/seed-2f228079/neargate/agent/logs"
 	"github.com/seed-2f228079/neargate/agent/runtime"
 	agentapi "github.com/seed-2f228079/neargate/api/agent"
 )
@@ -92,6 +93,10 @@ func (d *Driver) config(t runtime.Task, c *agentapi.ContainerSpec) (*container.C
 	}
 	if t.Spec.CpuUnits > 0 {
 		host.NanoCPUs = int64(t.Spec.CpuUnits) * 1e9 / 1024
+	}
+	// With awslogs the output is kept by the engine's own driver and shipped by the agent.
+	if driver := c.GetLog().GetDriver(); driver == logs.DriverNone || driver == logs.DriverJSONFile {
+		host.LogConfig = container.LogConfig{Type: driver, Config: c.Log.Options}
 	}
 	for _, m := range c.Mounts {
 		host.Mounts = append(host.Mounts, d.mount(t, m))

@@ -33,6 +33,9 @@ func (d *Driver) Logs(ctx context.Context, taskID, name string, opt runtime.LogO
 	if err == nil {
 		return newReader(body, opt.Since), nil
 	}
+	if errdefs.IsNotImplemented(err) { // its log driver is none
+		return nil, runtime.ErrNotFound
+	}
 	if !errdefs.IsNotFound(err) {
 		return nil, err
 	}
@@ -53,8 +56,8 @@ func (d *Driver) Logs(ctx context.Context, taskID, name string, opt runtime.LogO
 // keepLog copies a container's output as the engine sends it.
 func (d *Driver) keepLog(ctx context.Context, taskID, name string) (err error) {
 	body, err := d.cli.ContainerLogs(ctx, d.name(taskID, name), container.LogsOptions{ShowStdout: true, ShowStderr: true, Timestamps: true})
-	if errdefs.IsNotFound(err) {
-		return nil
+	if errdefs.IsNotFound(err) || errdefs.IsNotImplemented(err) {
+		return nil // there is none, or nothing is kept of its output
 	}
 	if err != nil {
 		return err

@@ -260,9 +260,12 @@ func (d *Driver) Start(ctx context.Context, taskID, name string) (runtime.Starte
 	}
 	c := &container{started: runtime.Started{RuntimeID: taskID[:min(12, len(taskID))] + "-" + name, At: d.cfg.Clock.Now()}, done: make(chan struct{}), stop: make(chan struct{})}
 	t.containers[name] = c
-	for _, l := range b.Output {
+	for i, l := range b.Output {
+		if spec.GetLog().GetDriver() == "none" {
+			break
+		}
 		k := taskID + "/" + name
-		d.logs[k] = append(d.logs[k], runtime.LogLine{At: c.started.At, Text: l})
+		d.logs[k] = append(d.logs[k], runtime.LogLine{At: c.started.At.Add(time.Duration(i)), Text: l})
 	}
 	go d.life(c, b, b.RunFor)
 	return c.started, d.keep(t)

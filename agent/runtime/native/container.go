@@ -17,6 +17,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/seed-2f228079/neargate/agent/logs"
 	"github.com/seed-2f228079/neargate/agent/runtime"
 	agentapi "github.com/seed-2f228079/neargate/api/agent"
 )
@@ -114,8 +115,11 @@ func (d *Driver) bundle(t *task, c *agentapi.ContainerSpec) (*bundle, error) {
 		User: c.User, Cwd: c.WorkingDirectory, Hostname: hostname(t, c), ReadonlyRoot: c.ReadonlyRoot, Privileged: c.Privileged,
 		Cgroup: d.taskCgroup(t.id) + "/" + c.Name,
 		Memory: int64(c.MemoryMib) << 20, Reservation: int64(c.MemoryReservationMib) << 20, Shares: uint64(max(c.CpuUnits, 2)),
-		Log: d.logPath(t.id, c.Name), LogLimit: d.cfg.LogLimit,
+		Log: d.logPath(t.id, c.Name), LogLimit: logs.Limit(c.GetLog(), d.cfg.LogLimit),
 		RuntimeID: fmt.Sprintf("%s-%010d", t.id, crc32.ChecksumIEEE([]byte(c.Name))),
+	}
+	if c.GetLog().GetDriver() == logs.DriverNone {
+		b.Log = ""
 	}
 	for _, diffID := range img.DiffIDs {
 		b.Layers = append(b.Layers, d.images.layer(diffID))

@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/seed-2f228079/neargate/agent/logs"
 	"github.com/seed-2f228079/neargate/agent/network"
 	"github.com/seed-2f228079/neargate/agent/runtime"
 	"github.com/seed-2f228079/neargate/agent/volume"
@@ -273,6 +274,9 @@ func (d *Driver) makeContainerFolder(t *task, c *agentapi.ContainerSpec) error {
 		if err := os.Chmod(path, 0o644); err != nil { // whatever the umask is
 			return err
 		}
+	}
+	if c.GetLog().GetDriver() == logs.DriverNone {
+		return nil
 	}
 	log := d.logPath(t.id, c.Name)
 	if err := os.MkdirAll(filepath.Dir(log), 0o700); err != nil {

@@ -80,9 +80,11 @@ func startContainer(dir, name string, b *bundle) (_ *container, err error) {
 			lc.Destroy()
 		}
 	}()
-	out, err := logs.Open(b.Log, b.LogLimit)
-	if err != nil {
-		return nil, fmt.Errorf("open log: %w", err)
+	out := logs.Discard()
+	if b.Log != "" {
+		if out, err = logs.Open(b.Log, b.LogLimit); err != nil {
+			return nil, fmt.Errorf("open log: %w", err)
+		}
 	}
 	var copying sync.WaitGroup
 	pipe := func(stderr bool) (*os.File, error) {

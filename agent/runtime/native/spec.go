@@ -27,8 +27,8 @@ type bundle struct {
 	Memory       int64 // bytes; 0: none
 	Reservation  int64
 	Shares       uint64
-	Quota        int64 // of cpuPeriod; 0: none
-	Log          string
+	Quota        int64  // of cpuPeriod; 0: none
+	Log          string // path; empty: what the container writes is not kept
 	LogLimit     int64
 	RuntimeID    string
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/seed-2f228079/neargate/agent/runtime"
+	agentapi "github.com/seed-2f228079/neargate/api/agent"
 )
 
 // logs looks at what a container wrote.
@@ -73,6 +74,23 @@ func (s *suite) logs(t *testing.T) {
 		}
 		if text.Len() != 40000 || lines[len(lines)-1].Text != "next" {
 			t.Errorf("%d bytes in %d lines", text.Len(), len(lines))
+		}
+	})
+	t.Run("NoneKept", func(t *testing.T) {
+		quiet := command("lines", "5")
+		quiet.Log = &agentapi.LogConfiguration{Driver: "none"}
+		task, _ := h.task("none", quiet)
+		h.start(task, "main")
+		if e := h.wait(task, "main"); e.Code != 0 {
+			t.Errorf("ended with %+v", e)
+		}
+		for _, when := range []string{"ended", "removed"} {
+			if r, err := h.Logs(ctx, task.ID, "main", runtime.LogOptions{}); !errors.Is(err, runtime.ErrNotFound) {
+				t.Errorf("%s: logs %v, %v", when, r, err)
+			}
+			if err := h.Remove(ctx, task.ID); err != nil {
+				t.Fatal(err)
+			}
 		}
 	})
 	t.Run("Follow", func(t *testing.T) {
