@@ -259,6 +259,59 @@ func (TaskState) EnumDescriptor() ([]byte, []int) {
 	return file_api_agent_agent_proto_rawDescGZIP(), []int{3}
 }
 
+// Health of a container that has a health check. HEALTH_UNKNOWN: it has not been decided yet.
+type Health int32
+
+const (
+	Health_HEALTH_UNSPECIFIED Health = 0 // there is no check
+	Health_HEALTH_UNKNOWN     Health = 1
+	Health_HEALTH_HEALTHY     Health = 2
+	Health_HEALTH_UNHEALTHY   Health = 3
+)
+
+// Enum value maps for Health.
+var (
+	Health_name = map[int32]string{
+		0: "HEALTH_UNSPECIFIED",
+		1: "HEALTH_UNKNOWN",
+		2: "HEALTH_HEALTHY",
+		3: "HEALTH_UNHEALTHY",
+	}
+	Health_value = map[string]int32{
+		"HEALTH_UNSPECIFIED": 0,
+		"HEALTH_UNKNOWN":     1,
+		"HEALTH_HEALTHY":     2,
+		"HEALTH_UNHEALTHY":   3,
+	}
+)
+
+func (x Health) Enum() *Health {
+	p := new(Health)
+	*p = x
+	return p
+}
+
+func (x Health) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Health) Descriptor() protoreflect.EnumDescriptor {
+	return file_api_agent_agent_proto_enumTypes[4].Descriptor()
+}
+
+func (Health) Type() protoreflect.EnumType {
+	return &file_api_agent_agent_proto_enumTypes[4]
+}
+
+func (x Health) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Health.Descriptor instead.
+func (Health) EnumDescriptor() ([]byte, []int) {
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{4}
+}
+
 type EndpointState int32
 
 const (
@@ -298,11 +351,11 @@ func (x EndpointState) String() string {
 }
 
 func (EndpointState) Descriptor() protoreflect.EnumDescriptor {
-	return file_api_agent_agent_proto_enumTypes[4].Descriptor()
+	return file_api_agent_agent_proto_enumTypes[5].Descriptor()
 }
 
 func (EndpointState) Type() protoreflect.EnumType {
-	return &file_api_agent_agent_proto_enumTypes[4]
+	return &file_api_agent_agent_proto_enumTypes[5]
 }
 
 func (x EndpointState) Number() protoreflect.EnumNumber {
@@ -311,7 +364,7 @@ func (x EndpointState) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use EndpointState.Descriptor instead.
 func (EndpointState) EnumDescriptor() ([]byte, []int) {
-	return file_api_agent_agent_proto_rawDescGZIP(), []int{4}
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{5}
 }
 
 type Up struct {
@@ -1829,10 +1882,13 @@ type ContainerSpec struct {
 	Hostname             string                 `protobuf:"bytes,18,opt,name=hostname,proto3" json:"hostname,omitempty"`
 	ExtraHosts           []string               `protobuf:"bytes,19,rep,name=extra_hosts,json=extraHosts,proto3" json:"extra_hosts,omitempty"` // "name:address"
 	// Registry credentials for this image; empty: anonymous, or the agent's own for the built-in registry.
-	RegistryUser     string `protobuf:"bytes,21,opt,name=registry_user,json=registryUser,proto3" json:"registry_user,omitempty"`
-	RegistryPassword string `protobuf:"bytes,22,opt,name=registry_password,json=registryPassword,proto3" json:"registry_password,omitempty"`
-	Privileged       bool   `protobuf:"varint,23,opt,name=privileged,proto3" json:"privileged,omitempty"`
-	StopSignal       string `protobuf:"bytes,24,opt,name=stop_signal,json=stopSignal,proto3" json:"stop_signal,omitempty"` // empty: the image's, else SIGTERM
+	RegistryUser     string          `protobuf:"bytes,21,opt,name=registry_user,json=registryUser,proto3" json:"registry_user,omitempty"`
+	RegistryPassword string          `protobuf:"bytes,22,opt,name=registry_password,json=registryPassword,proto3" json:"registry_password,omitempty"`
+	Privileged       bool            `protobuf:"varint,23,opt,name=privileged,proto3" json:"privileged,omitempty"`
+	StopSignal       string          `protobuf:"bytes,24,opt,name=stop_signal,json=stopSignal,proto3" json:"stop_signal,omitempty"` // empty: the image's, else SIGTERM
+	HealthCheck      *ContainerCheck `protobuf:"bytes,40,opt,name=health_check,json=healthCheck,proto3" json:"health_check,omitempty"`
+	DependsOn        []*Dependency   `protobuf:"bytes,41,rep,name=depends_on,json=dependsOn,proto3" json:"depends_on,omitempty"`
+	Restart          *RestartPolicy  `protobuf:"bytes,42,opt,name=restart,proto3" json:"restart,omitempty"`
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
 }
@@ -2035,6 +2091,210 @@ func (x *ContainerSpec) GetStopSignal() string {
 	return ""
 }
 
+func (x *ContainerSpec) GetHealthCheck() *ContainerCheck {
+	if x != nil {
+		return x.HealthCheck
+	}
+	return nil
+}
+
+func (x *ContainerSpec) GetDependsOn() []*Dependency {
+	if x != nil {
+		return x.DependsOn
+	}
+	return nil
+}
+
+func (x *ContainerSpec) GetRestart() *RestartPolicy {
+	if x != nil {
+		return x.Restart
+	}
+	return nil
+}
+
+// ContainerCheck is a command run in the container again and again: exit code 0 says that it is healthy.
+type ContainerCheck struct {
+	state              protoimpl.MessageState `protogen:"open.v1"`
+	Command            []string               `protobuf:"bytes,1,rep,name=command,proto3" json:"command,omitempty"`                                                    // CMD or CMD-SHELL first
+	IntervalSeconds    uint32                 `protobuf:"varint,2,opt,name=interval_seconds,json=intervalSeconds,proto3" json:"interval_seconds,omitempty"`            // from the end of one to the beginning of the next, and before the first
+	TimeoutSeconds     uint32                 `protobuf:"varint,3,opt,name=timeout_seconds,json=timeoutSeconds,proto3" json:"timeout_seconds,omitempty"`               // then it is killed, and has failed
+	Retries            uint32                 `protobuf:"varint,4,opt,name=retries,proto3" json:"retries,omitempty"`                                                   // failures in sequence that make the container unhealthy
+	StartPeriodSeconds uint32                 `protobuf:"varint,5,opt,name=start_period_seconds,json=startPeriodSeconds,proto3" json:"start_period_seconds,omitempty"` // until then, or the first success, failures do not count
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
+}
+
+func (x *ContainerCheck) Reset() {
+	*x = ContainerCheck{}
+	mi := &file_api_agent_agent_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ContainerCheck) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ContainerCheck) ProtoMessage() {}
+
+func (x *ContainerCheck) ProtoReflect() protoreflect.Message {
+	mi := &file_api_agent_agent_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ContainerCheck.ProtoReflect.Descriptor instead.
+func (*ContainerCheck) Descriptor() ([]byte, []int) {
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *ContainerCheck) GetCommand() []string {
+	if x != nil {
+		return x.Command
+	}
+	return nil
+}
+
+func (x *ContainerCheck) GetIntervalSeconds() uint32 {
+	if x != nil {
+		return x.IntervalSeconds
+	}
+	return 0
+}
+
+func (x *ContainerCheck) GetTimeoutSeconds() uint32 {
+	if x != nil {
+		return x.TimeoutSeconds
+	}
+	return 0
+}
+
+func (x *ContainerCheck) GetRetries() uint32 {
+	if x != nil {
+		return x.Retries
+	}
+	return 0
+}
+
+func (x *ContainerCheck) GetStartPeriodSeconds() uint32 {
+	if x != nil {
+		return x.StartPeriodSeconds
+	}
+	return 0
+}
+
+// Dependency holds a container's start back.
+type Dependency struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Container     string                 `protobuf:"bytes,1,opt,name=container,proto3" json:"container,omitempty"`
+	Condition     string                 `protobuf:"bytes,2,opt,name=condition,proto3" json:"condition,omitempty"` // START, COMPLETE, SUCCESS, HEALTHY
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Dependency) Reset() {
+	*x = Dependency{}
+	mi := &file_api_agent_agent_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Dependency) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Dependency) ProtoMessage() {}
+
+func (x *Dependency) ProtoReflect() protoreflect.Message {
+	mi := &file_api_agent_agent_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Dependency.ProtoReflect.Descriptor instead.
+func (*Dependency) Descriptor() ([]byte, []int) {
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *Dependency) GetContainer() string {
+	if x != nil {
+		return x.Container
+	}
+	return ""
+}
+
+func (x *Dependency) GetCondition() string {
+	if x != nil {
+		return x.Condition
+	}
+	return ""
+}
+
+// RestartPolicy starts a container that ended again, within its task.
+type RestartPolicy struct {
+	state                protoimpl.MessageState `protogen:"open.v1"`
+	IgnoredExitCodes     []int32                `protobuf:"varint,1,rep,packed,name=ignored_exit_codes,json=ignoredExitCodes,proto3" json:"ignored_exit_codes,omitempty"`
+	AttemptPeriodSeconds uint32                 `protobuf:"varint,2,opt,name=attempt_period_seconds,json=attemptPeriodSeconds,proto3" json:"attempt_period_seconds,omitempty"` // a container that ran for less is not started again
+	unknownFields        protoimpl.UnknownFields
+	sizeCache            protoimpl.SizeCache
+}
+
+func (x *RestartPolicy) Reset() {
+	*x = RestartPolicy{}
+	mi := &file_api_agent_agent_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RestartPolicy) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RestartPolicy) ProtoMessage() {}
+
+func (x *RestartPolicy) ProtoReflect() protoreflect.Message {
+	mi := &file_api_agent_agent_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RestartPolicy.ProtoReflect.Descriptor instead.
+func (*RestartPolicy) Descriptor() ([]byte, []int) {
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *RestartPolicy) GetIgnoredExitCodes() []int32 {
+	if x != nil {
+		return x.IgnoredExitCodes
+	}
+	return nil
+}
+
+func (x *RestartPolicy) GetAttemptPeriodSeconds() uint32 {
+	if x != nil {
+		return x.AttemptPeriodSeconds
+	}
+	return 0
+}
+
 type PortMapping struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	ContainerPort uint32                 `protobuf:"varint,1,opt,name=container_port,json=containerPort,proto3" json:"container_port,omitempty"`
@@ -2047,7 +2307,7 @@ type PortMapping struct {
 
 func (x *PortMapping) Reset() {
 	*x = PortMapping{}
-	mi := &file_api_agent_agent_proto_msgTypes[19]
+	mi := &file_api_agent_agent_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2059,7 +2319,7 @@ func (x *PortMapping) String() string {
 func (*PortMapping) ProtoMessage() {}
 
 func (x *PortMapping) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_agent_proto_msgTypes[19]
+	mi := &file_api_agent_agent_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2072,7 +2332,7 @@ func (x *PortMapping) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PortMapping.ProtoReflect.Descriptor instead.
 func (*PortMapping) Descriptor() ([]byte, []int) {
-	return file_api_agent_agent_proto_rawDescGZIP(), []int{19}
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *PortMapping) GetContainerPort() uint32 {
@@ -2114,7 +2374,7 @@ type VolumeSpec struct {
 
 func (x *VolumeSpec) Reset() {
 	*x = VolumeSpec{}
-	mi := &file_api_agent_agent_proto_msgTypes[20]
+	mi := &file_api_agent_agent_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2126,7 +2386,7 @@ func (x *VolumeSpec) String() string {
 func (*VolumeSpec) ProtoMessage() {}
 
 func (x *VolumeSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_agent_proto_msgTypes[20]
+	mi := &file_api_agent_agent_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2139,7 +2399,7 @@ func (x *VolumeSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VolumeSpec.ProtoReflect.Descriptor instead.
 func (*VolumeSpec) Descriptor() ([]byte, []int) {
-	return file_api_agent_agent_proto_rawDescGZIP(), []int{20}
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *VolumeSpec) GetName() string {
@@ -2174,7 +2434,7 @@ type MountPoint struct {
 
 func (x *MountPoint) Reset() {
 	*x = MountPoint{}
-	mi := &file_api_agent_agent_proto_msgTypes[21]
+	mi := &file_api_agent_agent_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2186,7 +2446,7 @@ func (x *MountPoint) String() string {
 func (*MountPoint) ProtoMessage() {}
 
 func (x *MountPoint) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_agent_proto_msgTypes[21]
+	mi := &file_api_agent_agent_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2199,7 +2459,7 @@ func (x *MountPoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MountPoint.ProtoReflect.Descriptor instead.
 func (*MountPoint) Descriptor() ([]byte, []int) {
-	return file_api_agent_agent_proto_rawDescGZIP(), []int{21}
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *MountPoint) GetVolume() string {
@@ -2240,13 +2500,14 @@ type TaskStatus struct {
 	ExecutionStopped *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=execution_stopped,json=executionStopped,proto3" json:"execution_stopped,omitempty"`
 	Stopped          *timestamppb.Timestamp `protobuf:"bytes,14,opt,name=stopped,proto3" json:"stopped,omitempty"`
 	Connected        *timestamppb.Timestamp `protobuf:"bytes,15,opt,name=connected,proto3" json:"connected,omitempty"`
+	Health           Health                 `protobuf:"varint,20,opt,name=health,proto3,enum=neargate.agent.v1.Health" json:"health,omitempty"` // of the essential containers that have a check, together
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
 }
 
 func (x *TaskStatus) Reset() {
 	*x = TaskStatus{}
-	mi := &file_api_agent_agent_proto_msgTypes[22]
+	mi := &file_api_agent_agent_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2258,7 +2519,7 @@ func (x *TaskStatus) String() string {
 func (*TaskStatus) ProtoMessage() {}
 
 func (x *TaskStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_agent_proto_msgTypes[22]
+	mi := &file_api_agent_agent_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2271,7 +2532,7 @@ func (x *TaskStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskStatus.ProtoReflect.Descriptor instead.
 func (*TaskStatus) Descriptor() ([]byte, []int) {
-	return file_api_agent_agent_proto_rawDescGZIP(), []int{22}
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *TaskStatus) GetTaskId() string {
@@ -2379,6 +2640,13 @@ func (x *TaskStatus) GetConnected() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *TaskStatus) GetHealth() Health {
+	if x != nil {
+		return x.Health
+	}
+	return Health_HEALTH_UNSPECIFIED
+}
+
 type ContainerStatus struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -2391,13 +2659,15 @@ type ContainerStatus struct {
 	LastLog       []string               `protobuf:"bytes,8,rep,name=last_log,json=lastLog,proto3" json:"last_log,omitempty"` // the last lines, once stopped
 	Started       *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=started,proto3" json:"started,omitempty"`
 	Finished      *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=finished,proto3" json:"finished,omitempty"`
+	Health        Health                 `protobuf:"varint,20,opt,name=health,proto3,enum=neargate.agent.v1.Health" json:"health,omitempty"`
+	Restarts      uint32                 `protobuf:"varint,21,opt,name=restarts,proto3" json:"restarts,omitempty"` // by its restart policy
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ContainerStatus) Reset() {
 	*x = ContainerStatus{}
-	mi := &file_api_agent_agent_proto_msgTypes[23]
+	mi := &file_api_agent_agent_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2409,7 +2679,7 @@ func (x *ContainerStatus) String() string {
 func (*ContainerStatus) ProtoMessage() {}
 
 func (x *ContainerStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_agent_proto_msgTypes[23]
+	mi := &file_api_agent_agent_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2422,7 +2692,7 @@ func (x *ContainerStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ContainerStatus.ProtoReflect.Descriptor instead.
 func (*ContainerStatus) Descriptor() ([]byte, []int) {
-	return file_api_agent_agent_proto_rawDescGZIP(), []int{23}
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ContainerStatus) GetName() string {
@@ -2495,6 +2765,20 @@ func (x *ContainerStatus) GetFinished() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *ContainerStatus) GetHealth() Health {
+	if x != nil {
+		return x.Health
+	}
+	return Health_HEALTH_UNSPECIFIED
+}
+
+func (x *ContainerStatus) GetRestarts() uint32 {
+	if x != nil {
+		return x.Restarts
+	}
+	return 0
+}
+
 type PortBinding struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	ContainerPort uint32                 `protobuf:"varint,1,opt,name=container_port,json=containerPort,proto3" json:"container_port,omitempty"`
@@ -2507,7 +2791,7 @@ type PortBinding struct {
 
 func (x *PortBinding) Reset() {
 	*x = PortBinding{}
-	mi := &file_api_agent_agent_proto_msgTypes[24]
+	mi := &file_api_agent_agent_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2519,7 +2803,7 @@ func (x *PortBinding) String() string {
 func (*PortBinding) ProtoMessage() {}
 
 func (x *PortBinding) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_agent_proto_msgTypes[24]
+	mi := &file_api_agent_agent_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2532,7 +2816,7 @@ func (x *PortBinding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PortBinding.ProtoReflect.Descriptor instead.
 func (*PortBinding) Descriptor() ([]byte, []int) {
-	return file_api_agent_agent_proto_rawDescGZIP(), []int{24}
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *PortBinding) GetContainerPort() uint32 {
@@ -2572,7 +2856,7 @@ type StatusReport struct {
 
 func (x *StatusReport) Reset() {
 	*x = StatusReport{}
-	mi := &file_api_agent_agent_proto_msgTypes[25]
+	mi := &file_api_agent_agent_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2584,7 +2868,7 @@ func (x *StatusReport) String() string {
 func (*StatusReport) ProtoMessage() {}
 
 func (x *StatusReport) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_agent_proto_msgTypes[25]
+	mi := &file_api_agent_agent_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2597,7 +2881,7 @@ func (x *StatusReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusReport.ProtoReflect.Descriptor instead.
 func (*StatusReport) Descriptor() ([]byte, []int) {
-	return file_api_agent_agent_proto_rawDescGZIP(), []int{25}
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *StatusReport) GetTasks() []*TaskStatus {
@@ -2621,7 +2905,7 @@ type Endpoint struct {
 
 func (x *Endpoint) Reset() {
 	*x = Endpoint{}
-	mi := &file_api_agent_agent_proto_msgTypes[26]
+	mi := &file_api_agent_agent_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2633,7 +2917,7 @@ func (x *Endpoint) String() string {
 func (*Endpoint) ProtoMessage() {}
 
 func (x *Endpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_agent_proto_msgTypes[26]
+	mi := &file_api_agent_agent_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2646,7 +2930,7 @@ func (x *Endpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Endpoint.ProtoReflect.Descriptor instead.
 func (*Endpoint) Descriptor() ([]byte, []int) {
-	return file_api_agent_agent_proto_rawDescGZIP(), []int{26}
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Endpoint) GetId() string {
@@ -2706,7 +2990,7 @@ type TargetGroup struct {
 
 func (x *TargetGroup) Reset() {
 	*x = TargetGroup{}
-	mi := &file_api_agent_agent_proto_msgTypes[27]
+	mi := &file_api_agent_agent_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2718,7 +3002,7 @@ func (x *TargetGroup) String() string {
 func (*TargetGroup) ProtoMessage() {}
 
 func (x *TargetGroup) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_agent_proto_msgTypes[27]
+	mi := &file_api_agent_agent_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2731,7 +3015,7 @@ func (x *TargetGroup) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TargetGroup.ProtoReflect.Descriptor instead.
 func (*TargetGroup) Descriptor() ([]byte, []int) {
-	return file_api_agent_agent_proto_rawDescGZIP(), []int{27}
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *TargetGroup) GetArn() string {
@@ -2802,7 +3086,7 @@ type Listener struct {
 
 func (x *Listener) Reset() {
 	*x = Listener{}
-	mi := &file_api_agent_agent_proto_msgTypes[28]
+	mi := &file_api_agent_agent_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2814,7 +3098,7 @@ func (x *Listener) String() string {
 func (*Listener) ProtoMessage() {}
 
 func (x *Listener) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_agent_proto_msgTypes[28]
+	mi := &file_api_agent_agent_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2827,7 +3111,7 @@ func (x *Listener) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Listener.ProtoReflect.Descriptor instead.
 func (*Listener) Descriptor() ([]byte, []int) {
-	return file_api_agent_agent_proto_rawDescGZIP(), []int{28}
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Listener) GetArn() string {
@@ -2919,7 +3203,7 @@ type Rule struct {
 
 func (x *Rule) Reset() {
 	*x = Rule{}
-	mi := &file_api_agent_agent_proto_msgTypes[29]
+	mi := &file_api_agent_agent_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2931,7 +3215,7 @@ func (x *Rule) String() string {
 func (*Rule) ProtoMessage() {}
 
 func (x *Rule) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_agent_proto_msgTypes[29]
+	mi := &file_api_agent_agent_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2944,7 +3228,7 @@ func (x *Rule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rule.ProtoReflect.Descriptor instead.
 func (*Rule) Descriptor() ([]byte, []int) {
-	return file_api_agent_agent_proto_rawDescGZIP(), []int{29}
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Rule) GetArn() string {
@@ -2988,7 +3272,7 @@ type Condition struct {
 
 func (x *Condition) Reset() {
 	*x = Condition{}
-	mi := &file_api_agent_agent_proto_msgTypes[30]
+	mi := &file_api_agent_agent_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3000,7 +3284,7 @@ func (x *Condition) String() string {
 func (*Condition) ProtoMessage() {}
 
 func (x *Condition) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_agent_proto_msgTypes[30]
+	mi := &file_api_agent_agent_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3013,7 +3297,7 @@ func (x *Condition) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Condition.ProtoReflect.Descriptor instead.
 func (*Condition) Descriptor() ([]byte, []int) {
-	return file_api_agent_agent_proto_rawDescGZIP(), []int{30}
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Condition) GetField() string {
@@ -3054,7 +3338,7 @@ type QueryPair struct {
 
 func (x *QueryPair) Reset() {
 	*x = QueryPair{}
-	mi := &file_api_agent_agent_proto_msgTypes[31]
+	mi := &file_api_agent_agent_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3066,7 +3350,7 @@ func (x *QueryPair) String() string {
 func (*QueryPair) ProtoMessage() {}
 
 func (x *QueryPair) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_agent_proto_msgTypes[31]
+	mi := &file_api_agent_agent_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3079,7 +3363,7 @@ func (x *QueryPair) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QueryPair.ProtoReflect.Descriptor instead.
 func (*QueryPair) Descriptor() ([]byte, []int) {
-	return file_api_agent_agent_proto_rawDescGZIP(), []int{31}
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *QueryPair) GetKey() string {
@@ -3110,7 +3394,7 @@ type Action struct {
 
 func (x *Action) Reset() {
 	*x = Action{}
-	mi := &file_api_agent_agent_proto_msgTypes[32]
+	mi := &file_api_agent_agent_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3122,7 +3406,7 @@ func (x *Action) String() string {
 func (*Action) ProtoMessage() {}
 
 func (x *Action) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_agent_proto_msgTypes[32]
+	mi := &file_api_agent_agent_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3135,7 +3419,7 @@ func (x *Action) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Action.ProtoReflect.Descriptor instead.
 func (*Action) Descriptor() ([]byte, []int) {
-	return file_api_agent_agent_proto_rawDescGZIP(), []int{32}
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Action) GetBody() isAction_Body {
@@ -3204,7 +3488,7 @@ type Forward struct {
 
 func (x *Forward) Reset() {
 	*x = Forward{}
-	mi := &file_api_agent_agent_proto_msgTypes[33]
+	mi := &file_api_agent_agent_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3216,7 +3500,7 @@ func (x *Forward) String() string {
 func (*Forward) ProtoMessage() {}
 
 func (x *Forward) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_agent_proto_msgTypes[33]
+	mi := &file_api_agent_agent_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3229,7 +3513,7 @@ func (x *Forward) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Forward.ProtoReflect.Descriptor instead.
 func (*Forward) Descriptor() ([]byte, []int) {
-	return file_api_agent_agent_proto_rawDescGZIP(), []int{33}
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Forward) GetGroups() []*WeightedGroup {
@@ -3256,7 +3540,7 @@ type WeightedGroup struct {
 
 func (x *WeightedGroup) Reset() {
 	*x = WeightedGroup{}
-	mi := &file_api_agent_agent_proto_msgTypes[34]
+	mi := &file_api_agent_agent_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3268,7 +3552,7 @@ func (x *WeightedGroup) String() string {
 func (*WeightedGroup) ProtoMessage() {}
 
 func (x *WeightedGroup) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_agent_proto_msgTypes[34]
+	mi := &file_api_agent_agent_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3281,7 +3565,7 @@ func (x *WeightedGroup) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WeightedGroup.ProtoReflect.Descriptor instead.
 func (*WeightedGroup) Descriptor() ([]byte, []int) {
-	return file_api_agent_agent_proto_rawDescGZIP(), []int{34}
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *WeightedGroup) GetTargetGroupArn() string {
@@ -3312,7 +3596,7 @@ type Redirect struct {
 
 func (x *Redirect) Reset() {
 	*x = Redirect{}
-	mi := &file_api_agent_agent_proto_msgTypes[35]
+	mi := &file_api_agent_agent_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3324,7 +3608,7 @@ func (x *Redirect) String() string {
 func (*Redirect) ProtoMessage() {}
 
 func (x *Redirect) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_agent_proto_msgTypes[35]
+	mi := &file_api_agent_agent_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3337,7 +3621,7 @@ func (x *Redirect) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Redirect.ProtoReflect.Descriptor instead.
 func (*Redirect) Descriptor() ([]byte, []int) {
-	return file_api_agent_agent_proto_rawDescGZIP(), []int{35}
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *Redirect) GetProtocol() string {
@@ -3393,7 +3677,7 @@ type FixedResponse struct {
 
 func (x *FixedResponse) Reset() {
 	*x = FixedResponse{}
-	mi := &file_api_agent_agent_proto_msgTypes[36]
+	mi := &file_api_agent_agent_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3405,7 +3689,7 @@ func (x *FixedResponse) String() string {
 func (*FixedResponse) ProtoMessage() {}
 
 func (x *FixedResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_agent_proto_msgTypes[36]
+	mi := &file_api_agent_agent_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3418,7 +3702,7 @@ func (x *FixedResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FixedResponse.ProtoReflect.Descriptor instead.
 func (*FixedResponse) Descriptor() ([]byte, []int) {
-	return file_api_agent_agent_proto_rawDescGZIP(), []int{36}
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *FixedResponse) GetStatus() uint32 {
@@ -3463,7 +3747,7 @@ type HealthCheck struct {
 
 func (x *HealthCheck) Reset() {
 	*x = HealthCheck{}
-	mi := &file_api_agent_agent_proto_msgTypes[37]
+	mi := &file_api_agent_agent_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3475,7 +3759,7 @@ func (x *HealthCheck) String() string {
 func (*HealthCheck) ProtoMessage() {}
 
 func (x *HealthCheck) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_agent_proto_msgTypes[37]
+	mi := &file_api_agent_agent_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3488,7 +3772,7 @@ func (x *HealthCheck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HealthCheck.ProtoReflect.Descriptor instead.
 func (*HealthCheck) Descriptor() ([]byte, []int) {
-	return file_api_agent_agent_proto_rawDescGZIP(), []int{37}
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *HealthCheck) GetTargetGroupArn() string {
@@ -3585,7 +3869,7 @@ type HealthReport struct {
 
 func (x *HealthReport) Reset() {
 	*x = HealthReport{}
-	mi := &file_api_agent_agent_proto_msgTypes[38]
+	mi := &file_api_agent_agent_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3597,7 +3881,7 @@ func (x *HealthReport) String() string {
 func (*HealthReport) ProtoMessage() {}
 
 func (x *HealthReport) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_agent_proto_msgTypes[38]
+	mi := &file_api_agent_agent_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3610,7 +3894,7 @@ func (x *HealthReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HealthReport.ProtoReflect.Descriptor instead.
 func (*HealthReport) Descriptor() ([]byte, []int) {
-	return file_api_agent_agent_proto_rawDescGZIP(), []int{38}
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *HealthReport) GetTransitions() []*HealthTransition {
@@ -3633,7 +3917,7 @@ type HealthTransition struct {
 
 func (x *HealthTransition) Reset() {
 	*x = HealthTransition{}
-	mi := &file_api_agent_agent_proto_msgTypes[39]
+	mi := &file_api_agent_agent_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3645,7 +3929,7 @@ func (x *HealthTransition) String() string {
 func (*HealthTransition) ProtoMessage() {}
 
 func (x *HealthTransition) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_agent_proto_msgTypes[39]
+	mi := &file_api_agent_agent_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3658,7 +3942,7 @@ func (x *HealthTransition) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HealthTransition.ProtoReflect.Descriptor instead.
 func (*HealthTransition) Descriptor() ([]byte, []int) {
-	return file_api_agent_agent_proto_rawDescGZIP(), []int{39}
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *HealthTransition) GetTargetGroupArn() string {
@@ -3706,7 +3990,7 @@ type DrainReport struct {
 
 func (x *DrainReport) Reset() {
 	*x = DrainReport{}
-	mi := &file_api_agent_agent_proto_msgTypes[40]
+	mi := &file_api_agent_agent_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3718,7 +4002,7 @@ func (x *DrainReport) String() string {
 func (*DrainReport) ProtoMessage() {}
 
 func (x *DrainReport) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_agent_proto_msgTypes[40]
+	mi := &file_api_agent_agent_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3731,7 +4015,7 @@ func (x *DrainReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainReport.ProtoReflect.Descriptor instead.
 func (*DrainReport) Descriptor() ([]byte, []int) {
-	return file_api_agent_agent_proto_rawDescGZIP(), []int{40}
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *DrainReport) GetDrained() []*Drained {
@@ -3752,7 +4036,7 @@ type Drained struct {
 
 func (x *Drained) Reset() {
 	*x = Drained{}
-	mi := &file_api_agent_agent_proto_msgTypes[41]
+	mi := &file_api_agent_agent_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3764,7 +4048,7 @@ func (x *Drained) String() string {
 func (*Drained) ProtoMessage() {}
 
 func (x *Drained) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_agent_proto_msgTypes[41]
+	mi := &file_api_agent_agent_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3777,7 +4061,7 @@ func (x *Drained) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Drained.ProtoReflect.Descriptor instead.
 func (*Drained) Descriptor() ([]byte, []int) {
-	return file_api_agent_agent_proto_rawDescGZIP(), []int{41}
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *Drained) GetTargetGroupArn() string {
@@ -3815,7 +4099,7 @@ type Zone struct {
 
 func (x *Zone) Reset() {
 	*x = Zone{}
-	mi := &file_api_agent_agent_proto_msgTypes[42]
+	mi := &file_api_agent_agent_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3827,7 +4111,7 @@ func (x *Zone) String() string {
 func (*Zone) ProtoMessage() {}
 
 func (x *Zone) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_agent_proto_msgTypes[42]
+	mi := &file_api_agent_agent_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3840,7 +4124,7 @@ func (x *Zone) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Zone.ProtoReflect.Descriptor instead.
 func (*Zone) Descriptor() ([]byte, []int) {
-	return file_api_agent_agent_proto_rawDescGZIP(), []int{42}
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *Zone) GetName() string {
@@ -3885,7 +4169,7 @@ type RecordSet struct {
 
 func (x *RecordSet) Reset() {
 	*x = RecordSet{}
-	mi := &file_api_agent_agent_proto_msgTypes[43]
+	mi := &file_api_agent_agent_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3897,7 +4181,7 @@ func (x *RecordSet) String() string {
 func (*RecordSet) ProtoMessage() {}
 
 func (x *RecordSet) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_agent_proto_msgTypes[43]
+	mi := &file_api_agent_agent_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3910,7 +4194,7 @@ func (x *RecordSet) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordSet.ProtoReflect.Descriptor instead.
 func (*RecordSet) Descriptor() ([]byte, []int) {
-	return file_api_agent_agent_proto_rawDescGZIP(), []int{43}
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *RecordSet) GetName() string {
@@ -4083,7 +4367,8 @@ const file_api_agent_agent_proto_rawDesc = "" +
 	"containers\x127\n" +
 	"\avolumes\x18\f \x03(\v2\x1d.neargate.agent.v1.VolumeSpecR\avolumes\x12\x1f\n" +
 	"\vdns_servers\x18\r \x03(\tR\n" +
-	"dnsServers\"\xc4\b\n" +
+	"dnsServers\"\x84\n" +
+	"\n" +
 	"\rContainerSpec\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05image\x18\x02 \x01(\tR\x05image\x12\x1c\n" +
@@ -4116,13 +4401,30 @@ const file_api_agent_agent_proto_rawDesc = "" +
 	"privileged\x18\x17 \x01(\bR\n" +
 	"privileged\x12\x1f\n" +
 	"\vstop_signal\x18\x18 \x01(\tR\n" +
-	"stopSignal\x1a>\n" +
+	"stopSignal\x12D\n" +
+	"\fhealth_check\x18( \x01(\v2!.neargate.agent.v1.ContainerCheckR\vhealthCheck\x12<\n" +
+	"\n" +
+	"depends_on\x18) \x03(\v2\x1d.neargate.agent.v1.DependencyR\tdependsOn\x12:\n" +
+	"\arestart\x18* \x01(\v2 .neargate.agent.v1.RestartPolicyR\arestart\x1a>\n" +
 	"\x10EnvironmentEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x81\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xca\x01\n" +
+	"\x0eContainerCheck\x12\x18\n" +
+	"\acommand\x18\x01 \x03(\tR\acommand\x12)\n" +
+	"\x10interval_seconds\x18\x02 \x01(\rR\x0fintervalSeconds\x12'\n" +
+	"\x0ftimeout_seconds\x18\x03 \x01(\rR\x0etimeoutSeconds\x12\x18\n" +
+	"\aretries\x18\x04 \x01(\rR\aretries\x120\n" +
+	"\x14start_period_seconds\x18\x05 \x01(\rR\x12startPeriodSeconds\"H\n" +
+	"\n" +
+	"Dependency\x12\x1c\n" +
+	"\tcontainer\x18\x01 \x01(\tR\tcontainer\x12\x1c\n" +
+	"\tcondition\x18\x02 \x01(\tR\tcondition\"s\n" +
+	"\rRestartPolicy\x12,\n" +
+	"\x12ignored_exit_codes\x18\x01 \x03(\x05R\x10ignoredExitCodes\x124\n" +
+	"\x16attempt_period_seconds\x18\x02 \x01(\rR\x14attemptPeriodSeconds\"\x81\x01\n" +
 	"\vPortMapping\x12%\n" +
 	"\x0econtainer_port\x18\x01 \x01(\rR\rcontainerPort\x12\x1b\n" +
 	"\thost_port\x18\x02 \x01(\rR\bhostPort\x12\x1a\n" +
@@ -4137,7 +4439,7 @@ const file_api_agent_agent_proto_rawDesc = "" +
 	"MountPoint\x12\x16\n" +
 	"\x06volume\x18\x01 \x01(\tR\x06volume\x12%\n" +
 	"\x0econtainer_path\x18\x02 \x01(\tR\rcontainerPath\x12\x1b\n" +
-	"\tread_only\x18\x03 \x01(\bR\breadOnly\"\xd9\x05\n" +
+	"\tread_only\x18\x03 \x01(\bR\breadOnly\"\x8c\x06\n" +
 	"\n" +
 	"TaskStatus\x12\x17\n" +
 	"\atask_id\x18\x01 \x01(\tR\x06taskId\x12\x14\n" +
@@ -4157,7 +4459,8 @@ const file_api_agent_agent_proto_rawDesc = "" +
 	"\bstopping\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\bstopping\x12G\n" +
 	"\x11execution_stopped\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\x10executionStopped\x124\n" +
 	"\astopped\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampR\astopped\x128\n" +
-	"\tconnected\x18\x0f \x01(\v2\x1a.google.protobuf.TimestampR\tconnected\"\xa7\x03\n" +
+	"\tconnected\x18\x0f \x01(\v2\x1a.google.protobuf.TimestampR\tconnected\x121\n" +
+	"\x06health\x18\x14 \x01(\x0e2\x19.neargate.agent.v1.HealthR\x06health\"\xf6\x03\n" +
 	"\x0fContainerStatus\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x127\n" +
 	"\x05state\x18\x02 \x01(\x0e2!.neargate.agent.v1.ContainerStateR\x05state\x12\x1d\n" +
@@ -4170,7 +4473,9 @@ const file_api_agent_agent_proto_rawDesc = "" +
 	"\blast_log\x18\b \x03(\tR\alastLog\x124\n" +
 	"\astarted\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\astarted\x126\n" +
 	"\bfinished\x18\n" +
-	" \x01(\v2\x1a.google.protobuf.TimestampR\bfinishedB\f\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampR\bfinished\x121\n" +
+	"\x06health\x18\x14 \x01(\x0e2\x19.neargate.agent.v1.HealthR\x06health\x12\x1a\n" +
+	"\brestarts\x18\x15 \x01(\rR\brestartsB\f\n" +
 	"\n" +
 	"_exit_code\"\x86\x01\n" +
 	"\vPortBinding\x12%\n" +
@@ -4316,7 +4621,12 @@ const file_api_agent_agent_proto_rawDesc = "" +
 	"\fDEACTIVATING\x10\x05\x12\f\n" +
 	"\bSTOPPING\x10\x06\x12\x12\n" +
 	"\x0eDEPROVISIONING\x10\a\x12\v\n" +
-	"\aSTOPPED\x10\b*\x84\x01\n" +
+	"\aSTOPPED\x10\b*^\n" +
+	"\x06Health\x12\x16\n" +
+	"\x12HEALTH_UNSPECIFIED\x10\x00\x12\x12\n" +
+	"\x0eHEALTH_UNKNOWN\x10\x01\x12\x12\n" +
+	"\x0eHEALTH_HEALTHY\x10\x02\x12\x14\n" +
+	"\x10HEALTH_UNHEALTHY\x10\x03*\x84\x01\n" +
 	"\rEndpointState\x12\x18\n" +
 	"\x14ENDPOINT_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10ENDPOINT_INITIAL\x10\x01\x12\x14\n" +
@@ -4340,139 +4650,148 @@ func file_api_agent_agent_proto_rawDescGZIP() []byte {
 	return file_api_agent_agent_proto_rawDescData
 }
 
-var file_api_agent_agent_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_api_agent_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 48)
+var file_api_agent_agent_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
+var file_api_agent_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 51)
 var file_api_agent_agent_proto_goTypes = []any{
 	(Kind)(0),                     // 0: neargate.agent.v1.Kind
 	(DesiredState)(0),             // 1: neargate.agent.v1.DesiredState
 	(ContainerState)(0),           // 2: neargate.agent.v1.ContainerState
 	(TaskState)(0),                // 3: neargate.agent.v1.TaskState
-	(EndpointState)(0),            // 4: neargate.agent.v1.EndpointState
-	(*Up)(nil),                    // 5: neargate.agent.v1.Up
-	(*Down)(nil),                  // 6: neargate.agent.v1.Down
-	(*LogRequest)(nil),            // 7: neargate.agent.v1.LogRequest
-	(*LogChunk)(nil),              // 8: neargate.agent.v1.LogChunk
-	(*LogLine)(nil),               // 9: neargate.agent.v1.LogLine
-	(*LogsRead)(nil),              // 10: neargate.agent.v1.LogsRead
-	(*Hello)(nil),                 // 11: neargate.agent.v1.Hello
-	(*NodeResources)(nil),         // 12: neargate.agent.v1.NodeResources
-	(*PortRange)(nil),             // 13: neargate.agent.v1.PortRange
-	(*Welcome)(nil),               // 14: neargate.agent.v1.Welcome
-	(*Close)(nil),                 // 15: neargate.agent.v1.Close
-	(*Update)(nil),                // 16: neargate.agent.v1.Update
-	(*Resource)(nil),              // 17: neargate.agent.v1.Resource
-	(*Ack)(nil),                   // 18: neargate.agent.v1.Ack
-	(*Heartbeat)(nil),             // 19: neargate.agent.v1.Heartbeat
-	(*KeptTask)(nil),              // 20: neargate.agent.v1.KeptTask
-	(*Assignment)(nil),            // 21: neargate.agent.v1.Assignment
-	(*TaskSpec)(nil),              // 22: neargate.agent.v1.TaskSpec
-	(*ContainerSpec)(nil),         // 23: neargate.agent.v1.ContainerSpec
-	(*PortMapping)(nil),           // 24: neargate.agent.v1.PortMapping
-	(*VolumeSpec)(nil),            // 25: neargate.agent.v1.VolumeSpec
-	(*MountPoint)(nil),            // 26: neargate.agent.v1.MountPoint
-	(*TaskStatus)(nil),            // 27: neargate.agent.v1.TaskStatus
-	(*ContainerStatus)(nil),       // 28: neargate.agent.v1.ContainerStatus
-	(*PortBinding)(nil),           // 29: neargate.agent.v1.PortBinding
-	(*StatusReport)(nil),          // 30: neargate.agent.v1.StatusReport
-	(*Endpoint)(nil),              // 31: neargate.agent.v1.Endpoint
-	(*TargetGroup)(nil),           // 32: neargate.agent.v1.TargetGroup
-	(*Listener)(nil),              // 33: neargate.agent.v1.Listener
-	(*Rule)(nil),                  // 34: neargate.agent.v1.Rule
-	(*Condition)(nil),             // 35: neargate.agent.v1.Condition
-	(*QueryPair)(nil),             // 36: neargate.agent.v1.QueryPair
-	(*Action)(nil),                // 37: neargate.agent.v1.Action
-	(*Forward)(nil),               // 38: neargate.agent.v1.Forward
-	(*WeightedGroup)(nil),         // 39: neargate.agent.v1.WeightedGroup
-	(*Redirect)(nil),              // 40: neargate.agent.v1.Redirect
-	(*FixedResponse)(nil),         // 41: neargate.agent.v1.FixedResponse
-	(*HealthCheck)(nil),           // 42: neargate.agent.v1.HealthCheck
-	(*HealthReport)(nil),          // 43: neargate.agent.v1.HealthReport
-	(*HealthTransition)(nil),      // 44: neargate.agent.v1.HealthTransition
-	(*DrainReport)(nil),           // 45: neargate.agent.v1.DrainReport
-	(*Drained)(nil),               // 46: neargate.agent.v1.Drained
-	(*Zone)(nil),                  // 47: neargate.agent.v1.Zone
-	(*RecordSet)(nil),             // 48: neargate.agent.v1.RecordSet
-	nil,                           // 49: neargate.agent.v1.Hello.RevisionsEntry
-	nil,                           // 50: neargate.agent.v1.Hello.AttributesEntry
-	nil,                           // 51: neargate.agent.v1.ContainerSpec.EnvironmentEntry
-	nil,                           // 52: neargate.agent.v1.ContainerSpec.LabelsEntry
-	(*timestamppb.Timestamp)(nil), // 53: google.protobuf.Timestamp
+	(Health)(0),                   // 4: neargate.agent.v1.Health
+	(EndpointState)(0),            // 5: neargate.agent.v1.EndpointState
+	(*Up)(nil),                    // 6: neargate.agent.v1.Up
+	(*Down)(nil),                  // 7: neargate.agent.v1.Down
+	(*LogRequest)(nil),            // 8: neargate.agent.v1.LogRequest
+	(*LogChunk)(nil),              // 9: neargate.agent.v1.LogChunk
+	(*LogLine)(nil),               // 10: neargate.agent.v1.LogLine
+	(*LogsRead)(nil),              // 11: neargate.agent.v1.LogsRead
+	(*Hello)(nil),                 // 12: neargate.agent.v1.Hello
+	(*NodeResources)(nil),         // 13: neargate.agent.v1.NodeResources
+	(*PortRange)(nil),             // 14: neargate.agent.v1.PortRange
+	(*Welcome)(nil),               // 15: neargate.agent.v1.Welcome
+	(*Close)(nil),                 // 16: neargate.agent.v1.Close
+	(*Update)(nil),                // 17: neargate.agent.v1.Update
+	(*Resource)(nil),              // 18: neargate.agent.v1.Resource
+	(*Ack)(nil),                   // 19: neargate.agent.v1.Ack
+	(*Heartbeat)(nil),             // 20: neargate.agent.v1.Heartbeat
+	(*KeptTask)(nil),              // 21: neargate.agent.v1.KeptTask
+	(*Assignment)(nil),            // 22: neargate.agent.v1.Assignment
+	(*TaskSpec)(nil),              // 23: neargate.agent.v1.TaskSpec
+	(*ContainerSpec)(nil),         // 24: neargate.agent.v1.ContainerSpec
+	(*ContainerCheck)(nil),        // 25: neargate.agent.v1.ContainerCheck
+	(*Dependency)(nil),            // 26: neargate.agent.v1.Dependency
+	(*RestartPolicy)(nil),         // 27: neargate.agent.v1.RestartPolicy
+	(*PortMapping)(nil),           // 28: neargate.agent.v1.PortMapping
+	(*VolumeSpec)(nil),            // 29: neargate.agent.v1.VolumeSpec
+	(*MountPoint)(nil),            // 30: neargate.agent.v1.MountPoint
+	(*TaskStatus)(nil),            // 31: neargate.agent.v1.TaskStatus
+	(*ContainerStatus)(nil),       // 32: neargate.agent.v1.ContainerStatus
+	(*PortBinding)(nil),           // 33: neargate.agent.v1.PortBinding
+	(*StatusReport)(nil),          // 34: neargate.agent.v1.StatusReport
+	(*Endpoint)(nil),              // 35: neargate.agent.v1.Endpoint
+	(*TargetGroup)(nil),           // 36: neargate.agent.v1.TargetGroup
+	(*Listener)(nil),              // 37: neargate.agent.v1.Listener
+	(*Rule)(nil),                  // 38: neargate.agent.v1.Rule
+	(*Condition)(nil),             // 39: neargate.agent.v1.Condition
+	(*QueryPair)(nil),             // 40: neargate.agent.v1.QueryPair
+	(*Action)(nil),                // 41: neargate.agent.v1.Action
+	(*Forward)(nil),               // 42: neargate.agent.v1.Forward
+	(*WeightedGroup)(nil),         // 43: neargate.agent.v1.WeightedGroup
+	(*Redirect)(nil),              // 44: neargate.agent.v1.Redirect
+	(*FixedResponse)(nil),         // 45: neargate.agent.v1.FixedResponse
+	(*HealthCheck)(nil),           // 46: neargate.agent.v1.HealthCheck
+	(*HealthReport)(nil),          // 47: neargate.agent.v1.HealthReport
+	(*HealthTransition)(nil),      // 48: neargate.agent.v1.HealthTransition
+	(*DrainReport)(nil),           // 49: neargate.agent.v1.DrainReport
+	(*Drained)(nil),               // 50: neargate.agent.v1.Drained
+	(*Zone)(nil),                  // 51: neargate.agent.v1.Zone
+	(*RecordSet)(nil),             // 52: neargate.agent.v1.RecordSet
+	nil,                           // 53: neargate.agent.v1.Hello.RevisionsEntry
+	nil,                           // 54: neargate.agent.v1.Hello.AttributesEntry
+	nil,                           // 55: neargate.agent.v1.ContainerSpec.EnvironmentEntry
+	nil,                           // 56: neargate.agent.v1.ContainerSpec.LabelsEntry
+	(*timestamppb.Timestamp)(nil), // 57: google.protobuf.Timestamp
 }
 var file_api_agent_agent_proto_depIdxs = []int32{
-	11, // 0: neargate.agent.v1.Up.hello:type_name -> neargate.agent.v1.Hello
-	18, // 1: neargate.agent.v1.Up.ack:type_name -> neargate.agent.v1.Ack
-	19, // 2: neargate.agent.v1.Up.heartbeat:type_name -> neargate.agent.v1.Heartbeat
-	30, // 3: neargate.agent.v1.Up.status:type_name -> neargate.agent.v1.StatusReport
-	43, // 4: neargate.agent.v1.Up.health:type_name -> neargate.agent.v1.HealthReport
-	45, // 5: neargate.agent.v1.Up.drained:type_name -> neargate.agent.v1.DrainReport
-	14, // 6: neargate.agent.v1.Down.welcome:type_name -> neargate.agent.v1.Welcome
-	16, // 7: neargate.agent.v1.Down.update:type_name -> neargate.agent.v1.Update
-	15, // 8: neargate.agent.v1.Down.close:type_name -> neargate.agent.v1.Close
-	7,  // 9: neargate.agent.v1.Down.logs:type_name -> neargate.agent.v1.LogRequest
-	53, // 10: neargate.agent.v1.LogRequest.since:type_name -> google.protobuf.Timestamp
-	9,  // 11: neargate.agent.v1.LogChunk.lines:type_name -> neargate.agent.v1.LogLine
-	53, // 12: neargate.agent.v1.LogLine.at:type_name -> google.protobuf.Timestamp
+	12, // 0: neargate.agent.v1.Up.hello:type_name -> neargate.agent.v1.Hello
+	19, // 1: neargate.agent.v1.Up.ack:type_name -> neargate.agent.v1.Ack
+	20, // 2: neargate.agent.v1.Up.heartbeat:type_name -> neargate.agent.v1.Heartbeat
+	34, // 3: neargate.agent.v1.Up.status:type_name -> neargate.agent.v1.StatusReport
+	47, // 4: neargate.agent.v1.Up.health:type_name -> neargate.agent.v1.HealthReport
+	49, // 5: neargate.agent.v1.Up.drained:type_name -> neargate.agent.v1.DrainReport
+	15, // 6: neargate.agent.v1.Down.welcome:type_name -> neargate.agent.v1.Welcome
+	17, // 7: neargate.agent.v1.Down.update:type_name -> neargate.agent.v1.Update
+	16, // 8: neargate.agent.v1.Down.close:type_name -> neargate.agent.v1.Close
+	8,  // 9: neargate.agent.v1.Down.logs:type_name -> neargate.agent.v1.LogRequest
+	57, // 10: neargate.agent.v1.LogRequest.since:type_name -> google.protobuf.Timestamp
+	10, // 11: neargate.agent.v1.LogChunk.lines:type_name -> neargate.agent.v1.LogLine
+	57, // 12: neargate.agent.v1.LogLine.at:type_name -> google.protobuf.Timestamp
 	0,  // 13: neargate.agent.v1.Hello.kinds:type_name -> neargate.agent.v1.Kind
-	49, // 14: neargate.agent.v1.Hello.revisions:type_name -> neargate.agent.v1.Hello.RevisionsEntry
-	12, // 15: neargate.agent.v1.Hello.resources:type_name -> neargate.agent.v1.NodeResources
-	50, // 16: neargate.agent.v1.Hello.attributes:type_name -> neargate.agent.v1.Hello.AttributesEntry
-	27, // 17: neargate.agent.v1.Hello.tasks:type_name -> neargate.agent.v1.TaskStatus
-	13, // 18: neargate.agent.v1.NodeResources.reserved_ports:type_name -> neargate.agent.v1.PortRange
+	53, // 14: neargate.agent.v1.Hello.revisions:type_name -> neargate.agent.v1.Hello.RevisionsEntry
+	13, // 15: neargate.agent.v1.Hello.resources:type_name -> neargate.agent.v1.NodeResources
+	54, // 16: neargate.agent.v1.Hello.attributes:type_name -> neargate.agent.v1.Hello.AttributesEntry
+	31, // 17: neargate.agent.v1.Hello.tasks:type_name -> neargate.agent.v1.TaskStatus
+	14, // 18: neargate.agent.v1.NodeResources.reserved_ports:type_name -> neargate.agent.v1.PortRange
 	0,  // 19: neargate.agent.v1.Update.kind:type_name -> neargate.agent.v1.Kind
-	17, // 20: neargate.agent.v1.Update.resources:type_name -> neargate.agent.v1.Resource
-	21, // 21: neargate.agent.v1.Resource.assignment:type_name -> neargate.agent.v1.Assignment
-	33, // 22: neargate.agent.v1.Resource.listener:type_name -> neargate.agent.v1.Listener
-	32, // 23: neargate.agent.v1.Resource.target_group:type_name -> neargate.agent.v1.TargetGroup
-	42, // 24: neargate.agent.v1.Resource.check:type_name -> neargate.agent.v1.HealthCheck
-	47, // 25: neargate.agent.v1.Resource.zone:type_name -> neargate.agent.v1.Zone
+	18, // 20: neargate.agent.v1.Update.resources:type_name -> neargate.agent.v1.Resource
+	22, // 21: neargate.agent.v1.Resource.assignment:type_name -> neargate.agent.v1.Assignment
+	37, // 22: neargate.agent.v1.Resource.listener:type_name -> neargate.agent.v1.Listener
+	36, // 23: neargate.agent.v1.Resource.target_group:type_name -> neargate.agent.v1.TargetGroup
+	46, // 24: neargate.agent.v1.Resource.check:type_name -> neargate.agent.v1.HealthCheck
+	51, // 25: neargate.agent.v1.Resource.zone:type_name -> neargate.agent.v1.Zone
 	0,  // 26: neargate.agent.v1.Ack.kind:type_name -> neargate.agent.v1.Kind
-	21, // 27: neargate.agent.v1.KeptTask.assignment:type_name -> neargate.agent.v1.Assignment
-	27, // 28: neargate.agent.v1.KeptTask.status:type_name -> neargate.agent.v1.TaskStatus
+	22, // 27: neargate.agent.v1.KeptTask.assignment:type_name -> neargate.agent.v1.Assignment
+	31, // 28: neargate.agent.v1.KeptTask.status:type_name -> neargate.agent.v1.TaskStatus
 	1,  // 29: neargate.agent.v1.Assignment.desired:type_name -> neargate.agent.v1.DesiredState
-	22, // 30: neargate.agent.v1.Assignment.spec:type_name -> neargate.agent.v1.TaskSpec
-	23, // 31: neargate.agent.v1.TaskSpec.containers:type_name -> neargate.agent.v1.ContainerSpec
-	25, // 32: neargate.agent.v1.TaskSpec.volumes:type_name -> neargate.agent.v1.VolumeSpec
-	51, // 33: neargate.agent.v1.ContainerSpec.environment:type_name -> neargate.agent.v1.ContainerSpec.EnvironmentEntry
-	24, // 34: neargate.agent.v1.ContainerSpec.ports:type_name -> neargate.agent.v1.PortMapping
-	26, // 35: neargate.agent.v1.ContainerSpec.mounts:type_name -> neargate.agent.v1.MountPoint
-	52, // 36: neargate.agent.v1.ContainerSpec.labels:type_name -> neargate.agent.v1.ContainerSpec.LabelsEntry
-	3,  // 37: neargate.agent.v1.TaskStatus.state:type_name -> neargate.agent.v1.TaskState
-	28, // 38: neargate.agent.v1.TaskStatus.containers:type_name -> neargate.agent.v1.ContainerStatus
-	53, // 39: neargate.agent.v1.TaskStatus.pull_started:type_name -> google.protobuf.Timestamp
-	53, // 40: neargate.agent.v1.TaskStatus.pull_stopped:type_name -> google.protobuf.Timestamp
-	53, // 41: neargate.agent.v1.TaskStatus.started:type_name -> google.protobuf.Timestamp
-	53, // 42: neargate.agent.v1.TaskStatus.stopping:type_name -> google.protobuf.Timestamp
-	53, // 43: neargate.agent.v1.TaskStatus.execution_stopped:type_name -> google.protobuf.Timestamp
-	53, // 44: neargate.agent.v1.TaskStatus.stopped:type_name -> google.protobuf.Timestamp
-	53, // 45: neargate.agent.v1.TaskStatus.connected:type_name -> google.protobuf.Timestamp
-	2,  // 46: neargate.agent.v1.ContainerStatus.state:type_name -> neargate.agent.v1.ContainerState
-	29, // 47: neargate.agent.v1.ContainerStatus.ports:type_name -> neargate.agent.v1.PortBinding
-	53, // 48: neargate.agent.v1.ContainerStatus.started:type_name -> google.protobuf.Timestamp
-	53, // 49: neargate.agent.v1.ContainerStatus.finished:type_name -> google.protobuf.Timestamp
-	27, // 50: neargate.agent.v1.StatusReport.tasks:type_name -> neargate.agent.v1.TaskStatus
-	4,  // 51: neargate.agent.v1.Endpoint.state:type_name -> neargate.agent.v1.EndpointState
-	31, // 52: neargate.agent.v1.TargetGroup.endpoints:type_name -> neargate.agent.v1.Endpoint
-	34, // 53: neargate.agent.v1.Listener.rules:type_name -> neargate.agent.v1.Rule
-	35, // 54: neargate.agent.v1.Rule.conditions:type_name -> neargate.agent.v1.Condition
-	37, // 55: neargate.agent.v1.Rule.actions:type_name -> neargate.agent.v1.Action
-	36, // 56: neargate.agent.v1.Condition.query:type_name -> neargate.agent.v1.QueryPair
-	38, // 57: neargate.agent.v1.Action.forward:type_name -> neargate.agent.v1.Forward
-	40, // 58: neargate.agent.v1.Action.redirect:type_name -> neargate.agent.v1.Redirect
-	41, // 59: neargate.agent.v1.Action.fixed:type_name -> neargate.agent.v1.FixedResponse
-	39, // 60: neargate.agent.v1.Forward.groups:type_name -> neargate.agent.v1.WeightedGroup
-	44, // 61: neargate.agent.v1.HealthReport.transitions:type_name -> neargate.agent.v1.HealthTransition
-	4,  // 62: neargate.agent.v1.HealthTransition.state:type_name -> neargate.agent.v1.EndpointState
-	46, // 63: neargate.agent.v1.DrainReport.drained:type_name -> neargate.agent.v1.Drained
-	48, // 64: neargate.agent.v1.Zone.records:type_name -> neargate.agent.v1.RecordSet
-	5,  // 65: neargate.agent.v1.Dispatcher.Session:input_type -> neargate.agent.v1.Up
-	8,  // 66: neargate.agent.v1.Dispatcher.Logs:input_type -> neargate.agent.v1.LogChunk
-	6,  // 67: neargate.agent.v1.Dispatcher.Session:output_type -> neargate.agent.v1.Down
-	10, // 68: neargate.agent.v1.Dispatcher.Logs:output_type -> neargate.agent.v1.LogsRead
-	67, // [67:69] is the sub-list for method output_type
-	65, // [65:67] is the sub-list for method input_type
-	65, // [65:65] is the sub-list for extension type_name
-	65, // [65:65] is the sub-list for extension extendee
-	0,  // [0:65] is the sub-list for field type_name
+	23, // 30: neargate.agent.v1.Assignment.spec:type_name -> neargate.agent.v1.TaskSpec
+	24, // 31: neargate.agent.v1.TaskSpec.containers:type_name -> neargate.agent.v1.ContainerSpec
+	29, // 32: neargate.agent.v1.TaskSpec.volumes:type_name -> neargate.agent.v1.VolumeSpec
+	55, // 33: neargate.agent.v1.ContainerSpec.environment:type_name -> neargate.agent.v1.ContainerSpec.EnvironmentEntry
+	28, // 34: neargate.agent.v1.ContainerSpec.ports:type_name -> neargate.agent.v1.PortMapping
+	30, // 35: neargate.agent.v1.ContainerSpec.mounts:type_name -> neargate.agent.v1.MountPoint
+	56, // 36: neargate.agent.v1.ContainerSpec.labels:type_name -> neargate.agent.v1.ContainerSpec.LabelsEntry
+	25, // 37: neargate.agent.v1.ContainerSpec.health_check:type_name -> neargate.agent.v1.ContainerCheck
+	26, // 38: neargate.agent.v1.ContainerSpec.depends_on:type_name -> neargate.agent.v1.Dependency
+	27, // 39: neargate.agent.v1.ContainerSpec.restart:type_name -> neargate.agent.v1.RestartPolicy
+	3,  // 40: neargate.agent.v1.TaskStatus.state:type_name -> neargate.agent.v1.TaskState
+	32, // 41: neargate.agent.v1.TaskStatus.containers:type_name -> neargate.agent.v1.ContainerStatus
+	57, // 42: neargate.agent.v1.TaskStatus.pull_started:type_name -> google.protobuf.Timestamp
+	57, // 43: neargate.agent.v1.TaskStatus.pull_stopped:type_name -> google.protobuf.Timestamp
+	57, // 44: neargate.agent.v1.TaskStatus.started:type_name -> google.protobuf.Timestamp
+	57, // 45: neargate.agent.v1.TaskStatus.stopping:type_name -> google.protobuf.Timestamp
+	57, // 46: neargate.agent.v1.TaskStatus.execution_stopped:type_name -> google.protobuf.Timestamp
+	57, // 47: neargate.agent.v1.TaskStatus.stopped:type_name -> google.protobuf.Timestamp
+	57, // 48: neargate.agent.v1.TaskStatus.connected:type_name -> google.protobuf.Timestamp
+	4,  // 49: neargate.agent.v1.TaskStatus.health:type_name -> neargate.agent.v1.Health
+	2,  // 50: neargate.agent.v1.ContainerStatus.state:type_name -> neargate.agent.v1.ContainerState
+	33, // 51: neargate.agent.v1.ContainerStatus.ports:type_name -> neargate.agent.v1.PortBinding
+	57, // 52: neargate.agent.v1.ContainerStatus.started:type_name -> google.protobuf.Timestamp
+	57, // 53: neargate.agent.v1.ContainerStatus.finished:type_name -> google.protobuf.Timestamp
+	4,  // 54: neargate.agent.v1.ContainerStatus.health:type_name -> neargate.agent.v1.Health
+	31, // 55: neargate.agent.v1.StatusReport.tasks:type_name -> neargate.agent.v1.TaskStatus
+	5,  // 56: neargate.agent.v1.Endpoint.state:type_name -> neargate.agent.v1.EndpointState
+	35, // 57: neargate.agent.v1.TargetGroup.endpoints:type_name -> neargate.agent.v1.Endpoint
+	38, // 58: neargate.agent.v1.Listener.rules:type_name -> neargate.agent.v1.Rule
+	39, // 59: neargate.agent.v1.Rule.conditions:type_name -> neargate.agent.v1.Condition
+	41, // 60: neargate.agent.v1.Rule.actions:type_name -> neargate.agent.v1.Action
+	40, // 61: neargate.agent.v1.Condition.query:type_name -> neargate.agent.v1.QueryPair
+	42, // 62: neargate.agent.v1.Action.forward:type_name -> neargate.agent.v1.Forward
+	44, // 63: neargate.agent.v1.Action.redirect:type_name -> neargate.agent.v1.Redirect
+	45, // 64: neargate.agent.v1.Action.fixed:type_name -> neargate.agent.v1.FixedResponse
+	43, // 65: neargate.agent.v1.Forward.groups:type_name -> neargate.agent.v1.WeightedGroup
+	48, // 66: neargate.agent.v1.HealthReport.transitions:type_name -> neargate.agent.v1.HealthTransition
+	5,  // 67: neargate.agent.v1.HealthTransition.state:type_name -> neargate.agent.v1.EndpointState
+	50, // 68: neargate.agent.v1.DrainReport.drained:type_name -> neargate.agent.v1.Drained
+	52, // 69: neargate.agent.v1.Zone.records:type_name -> neargate.agent.v1.RecordSet
+	6,  // 70: neargate.agent.v1.Dispatcher.Session:input_type -> neargate.agent.v1.Up
+	9,  // 71: neargate.agent.v1.Dispatcher.Logs:input_type -> neargate.agent.v1.LogChunk
+	7,  // 72: neargate.agent.v1.Dispatcher.Session:output_type -> neargate.agent.v1.Down
+	11, // 73: neargate.agent.v1.Dispatcher.Logs:output_type -> neargate.agent.v1.LogsRead
+	72, // [72:74] is the sub-list for method output_type
+	70, // [70:72] is the sub-list for method input_type
+	70, // [70:70] is the sub-list for extension type_name
+	70, // [70:70] is the sub-list for extension extendee
+	0,  // [0:70] is the sub-list for field type_name
 }
 
 func init() { file_api_agent_agent_proto_init() }
@@ -4501,8 +4820,8 @@ func file_api_agent_agent_proto_init() {
 		(*Resource_Check)(nil),
 		(*Resource_Zone)(nil),
 	}
-	file_api_agent_agent_proto_msgTypes[23].OneofWrappers = []any{}
-	file_api_agent_agent_proto_msgTypes[32].OneofWrappers = []any{
+	file_api_agent_agent_proto_msgTypes[26].OneofWrappers = []any{}
+	file_api_agent_agent_proto_msgTypes[35].OneofWrappers = []any{
 		(*Action_Forward)(nil),
 		(*Action_Redirect)(nil),
 		(*Action_Fixed)(nil),
@@ -4512,8 +4831,8 @@ func file_api_agent_agent_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_agent_agent_proto_rawDesc), len(file_api_agent_agent_proto_rawDesc)),
-			NumEnums:      5,
-			NumMessages:   48,
+			NumEnums:      6,
+			NumMessages:   51,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

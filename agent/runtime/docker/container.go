@@ -69,6 +69,7 @@ func (d *Driver) config(t runtime.Task, c *agentapi.ContainerSpec) (*container.C
 	cfg := &container.Config{
 		Image: c.Image, User: c.User, WorkingDir: c.WorkingDirectory, Entrypoint: c.EntryPoint, Cmd: c.Command,
 		StopSignal: c.StopSignal, Labels: d.labels(t.ID, c.Name),
+		Healthcheck: &container.HealthConfig{Test: []string{"NONE"}}, // the image's is not ECS's business, and the agent runs the task's
 	}
 	maps.Copy(cfg.Labels, c.Labels)
 	if c.CommandSet && cfg.Cmd == nil {

@@ -36,6 +36,8 @@ type Behaviour struct {
 	Exit     runtime.Exit  // how it ends by itself; At is filled in
 	Stop     time.Duration // how long it takes after the stop signal; longer than the timeout means it is killed
 	Output   []string      // lines written at start
+	// Exec is what a command run in the container does. nil: it succeeds at once.
+	Exec func(ctx context.Context, args []string) (code int, err error)
 }
 
 // Config of a fake host. The zero value runs every container until it is stopped, at once and without a folder.
@@ -67,7 +69,7 @@ type task struct {
 type container struct {
 	started runtime.Started
 	failed  *runtime.StartError // it could not be started
-	exit    *runtime.Exit       // set once done is closed
+	exit    *runtime.Exit       // set before done is closed
 	done    chan struct{}
 	stop    chan struct{} // closed by the first Stop
 	once    sync.Once
@@ -266,6 +268,63 @@ func (d *Driver) Start(ctx context.Context, taskID, name string) (runtime.Starte
 	}
 	go d.life(c, b, b.RunFor)
 	return c.started, d.keep(t)
+}
+
+// Restart runs an ended container once more.
+func (d *Driver) Restart(ctx context.Context, taskID, name string, last runtime.Started) (runtime.Started, error) {
+	if err := ctx.Err(); err != nil {
+		return runtime.Started{}, err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	t := d.tasks[taskID]
+	if t == nil || t.containers[name] == nil || t.containers[name].failed != nil {
+		return runtime.Started{}, runtime.ErrNotFound
+	}
+	old := t.containers[name]
+	select {
+	case <-old.done:
+	default:
+		return old.started, nil
+	}
+	if old.started.At.After(last.At) {
+		return old.started, nil
+	}
+	c := &container{started: old.started, done: make(chan struct{}), stop: make(chan struct{})}
+	// Later than the last start, even if the clock stands still.
+	c.started.At = later(d.cfg.Clock.Now(), old.started.At)
+	t.containers[name] = c
+	b := d.cfg.Script(containerSpec(t, name).Image)
+	for _, l := range b.Output {
+		k := taskID + "/" + name
+		d.logs[k] = append(d.logs[k], runtime.LogLine{At: c.started.At, Text: l})
+	}
+	go d.life(c, b, b.RunFor)
+	return c.started, d.keep(t)
+}
+
+func later(now, than time.Time) time.Time {
+	if now.After(than) {
+		return now
+	}
+	return than.Add(1)
+}
+
+// Exec does what the script says.
+func (d *Driver) Exec(ctx context.Context, taskID, name string, cmd runtime.Command) (int, error) {
+	c, t := d.find(taskID, name)
+	if c == nil {
+		return 0, runtime.ErrNotFound
+	}
+	select {
+	case <-c.done:
+		return 0, runtime.ErrNotFound
+	default:
+	}
+	if exec := d.cfg.Script(containerSpec(t, name).Image).Exec; exec != nil {
+		return exec(ctx, cmd.Args)
+	}
+	return 0, ctx.Err()
 }
 
 // life ends c by itself after left (0: never) or some time after Stop.

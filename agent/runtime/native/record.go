@@ -42,11 +42,16 @@ type portRecord struct {
 	Protocol        string
 }
 
-// startedRecord is a container's started.json.
+// startedRecord is a container's started.json, of its newest run.
 type startedRecord struct {
 	RuntimeID string
 	PID       int
 	At        time.Time
+	Run       int // 0: the first; a restart begins the next
+}
+
+func (r startedRecord) started() runtime.Started {
+	return runtime.Started{RuntimeID: r.RuntimeID, PID: r.PID, At: r.At}
 }
 
 // exitRecord is a container's exit.json.
@@ -58,6 +63,7 @@ type exitRecord struct {
 	// NotStarted: the process never ran.
 	NotStarted bool
 	At         time.Time
+	Run        int // which one ended; an end of a run before the newest is over and done with
 }
 
 func (r exitRecord) exit() runtime.Exit {

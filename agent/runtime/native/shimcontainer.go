@@ -29,14 +29,18 @@ type container struct {
 	dir     string
 	started *startedRecord
 	process *libcontainer.Process
-	done    chan struct{} // closed once exit is set and recorded
+	run     *libcontainer.Container
+	like    libcontainer.Process // what commands that are run beside the program have in common with it
+	done    chan struct{}        // closed once exit is set and recorded
 	exit    exitRecord
+	gone    chan struct{} // closed once nothing of this run is left
 }
 
-// startContainer mounts the root file system, runs the process and watches it.
-func startContainer(dir, name string, b *bundle) (_ *container, err error) {
+// startContainer mounts the root file system, runs the process and watches it. A run after the first finds the file system as the
+// one before left it.
+func startContainer(dir, name string, b *bundle, run int) (_ *container, err error) {
 	rootfs := filepath.Join(dir, "rootfs")
-	if err := mountRoot(dir, rootfs, b.Layers); err != nil {
+	if err := mountRoot(dir, rootfs, b.Layers, run > 0); err != nil {
 		return nil, err
 	}
 	defer func() {
@@ -102,8 +106,9 @@ func startContainer(dir, name string, b *bundle) (_ *container, err error) {
 		return nil, err
 	}
 	defer stderr.Close()
-	p := &libcontainer.Process{Init: true, Args: b.Args, Env: b.Env, Cwd: b.Cwd, UID: u.Uid, GID: u.Gid, AdditionalGroups: u.Sgids,
-		Stdout: stdout, Stderr: stderr}
+	like := libcontainer.Process{Env: b.Env, Cwd: b.Cwd, UID: u.Uid, GID: u.Gid, AdditionalGroups: u.Sgids}
+	p := new(like)
+	p.Init, p.Args, p.Stdout, p.Stderr = true, b.Args, stdout, stderr
 	if err := lc.Run(p); err != nil {
 		return nil, err
 	}
@@ -111,8 +116,8 @@ func startContainer(dir, name string, b *bundle) (_ *container, err error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &container{dir: dir, process: p, done: make(chan struct{}),
-		started: &startedRecord{RuntimeID: b.RuntimeID, PID: pid, At: time.Now().UTC()}}
+	c := &container{dir: dir, process: p, run: lc, like: like, done: make(chan struct{}), gone: make(chan struct{}),
+		started: &startedRecord{RuntimeID: b.RuntimeID, PID: pid, At: time.Now().UTC(), Run: run}}
 	if err := writeRecord(filepath.Join(dir, "started.json"), c.started); err != nil {
 		p.Signal(unix.SIGKILL)
 		p.Wait()
@@ -129,6 +134,7 @@ func startContainer(dir, name string, b *bundle) (_ *container, err error) {
 		}
 		out.Close()
 		c.exit = exitOf(state, err)
+		c.exit.Run = run
 		if n := oomKills(memory); n > 0 {
 			c.exit.OOM, c.exit.Reason = true, "OutOfMemoryError: Container killed due to memory usage"
 		}
@@ -141,6 +147,7 @@ func startContainer(dir, name string, b *bundle) (_ *container, err error) {
 			fmt.Fprintln(os.Stderr, "shim: destroy container:", err)
 		}
 		unix.Unmount(rootfs, unix.MNT_DETACH)
+		close(c.gone)
 	}()
 	go settle()
 	return c, nil
@@ -153,10 +160,14 @@ func settle() {
 	debug.FreeOSMemory()
 }
 
-// mountRoot mounts the layers below a fresh writable one. Names relative to the folder keep the options short: mount takes one page.
-func mountRoot(dir, rootfs string, layers []string) error {
-	for _, d := range []string{"upper", "work", "l"} {
-		if err := os.RemoveAll(filepath.Join(dir, d)); err != nil { // of a start that crashed
+// mountRoot mounts the layers below a writable one, fresh unless the former is to be kept. Names relative to the folder keep the
+// options short: mount takes one page.
+func mountRoot(dir, rootfs string, layers []string, keep bool) error {
+	for _, d := range []string{"work", "l", "upper"} { // of a start that crashed; a volatile overlay's work can not be used again
+		if keep && d == "upper" {
+			continue
+		}
+		if err := os.RemoveAll(filepath.Join(dir, d)); err != nil {
 			return err
 		}
 	}

@@ -108,7 +108,7 @@ func (d *Driver) startShim(t *task, hostNetwork bool, reserved []*os.File) (pid 
 var errNoShim = errors.New("the task's shim is gone")
 
 // call asks the task's shim. errNoShim: it is not there, or died over the question.
-func (t *task) call(ctx context.Context, req shimRequest) (shimResponse, error) {
+func (t *task) call(ctx context.Context, req shimRequest, files ...*os.File) (shimResponse, error) {
 	var res shimResponse
 	c, err := t.dial(ctx)
 	if err != nil {
@@ -118,7 +118,7 @@ func (t *task) call(ctx context.Context, req shimRequest) (shimResponse, error) 
 	stop := context.AfterFunc(ctx, func() { c.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
 	req.Version = shimVersion
-	err = json.NewEncoder(c).Encode(req)
+	err = send(c, req, files)
 	if err == nil {
 		err = json.NewDecoder(c).Decode(&res)
 	}

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"os/signal"
 	"runtime"
 	"slices"
@@ -83,6 +84,26 @@ func run(verb string, args []string) error {
 		}
 	case "write":
 		return os.WriteFile(args[0], []byte(args[1]+"\n"), 0o644)
+	case "count": // how often it ran with this file
+		f, err := os.OpenFile(args[0], os.O_CREATE|os.O_APPEND|os.O_RDWR, 0o644)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		if _, err := f.WriteString("x"); err != nil {
+			return err
+		}
+		st, err := f.Stat()
+		if err != nil {
+			return err
+		}
+		fmt.Println(st.Size())
+	case "child": // runs itself with these words, and waits
+		c := exec.Command("/prog", args...)
+		c.Stdout, c.Stderr = os.Stdout, os.Stderr
+		return c.Run()
+	case "processes":
+		return processes()
 	case "try-mount":
 		fmt.Println(syscall.Mount("tmpfs", "/", "tmpfs", 0, ""))
 	case "exit":
@@ -142,6 +163,21 @@ func run(verb string, args []string) error {
 		return get(args[0])
 	default:
 		return fmt.Errorf("unknown verb %s", verb)
+	}
+	return nil
+}
+
+func processes() error {
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		b, err := os.ReadFile("/proc/" + e.Name() + "/cmdline")
+		if _, number := strconv.Atoi(e.Name()); number != nil || err != nil {
+			continue
+		}
+		fmt.Println(e.Name(), strings.ReplaceAll(strings.TrimRight(string(b), "\x00"), "\x00", " "))
 	}
 	return nil
 }
