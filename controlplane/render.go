@@ -60,6 +60,9 @@ func renderContainer(c types.ContainerDefinition, over types.ContainerOverride, 
 		Labels:               c.DockerLabels,
 		Hostname:             aws.ToString(c.Hostname),
 		Mounts:               renderMounts(c, def.ContainerDefinitions),
+		HealthCheck:          renderHealthCheck(c.HealthCheck),
+		DependsOn:            renderDependencies(c),
+		Restart:              renderRestartPolicy(c.RestartPolicy),
 	}
 	if over.Command != nil {
 		r.Command = over.Command

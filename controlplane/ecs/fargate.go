@@ -53,6 +53,11 @@ func checkFargate(def types.TaskDefinition) error {
 		if aws.ToBool(c.Privileged) {
 			return client("Fargate does not support privileged containers.")
 		}
+		for _, timeout := range []*int32{c.StartTimeout, c.StopTimeout} {
+			if timeout != nil && (*timeout < 2 || *timeout > 120) {
+				return client("Fargate requires the start and stop timeouts of container '%s' to be between 2 and 120 seconds.", aws.ToString(c.Name))
+			}
+		}
 	}
 	for _, v := range def.Volumes {
 		if v.Host != nil && aws.ToString(v.Host.SourcePath) != "" {

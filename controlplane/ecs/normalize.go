@@ -42,7 +42,9 @@ func normalize(in *ecs.RegisterTaskDefinitionInput) (types.TaskDefinition, error
 			return def, client("Fargate only supports network mode ‘awsvpc’.")
 		}
 	}
-	for _, check := range []func(*types.TaskDefinition) error{checkContainers, checkSize, checkVolumes, checkPorts, checkDependencies} {
+	for _, check := range []func(*types.TaskDefinition) error{
+		checkContainers, checkSize, checkVolumes, checkPorts, checkHealthChecks, checkDependencies, checkRestartPolicies,
+	} {
 		if err := check(&def); err != nil {
 			return def, err
 		}
@@ -235,24 +237,6 @@ func checkPorts(def *types.TaskDefinition) error {
 	return nil
 }
 
-func checkDependencies(def *types.TaskDefinition) error {
-	for _, c := range def.ContainerDefinitions {
-		for _, d := range c.DependsOn {
-			if d.Condition != types.ContainerConditionStart {
-				return client("'containerDefinitions[%s].dependsOn' is not supported by this platform with condition %s: only START is, yet.",
-					aws.ToString(c.Name), d.Condition)
-			}
-		}
-		if len(c.Links) > 0 && def.NetworkMode != types.NetworkModeBridge {
-			return client("Links are not supported when networkMode=%s.", def.NetworkMode)
-		}
-	}
-	if _, err := controlplane.StartOrder(def.ContainerDefinitions); err != nil {
-		return client("%s.", capital(err))
-	}
-	return nil
-}
-
 // compatibilities are the launch types that the definition can be run with.
 func compatibilities(def types.TaskDefinition) []types.Compatibility {
 	var list []types.Compatibility
@@ -291,6 +275,9 @@ func requiredAttributes(def types.TaskDefinition) []types.Attribute {
 		}
 		if len(c.DependsOn) > 0 {
 			names["ecs.capability.container-ordering"] = true
+		}
+		if c.HealthCheck != nil {
+			names["ecs.capability.container-health-check"] = true
 		}
 		if strings.Contains(aws.ToString(c.Image), ".dkr.ecr.") {
 			names["com.amazonaws.ecs.capability.ecr-auth"] = true

@@ -3,6 +3,7 @@ package ecs
 import (
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 	"unicode"
 )
@@ -11,9 +12,14 @@ import (
 // accepted, kept and shown, and have no effect here; the reason says why that harms nobody. Refused ones would change
 // what runs in a way that the user would miss: a request that sets one fails, and says which.
 type support struct {
-	honoured string // names
+	honoured string            // names
+	notes    map[string]string // of honoured ones: what is different here, or depends on the host
 	ignored  map[string]string
 	refused  map[string]string
+}
+
+func (s support) honours(member string) bool {
+	return slices.Contains(strings.Fields(s.honoured), member)
 }
 
 // supported is by SDK type. A test holds it against the SDK: no member is without an answer.
@@ -34,9 +40,14 @@ var supported = map[string]support{
 		},
 	},
 	"ContainerDefinition": {
-		honoured: "command cpu dependsOn dockerLabels entryPoint environment essential extraHosts hostname image links logConfiguration " +
-			"memory memoryReservation mountPoints name portMappings privileged readonlyRootFilesystem startTimeout stopTimeout user " +
-			"volumesFrom workingDirectory",
+		honoured: "command cpu dependsOn dockerLabels entryPoint environment essential extraHosts healthCheck hostname image links " +
+			"logConfiguration memory memoryReservation mountPoints name portMappings privileged readonlyRootFilesystem restartPolicy " +
+			"startTimeout stopTimeout user volumesFrom workingDirectory",
+		notes: map[string]string{
+			"healthCheck": "run by the agent, in the container; an image's own HEALTHCHECK is not run, as on ECS",
+			"links":       "the containers of a task share one network namespace: a link is a name for 127.0.0.1",
+			"privileged":  "only where the host's owner allows it (--allow-privileged)",
+		},
 		ignored: map[string]string{
 			"versionConsistency": "a deployment keeps to the digests that it resolved",
 		},
@@ -48,21 +59,24 @@ var supported = map[string]support{
 			"dockerSecurityOptions": "security options can not be chosen yet",
 			"environmentFiles":      "files of environment variables can not be read yet",
 			"firelensConfiguration": "FireLens does not exist yet",
-			"healthCheck":           "container health checks are not run yet",
 			"interactive":           "a container's standard input is closed",
 			"linuxParameters":       "Linux parameters can not be chosen yet",
 			"pseudoTerminal":        "containers have no terminal",
 			"repositoryCredentials": "credentials of registries can not be read from secrets yet",
 			"resourceRequirements":  "there are no accelerators",
-			"restartPolicy":         "containers are not restarted within their task yet",
 			"secrets":               "secrets do not exist yet",
 			"systemControls":        "kernel parameters can not be chosen yet",
 			"ulimits":               "limits of processes can not be chosen yet",
 		},
 	},
 	"ContainerDependency": {honoured: "condition containerName"},
-	"HostEntry":           {honoured: "hostname ipAddress"},
-	"KeyValuePair":        {honoured: "name value"},
+	"ContainerRestartPolicy": {
+		honoured: "enabled ignoredExitCodes restartAttemptPeriod",
+	},
+	"HealthCheck": {honoured: "command interval retries startPeriod timeout",
+		notes: map[string]string{"command": "CMD-SHELL runs /bin/sh -c, whatever shell the image names"}},
+	"HostEntry":    {honoured: "hostname ipAddress"},
+	"KeyValuePair": {honoured: "name value"},
 	"LogConfiguration": {
 		honoured: "logDriver",
 		ignored: map[string]string{

@@ -142,6 +142,7 @@ func containerShape(t *controlplane.Task, st *controlplane.TaskStatus, c types.C
 		case agentapi.ContainerState_CONTAINER_STOPPED:
 			out.LastStatus = aws.String("STOPPED")
 		}
+		out.HealthStatus = types.HealthStatus(controlplane.HealthName(s.Health))
 		out.ExitCode, out.Reason, out.RuntimeId, out.ImageDigest = s.ExitCode, optional(s.Reason), optional(s.RuntimeId), optional(s.ImageDigest)
 		if network == nil {
 			for _, p := range s.Ports {

@@ -208,7 +208,8 @@ func (s *step) members() (list []member) {
 		}
 		m.current = t.Deployment == s.primary.Id && !draining[status.Node]
 		m.running = status.Observed == agentapi.TaskState_RUNNING
-		m.healthy = m.running && status.Health != "UNHEALTHY" && s.lifecycle.routers.Healthy(s.v, t)
+		// A task of which an essential container has a health check counts once that has succeeded.
+		m.healthy = m.running && (status.Health == "" || status.Health == "HEALTHY") && s.lifecycle.routers.Healthy(s.v, t)
 		m.failed = s.failed(t, status)
 		if m.protected = status.Protected(s.now); m.protected {
 			s.lookAgain(status.ProtectedUntil.AsTime().Sub(s.now))

@@ -1,0 +1,48 @@
+package controlplane
+
+import (
+	"testing"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ecs/types"
+	"github.com/google/go-cmp/cmp"
+	"google.golang.org/protobuf/testing/protocmp"
+
+	agentapi "github.com/seed-2f228079/neargate/api/agent"
+)
+
+// rendered is what an agent is told of one container.
+func rendered(t *testing.T, c types.ContainerDefinition, other ...types.ContainerDefinition) *agentapi.ContainerSpec {
+	t.Helper()
+	c.Name, c.Image = aws.String("web"), aws.String("web")
+	d := &TaskDefinition{Family: "app", Revision: 1, DefinitionJson: []byte(EncodeShape(types.TaskDefinition{ContainerDefinitions: append(other, c)}))}
+	spec, err := RenderTaskSpec(&Task{}, d, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return spec.Containers[len(spec.Containers)-1]
+}
+
+func TestRenderContainerLife(t *testing.T) {
+	db := types.ContainerDefinition{Name: aws.String("db"), Image: aws.String("db")}
+	got := rendered(t, types.ContainerDefinition{
+		HealthCheck:   &types.HealthCheck{Command: []string{"CMD", "true"}, StartPeriod: aws.Int32(7)},
+		DependsOn:     []types.ContainerDependency{{ContainerName: aws.String("db"), Condition: types.ContainerConditionHealthy}},
+		Links:         []string{"db"},
+		RestartPolicy: &types.ContainerRestartPolicy{Enabled: aws.Bool(true), IgnoredExitCodes: []int32{0}},
+	}, db)
+	want := &agentapi.ContainerSpec{
+		HealthCheck: &agentapi.ContainerCheck{Command: []string{"CMD", "true"}, IntervalSeconds: 30, TimeoutSeconds: 5, Retries: 3, StartPeriodSeconds: 7},
+		DependsOn:   []*agentapi.Dependency{{Container: "db", Condition: "HEALTHY"}}, // the link's START is less
+		Restart:     &agentapi.RestartPolicy{IgnoredExitCodes: []int32{0}, AttemptPeriodSeconds: 300},
+	}
+	if diff := cmp.Diff(want, &agentapi.ContainerSpec{HealthCheck: got.HealthCheck, DependsOn: got.DependsOn, Restart: got.Restart}, protocmp.Transform()); diff != "" {
+		t.Error(diff)
+	}
+	off := rendered(t, types.ContainerDefinition{
+		HealthCheck: &types.HealthCheck{Command: []string{"NONE"}}, RestartPolicy: &types.ContainerRestartPolicy{Enabled: aws.Bool(false)},
+	})
+	if off.HealthCheck != nil || off.Restart != nil {
+		t.Errorf("got %v", off)
+	}
+}
