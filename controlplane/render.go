@@ -23,6 +23,7 @@ func RenderTaskSpec(t *Task, d *TaskDefinition, digests map[string]string) (*age
 		Account: t.Account, Region: t.Region, Cluster: t.Cluster,
 		Family: d.Family, Revision: d.Revision, Service: t.Service, LaunchType: t.LaunchType,
 		CpuUnits: cpu, MemoryMib: memory, NetworkMode: string(def.NetworkMode),
+		PidMode: string(def.PidMode), IpcMode: string(def.IpcMode),
 	}
 	if spec.NetworkMode == "" {
 		spec.NetworkMode = string(types.NetworkModeBridge)
@@ -63,6 +64,22 @@ func renderContainer(c types.ContainerDefinition, over types.ContainerOverride, 
 		HealthCheck:          renderHealthCheck(c.HealthCheck),
 		DependsOn:            renderDependencies(c),
 		Restart:              renderRestartPolicy(c.RestartPolicy),
+		Interactive:          aws.ToBool(c.Interactive),
+		PseudoTerminal:       aws.ToBool(c.PseudoTerminal),
+		DnsServers:           c.DnsServers,
+		DnsSearch:            c.DnsSearchDomains,
+		NoNewPrivileges:      noNewPrivileges(c.DockerSecurityOptions),
+		DisableNetworking:    aws.ToBool(c.DisableNetworking),
+	}
+	renderLinuxParameters(r, c.LinuxParameters)
+	for _, u := range c.Ulimits {
+		r.Ulimits = append(r.Ulimits, &agentapi.Ulimit{Name: string(u.Name), Soft: int64(u.SoftLimit), Hard: int64(u.HardLimit)})
+	}
+	for _, s := range c.SystemControls {
+		if r.Sysctls == nil {
+			r.Sysctls = map[string]string{}
+		}
+		r.Sysctls[aws.ToString(s.Namespace)] = aws.ToString(s.Value)
 	}
 	if over.Command != nil {
 		r.Command = over.Command

@@ -2,6 +2,7 @@ package controlplane
 
 import (
 	"cmp"
+	"slices"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ecs/types"
@@ -59,4 +60,55 @@ func renderRestartPolicy(p *types.ContainerRestartPolicy) *agentapi.RestartPolic
 		IgnoredExitCodes:     p.IgnoredExitCodes,
 		AttemptPeriodSeconds: uint32(cmp.Or(aws.ToInt32(p.RestartAttemptPeriod), DefaultRestartPeriod)),
 	}
+}
+
+func renderLinuxParameters(r *agentapi.ContainerSpec, p *types.LinuxParameters) {
+	if p == nil {
+		return
+	}
+	if p.Capabilities != nil {
+		r.AddCapabilities, r.DropCapabilities = p.Capabilities.Add, p.Capabilities.Drop
+	}
+	r.InitProcess = aws.ToBool(p.InitProcessEnabled)
+	r.SharedMemoryMib = uint32(aws.ToInt32(p.SharedMemorySize))
+	for _, t := range p.Tmpfs {
+		r.Tmpfs = append(r.Tmpfs, &agentapi.Tmpfs{ContainerPath: aws.ToString(t.ContainerPath), SizeMib: uint32(t.Size), Options: t.MountOptions})
+	}
+	for _, d := range p.Devices {
+		r.Devices = append(r.Devices, &agentapi.Device{HostPath: aws.ToString(d.HostPath), ContainerPath: aws.ToString(d.ContainerPath), Access: deviceAccess(d.Permissions)})
+	}
+	if p.MaxSwap != nil {
+		r.MaxSwapMib = new(uint32(*p.MaxSwap))
+		if p.Swappiness != nil { // "If a value is not specified for maxSwap then this parameter is ignored."
+			r.Swappiness = new(uint32(*p.Swappiness))
+		}
+	}
+}
+
+// deviceAccess is in the order in which the kernel writes it; without permissions it is all.
+func deviceAccess(permissions []types.DeviceCgroupPermission) (access string) {
+	for _, p := range []struct {
+		name   types.DeviceCgroupPermission
+		letter string
+	}{
+		{types.DeviceCgroupPermissionRead, "r"}, {types.DeviceCgroupPermissionWrite, "w"}, {types.DeviceCgroupPermissionMknod, "m"},
+	} {
+		if len(permissions) == 0 || slices.Contains(permissions, p.name) {
+			access += p.letter
+		}
+	}
+	return access
+}
+
+func noNewPrivileges(options []string) bool {
+	on := false
+	for _, o := range options {
+		switch o {
+		case "no-new-privileges", "no-new-privileges:true":
+			on = true
+		case "no-new-privileges:false":
+			on = false
+		}
+	}
+	return on
 }

@@ -46,3 +46,35 @@ func TestRenderContainerLife(t *testing.T) {
 		t.Errorf("got %v", off)
 	}
 }
+
+func TestRenderLinuxParameters(t *testing.T) {
+	got := rendered(t, types.ContainerDefinition{
+		LinuxParameters: &types.LinuxParameters{
+			Capabilities: &types.KernelCapabilities{Add: []string{"NET_ADMIN"}, Drop: []string{"ALL"}},
+			Devices: []types.Device{
+				{HostPath: aws.String("/dev/fuse")},
+				{HostPath: aws.String("/dev/kvm"), ContainerPath: aws.String("/dev/vm"), Permissions: []types.DeviceCgroupPermission{"write", "read"}},
+			},
+			InitProcessEnabled: aws.Bool(true), SharedMemorySize: aws.Int32(128), MaxSwap: aws.Int32(0), Swappiness: aws.Int32(0),
+			Tmpfs: []types.Tmpfs{{ContainerPath: aws.String("/run"), Size: 16, MountOptions: []string{"exec"}}},
+		},
+		Ulimits:               []types.Ulimit{{Name: types.UlimitNameCore, SoftLimit: 0, HardLimit: -1}},
+		SystemControls:        []types.SystemControl{{Namespace: aws.String("net.core.somaxconn"), Value: aws.String("64")}},
+		DockerSecurityOptions: []string{"no-new-privileges"},
+		Interactive:           aws.Bool(true), PseudoTerminal: aws.Bool(true), DisableNetworking: aws.Bool(true),
+		DnsServers: []string{"10.0.0.2"}, DnsSearchDomains: []string{"local"},
+	})
+	want := &agentapi.ContainerSpec{
+		Name: "web", Image: "web", Essential: true, Environment: map[string]string{},
+		AddCapabilities: []string{"NET_ADMIN"}, DropCapabilities: []string{"ALL"},
+		Devices:     []*agentapi.Device{{HostPath: "/dev/fuse", Access: "rwm"}, {HostPath: "/dev/kvm", ContainerPath: "/dev/vm", Access: "rw"}},
+		InitProcess: true, SharedMemoryMib: 128, MaxSwapMib: new(uint32(0)), Swappiness: new(uint32(0)),
+		Tmpfs:   []*agentapi.Tmpfs{{ContainerPath: "/run", SizeMib: 16, Options: []string{"exec"}}},
+		Ulimits: []*agentapi.Ulimit{{Name: "core", Soft: 0, Hard: -1}}, Sysctls: map[string]string{"net.core.somaxconn": "64"},
+		NoNewPrivileges: true, Interactive: true, PseudoTerminal: true, DisableNetworking: true,
+		DnsServers: []string{"10.0.0.2"}, DnsSearch: []string{"local"},
+	}
+	if diff := cmp.Diff(want, got, protocmp.Transform()); diff != "" {
+		t.Error(diff)
+	}
+}

@@ -1734,6 +1734,8 @@ type TaskSpec struct {
 	Containers    []*ContainerSpec       `protobuf:"bytes,11,rep,name=containers,proto3" json:"containers,omitempty"`                      // in start order
 	Volumes       []*VolumeSpec          `protobuf:"bytes,12,rep,name=volumes,proto3" json:"volumes,omitempty"`
 	DnsServers    []string               `protobuf:"bytes,13,rep,name=dns_servers,json=dnsServers,proto3" json:"dns_servers,omitempty"` // addresses tasks use, filled in by the agent when empty
+	PidMode       string                 `protobuf:"bytes,30,opt,name=pid_mode,json=pidMode,proto3" json:"pid_mode,omitempty"`          // host, task; empty: each container has its own namespace
+	IpcMode       string                 `protobuf:"bytes,31,opt,name=ipc_mode,json=ipcMode,proto3" json:"ipc_mode,omitempty"`          // host, task, none; empty: as none
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1859,6 +1861,20 @@ func (x *TaskSpec) GetDnsServers() []string {
 	return nil
 }
 
+func (x *TaskSpec) GetPidMode() string {
+	if x != nil {
+		return x.PidMode
+	}
+	return ""
+}
+
+func (x *TaskSpec) GetIpcMode() string {
+	if x != nil {
+		return x.IpcMode
+	}
+	return ""
+}
+
 type ContainerSpec struct {
 	state                protoimpl.MessageState `protogen:"open.v1"`
 	Name                 string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -1882,15 +1898,31 @@ type ContainerSpec struct {
 	Hostname             string                 `protobuf:"bytes,18,opt,name=hostname,proto3" json:"hostname,omitempty"`
 	ExtraHosts           []string               `protobuf:"bytes,19,rep,name=extra_hosts,json=extraHosts,proto3" json:"extra_hosts,omitempty"` // "name:address"
 	// Registry credentials for this image; empty: anonymous, or the agent's own for the built-in registry.
-	RegistryUser     string          `protobuf:"bytes,21,opt,name=registry_user,json=registryUser,proto3" json:"registry_user,omitempty"`
-	RegistryPassword string          `protobuf:"bytes,22,opt,name=registry_password,json=registryPassword,proto3" json:"registry_password,omitempty"`
-	Privileged       bool            `protobuf:"varint,23,opt,name=privileged,proto3" json:"privileged,omitempty"`
-	StopSignal       string          `protobuf:"bytes,24,opt,name=stop_signal,json=stopSignal,proto3" json:"stop_signal,omitempty"` // empty: the image's, else SIGTERM
-	HealthCheck      *ContainerCheck `protobuf:"bytes,40,opt,name=health_check,json=healthCheck,proto3" json:"health_check,omitempty"`
-	DependsOn        []*Dependency   `protobuf:"bytes,41,rep,name=depends_on,json=dependsOn,proto3" json:"depends_on,omitempty"`
-	Restart          *RestartPolicy  `protobuf:"bytes,42,opt,name=restart,proto3" json:"restart,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	RegistryUser      string            `protobuf:"bytes,21,opt,name=registry_user,json=registryUser,proto3" json:"registry_user,omitempty"`
+	RegistryPassword  string            `protobuf:"bytes,22,opt,name=registry_password,json=registryPassword,proto3" json:"registry_password,omitempty"`
+	Privileged        bool              `protobuf:"varint,23,opt,name=privileged,proto3" json:"privileged,omitempty"`
+	StopSignal        string            `protobuf:"bytes,24,opt,name=stop_signal,json=stopSignal,proto3" json:"stop_signal,omitempty"` // empty: the image's, else SIGTERM
+	HealthCheck       *ContainerCheck   `protobuf:"bytes,40,opt,name=health_check,json=healthCheck,proto3" json:"health_check,omitempty"`
+	DependsOn         []*Dependency     `protobuf:"bytes,41,rep,name=depends_on,json=dependsOn,proto3" json:"depends_on,omitempty"`
+	Restart           *RestartPolicy    `protobuf:"bytes,42,opt,name=restart,proto3" json:"restart,omitempty"`
+	AddCapabilities   []string          `protobuf:"bytes,43,rep,name=add_capabilities,json=addCapabilities,proto3" json:"add_capabilities,omitempty"`    // "NET_ADMIN", or "ALL"
+	DropCapabilities  []string          `protobuf:"bytes,44,rep,name=drop_capabilities,json=dropCapabilities,proto3" json:"drop_capabilities,omitempty"` // before add_capabilities are added
+	InitProcess       bool              `protobuf:"varint,45,opt,name=init_process,json=initProcess,proto3" json:"init_process,omitempty"`               // an init that reaps and forwards signals
+	Tmpfs             []*Tmpfs          `protobuf:"bytes,46,rep,name=tmpfs,proto3" json:"tmpfs,omitempty"`
+	SharedMemoryMib   uint32            `protobuf:"varint,47,opt,name=shared_memory_mib,json=sharedMemoryMib,proto3" json:"shared_memory_mib,omitempty"` // of /dev/shm; 0: 64
+	Devices           []*Device         `protobuf:"bytes,48,rep,name=devices,proto3" json:"devices,omitempty"`
+	MaxSwapMib        *uint32           `protobuf:"varint,49,opt,name=max_swap_mib,json=maxSwapMib,proto3,oneof" json:"max_swap_mib,omitempty"` // beside its memory; unset: none
+	Swappiness        *uint32           `protobuf:"varint,50,opt,name=swappiness,proto3,oneof" json:"swappiness,omitempty"`
+	Ulimits           []*Ulimit         `protobuf:"bytes,51,rep,name=ulimits,proto3" json:"ulimits,omitempty"`
+	Sysctls           map[string]string `protobuf:"bytes,52,rep,name=sysctls,proto3" json:"sysctls,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"` // net.* is the task's, where it has a network of its own
+	Interactive       bool              `protobuf:"varint,53,opt,name=interactive,proto3" json:"interactive,omitempty"`                                                                  // its standard input stays open
+	PseudoTerminal    bool              `protobuf:"varint,54,opt,name=pseudo_terminal,json=pseudoTerminal,proto3" json:"pseudo_terminal,omitempty"`
+	DnsServers        []string          `protobuf:"bytes,55,rep,name=dns_servers,json=dnsServers,proto3" json:"dns_servers,omitempty"` // empty: the task's
+	DnsSearch         []string          `protobuf:"bytes,56,rep,name=dns_search,json=dnsSearch,proto3" json:"dns_search,omitempty"`
+	NoNewPrivileges   bool              `protobuf:"varint,57,opt,name=no_new_privileges,json=noNewPrivileges,proto3" json:"no_new_privileges,omitempty"`
+	DisableNetworking bool              `protobuf:"varint,58,opt,name=disable_networking,json=disableNetworking,proto3" json:"disable_networking,omitempty"` // a network namespace of its own with nothing in it but loopback
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
 }
 
 func (x *ContainerSpec) Reset() {
@@ -2112,6 +2144,298 @@ func (x *ContainerSpec) GetRestart() *RestartPolicy {
 	return nil
 }
 
+func (x *ContainerSpec) GetAddCapabilities() []string {
+	if x != nil {
+		return x.AddCapabilities
+	}
+	return nil
+}
+
+func (x *ContainerSpec) GetDropCapabilities() []string {
+	if x != nil {
+		return x.DropCapabilities
+	}
+	return nil
+}
+
+func (x *ContainerSpec) GetInitProcess() bool {
+	if x != nil {
+		return x.InitProcess
+	}
+	return false
+}
+
+func (x *ContainerSpec) GetTmpfs() []*Tmpfs {
+	if x != nil {
+		return x.Tmpfs
+	}
+	return nil
+}
+
+func (x *ContainerSpec) GetSharedMemoryMib() uint32 {
+	if x != nil {
+		return x.SharedMemoryMib
+	}
+	return 0
+}
+
+func (x *ContainerSpec) GetDevices() []*Device {
+	if x != nil {
+		return x.Devices
+	}
+	return nil
+}
+
+func (x *ContainerSpec) GetMaxSwapMib() uint32 {
+	if x != nil && x.MaxSwapMib != nil {
+		return *x.MaxSwapMib
+	}
+	return 0
+}
+
+func (x *ContainerSpec) GetSwappiness() uint32 {
+	if x != nil && x.Swappiness != nil {
+		return *x.Swappiness
+	}
+	return 0
+}
+
+func (x *ContainerSpec) GetUlimits() []*Ulimit {
+	if x != nil {
+		return x.Ulimits
+	}
+	return nil
+}
+
+func (x *ContainerSpec) GetSysctls() map[string]string {
+	if x != nil {
+		return x.Sysctls
+	}
+	return nil
+}
+
+func (x *ContainerSpec) GetInteractive() bool {
+	if x != nil {
+		return x.Interactive
+	}
+	return false
+}
+
+func (x *ContainerSpec) GetPseudoTerminal() bool {
+	if x != nil {
+		return x.PseudoTerminal
+	}
+	return false
+}
+
+func (x *ContainerSpec) GetDnsServers() []string {
+	if x != nil {
+		return x.DnsServers
+	}
+	return nil
+}
+
+func (x *ContainerSpec) GetDnsSearch() []string {
+	if x != nil {
+		return x.DnsSearch
+	}
+	return nil
+}
+
+func (x *ContainerSpec) GetNoNewPrivileges() bool {
+	if x != nil {
+		return x.NoNewPrivileges
+	}
+	return false
+}
+
+func (x *ContainerSpec) GetDisableNetworking() bool {
+	if x != nil {
+		return x.DisableNetworking
+	}
+	return false
+}
+
+type Tmpfs struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	ContainerPath string                 `protobuf:"bytes,1,opt,name=container_path,json=containerPath,proto3" json:"container_path,omitempty"`
+	SizeMib       uint32                 `protobuf:"varint,2,opt,name=size_mib,json=sizeMib,proto3" json:"size_mib,omitempty"`
+	Options       []string               `protobuf:"bytes,3,rep,name=options,proto3" json:"options,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Tmpfs) Reset() {
+	*x = Tmpfs{}
+	mi := &file_api_agent_agent_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Tmpfs) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Tmpfs) ProtoMessage() {}
+
+func (x *Tmpfs) ProtoReflect() protoreflect.Message {
+	mi := &file_api_agent_agent_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Tmpfs.ProtoReflect.Descriptor instead.
+func (*Tmpfs) Descriptor() ([]byte, []int) {
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *Tmpfs) GetContainerPath() string {
+	if x != nil {
+		return x.ContainerPath
+	}
+	return ""
+}
+
+func (x *Tmpfs) GetSizeMib() uint32 {
+	if x != nil {
+		return x.SizeMib
+	}
+	return 0
+}
+
+func (x *Tmpfs) GetOptions() []string {
+	if x != nil {
+		return x.Options
+	}
+	return nil
+}
+
+type Device struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	HostPath      string                 `protobuf:"bytes,1,opt,name=host_path,json=hostPath,proto3" json:"host_path,omitempty"`
+	ContainerPath string                 `protobuf:"bytes,2,opt,name=container_path,json=containerPath,proto3" json:"container_path,omitempty"` // empty: the same
+	Access        string                 `protobuf:"bytes,3,opt,name=access,proto3" json:"access,omitempty"`                                    // of r, w and m
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Device) Reset() {
+	*x = Device{}
+	mi := &file_api_agent_agent_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Device) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Device) ProtoMessage() {}
+
+func (x *Device) ProtoReflect() protoreflect.Message {
+	mi := &file_api_agent_agent_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Device.ProtoReflect.Descriptor instead.
+func (*Device) Descriptor() ([]byte, []int) {
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *Device) GetHostPath() string {
+	if x != nil {
+		return x.HostPath
+	}
+	return ""
+}
+
+func (x *Device) GetContainerPath() string {
+	if x != nil {
+		return x.ContainerPath
+	}
+	return ""
+}
+
+func (x *Device) GetAccess() string {
+	if x != nil {
+		return x.Access
+	}
+	return ""
+}
+
+type Ulimit struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`  // "nofile"
+	Soft          int64                  `protobuf:"varint,2,opt,name=soft,proto3" json:"soft,omitempty"` // -1: none
+	Hard          int64                  `protobuf:"varint,3,opt,name=hard,proto3" json:"hard,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Ulimit) Reset() {
+	*x = Ulimit{}
+	mi := &file_api_agent_agent_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Ulimit) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Ulimit) ProtoMessage() {}
+
+func (x *Ulimit) ProtoReflect() protoreflect.Message {
+	mi := &file_api_agent_agent_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Ulimit.ProtoReflect.Descriptor instead.
+func (*Ulimit) Descriptor() ([]byte, []int) {
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *Ulimit) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Ulimit) GetSoft() int64 {
+	if x != nil {
+		return x.Soft
+	}
+	return 0
+}
+
+func (x *Ulimit) GetHard() int64 {
+	if x != nil {
+		return x.Hard
+	}
+	return 0
+}
+
 // ContainerCheck is a command run in the container again and again: exit code 0 says that it is healthy.
 type ContainerCheck struct {
 	state              protoimpl.MessageState `protogen:"open.v1"`
@@ -2126,7 +2450,7 @@ type ContainerCheck struct {
 
 func (x *ContainerCheck) Reset() {
 	*x = ContainerCheck{}
-	mi := &file_api_agent_agent_proto_msgTypes[19]
+	mi := &file_api_agent_agent_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2138,7 +2462,7 @@ func (x *ContainerCheck) String() string {
 func (*ContainerCheck) ProtoMessage() {}
 
 func (x *ContainerCheck) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_agent_proto_msgTypes[19]
+	mi := &file_api_agent_agent_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2151,7 +2475,7 @@ func (x *ContainerCheck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ContainerCheck.ProtoReflect.Descriptor instead.
 func (*ContainerCheck) Descriptor() ([]byte, []int) {
-	return file_api_agent_agent_proto_rawDescGZIP(), []int{19}
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ContainerCheck) GetCommand() []string {
@@ -2200,7 +2524,7 @@ type Dependency struct {
 
 func (x *Dependency) Reset() {
 	*x = Dependency{}
-	mi := &file_api_agent_agent_proto_msgTypes[20]
+	mi := &file_api_agent_agent_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2212,7 +2536,7 @@ func (x *Dependency) String() string {
 func (*Dependency) ProtoMessage() {}
 
 func (x *Dependency) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_agent_proto_msgTypes[20]
+	mi := &file_api_agent_agent_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2225,7 +2549,7 @@ func (x *Dependency) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Dependency.ProtoReflect.Descriptor instead.
 func (*Dependency) Descriptor() ([]byte, []int) {
-	return file_api_agent_agent_proto_rawDescGZIP(), []int{20}
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Dependency) GetContainer() string {
@@ -2253,7 +2577,7 @@ type RestartPolicy struct {
 
 func (x *RestartPolicy) Reset() {
 	*x = RestartPolicy{}
-	mi := &file_api_agent_agent_proto_msgTypes[21]
+	mi := &file_api_agent_agent_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2265,7 +2589,7 @@ func (x *RestartPolicy) String() string {
 func (*RestartPolicy) ProtoMessage() {}
 
 func (x *RestartPolicy) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_agent_proto_msgTypes[21]
+	mi := &file_api_agent_agent_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2278,7 +2602,7 @@ func (x *RestartPolicy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestartPolicy.ProtoReflect.Descriptor instead.
 func (*RestartPolicy) Descriptor() ([]byte, []int) {
-	return file_api_agent_agent_proto_rawDescGZIP(), []int{21}
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *RestartPolicy) GetIgnoredExitCodes() []int32 {
@@ -2307,7 +2631,7 @@ type PortMapping struct {
 
 func (x *PortMapping) Reset() {
 	*x = PortMapping{}
-	mi := &file_api_agent_agent_proto_msgTypes[22]
+	mi := &file_api_agent_agent_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2319,7 +2643,7 @@ func (x *PortMapping) String() string {
 func (*PortMapping) ProtoMessage() {}
 
 func (x *PortMapping) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_agent_proto_msgTypes[22]
+	mi := &file_api_agent_agent_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2332,7 +2656,7 @@ func (x *PortMapping) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PortMapping.ProtoReflect.Descriptor instead.
 func (*PortMapping) Descriptor() ([]byte, []int) {
-	return file_api_agent_agent_proto_rawDescGZIP(), []int{22}
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *PortMapping) GetContainerPort() uint32 {
@@ -2374,7 +2698,7 @@ type VolumeSpec struct {
 
 func (x *VolumeSpec) Reset() {
 	*x = VolumeSpec{}
-	mi := &file_api_agent_agent_proto_msgTypes[23]
+	mi := &file_api_agent_agent_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2386,7 +2710,7 @@ func (x *VolumeSpec) String() string {
 func (*VolumeSpec) ProtoMessage() {}
 
 func (x *VolumeSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_agent_proto_msgTypes[23]
+	mi := &file_api_agent_agent_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2399,7 +2723,7 @@ func (x *VolumeSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VolumeSpec.ProtoReflect.Descriptor instead.
 func (*VolumeSpec) Descriptor() ([]byte, []int) {
-	return file_api_agent_agent_proto_rawDescGZIP(), []int{23}
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *VolumeSpec) GetName() string {
@@ -2434,7 +2758,7 @@ type MountPoint struct {
 
 func (x *MountPoint) Reset() {
 	*x = MountPoint{}
-	mi := &file_api_agent_agent_proto_msgTypes[24]
+	mi := &file_api_agent_agent_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2446,7 +2770,7 @@ func (x *MountPoint) String() string {
 func (*MountPoint) ProtoMessage() {}
 
 func (x *MountPoint) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_agent_proto_msgTypes[24]
+	mi := &file_api_agent_agent_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2459,7 +2783,7 @@ func (x *MountPoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MountPoint.ProtoReflect.Descriptor instead.
 func (*MountPoint) Descriptor() ([]byte, []int) {
-	return file_api_agent_agent_proto_rawDescGZIP(), []int{24}
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *MountPoint) GetVolume() string {
@@ -2507,7 +2831,7 @@ type TaskStatus struct {
 
 func (x *TaskStatus) Reset() {
 	*x = TaskStatus{}
-	mi := &file_api_agent_agent_proto_msgTypes[25]
+	mi := &file_api_agent_agent_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2519,7 +2843,7 @@ func (x *TaskStatus) String() string {
 func (*TaskStatus) ProtoMessage() {}
 
 func (x *TaskStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_agent_proto_msgTypes[25]
+	mi := &file_api_agent_agent_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2532,7 +2856,7 @@ func (x *TaskStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskStatus.ProtoReflect.Descriptor instead.
 func (*TaskStatus) Descriptor() ([]byte, []int) {
-	return file_api_agent_agent_proto_rawDescGZIP(), []int{25}
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *TaskStatus) GetTaskId() string {
@@ -2667,7 +2991,7 @@ type ContainerStatus struct {
 
 func (x *ContainerStatus) Reset() {
 	*x = ContainerStatus{}
-	mi := &file_api_agent_agent_proto_msgTypes[26]
+	mi := &file_api_agent_agent_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2679,7 +3003,7 @@ func (x *ContainerStatus) String() string {
 func (*ContainerStatus) ProtoMessage() {}
 
 func (x *ContainerStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_agent_proto_msgTypes[26]
+	mi := &file_api_agent_agent_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2692,7 +3016,7 @@ func (x *ContainerStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ContainerStatus.ProtoReflect.Descriptor instead.
 func (*ContainerStatus) Descriptor() ([]byte, []int) {
-	return file_api_agent_agent_proto_rawDescGZIP(), []int{26}
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ContainerStatus) GetName() string {
@@ -2791,7 +3115,7 @@ type PortBinding struct {
 
 func (x *PortBinding) Reset() {
 	*x = PortBinding{}
-	mi := &file_api_agent_agent_proto_msgTypes[27]
+	mi := &file_api_agent_agent_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2803,7 +3127,7 @@ func (x *PortBinding) String() string {
 func (*PortBinding) ProtoMessage() {}
 
 func (x *PortBinding) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_agent_proto_msgTypes[27]
+	mi := &file_api_agent_agent_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2816,7 +3140,7 @@ func (x *PortBinding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PortBinding.ProtoReflect.Descriptor instead.
 func (*PortBinding) Descriptor() ([]byte, []int) {
-	return file_api_agent_agent_proto_rawDescGZIP(), []int{27}
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *PortBinding) GetContainerPort() uint32 {
@@ -2856,7 +3180,7 @@ type StatusReport struct {
 
 func (x *StatusReport) Reset() {
 	*x = StatusReport{}
-	mi := &file_api_agent_agent_proto_msgTypes[28]
+	mi := &file_api_agent_agent_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2868,7 +3192,7 @@ func (x *StatusReport) String() string {
 func (*StatusReport) ProtoMessage() {}
 
 func (x *StatusReport) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_agent_proto_msgTypes[28]
+	mi := &file_api_agent_agent_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2881,7 +3205,7 @@ func (x *StatusReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusReport.ProtoReflect.Descriptor instead.
 func (*StatusReport) Descriptor() ([]byte, []int) {
-	return file_api_agent_agent_proto_rawDescGZIP(), []int{28}
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *StatusReport) GetTasks() []*TaskStatus {
@@ -2905,7 +3229,7 @@ type Endpoint struct {
 
 func (x *Endpoint) Reset() {
 	*x = Endpoint{}
-	mi := &file_api_agent_agent_proto_msgTypes[29]
+	mi := &file_api_agent_agent_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2917,7 +3241,7 @@ func (x *Endpoint) String() string {
 func (*Endpoint) ProtoMessage() {}
 
 func (x *Endpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_agent_proto_msgTypes[29]
+	mi := &file_api_agent_agent_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2930,7 +3254,7 @@ func (x *Endpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Endpoint.ProtoReflect.Descriptor instead.
 func (*Endpoint) Descriptor() ([]byte, []int) {
-	return file_api_agent_agent_proto_rawDescGZIP(), []int{29}
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Endpoint) GetId() string {
@@ -2990,7 +3314,7 @@ type TargetGroup struct {
 
 func (x *TargetGroup) Reset() {
 	*x = TargetGroup{}
-	mi := &file_api_agent_agent_proto_msgTypes[30]
+	mi := &file_api_agent_agent_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3002,7 +3326,7 @@ func (x *TargetGroup) String() string {
 func (*TargetGroup) ProtoMessage() {}
 
 func (x *TargetGroup) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_agent_proto_msgTypes[30]
+	mi := &file_api_agent_agent_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3015,7 +3339,7 @@ func (x *TargetGroup) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TargetGroup.ProtoReflect.Descriptor instead.
 func (*TargetGroup) Descriptor() ([]byte, []int) {
-	return file_api_agent_agent_proto_rawDescGZIP(), []int{30}
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *TargetGroup) GetArn() string {
@@ -3086,7 +3410,7 @@ type Listener struct {
 
 func (x *Listener) Reset() {
 	*x = Listener{}
-	mi := &file_api_agent_agent_proto_msgTypes[31]
+	mi := &file_api_agent_agent_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3098,7 +3422,7 @@ func (x *Listener) String() string {
 func (*Listener) ProtoMessage() {}
 
 func (x *Listener) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_agent_proto_msgTypes[31]
+	mi := &file_api_agent_agent_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3111,7 +3435,7 @@ func (x *Listener) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Listener.ProtoReflect.Descriptor instead.
 func (*Listener) Descriptor() ([]byte, []int) {
-	return file_api_agent_agent_proto_rawDescGZIP(), []int{31}
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Listener) GetArn() string {
@@ -3203,7 +3527,7 @@ type Rule struct {
 
 func (x *Rule) Reset() {
 	*x = Rule{}
-	mi := &file_api_agent_agent_proto_msgTypes[32]
+	mi := &file_api_agent_agent_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3215,7 +3539,7 @@ func (x *Rule) String() string {
 func (*Rule) ProtoMessage() {}
 
 func (x *Rule) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_agent_proto_msgTypes[32]
+	mi := &file_api_agent_agent_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3228,7 +3552,7 @@ func (x *Rule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rule.ProtoReflect.Descriptor instead.
 func (*Rule) Descriptor() ([]byte, []int) {
-	return file_api_agent_agent_proto_rawDescGZIP(), []int{32}
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Rule) GetArn() string {
@@ -3272,7 +3596,7 @@ type Condition struct {
 
 func (x *Condition) Reset() {
 	*x = Condition{}
-	mi := &file_api_agent_agent_proto_msgTypes[33]
+	mi := &file_api_agent_agent_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3284,7 +3608,7 @@ func (x *Condition) String() string {
 func (*Condition) ProtoMessage() {}
 
 func (x *Condition) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_agent_proto_msgTypes[33]
+	mi := &file_api_agent_agent_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3297,7 +3621,7 @@ func (x *Condition) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Condition.ProtoReflect.Descriptor instead.
 func (*Condition) Descriptor() ([]byte, []int) {
-	return file_api_agent_agent_proto_rawDescGZIP(), []int{33}
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Condition) GetField() string {
@@ -3338,7 +3662,7 @@ type QueryPair struct {
 
 func (x *QueryPair) Reset() {
 	*x = QueryPair{}
-	mi := &file_api_agent_agent_proto_msgTypes[34]
+	mi := &file_api_agent_agent_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3350,7 +3674,7 @@ func (x *QueryPair) String() string {
 func (*QueryPair) ProtoMessage() {}
 
 func (x *QueryPair) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_agent_proto_msgTypes[34]
+	mi := &file_api_agent_agent_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3363,7 +3687,7 @@ func (x *QueryPair) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QueryPair.ProtoReflect.Descriptor instead.
 func (*QueryPair) Descriptor() ([]byte, []int) {
-	return file_api_agent_agent_proto_rawDescGZIP(), []int{34}
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *QueryPair) GetKey() string {
@@ -3394,7 +3718,7 @@ type Action struct {
 
 func (x *Action) Reset() {
 	*x = Action{}
-	mi := &file_api_agent_agent_proto_msgTypes[35]
+	mi := &file_api_agent_agent_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3406,7 +3730,7 @@ func (x *Action) String() string {
 func (*Action) ProtoMessage() {}
 
 func (x *Action) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_agent_proto_msgTypes[35]
+	mi := &file_api_agent_agent_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3419,7 +3743,7 @@ func (x *Action) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Action.ProtoReflect.Descriptor instead.
 func (*Action) Descriptor() ([]byte, []int) {
-	return file_api_agent_agent_proto_rawDescGZIP(), []int{35}
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *Action) GetBody() isAction_Body {
@@ -3488,7 +3812,7 @@ type Forward struct {
 
 func (x *Forward) Reset() {
 	*x = Forward{}
-	mi := &file_api_agent_agent_proto_msgTypes[36]
+	mi := &file_api_agent_agent_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3500,7 +3824,7 @@ func (x *Forward) String() string {
 func (*Forward) ProtoMessage() {}
 
 func (x *Forward) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_agent_proto_msgTypes[36]
+	mi := &file_api_agent_agent_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3513,7 +3837,7 @@ func (x *Forward) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Forward.ProtoReflect.Descriptor instead.
 func (*Forward) Descriptor() ([]byte, []int) {
-	return file_api_agent_agent_proto_rawDescGZIP(), []int{36}
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *Forward) GetGroups() []*WeightedGroup {
@@ -3540,7 +3864,7 @@ type WeightedGroup struct {
 
 func (x *WeightedGroup) Reset() {
 	*x = WeightedGroup{}
-	mi := &file_api_agent_agent_proto_msgTypes[37]
+	mi := &file_api_agent_agent_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3552,7 +3876,7 @@ func (x *WeightedGroup) String() string {
 func (*WeightedGroup) ProtoMessage() {}
 
 func (x *WeightedGroup) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_agent_proto_msgTypes[37]
+	mi := &file_api_agent_agent_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3565,7 +3889,7 @@ func (x *WeightedGroup) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WeightedGroup.ProtoReflect.Descriptor instead.
 func (*WeightedGroup) Descriptor() ([]byte, []int) {
-	return file_api_agent_agent_proto_rawDescGZIP(), []int{37}
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *WeightedGroup) GetTargetGroupArn() string {
@@ -3596,7 +3920,7 @@ type Redirect struct {
 
 func (x *Redirect) Reset() {
 	*x = Redirect{}
-	mi := &file_api_agent_agent_proto_msgTypes[38]
+	mi := &file_api_agent_agent_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3608,7 +3932,7 @@ func (x *Redirect) String() string {
 func (*Redirect) ProtoMessage() {}
 
 func (x *Redirect) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_agent_proto_msgTypes[38]
+	mi := &file_api_agent_agent_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3621,7 +3945,7 @@ func (x *Redirect) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Redirect.ProtoReflect.Descriptor instead.
 func (*Redirect) Descriptor() ([]byte, []int) {
-	return file_api_agent_agent_proto_rawDescGZIP(), []int{38}
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *Redirect) GetProtocol() string {
@@ -3677,7 +4001,7 @@ type FixedResponse struct {
 
 func (x *FixedResponse) Reset() {
 	*x = FixedResponse{}
-	mi := &file_api_agent_agent_proto_msgTypes[39]
+	mi := &file_api_agent_agent_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3689,7 +4013,7 @@ func (x *FixedResponse) String() string {
 func (*FixedResponse) ProtoMessage() {}
 
 func (x *FixedResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_agent_proto_msgTypes[39]
+	mi := &file_api_agent_agent_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3702,7 +4026,7 @@ func (x *FixedResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FixedResponse.ProtoReflect.Descriptor instead.
 func (*FixedResponse) Descriptor() ([]byte, []int) {
-	return file_api_agent_agent_proto_rawDescGZIP(), []int{39}
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *FixedResponse) GetStatus() uint32 {
@@ -3747,7 +4071,7 @@ type HealthCheck struct {
 
 func (x *HealthCheck) Reset() {
 	*x = HealthCheck{}
-	mi := &file_api_agent_agent_proto_msgTypes[40]
+	mi := &file_api_agent_agent_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3759,7 +4083,7 @@ func (x *HealthCheck) String() string {
 func (*HealthCheck) ProtoMessage() {}
 
 func (x *HealthCheck) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_agent_proto_msgTypes[40]
+	mi := &file_api_agent_agent_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3772,7 +4096,7 @@ func (x *HealthCheck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HealthCheck.ProtoReflect.Descriptor instead.
 func (*HealthCheck) Descriptor() ([]byte, []int) {
-	return file_api_agent_agent_proto_rawDescGZIP(), []int{40}
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *HealthCheck) GetTargetGroupArn() string {
@@ -3869,7 +4193,7 @@ type HealthReport struct {
 
 func (x *HealthReport) Reset() {
 	*x = HealthReport{}
-	mi := &file_api_agent_agent_proto_msgTypes[41]
+	mi := &file_api_agent_agent_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3881,7 +4205,7 @@ func (x *HealthReport) String() string {
 func (*HealthReport) ProtoMessage() {}
 
 func (x *HealthReport) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_agent_proto_msgTypes[41]
+	mi := &file_api_agent_agent_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3894,7 +4218,7 @@ func (x *HealthReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HealthReport.ProtoReflect.Descriptor instead.
 func (*HealthReport) Descriptor() ([]byte, []int) {
-	return file_api_agent_agent_proto_rawDescGZIP(), []int{41}
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *HealthReport) GetTransitions() []*HealthTransition {
@@ -3917,7 +4241,7 @@ type HealthTransition struct {
 
 func (x *HealthTransition) Reset() {
 	*x = HealthTransition{}
-	mi := &file_api_agent_agent_proto_msgTypes[42]
+	mi := &file_api_agent_agent_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3929,7 +4253,7 @@ func (x *HealthTransition) String() string {
 func (*HealthTransition) ProtoMessage() {}
 
 func (x *HealthTransition) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_agent_proto_msgTypes[42]
+	mi := &file_api_agent_agent_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3942,7 +4266,7 @@ func (x *HealthTransition) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HealthTransition.ProtoReflect.Descriptor instead.
 func (*HealthTransition) Descriptor() ([]byte, []int) {
-	return file_api_agent_agent_proto_rawDescGZIP(), []int{42}
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *HealthTransition) GetTargetGroupArn() string {
@@ -3990,7 +4314,7 @@ type DrainReport struct {
 
 func (x *DrainReport) Reset() {
 	*x = DrainReport{}
-	mi := &file_api_agent_agent_proto_msgTypes[43]
+	mi := &file_api_agent_agent_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4002,7 +4326,7 @@ func (x *DrainReport) String() string {
 func (*DrainReport) ProtoMessage() {}
 
 func (x *DrainReport) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_agent_proto_msgTypes[43]
+	mi := &file_api_agent_agent_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4015,7 +4339,7 @@ func (x *DrainReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainReport.ProtoReflect.Descriptor instead.
 func (*DrainReport) Descriptor() ([]byte, []int) {
-	return file_api_agent_agent_proto_rawDescGZIP(), []int{43}
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *DrainReport) GetDrained() []*Drained {
@@ -4036,7 +4360,7 @@ type Drained struct {
 
 func (x *Drained) Reset() {
 	*x = Drained{}
-	mi := &file_api_agent_agent_proto_msgTypes[44]
+	mi := &file_api_agent_agent_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4048,7 +4372,7 @@ func (x *Drained) String() string {
 func (*Drained) ProtoMessage() {}
 
 func (x *Drained) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_agent_proto_msgTypes[44]
+	mi := &file_api_agent_agent_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4061,7 +4385,7 @@ func (x *Drained) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Drained.ProtoReflect.Descriptor instead.
 func (*Drained) Descriptor() ([]byte, []int) {
-	return file_api_agent_agent_proto_rawDescGZIP(), []int{44}
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *Drained) GetTargetGroupArn() string {
@@ -4099,7 +4423,7 @@ type Zone struct {
 
 func (x *Zone) Reset() {
 	*x = Zone{}
-	mi := &file_api_agent_agent_proto_msgTypes[45]
+	mi := &file_api_agent_agent_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4111,7 +4435,7 @@ func (x *Zone) String() string {
 func (*Zone) ProtoMessage() {}
 
 func (x *Zone) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_agent_proto_msgTypes[45]
+	mi := &file_api_agent_agent_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4124,7 +4448,7 @@ func (x *Zone) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Zone.ProtoReflect.Descriptor instead.
 func (*Zone) Descriptor() ([]byte, []int) {
-	return file_api_agent_agent_proto_rawDescGZIP(), []int{45}
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *Zone) GetName() string {
@@ -4169,7 +4493,7 @@ type RecordSet struct {
 
 func (x *RecordSet) Reset() {
 	*x = RecordSet{}
-	mi := &file_api_agent_agent_proto_msgTypes[46]
+	mi := &file_api_agent_agent_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4181,7 +4505,7 @@ func (x *RecordSet) String() string {
 func (*RecordSet) ProtoMessage() {}
 
 func (x *RecordSet) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_agent_proto_msgTypes[46]
+	mi := &file_api_agent_agent_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4194,7 +4518,7 @@ func (x *RecordSet) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordSet.ProtoReflect.Descriptor instead.
 func (*RecordSet) Descriptor() ([]byte, []int) {
-	return file_api_agent_agent_proto_rawDescGZIP(), []int{46}
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *RecordSet) GetName() string {
@@ -4347,7 +4671,7 @@ const file_api_agent_agent_proto_rawDesc = "" +
 	"\adesired\x18\x04 \x01(\x0e2\x1f.neargate.agent.v1.DesiredStateR\adesired\x12/\n" +
 	"\x04spec\x18\x05 \x01(\v2\x1b.neargate.agent.v1.TaskSpecR\x04spec\x12\x1f\n" +
 	"\vstop_reason\x18\x06 \x01(\tR\n" +
-	"stopReason\"\xc0\x03\n" +
+	"stopReason\"\xf6\x03\n" +
 	"\bTaskSpec\x12\x18\n" +
 	"\aaccount\x18\x01 \x01(\tR\aaccount\x12\x16\n" +
 	"\x06region\x18\x02 \x01(\tR\x06region\x12\x18\n" +
@@ -4367,8 +4691,9 @@ const file_api_agent_agent_proto_rawDesc = "" +
 	"containers\x127\n" +
 	"\avolumes\x18\f \x03(\v2\x1d.neargate.agent.v1.VolumeSpecR\avolumes\x12\x1f\n" +
 	"\vdns_servers\x18\r \x03(\tR\n" +
-	"dnsServers\"\x84\n" +
-	"\n" +
+	"dnsServers\x12\x19\n" +
+	"\bpid_mode\x18\x1e \x01(\tR\apidMode\x12\x19\n" +
+	"\bipc_mode\x18\x1f \x01(\tR\aipcMode\"\x9c\x10\n" +
 	"\rContainerSpec\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05image\x18\x02 \x01(\tR\x05image\x12\x1c\n" +
@@ -4405,13 +4730,51 @@ const file_api_agent_agent_proto_rawDesc = "" +
 	"\fhealth_check\x18( \x01(\v2!.neargate.agent.v1.ContainerCheckR\vhealthCheck\x12<\n" +
 	"\n" +
 	"depends_on\x18) \x03(\v2\x1d.neargate.agent.v1.DependencyR\tdependsOn\x12:\n" +
-	"\arestart\x18* \x01(\v2 .neargate.agent.v1.RestartPolicyR\arestart\x1a>\n" +
+	"\arestart\x18* \x01(\v2 .neargate.agent.v1.RestartPolicyR\arestart\x12)\n" +
+	"\x10add_capabilities\x18+ \x03(\tR\x0faddCapabilities\x12+\n" +
+	"\x11drop_capabilities\x18, \x03(\tR\x10dropCapabilities\x12!\n" +
+	"\finit_process\x18- \x01(\bR\vinitProcess\x12.\n" +
+	"\x05tmpfs\x18. \x03(\v2\x18.neargate.agent.v1.TmpfsR\x05tmpfs\x12*\n" +
+	"\x11shared_memory_mib\x18/ \x01(\rR\x0fsharedMemoryMib\x123\n" +
+	"\adevices\x180 \x03(\v2\x19.neargate.agent.v1.DeviceR\adevices\x12%\n" +
+	"\fmax_swap_mib\x181 \x01(\rH\x00R\n" +
+	"maxSwapMib\x88\x01\x01\x12#\n" +
+	"\n" +
+	"swappiness\x182 \x01(\rH\x01R\n" +
+	"swappiness\x88\x01\x01\x123\n" +
+	"\aulimits\x183 \x03(\v2\x19.neargate.agent.v1.UlimitR\aulimits\x12G\n" +
+	"\asysctls\x184 \x03(\v2-.neargate.agent.v1.ContainerSpec.SysctlsEntryR\asysctls\x12 \n" +
+	"\vinteractive\x185 \x01(\bR\vinteractive\x12'\n" +
+	"\x0fpseudo_terminal\x186 \x01(\bR\x0epseudoTerminal\x12\x1f\n" +
+	"\vdns_servers\x187 \x03(\tR\n" +
+	"dnsServers\x12\x1d\n" +
+	"\n" +
+	"dns_search\x188 \x03(\tR\tdnsSearch\x12*\n" +
+	"\x11no_new_privileges\x189 \x01(\bR\x0fnoNewPrivileges\x12-\n" +
+	"\x12disable_networking\x18: \x01(\bR\x11disableNetworking\x1a>\n" +
 	"\x10EnvironmentEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xca\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a:\n" +
+	"\fSysctlsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\x0f\n" +
+	"\r_max_swap_mibB\r\n" +
+	"\v_swappiness\"c\n" +
+	"\x05Tmpfs\x12%\n" +
+	"\x0econtainer_path\x18\x01 \x01(\tR\rcontainerPath\x12\x19\n" +
+	"\bsize_mib\x18\x02 \x01(\rR\asizeMib\x12\x18\n" +
+	"\aoptions\x18\x03 \x03(\tR\aoptions\"d\n" +
+	"\x06Device\x12\x1b\n" +
+	"\thost_path\x18\x01 \x01(\tR\bhostPath\x12%\n" +
+	"\x0econtainer_path\x18\x02 \x01(\tR\rcontainerPath\x12\x16\n" +
+	"\x06access\x18\x03 \x01(\tR\x06access\"D\n" +
+	"\x06Ulimit\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04soft\x18\x02 \x01(\x03R\x04soft\x12\x12\n" +
+	"\x04hard\x18\x03 \x01(\x03R\x04hard\"\xca\x01\n" +
 	"\x0eContainerCheck\x12\x18\n" +
 	"\acommand\x18\x01 \x03(\tR\acommand\x12)\n" +
 	"\x10interval_seconds\x18\x02 \x01(\rR\x0fintervalSeconds\x12'\n" +
@@ -4651,7 +5014,7 @@ func file_api_agent_agent_proto_rawDescGZIP() []byte {
 }
 
 var file_api_agent_agent_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
-var file_api_agent_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 51)
+var file_api_agent_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 55)
 var file_api_agent_agent_proto_goTypes = []any{
 	(Kind)(0),                     // 0: neargate.agent.v1.Kind
 	(DesiredState)(0),             // 1: neargate.agent.v1.DesiredState
@@ -4678,120 +5041,128 @@ var file_api_agent_agent_proto_goTypes = []any{
 	(*Assignment)(nil),            // 22: neargate.agent.v1.Assignment
 	(*TaskSpec)(nil),              // 23: neargate.agent.v1.TaskSpec
 	(*ContainerSpec)(nil),         // 24: neargate.agent.v1.ContainerSpec
-	(*ContainerCheck)(nil),        // 25: neargate.agent.v1.ContainerCheck
-	(*Dependency)(nil),            // 26: neargate.agent.v1.Dependency
-	(*RestartPolicy)(nil),         // 27: neargate.agent.v1.RestartPolicy
-	(*PortMapping)(nil),           // 28: neargate.agent.v1.PortMapping
-	(*VolumeSpec)(nil),            // 29: neargate.agent.v1.VolumeSpec
-	(*MountPoint)(nil),            // 30: neargate.agent.v1.MountPoint
-	(*TaskStatus)(nil),            // 31: neargate.agent.v1.TaskStatus
-	(*ContainerStatus)(nil),       // 32: neargate.agent.v1.ContainerStatus
-	(*PortBinding)(nil),           // 33: neargate.agent.v1.PortBinding
-	(*StatusReport)(nil),          // 34: neargate.agent.v1.StatusReport
-	(*Endpoint)(nil),              // 35: neargate.agent.v1.Endpoint
-	(*TargetGroup)(nil),           // 36: neargate.agent.v1.TargetGroup
-	(*Listener)(nil),              // 37: neargate.agent.v1.Listener
-	(*Rule)(nil),                  // 38: neargate.agent.v1.Rule
-	(*Condition)(nil),             // 39: neargate.agent.v1.Condition
-	(*QueryPair)(nil),             // 40: neargate.agent.v1.QueryPair
-	(*Action)(nil),                // 41: neargate.agent.v1.Action
-	(*Forward)(nil),               // 42: neargate.agent.v1.Forward
-	(*WeightedGroup)(nil),         // 43: neargate.agent.v1.WeightedGroup
-	(*Redirect)(nil),              // 44: neargate.agent.v1.Redirect
-	(*FixedResponse)(nil),         // 45: neargate.agent.v1.FixedResponse
-	(*HealthCheck)(nil),           // 46: neargate.agent.v1.HealthCheck
-	(*HealthReport)(nil),          // 47: neargate.agent.v1.HealthReport
-	(*HealthTransition)(nil),      // 48: neargate.agent.v1.HealthTransition
-	(*DrainReport)(nil),           // 49: neargate.agent.v1.DrainReport
-	(*Drained)(nil),               // 50: neargate.agent.v1.Drained
-	(*Zone)(nil),                  // 51: neargate.agent.v1.Zone
-	(*RecordSet)(nil),             // 52: neargate.agent.v1.RecordSet
-	nil,                           // 53: neargate.agent.v1.Hello.RevisionsEntry
-	nil,                           // 54: neargate.agent.v1.Hello.AttributesEntry
-	nil,                           // 55: neargate.agent.v1.ContainerSpec.EnvironmentEntry
-	nil,                           // 56: neargate.agent.v1.ContainerSpec.LabelsEntry
-	(*timestamppb.Timestamp)(nil), // 57: google.protobuf.Timestamp
+	(*Tmpfs)(nil),                 // 25: neargate.agent.v1.Tmpfs
+	(*Device)(nil),                // 26: neargate.agent.v1.Device
+	(*Ulimit)(nil),                // 27: neargate.agent.v1.Ulimit
+	(*ContainerCheck)(nil),        // 28: neargate.agent.v1.ContainerCheck
+	(*Dependency)(nil),            // 29: neargate.agent.v1.Dependency
+	(*RestartPolicy)(nil),         // 30: neargate.agent.v1.RestartPolicy
+	(*PortMapping)(nil),           // 31: neargate.agent.v1.PortMapping
+	(*VolumeSpec)(nil),            // 32: neargate.agent.v1.VolumeSpec
+	(*MountPoint)(nil),            // 33: neargate.agent.v1.MountPoint
+	(*TaskStatus)(nil),            // 34: neargate.agent.v1.TaskStatus
+	(*ContainerStatus)(nil),       // 35: neargate.agent.v1.ContainerStatus
+	(*PortBinding)(nil),           // 36: neargate.agent.v1.PortBinding
+	(*StatusReport)(nil),          // 37: neargate.agent.v1.StatusReport
+	(*Endpoint)(nil),              // 38: neargate.agent.v1.Endpoint
+	(*TargetGroup)(nil),           // 39: neargate.agent.v1.TargetGroup
+	(*Listener)(nil),              // 40: neargate.agent.v1.Listener
+	(*Rule)(nil),                  // 41: neargate.agent.v1.Rule
+	(*Condition)(nil),             // 42: neargate.agent.v1.Condition
+	(*QueryPair)(nil),             // 43: neargate.agent.v1.QueryPair
+	(*Action)(nil),                // 44: neargate.agent.v1.Action
+	(*Forward)(nil),               // 45: neargate.agent.v1.Forward
+	(*WeightedGroup)(nil),         // 46: neargate.agent.v1.WeightedGroup
+	(*Redirect)(nil),              // 47: neargate.agent.v1.Redirect
+	(*FixedResponse)(nil),         // 48: neargate.agent.v1.FixedResponse
+	(*HealthCheck)(nil),           // 49: neargate.agent.v1.HealthCheck
+	(*HealthReport)(nil),          // 50: neargate.agent.v1.HealthReport
+	(*HealthTransition)(nil),      // 51: neargate.agent.v1.HealthTransition
+	(*DrainReport)(nil),           // 52: neargate.agent.v1.DrainReport
+	(*Drained)(nil),               // 53: neargate.agent.v1.Drained
+	(*Zone)(nil),                  // 54: neargate.agent.v1.Zone
+	(*RecordSet)(nil),             // 55: neargate.agent.v1.RecordSet
+	nil,                           // 56: neargate.agent.v1.Hello.RevisionsEntry
+	nil,                           // 57: neargate.agent.v1.Hello.AttributesEntry
+	nil,                           // 58: neargate.agent.v1.ContainerSpec.EnvironmentEntry
+	nil,                           // 59: neargate.agent.v1.ContainerSpec.LabelsEntry
+	nil,                           // 60: neargate.agent.v1.ContainerSpec.SysctlsEntry
+	(*timestamppb.Timestamp)(nil), // 61: google.protobuf.Timestamp
 }
 var file_api_agent_agent_proto_depIdxs = []int32{
 	12, // 0: neargate.agent.v1.Up.hello:type_name -> neargate.agent.v1.Hello
 	19, // 1: neargate.agent.v1.Up.ack:type_name -> neargate.agent.v1.Ack
 	20, // 2: neargate.agent.v1.Up.heartbeat:type_name -> neargate.agent.v1.Heartbeat
-	34, // 3: neargate.agent.v1.Up.status:type_name -> neargate.agent.v1.StatusReport
-	47, // 4: neargate.agent.v1.Up.health:type_name -> neargate.agent.v1.HealthReport
-	49, // 5: neargate.agent.v1.Up.drained:type_name -> neargate.agent.v1.DrainReport
+	37, // 3: neargate.agent.v1.Up.status:type_name -> neargate.agent.v1.StatusReport
+	50, // 4: neargate.agent.v1.Up.health:type_name -> neargate.agent.v1.HealthReport
+	52, // 5: neargate.agent.v1.Up.drained:type_name -> neargate.agent.v1.DrainReport
 	15, // 6: neargate.agent.v1.Down.welcome:type_name -> neargate.agent.v1.Welcome
 	17, // 7: neargate.agent.v1.Down.update:type_name -> neargate.agent.v1.Update
 	16, // 8: neargate.agent.v1.Down.close:type_name -> neargate.agent.v1.Close
 	8,  // 9: neargate.agent.v1.Down.logs:type_name -> neargate.agent.v1.LogRequest
-	57, // 10: neargate.agent.v1.LogRequest.since:type_name -> google.protobuf.Timestamp
+	61, // 10: neargate.agent.v1.LogRequest.since:type_name -> google.protobuf.Timestamp
 	10, // 11: neargate.agent.v1.LogChunk.lines:type_name -> neargate.agent.v1.LogLine
-	57, // 12: neargate.agent.v1.LogLine.at:type_name -> google.protobuf.Timestamp
+	61, // 12: neargate.agent.v1.LogLine.at:type_name -> google.protobuf.Timestamp
 	0,  // 13: neargate.agent.v1.Hello.kinds:type_name -> neargate.agent.v1.Kind
-	53, // 14: neargate.agent.v1.Hello.revisions:type_name -> neargate.agent.v1.Hello.RevisionsEntry
+	56, // 14: neargate.agent.v1.Hello.revisions:type_name -> neargate.agent.v1.Hello.RevisionsEntry
 	13, // 15: neargate.agent.v1.Hello.resources:type_name -> neargate.agent.v1.NodeResources
-	54, // 16: neargate.agent.v1.Hello.attributes:type_name -> neargate.agent.v1.Hello.AttributesEntry
-	31, // 17: neargate.agent.v1.Hello.tasks:type_name -> neargate.agent.v1.TaskStatus
+	57, // 16: neargate.agent.v1.Hello.attributes:type_name -> neargate.agent.v1.Hello.AttributesEntry
+	34, // 17: neargate.agent.v1.Hello.tasks:type_name -> neargate.agent.v1.TaskStatus
 	14, // 18: neargate.agent.v1.NodeResources.reserved_ports:type_name -> neargate.agent.v1.PortRange
 	0,  // 19: neargate.agent.v1.Update.kind:type_name -> neargate.agent.v1.Kind
 	18, // 20: neargate.agent.v1.Update.resources:type_name -> neargate.agent.v1.Resource
 	22, // 21: neargate.agent.v1.Resource.assignment:type_name -> neargate.agent.v1.Assignment
-	37, // 22: neargate.agent.v1.Resource.listener:type_name -> neargate.agent.v1.Listener
-	36, // 23: neargate.agent.v1.Resource.target_group:type_name -> neargate.agent.v1.TargetGroup
-	46, // 24: neargate.agent.v1.Resource.check:type_name -> neargate.agent.v1.HealthCheck
-	51, // 25: neargate.agent.v1.Resource.zone:type_name -> neargate.agent.v1.Zone
+	40, // 22: neargate.agent.v1.Resource.listener:type_name -> neargate.agent.v1.Listener
+	39, // 23: neargate.agent.v1.Resource.target_group:type_name -> neargate.agent.v1.TargetGroup
+	49, // 24: neargate.agent.v1.Resource.check:type_name -> neargate.agent.v1.HealthCheck
+	54, // 25: neargate.agent.v1.Resource.zone:type_name -> neargate.agent.v1.Zone
 	0,  // 26: neargate.agent.v1.Ack.kind:type_name -> neargate.agent.v1.Kind
 	22, // 27: neargate.agent.v1.KeptTask.assignment:type_name -> neargate.agent.v1.Assignment
-	31, // 28: neargate.agent.v1.KeptTask.status:type_name -> neargate.agent.v1.TaskStatus
+	34, // 28: neargate.agent.v1.KeptTask.status:type_name -> neargate.agent.v1.TaskStatus
 	1,  // 29: neargate.agent.v1.Assignment.desired:type_name -> neargate.agent.v1.DesiredState
 	23, // 30: neargate.agent.v1.Assignment.spec:type_name -> neargate.agent.v1.TaskSpec
 	24, // 31: neargate.agent.v1.TaskSpec.containers:type_name -> neargate.agent.v1.ContainerSpec
-	29, // 32: neargate.agent.v1.TaskSpec.volumes:type_name -> neargate.agent.v1.VolumeSpec
-	55, // 33: neargate.agent.v1.ContainerSpec.environment:type_name -> neargate.agent.v1.ContainerSpec.EnvironmentEntry
-	28, // 34: neargate.agent.v1.ContainerSpec.ports:type_name -> neargate.agent.v1.PortMapping
-	30, // 35: neargate.agent.v1.ContainerSpec.mounts:type_name -> neargate.agent.v1.MountPoint
-	56, // 36: neargate.agent.v1.ContainerSpec.labels:type_name -> neargate.agent.v1.ContainerSpec.LabelsEntry
-	25, // 37: neargate.agent.v1.ContainerSpec.health_check:type_name -> neargate.agent.v1.ContainerCheck
-	26, // 38: neargate.agent.v1.ContainerSpec.depends_on:type_name -> neargate.agent.v1.Dependency
-	27, // 39: neargate.agent.v1.ContainerSpec.restart:type_name -> neargate.agent.v1.RestartPolicy
-	3,  // 40: neargate.agent.v1.TaskStatus.state:type_name -> neargate.agent.v1.TaskState
-	32, // 41: neargate.agent.v1.TaskStatus.containers:type_name -> neargate.agent.v1.ContainerStatus
-	57, // 42: neargate.agent.v1.TaskStatus.pull_started:type_name -> google.protobuf.Timestamp
-	57, // 43: neargate.agent.v1.TaskStatus.pull_stopped:type_name -> google.protobuf.Timestamp
-	57, // 44: neargate.agent.v1.TaskStatus.started:type_name -> google.protobuf.Timestamp
-	57, // 45: neargate.agent.v1.TaskStatus.stopping:type_name -> google.protobuf.Timestamp
-	57, // 46: neargate.agent.v1.TaskStatus.execution_stopped:type_name -> google.protobuf.Timestamp
-	57, // 47: neargate.agent.v1.TaskStatus.stopped:type_name -> google.protobuf.Timestamp
-	57, // 48: neargate.agent.v1.TaskStatus.connected:type_name -> google.protobuf.Timestamp
-	4,  // 49: neargate.agent.v1.TaskStatus.health:type_name -> neargate.agent.v1.Health
-	2,  // 50: neargate.agent.v1.ContainerStatus.state:type_name -> neargate.agent.v1.ContainerState
-	33, // 51: neargate.agent.v1.ContainerStatus.ports:type_name -> neargate.agent.v1.PortBinding
-	57, // 52: neargate.agent.v1.ContainerStatus.started:type_name -> google.protobuf.Timestamp
-	57, // 53: neargate.agent.v1.ContainerStatus.finished:type_name -> google.protobuf.Timestamp
-	4,  // 54: neargate.agent.v1.ContainerStatus.health:type_name -> neargate.agent.v1.Health
-	31, // 55: neargate.agent.v1.StatusReport.tasks:type_name -> neargate.agent.v1.TaskStatus
-	5,  // 56: neargate.agent.v1.Endpoint.state:type_name -> neargate.agent.v1.EndpointState
-	35, // 57: neargate.agent.v1.TargetGroup.endpoints:type_name -> neargate.agent.v1.Endpoint
-	38, // 58: neargate.agent.v1.Listener.rules:type_name -> neargate.agent.v1.Rule
-	39, // 59: neargate.agent.v1.Rule.conditions:type_name -> neargate.agent.v1.Condition
-	41, // 60: neargate.agent.v1.Rule.actions:type_name -> neargate.agent.v1.Action
-	40, // 61: neargate.agent.v1.Condition.query:type_name -> neargate.agent.v1.QueryPair
-	42, // 62: neargate.agent.v1.Action.forward:type_name -> neargate.agent.v1.Forward
-	44, // 63: neargate.agent.v1.Action.redirect:type_name -> neargate.agent.v1.Redirect
-	45, // 64: neargate.agent.v1.Action.fixed:type_name -> neargate.agent.v1.FixedResponse
-	43, // 65: neargate.agent.v1.Forward.groups:type_name -> neargate.agent.v1.WeightedGroup
-	48, // 66: neargate.agent.v1.HealthReport.transitions:type_name -> neargate.agent.v1.HealthTransition
-	5,  // 67: neargate.agent.v1.HealthTransition.state:type_name -> neargate.agent.v1.EndpointState
-	50, // 68: neargate.agent.v1.DrainReport.drained:type_name -> neargate.agent.v1.Drained
-	52, // 69: neargate.agent.v1.Zone.records:type_name -> neargate.agent.v1.RecordSet
-	6,  // 70: neargate.agent.v1.Dispatcher.Session:input_type -> neargate.agent.v1.Up
-	9,  // 71: neargate.agent.v1.Dispatcher.Logs:input_type -> neargate.agent.v1.LogChunk
-	7,  // 72: neargate.agent.v1.Dispatcher.Session:output_type -> neargate.agent.v1.Down
-	11, // 73: neargate.agent.v1.Dispatcher.Logs:output_type -> neargate.agent.v1.LogsRead
-	72, // [72:74] is the sub-list for method output_type
-	70, // [70:72] is the sub-list for method input_type
-	70, // [70:70] is the sub-list for extension type_name
-	70, // [70:70] is the sub-list for extension extendee
-	0,  // [0:70] is the sub-list for field type_name
+	32, // 32: neargate.agent.v1.TaskSpec.volumes:type_name -> neargate.agent.v1.VolumeSpec
+	58, // 33: neargate.agent.v1.ContainerSpec.environment:type_name -> neargate.agent.v1.ContainerSpec.EnvironmentEntry
+	31, // 34: neargate.agent.v1.ContainerSpec.ports:type_name -> neargate.agent.v1.PortMapping
+	33, // 35: neargate.agent.v1.ContainerSpec.mounts:type_name -> neargate.agent.v1.MountPoint
+	59, // 36: neargate.agent.v1.ContainerSpec.labels:type_name -> neargate.agent.v1.ContainerSpec.LabelsEntry
+	28, // 37: neargate.agent.v1.ContainerSpec.health_check:type_name -> neargate.agent.v1.ContainerCheck
+	29, // 38: neargate.agent.v1.ContainerSpec.depends_on:type_name -> neargate.agent.v1.Dependency
+	30, // 39: neargate.agent.v1.ContainerSpec.restart:type_name -> neargate.agent.v1.RestartPolicy
+	25, // 40: neargate.agent.v1.ContainerSpec.tmpfs:type_name -> neargate.agent.v1.Tmpfs
+	26, // 41: neargate.agent.v1.ContainerSpec.devices:type_name -> neargate.agent.v1.Device
+	27, // 42: neargate.agent.v1.ContainerSpec.ulimits:type_name -> neargate.agent.v1.Ulimit
+	60, // 43: neargate.agent.v1.ContainerSpec.sysctls:type_name -> neargate.agent.v1.ContainerSpec.SysctlsEntry
+	3,  // 44: neargate.agent.v1.TaskStatus.state:type_name -> neargate.agent.v1.TaskState
+	35, // 45: neargate.agent.v1.TaskStatus.containers:type_name -> neargate.agent.v1.ContainerStatus
+	61, // 46: neargate.agent.v1.TaskStatus.pull_started:type_name -> google.protobuf.Timestamp
+	61, // 47: neargate.agent.v1.TaskStatus.pull_stopped:type_name -> google.protobuf.Timestamp
+	61, // 48: neargate.agent.v1.TaskStatus.started:type_name -> google.protobuf.Timestamp
+	61, // 49: neargate.agent.v1.TaskStatus.stopping:type_name -> google.protobuf.Timestamp
+	61, // 50: neargate.agent.v1.TaskStatus.execution_stopped:type_name -> google.protobuf.Timestamp
+	61, // 51: neargate.agent.v1.TaskStatus.stopped:type_name -> google.protobuf.Timestamp
+	61, // 52: neargate.agent.v1.TaskStatus.connected:type_name -> google.protobuf.Timestamp
+	4,  // 53: neargate.agent.v1.TaskStatus.health:type_name -> neargate.agent.v1.Health
+	2,  // 54: neargate.agent.v1.ContainerStatus.state:type_name -> neargate.agent.v1.ContainerState
+	36, // 55: neargate.agent.v1.ContainerStatus.ports:type_name -> neargate.agent.v1.PortBinding
+	61, // 56: neargate.agent.v1.ContainerStatus.started:type_name -> google.protobuf.Timestamp
+	61, // 57: neargate.agent.v1.ContainerStatus.finished:type_name -> google.protobuf.Timestamp
+	4,  // 58: neargate.agent.v1.ContainerStatus.health:type_name -> neargate.agent.v1.Health
+	34, // 59: neargate.agent.v1.StatusReport.tasks:type_name -> neargate.agent.v1.TaskStatus
+	5,  // 60: neargate.agent.v1.Endpoint.state:type_name -> neargate.agent.v1.EndpointState
+	38, // 61: neargate.agent.v1.TargetGroup.endpoints:type_name -> neargate.agent.v1.Endpoint
+	41, // 62: neargate.agent.v1.Listener.rules:type_name -> neargate.agent.v1.Rule
+	42, // 63: neargate.agent.v1.Rule.conditions:type_name -> neargate.agent.v1.Condition
+	44, // 64: neargate.agent.v1.Rule.actions:type_name -> neargate.agent.v1.Action
+	43, // 65: neargate.agent.v1.Condition.query:type_name -> neargate.agent.v1.QueryPair
+	45, // 66: neargate.agent.v1.Action.forward:type_name -> neargate.agent.v1.Forward
+	47, // 67: neargate.agent.v1.Action.redirect:type_name -> neargate.agent.v1.Redirect
+	48, // 68: neargate.agent.v1.Action.fixed:type_name -> neargate.agent.v1.FixedResponse
+	46, // 69: neargate.agent.v1.Forward.groups:type_name -> neargate.agent.v1.WeightedGroup
+	51, // 70: neargate.agent.v1.HealthReport.transitions:type_name -> neargate.agent.v1.HealthTransition
+	5,  // 71: neargate.agent.v1.HealthTransition.state:type_name -> neargate.agent.v1.EndpointState
+	53, // 72: neargate.agent.v1.DrainReport.drained:type_name -> neargate.agent.v1.Drained
+	55, // 73: neargate.agent.v1.Zone.records:type_name -> neargate.agent.v1.RecordSet
+	6,  // 74: neargate.agent.v1.Dispatcher.Session:input_type -> neargate.agent.v1.Up
+	9,  // 75: neargate.agent.v1.Dispatcher.Logs:input_type -> neargate.agent.v1.LogChunk
+	7,  // 76: neargate.agent.v1.Dispatcher.Session:output_type -> neargate.agent.v1.Down
+	11, // 77: neargate.agent.v1.Dispatcher.Logs:output_type -> neargate.agent.v1.LogsRead
+	76, // [76:78] is the sub-list for method output_type
+	74, // [74:76] is the sub-list for method input_type
+	74, // [74:74] is the sub-list for extension type_name
+	74, // [74:74] is the sub-list for extension extendee
+	0,  // [0:74] is the sub-list for field type_name
 }
 
 func init() { file_api_agent_agent_proto_init() }
@@ -4820,8 +5191,9 @@ func file_api_agent_agent_proto_init() {
 		(*Resource_Check)(nil),
 		(*Resource_Zone)(nil),
 	}
-	file_api_agent_agent_proto_msgTypes[26].OneofWrappers = []any{}
-	file_api_agent_agent_proto_msgTypes[35].OneofWrappers = []any{
+	file_api_agent_agent_proto_msgTypes[18].OneofWrappers = []any{}
+	file_api_agent_agent_proto_msgTypes[29].OneofWrappers = []any{}
+	file_api_agent_agent_proto_msgTypes[38].OneofWrappers = []any{
 		(*Action_Forward)(nil),
 		(*Action_Redirect)(nil),
 		(*Action_Fixed)(nil),
@@ -4832,7 +5204,7 @@ func file_api_agent_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_agent_agent_proto_rawDesc), len(file_api_agent_agent_proto_rawDesc)),
 			NumEnums:      6,
-			NumMessages:   51,
+			NumMessages:   55,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

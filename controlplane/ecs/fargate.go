@@ -41,6 +41,10 @@ func checkFargate(def types.TaskDefinition) error {
 		return client("Fargate requires that 'memory' be defined at the task level.")
 	case len(def.PlacementConstraints) > 0:
 		return client("Fargate does not support task placement constraints.")
+	case def.IpcMode != "":
+		return client("Tasks using the Fargate launch type do not support ipcMode.")
+	case def.PidMode == types.PidModeHost:
+		return client("Tasks using the Fargate launch type do not support pidMode host.")
 	}
 	cpu, memory, err := controlplane.TaskSize(def.Cpu, def.Memory)
 	if err != nil {
@@ -52,6 +56,9 @@ func checkFargate(def types.TaskDefinition) error {
 	for _, c := range def.ContainerDefinitions {
 		if aws.ToBool(c.Privileged) {
 			return client("Fargate does not support privileged containers.")
+		}
+		if err := fargateContainer(c); err != nil {
+			return err
 		}
 		for _, timeout := range []*int32{c.StartTimeout, c.StopTimeout} {
 			if timeout != nil && (*timeout < 2 || *timeout > 120) {

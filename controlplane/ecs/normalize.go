@@ -19,7 +19,7 @@ func normalize(in *ecs.RegisterTaskDefinitionInput) (types.TaskDefinition, error
 	def := types.TaskDefinition{
 		ContainerDefinitions: slices.Clone(in.ContainerDefinitions), Cpu: in.Cpu, Memory: in.Memory,
 		EnableFaultInjection: in.EnableFaultInjection, EphemeralStorage: in.EphemeralStorage, ExecutionRoleArn: in.ExecutionRoleArn,
-		NetworkMode: in.NetworkMode, PlacementConstraints: append([]types.TaskDefinitionPlacementConstraint{}, in.PlacementConstraints...),
+		IpcMode: in.IpcMode, NetworkMode: in.NetworkMode, PidMode: in.PidMode, PlacementConstraints: append([]types.TaskDefinitionPlacementConstraint{}, in.PlacementConstraints...),
 		RequiresCompatibilities: in.RequiresCompatibilities, RuntimePlatform: in.RuntimePlatform,
 		Volumes: append([]types.Volume{}, in.Volumes...),
 	}
@@ -44,6 +44,7 @@ func normalize(in *ecs.RegisterTaskDefinitionInput) (types.TaskDefinition, error
 	}
 	for _, check := range []func(*types.TaskDefinition) error{
 		checkContainers, checkSize, checkVolumes, checkPorts, checkHealthChecks, checkDependencies, checkRestartPolicies,
+		checkLinuxParameters, checkUlimits, checkNamespaces, checkSystemControls, checkSecurityOptions, checkNameServers,
 	} {
 		if err := check(&def); err != nil {
 			return def, err
@@ -105,7 +106,6 @@ func checkContainers(def *types.TaskDefinition) error {
 		c.Environment = append([]types.KeyValuePair{}, c.Environment...)
 		c.MountPoints = append([]types.MountPoint{}, c.MountPoints...)
 		c.VolumesFrom = append([]types.VolumeFrom{}, c.VolumesFrom...)
-		c.SystemControls = []types.SystemControl{}
 	}
 	if !essential {
 		return client("Task definition doesn't have any essential container.")

@@ -16,6 +16,7 @@ import (
 	"maps"
 	"net"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -156,6 +157,7 @@ func (d *Driver) Create(ctx context.Context, t runtime.Task) (runtime.Sandbox, e
 	if host.NetworkMode == "host" {
 		cfg.Hostname = ""
 	}
+	confineSandbox(t, host)
 	if _, err := d.cli.ContainerCreate(ctx, cfg, host, nil, nil, d.sandboxName(t.ID)); err != nil {
 		return runtime.Sandbox{}, err
 	}
@@ -360,6 +362,9 @@ func (d *Driver) Remove(ctx context.Context, taskID string) error {
 		if err := d.removeContainer(ctx, c.ID); err != nil {
 			return err
 		}
+	}
+	if err := os.RemoveAll(d.filesDir(taskID)); err != nil {
+		return err
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -117,6 +117,9 @@ func (d *Driver) bundle(t *task, c *agentapi.ContainerSpec) (*bundle, error) {
 		Log: d.logPath(t.id, c.Name), LogLimit: d.cfg.LogLimit,
 		RuntimeID: fmt.Sprintf("%s-%010d", t.id, crc32.ChecksumIEEE([]byte(c.Name))),
 	}
+	if err := b.confine(spec, c); err != nil {
+		return nil, err
+	}
 	for _, diffID := range img.DiffIDs {
 		b.Layers = append(b.Layers, d.images.layer(diffID))
 	}

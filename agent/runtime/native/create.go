@@ -120,7 +120,7 @@ func (d *Driver) create(ctx context.Context, t *task, in runtime.Task) error {
 			return err
 		}
 	}
-	pid, err := d.startShim(t, sb.Mode == "host", reserved)
+	pid, err := d.startShim(t, reserved)
 	if err != nil {
 		return err
 	}
@@ -261,7 +261,14 @@ func (d *Driver) makeContainerFolder(t *task, c *agentapi.ContainerSpec) error {
 	} else if t.sandbox.Mode == "none" {
 		fmt.Fprintf(&hosts, "127.0.0.1\t%s\n", host)
 	}
-	resolv, err := d.resolvConf(t.task)
+	resolver := t.task
+	if len(c.DnsServers) > 0 {
+		resolver.DNSServers = c.DnsServers
+	}
+	if len(c.DnsSearch) > 0 {
+		resolver.DNSSearch = c.DnsSearch
+	}
+	resolv, err := d.resolvConf(resolver)
 	if err != nil {
 		return err
 	}

@@ -50,11 +50,13 @@ type shim struct {
 
 	mu         sync.Mutex // also serialises starts
 	containers map[string]*container
+	processes  *initProcess // of the namespace that all containers have in common, if they do
 	closing    bool
 }
 
-// runShim is the shim's main: args are the task's folder, the instance's shim cgroup and the number of inherited files. The
-// first of those is the listening socket; the others keep host ports taken for as long as the shim lives.
+// runShim is the shim's main: args are the task's folder, the instance's shim cgroup, the number of inherited files and, where the
+// task's containers have it in common, the size of their /dev/shm in MiB. The first of the files is the listening socket; the
+// others keep host ports taken for as long as the shim lives.
 func runShim(args []string) int {
 	signal.Ignore(syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGPIPE)
 	fmt.Fprintln(os.Stderr, "shim:", serveShim(args))
@@ -63,8 +65,8 @@ func runShim(args []string) int {
 
 // serveShim returns when the shim cannot go on; at the end of its task it ends the process.
 func serveShim(args []string) error {
-	if len(args) != 3 {
-		return errors.New("arguments: folder, cgroup, number of files")
+	if len(args) < 3 {
+		return errors.New("arguments: folder, cgroup, number of files, size of /dev/shm")
 	}
 	files, err := strconv.Atoi(args[2])
 	if err != nil {
@@ -79,6 +81,11 @@ func serveShim(args []string) error {
 	// What the shim mounts stays in its own mount namespace; what the host mounts and unmounts later still arrives.
 	if err := unix.Mount("", "/", "", unix.MS_SLAVE|unix.MS_REC, ""); err != nil {
 		return fmt.Errorf("make mounts slaves of the host's: %w", err)
+	}
+	if len(args) > 3 {
+		if err := mountSharedMemory(args[3]); err != nil {
+			return fmt.Errorf("mount shared memory: %w", err)
+		}
 	}
 	f := os.NewFile(3, "listener")
 	l, err := net.FileListener(f)
@@ -177,7 +184,7 @@ func (s *shim) run(name string, run int) (res shimResponse) {
 		res.Error = fmt.Sprintf("bundle of container %s: %v", name, err)
 		return res
 	}
-	c, err := startContainer(dir, name, &b, run)
+	c, err := s.startContainer(dir, name, &b, run)
 	if err != nil {
 		exit := startFailure(err)
 		exit.Run = run

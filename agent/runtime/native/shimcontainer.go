@@ -10,7 +10,6 @@ import (
 	"runtime/debug"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 
@@ -18,6 +17,7 @@ import (
 	"github.com/moby/sys/user"
 	"github.com/opencontainers/runc/libcontainer"
 	"github.com/opencontainers/runc/libcontainer/specconv"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"github.com/seed-2f228079/neargate/agent/logs"
@@ -38,7 +38,7 @@ type container struct {
 
 // startContainer mounts the root file system, runs the process and watches it. A run after the first finds the file system as the
 // one before left it.
-func startContainer(dir, name string, b *bundle, run int) (_ *container, err error) {
+func (s *shim) startContainer(dir, name string, b *bundle, run int) (_ *container, err error) {
 	rootfs := filepath.Join(dir, "rootfs")
 	if err := mountRoot(dir, rootfs, b.Layers, run > 0); err != nil {
 		return nil, err
@@ -67,9 +67,25 @@ func startContainer(dir, name string, b *bundle, run int) (_ *container, err err
 	if !hasVariable(b.Env, "HOME") {
 		b.Env = append(b.Env, "HOME="+u.Home)
 	}
-	spec, err := b.spec(rootfs, uint32(u.Uid), uint32(u.Gid), groups)
+	limits, err := b.rlimits()
 	if err != nil {
 		return nil, err
+	}
+	spec := b.spec(rootfs, uint32(u.Uid), uint32(u.Gid), groups)
+	if err := b.setSysctls(); err != nil {
+		return nil, err
+	}
+	pids, own, err := s.processNamespace(dir, b)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			own.end()
+		}
+	}()
+	if pids != nil {
+		spec.Linux.Namespaces = append(spec.Linux.Namespaces, specs.LinuxNamespace{Type: specs.PIDNamespace, Path: pids.namespace()})
 	}
 	config, err := specconv.CreateLibcontainerConfig(&specconv.CreateOpts{CgroupName: name, Spec: spec, NoNewKeyring: true})
 	if err != nil {
@@ -88,28 +104,22 @@ func startContainer(dir, name string, b *bundle, run int) (_ *container, err err
 	if err != nil {
 		return nil, fmt.Errorf("open log: %w", err)
 	}
-	var copying sync.WaitGroup
-	pipe := func(stderr bool) (*os.File, error) {
-		r, w, err := os.Pipe()
-		if err == nil {
-			copying.Go(func() { out.Copy(r, stderr); r.Close() })
-		}
-		return w, err
-	}
-	stdout, err := pipe(false)
-	if err != nil {
-		return nil, err
-	}
-	defer stdout.Close()
-	stderr, err := pipe(true)
-	if err != nil {
-		return nil, err
-	}
-	defer stderr.Close()
-	like := libcontainer.Process{Env: b.Env, Cwd: b.Cwd, UID: u.Uid, GID: u.Gid, AdditionalGroups: u.Sgids}
+	like := libcontainer.Process{Env: b.Env, Cwd: b.Cwd, UID: u.Uid, GID: u.Gid, AdditionalGroups: u.Sgids, Rlimits: limits}
 	p := new(like)
-	p.Init, p.Args, p.Stdout, p.Stderr = true, b.Args, stdout, stderr
-	if err := lc.Run(p); err != nil {
+	p.Init, p.Args = true, b.Args
+	streams, err := openStreams(p, b, out)
+	if err != nil {
+		return nil, err
+	}
+	if err = lc.Run(p); err == nil {
+		if err = streams.started(); err != nil {
+			p.Signal(unix.SIGKILL)
+			p.Wait()
+		}
+	}
+	if err != nil {
+		streams.close()
+		out.Close()
 		return nil, err
 	}
 	pid, err := p.Pid()
@@ -123,15 +133,19 @@ func startContainer(dir, name string, b *bundle, run int) (_ *container, err err
 		p.Wait()
 		return nil, err
 	}
+	if own != nil {
+		if err := own.forward(pid); err != nil {
+			fmt.Fprintln(os.Stderr, "shim: forward signals:", err)
+		}
+	}
 	memory := memoryEvents(lc)
 	go func() {
 		state, err := p.Wait()
-		copied := make(chan struct{})
-		go func() { copying.Wait(); close(copied) }()
-		select {
-		case <-copied:
-		case <-time.After(5 * time.Second): // a stray holder of the pipe must not hide the end
+		if b.PID != "" { // what else is in the container does not end with its program
+			killCgroup(b.Cgroup)
 		}
+		own.end()
+		streams.drain()
 		out.Close()
 		c.exit = exitOf(state, err)
 		c.exit.Run = run
@@ -151,6 +165,22 @@ func startContainer(dir, name string, b *bundle, run int) (_ *container, err err
 	}()
 	go settle()
 	return c, nil
+}
+
+// processNamespace is the namespace with an init that the container joins; nil: it gets one of its own, or the host's. own is set when
+// that init is there for this container alone.
+func (s *shim) processNamespace(dir string, b *bundle) (joined, own *initProcess, err error) {
+	switch {
+	case b.PID == "task":
+		if s.processes == nil {
+			s.processes, err = startInit(s.dir)
+		}
+		return s.processes, nil, err
+	case b.PID == "" && b.Init:
+		own, err = startInit(dir)
+		return own, own, err
+	}
+	return nil, nil, nil
 }
 
 // settle makes the shim small, for it waits nearly always: what starting took is not needed again. Until here it collected

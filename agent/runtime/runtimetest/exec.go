@@ -90,10 +90,15 @@ func (s *suite) exec(t *testing.T) {
 
 func (h *host) exec(task runtime.Task, args ...string) (int, string) {
 	h.t.Helper()
+	return h.execIn(task, "main", args...)
+}
+
+func (h *host) execIn(task runtime.Task, container string, args ...string) (int, string) {
+	h.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	var out strings.Builder
-	code, err := h.Exec(ctx, task.ID, "main", runtime.Command{Args: args, Output: &out})
+	code, err := h.Exec(ctx, task.ID, container, runtime.Command{Args: args, Output: &out})
 	if err != nil {
 		h.t.Fatalf("exec %q: %v", args, err)
 	}

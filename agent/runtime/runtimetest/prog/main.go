@@ -17,6 +17,7 @@ import (
 	"strings"
 	"syscall"
 	"time"
+	"unsafe"
 )
 
 func main() {
@@ -104,6 +105,47 @@ func run(verb string, args []string) error {
 		return c.Run()
 	case "processes":
 		return processes()
+	case "orphan": // leaves a process behind that ends at once
+		return exec.Command("/prog", "sleep", "50ms").Start()
+	case "sleep":
+		d, err := time.ParseDuration(args[0])
+		if err != nil {
+			return err
+		}
+		time.Sleep(d)
+	case "kill":
+		pid, err := strconv.Atoi(args[0])
+		if err != nil {
+			return err
+		}
+		return syscall.Kill(pid, syscall.SIGTERM)
+	case "open":
+		f, err := os.OpenFile(args[0], os.O_RDWR, 0)
+		if err == nil {
+			f.Close()
+		}
+		fmt.Println("open:", err)
+	case "readlink":
+		to, err := os.Readlink(args[0])
+		if err != nil {
+			return err
+		}
+		fmt.Println(to)
+	case "stdin": // whether anything may still come
+		ended := make(chan struct{})
+		go func() { os.Stdin.Read(make([]byte, 1)); close(ended) }()
+		select {
+		case <-ended:
+			fmt.Println("input ended")
+		case <-time.After(300 * time.Millisecond):
+			fmt.Println("input open")
+		}
+	case "tty":
+		var t syscall.Termios
+		for _, f := range []*os.File{os.Stdin, os.Stdout, os.Stderr} {
+			_, _, e := syscall.Syscall(syscall.SYS_IOCTL, f.Fd(), syscall.TCGETS, uintptr(unsafe.Pointer(&t)))
+			fmt.Println(f.Name(), e == 0)
+		}
 	case "try-mount":
 		fmt.Println(syscall.Mount("tmpfs", "/", "tmpfs", 0, ""))
 	case "exit":
@@ -177,7 +219,11 @@ func processes() error {
 		if _, number := strconv.Atoi(e.Name()); number != nil || err != nil {
 			continue
 		}
-		fmt.Println(e.Name(), strings.ReplaceAll(strings.TrimRight(string(b), "\x00"), "\x00", " "))
+		words := strings.ReplaceAll(strings.TrimRight(string(b), "\x00"), "\x00", " ")
+		if words == "" {
+			words = "(ended, or of the kernel)"
+		}
+		fmt.Println(e.Name(), words)
 	}
 	return nil
 }
