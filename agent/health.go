@@ -46,7 +46,10 @@ func (w *worker) checkHealth(ctx context.Context, c *agentapi.ContainerSpec, sta
 		}
 		if now != health {
 			health = now
-			w.report(func(st *agentapi.TaskStatus) { containerStatus(st, c.Name).Health = health })
+			w.report(func(st *agentapi.TaskStatus) {
+				cs := containerStatus(st, c.Name)
+				cs.Health, cs.HealthSince = health, w.now()
+			})
 		}
 	}
 }

@@ -65,7 +65,7 @@ func (w *worker) noteStart(c *agentapi.ContainerSpec, started runtime.Started) {
 			cs.Started = timestamppb.New(started.At)
 			cs.Restarts++
 			if c.HealthCheck != nil {
-				cs.Health = agentapi.Health_HEALTH_UNKNOWN
+				cs.Health, cs.HealthSince = agentapi.Health_HEALTH_UNKNOWN, w.now()
 			}
 		}
 	})

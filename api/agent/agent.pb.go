@@ -2984,7 +2984,8 @@ type ContainerStatus struct {
 	Started       *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=started,proto3" json:"started,omitempty"`
 	Finished      *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=finished,proto3" json:"finished,omitempty"`
 	Health        Health                 `protobuf:"varint,20,opt,name=health,proto3,enum=neargate.agent.v1.Health" json:"health,omitempty"`
-	Restarts      uint32                 `protobuf:"varint,21,opt,name=restarts,proto3" json:"restarts,omitempty"` // by its restart policy
+	Restarts      uint32                 `protobuf:"varint,21,opt,name=restarts,proto3" json:"restarts,omitempty"`                         // by its restart policy
+	HealthSince   *timestamppb.Timestamp `protobuf:"bytes,22,opt,name=health_since,json=healthSince,proto3" json:"health_since,omitempty"` // when it became what it is
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3101,6 +3102,13 @@ func (x *ContainerStatus) GetRestarts() uint32 {
 		return x.Restarts
 	}
 	return 0
+}
+
+func (x *ContainerStatus) GetHealthSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.HealthSince
+	}
+	return nil
 }
 
 type PortBinding struct {
@@ -4823,7 +4831,7 @@ const file_api_agent_agent_proto_rawDesc = "" +
 	"\x11execution_stopped\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\x10executionStopped\x124\n" +
 	"\astopped\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampR\astopped\x128\n" +
 	"\tconnected\x18\x0f \x01(\v2\x1a.google.protobuf.TimestampR\tconnected\x121\n" +
-	"\x06health\x18\x14 \x01(\x0e2\x19.neargate.agent.v1.HealthR\x06health\"\xf6\x03\n" +
+	"\x06health\x18\x14 \x01(\x0e2\x19.neargate.agent.v1.HealthR\x06health\"\xb5\x04\n" +
 	"\x0fContainerStatus\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x127\n" +
 	"\x05state\x18\x02 \x01(\x0e2!.neargate.agent.v1.ContainerStateR\x05state\x12\x1d\n" +
@@ -4838,7 +4846,8 @@ const file_api_agent_agent_proto_rawDesc = "" +
 	"\bfinished\x18\n" +
 	" \x01(\v2\x1a.google.protobuf.TimestampR\bfinished\x121\n" +
 	"\x06health\x18\x14 \x01(\x0e2\x19.neargate.agent.v1.HealthR\x06health\x12\x1a\n" +
-	"\brestarts\x18\x15 \x01(\rR\brestartsB\f\n" +
+	"\brestarts\x18\x15 \x01(\rR\brestarts\x12=\n" +
+	"\fhealth_since\x18\x16 \x01(\v2\x1a.google.protobuf.TimestampR\vhealthSinceB\f\n" +
 	"\n" +
 	"_exit_code\"\x86\x01\n" +
 	"\vPortBinding\x12%\n" +
@@ -5139,30 +5148,31 @@ var file_api_agent_agent_proto_depIdxs = []int32{
 	61, // 56: neargate.agent.v1.ContainerStatus.started:type_name -> google.protobuf.Timestamp
 	61, // 57: neargate.agent.v1.ContainerStatus.finished:type_name -> google.protobuf.Timestamp
 	4,  // 58: neargate.agent.v1.ContainerStatus.health:type_name -> neargate.agent.v1.Health
-	34, // 59: neargate.agent.v1.StatusReport.tasks:type_name -> neargate.agent.v1.TaskStatus
-	5,  // 60: neargate.agent.v1.Endpoint.state:type_name -> neargate.agent.v1.EndpointState
-	38, // 61: neargate.agent.v1.TargetGroup.endpoints:type_name -> neargate.agent.v1.Endpoint
-	41, // 62: neargate.agent.v1.Listener.rules:type_name -> neargate.agent.v1.Rule
-	42, // 63: neargate.agent.v1.Rule.conditions:type_name -> neargate.agent.v1.Condition
-	44, // 64: neargate.agent.v1.Rule.actions:type_name -> neargate.agent.v1.Action
-	43, // 65: neargate.agent.v1.Condition.query:type_name -> neargate.agent.v1.QueryPair
-	45, // 66: neargate.agent.v1.Action.forward:type_name -> neargate.agent.v1.Forward
-	47, // 67: neargate.agent.v1.Action.redirect:type_name -> neargate.agent.v1.Redirect
-	48, // 68: neargate.agent.v1.Action.fixed:type_name -> neargate.agent.v1.FixedResponse
-	46, // 69: neargate.agent.v1.Forward.groups:type_name -> neargate.agent.v1.WeightedGroup
-	51, // 70: neargate.agent.v1.HealthReport.transitions:type_name -> neargate.agent.v1.HealthTransition
-	5,  // 71: neargate.agent.v1.HealthTransition.state:type_name -> neargate.agent.v1.EndpointState
-	53, // 72: neargate.agent.v1.DrainReport.drained:type_name -> neargate.agent.v1.Drained
-	55, // 73: neargate.agent.v1.Zone.records:type_name -> neargate.agent.v1.RecordSet
-	6,  // 74: neargate.agent.v1.Dispatcher.Session:input_type -> neargate.agent.v1.Up
-	9,  // 75: neargate.agent.v1.Dispatcher.Logs:input_type -> neargate.agent.v1.LogChunk
-	7,  // 76: neargate.agent.v1.Dispatcher.Session:output_type -> neargate.agent.v1.Down
-	11, // 77: neargate.agent.v1.Dispatcher.Logs:output_type -> neargate.agent.v1.LogsRead
-	76, // [76:78] is the sub-list for method output_type
-	74, // [74:76] is the sub-list for method input_type
-	74, // [74:74] is the sub-list for extension type_name
-	74, // [74:74] is the sub-list for extension extendee
-	0,  // [0:74] is the sub-list for field type_name
+	61, // 59: neargate.agent.v1.ContainerStatus.health_since:type_name -> google.protobuf.Timestamp
+	34, // 60: neargate.agent.v1.StatusReport.tasks:type_name -> neargate.agent.v1.TaskStatus
+	5,  // 61: neargate.agent.v1.Endpoint.state:type_name -> neargate.agent.v1.EndpointState
+	38, // 62: neargate.agent.v1.TargetGroup.endpoints:type_name -> neargate.agent.v1.Endpoint
+	41, // 63: neargate.agent.v1.Listener.rules:type_name -> neargate.agent.v1.Rule
+	42, // 64: neargate.agent.v1.Rule.conditions:type_name -> neargate.agent.v1.Condition
+	44, // 65: neargate.agent.v1.Rule.actions:type_name -> neargate.agent.v1.Action
+	43, // 66: neargate.agent.v1.Condition.query:type_name -> neargate.agent.v1.QueryPair
+	45, // 67: neargate.agent.v1.Action.forward:type_name -> neargate.agent.v1.Forward
+	47, // 68: neargate.agent.v1.Action.redirect:type_name -> neargate.agent.v1.Redirect
+	48, // 69: neargate.agent.v1.Action.fixed:type_name -> neargate.agent.v1.FixedResponse
+	46, // 70: neargate.agent.v1.Forward.groups:type_name -> neargate.agent.v1.WeightedGroup
+	51, // 71: neargate.agent.v1.HealthReport.transitions:type_name -> neargate.agent.v1.HealthTransition
+	5,  // 72: neargate.agent.v1.HealthTransition.state:type_name -> neargate.agent.v1.EndpointState
+	53, // 73: neargate.agent.v1.DrainReport.drained:type_name -> neargate.agent.v1.Drained
+	55, // 74: neargate.agent.v1.Zone.records:type_name -> neargate.agent.v1.RecordSet
+	6,  // 75: neargate.agent.v1.Dispatcher.Session:input_type -> neargate.agent.v1.Up
+	9,  // 76: neargate.agent.v1.Dispatcher.Logs:input_type -> neargate.agent.v1.LogChunk
+	7,  // 77: neargate.agent.v1.Dispatcher.Session:output_type -> neargate.agent.v1.Down
+	11, // 78: neargate.agent.v1.Dispatcher.Logs:output_type -> neargate.agent.v1.LogsRead
+	77, // [77:79] is the sub-list for method output_type
+	75, // [75:77] is the sub-list for method input_type
+	75, // [75:75] is the sub-list for extension type_name
+	75, // [75:75] is the sub-list for extension extendee
+	0,  // [0:75] is the sub-list for field type_name
 }
 
 func init() { file_api_agent_agent_proto_init() }
