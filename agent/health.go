@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/seed-2f228079/neargate/agent/runtime"
@@ -32,10 +33,13 @@ func (w *worker) checkHealth(ctx context.Context, c *agentapi.ContainerSpec, sta
 		case <-w.a.cfg.Clock.After(seconds(check.IntervalSeconds)):
 		}
 		begun, now := w.a.cfg.Clock.Now(), health
-		healthy := w.probe(ctx, c)
+		var said excerpt
+		healthy, err := w.probe(ctx, c, &said)
 		switch {
 		case ctx.Err() != nil:
 			return
+		case err != nil: // says nothing about the container
+			w.a.log.Warn("cannot check the health of a container", "task", w.id, "container", c.Name, "error", err)
 		case healthy:
 			failures, now = 0, agentapi.Health_HEALTH_HEALTHY
 		case health == agentapi.Health_HEALTH_UNKNOWN && begun.Before(starting):
@@ -46,6 +50,7 @@ func (w *worker) checkHealth(ctx context.Context, c *agentapi.ContainerSpec, sta
 		}
 		if now != health {
 			health = now
+			w.a.log.Info("the health of a container changed", "task", w.id, "container", c.Name, "health", health, "check", string(said))
 			w.report(func(st *agentapi.TaskStatus) {
 				cs := containerStatus(st, c.Name)
 				cs.Health, cs.HealthSince = health, w.now()
@@ -54,24 +59,38 @@ func (w *worker) checkHealth(ctx context.Context, c *agentapi.ContainerSpec, sta
 	}
 }
 
-// probe runs the check once.
-func (w *worker) probe(ctx context.Context, c *agentapi.ContainerSpec) (healthy bool) {
+// probe runs the check once. An error says that it could not be run, though the container may be in order: the driver's engine is away.
+func (w *worker) probe(ctx context.Context, c *agentapi.ContainerSpec, said *excerpt) (healthy bool, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	answer := make(chan bool, 1)
+	over := make(chan struct{})
+	var code int
 	go func() {
-		code, err := w.a.cfg.Driver.Exec(ctx, w.id, c.Name, runtime.Command{Args: checkCommand(c.HealthCheck.Command)})
-		answer <- err == nil && code == 0
+		defer close(over)
+		code, err = w.a.cfg.Driver.Exec(ctx, w.id, c.Name, runtime.Command{Args: checkCommand(c.HealthCheck.Command), Output: said})
 	}()
 	select {
-	case healthy = <-answer:
-		return healthy
+	case <-over:
 	case <-w.a.cfg.Clock.After(seconds(c.HealthCheck.TimeoutSeconds)):
 		cancel()
-		<-answer // once the command is dead
-		return false
+		<-over // once the command is dead
+		return false, nil
 	}
+	if errors.Is(err, runtime.ErrNotFound) {
+		return false, nil
+	}
+	return err == nil && code == 0, err
 }
+
+// excerpt keeps the beginning of what is written to it.
+type excerpt []byte
+
+func (e *excerpt) Write(b []byte) (int, error) {
+	*e = append(*e, b[:min(len(b), maxExcerpt-len(*e))]...)
+	return len(b), nil
+}
+
+const maxExcerpt = 1024
 
 // checkCommand is what ["CMD", program, …] or ["CMD-SHELL", line] runs.
 func checkCommand(words []string) []string {

@@ -26,6 +26,9 @@ func (p Policy) check(spec *agentapi.TaskSpec) error {
 	if what := privilege(spec); what != "" && !p.Privileged {
 		return fmt.Errorf("%s, which is not allowed on this host; its owner can allow it with --allow-privileged", what)
 	}
+	if err := checkSysctls(spec); err != nil {
+		return err
+	}
 	for _, v := range spec.Volumes {
 		if v.HostPath != "" && !p.allows(v.HostPath) {
 			return fmt.Errorf("volume %s mounts %s of the host, which is not below an allowed folder (%s); its owner can allow one with --allow-host-path",
@@ -56,6 +59,21 @@ func privilege(spec *agentapi.TaskSpec) string {
 		}
 	}
 	return ""
+}
+
+// checkSysctls lets nobody set what is not of a namespace that the task has for itself; that no owner can allow.
+func checkSysctls(spec *agentapi.TaskSpec) error {
+	for _, c := range spec.Containers {
+		for name := range c.Sysctls {
+			switch namespace := runtime.SysctlNamespace(name); {
+			case namespace == "":
+				return fmt.Errorf("container %s sets %s, which is not a kernel parameter of a namespace", c.Name, name)
+			case namespace == "network" && spec.NetworkMode == "host" && !c.DisableNetworking, namespace == "ipc" && spec.IpcMode == "host":
+				return fmt.Errorf("container %s sets %s of the host's %s namespace", c.Name, name, namespace)
+			}
+		}
+	}
+	return nil
 }
 
 func (p Policy) allows(path string) bool {

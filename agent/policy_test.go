@@ -60,6 +60,12 @@ func TestPolicy(t *testing.T) {
 		{"all capabilities by default", Policy{}, of(&agentapi.ContainerSpec{AddCapabilities: []string{"ALL"}}), "ALL"},
 		{"capability", Policy{Privileged: true}, of(&agentapi.ContainerSpec{AddCapabilities: []string{"SYS_ADMIN"}}), ""},
 		{"default capabilities", Policy{}, of(&agentapi.ContainerSpec{AddCapabilities: []string{"CHOWN"}, DropCapabilities: []string{"ALL"}}), ""},
+		{"kernel parameter", Policy{}, of(&agentapi.ContainerSpec{Sysctls: map[string]string{"net.core.somaxconn": "1", "kernel.sem": "1"}}), ""},
+		{"kernel parameter of the host", Policy{Privileged: true}, of(&agentapi.ContainerSpec{Sysctls: map[string]string{"kernel.core_pattern": "|/x"}}), "core_pattern"},
+		{"kernel parameter of the host's network", Policy{Privileged: true}, &agentapi.TaskSpec{NetworkMode: "host",
+			Containers: []*agentapi.ContainerSpec{{Sysctls: map[string]string{"net.core.somaxconn": "1"}}}}, "somaxconn"},
+		{"kernel parameter of the host's IPC", Policy{Privileged: true}, &agentapi.TaskSpec{IpcMode: "host",
+			Containers: []*agentapi.ContainerSpec{{Sysctls: map[string]string{"kernel.sem": "1"}}}}, "kernel.sem"},
 		{"host network by default", Policy{}, &agentapi.TaskSpec{NetworkMode: "host"}, "--allow-privileged"},
 		{"host network", Policy{Privileged: true}, &agentapi.TaskSpec{NetworkMode: "host"}, ""},
 	} {

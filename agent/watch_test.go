@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -92,6 +93,32 @@ func TestHealthCheck(t *testing.T) {
 	h.pass(s.clock, time.Second, "the task to be unhealthy again", func(st *agentapi.TaskStatus) bool { return st.Health == agentapi.Health_HEALTH_UNHEALTHY })
 	if n := checks.Load() - before; n < 3 {
 		t.Errorf("unhealthy after %d checks", n)
+	}
+}
+
+// A check that cannot be run says nothing about the container.
+func TestHealthCheckCannotBeRun(t *testing.T) {
+	s, dir := newScript(), t.TempDir()
+	var away atomic.Bool
+	var checks atomic.Int32
+	s.set("web", fake.Behaviour{Exec: func(context.Context, []string) (int, error) {
+		checks.Add(1)
+		if away.Load() {
+			return 0, errors.New("the engine is away")
+		}
+		return 0, nil
+	}})
+	h := newHostAt(t, dir, fake.New(s.config(dir)), s.clock)
+	h.hello()
+	as := assignment(taskA, 1, run, "web")
+	as.Spec.Containers[0].HealthCheck = &agentapi.ContainerCheck{Command: []string{"CMD", "x"}, IntervalSeconds: 5, TimeoutSeconds: 2, Retries: 1}
+	h.send(1, true, nil, as)
+	h.pass(s.clock, time.Second, "the task to be healthy", func(st *agentapi.TaskStatus) bool { return st.Health == agentapi.Health_HEALTH_HEALTHY })
+	away.Store(true)
+	before := checks.Load()
+	st := h.pass(s.clock, time.Second, "three more checks", func(*agentapi.TaskStatus) bool { return checks.Load() >= before+3 })
+	if st.Health != agentapi.Health_HEALTH_HEALTHY {
+		t.Errorf("got %v", st)
 	}
 }
 

@@ -55,6 +55,23 @@ func OwnCapabilities() ([]string, error) {
 	return out, nil
 }
 
+// ipcSysctls are the kernel parameters of an IPC namespace besides fs.mqueue.*.
+var ipcSysctls = []string{"kernel.msgmax", "kernel.msgmnb", "kernel.msgmni", "kernel.sem", "kernel.shmall", "kernel.shmmax", "kernel.shmmni",
+	"kernel.shm_rmid_forced"}
+
+// SysctlNamespace is the namespace that a kernel parameter belongs to, network or ipc; empty: it is the whole host's.
+func SysctlNamespace(name string) string {
+	switch {
+	case strings.Contains(name, "/"):
+		return ""
+	case strings.HasPrefix(name, "net."):
+		return "network"
+	case slices.Contains(ipcSysctls, name) || strings.HasPrefix(name, "fs.mqueue."):
+		return "ipc"
+	}
+	return ""
+}
+
 // Unlimited is a limit that is none.
 const Unlimited = math.MaxUint64
 

@@ -64,3 +64,14 @@ func TestLimits(t *testing.T) {
 		t.Error("nobody can have so many files")
 	}
 }
+
+func TestSysctlNamespace(t *testing.T) {
+	for name, want := range map[string]string{
+		"net.core.somaxconn": "network", "kernel.sem": "ipc", "fs.mqueue.msg_max": "ipc",
+		"kernel.core_pattern": "", "vm.swappiness": "", "fs.file-max": "", "net./../kernel/core_pattern": "", "": "",
+	} {
+		if got := SysctlNamespace(name); got != want {
+			t.Errorf("%s is of %q", name, got)
+		}
+	}
+}

@@ -3,7 +3,8 @@
 //
 // A driver works on whole tasks: a task is a sandbox (one network namespace, addresses, volumes) and its containers. It
 // knows no control plane and decides nothing: what to start, when to restart and when to stop is the worker's business.
-// Calls for different tasks run in parallel; calls for one task come one at a time, except Wait, Exec and Logs.
+// Calls for different tasks run in parallel; calls for one task come one at a time, except Wait, Exec, Stats and Logs, and Start and
+// Restart of different containers.
 // Every call is idempotent: repeated after a crash it completes what was begun. A driver keeps what it needs on disk
 // below its folder, so that a new process, Recover called first, continues with the tasks of the old one: they run on
 // while no agent is there.

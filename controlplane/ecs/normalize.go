@@ -262,6 +262,9 @@ func requiredAttributes(def types.TaskDefinition) []types.Attribute {
 	if def.EphemeralStorage != nil {
 		names["ecs.capability.extensible-ephemeral-storage"] = true
 	}
+	if def.PidMode != "" || def.IpcMode != "" {
+		names["ecs.capability.pid-ipc-namespace-sharing"] = true
+	}
 	for _, c := range def.ContainerDefinitions {
 		names["com.amazonaws.ecs.capability.docker-remote-api.1.18"] = true
 		if c.LogConfiguration != nil {

@@ -113,7 +113,7 @@ func confineSandbox(t runtime.Task, host *container.HostConfig) {
 
 // sandboxOwns says whether a kernel parameter is of a namespace that the container has from the sandbox.
 func sandboxOwns(t *agentapi.TaskSpec, c *agentapi.ContainerSpec, sysctl string) bool {
-	if strings.HasPrefix(sysctl, "net.") {
+	if runtime.SysctlNamespace(sysctl) == "network" {
 		return !c.DisableNetworking
 	}
 	return t.IpcMode == "task"

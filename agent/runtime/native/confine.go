@@ -194,7 +194,7 @@ func (b *bundle) ownSysctls() map[string]string {
 }
 
 func (b *bundle) owns(sysctl string) bool {
-	if strings.HasPrefix(sysctl, "net.") {
+	if runtime.SysctlNamespace(sysctl) == "network" {
 		return b.NoNetwork
 	}
 	return b.IPC == ""
@@ -207,10 +207,10 @@ func (b *bundle) setSysctls() error {
 		if b.owns(name) {
 			continue
 		}
-		path := filepath.Join("/proc/sys", strings.ReplaceAll(name, ".", "/"))
-		if !strings.HasPrefix(path, "/proc/sys/net/") && !strings.HasPrefix(path, "/proc/sys/kernel/") && !strings.HasPrefix(path, "/proc/sys/fs/mqueue/") {
+		if runtime.SysctlNamespace(name) == "" {
 			return fmt.Errorf("kernel parameter %s is not one of a namespace", name)
 		}
+		path := filepath.Join("/proc/sys", strings.ReplaceAll(name, ".", "/"))
 		if err := os.WriteFile(path, []byte(b.Sysctls[name]), 0); err != nil {
 			return fmt.Errorf("set kernel parameter %s: %w", name, err)
 		}

@@ -2,10 +2,11 @@
 
 // The init of a process namespace: process 1 of it, which reaps whom nobody else does and forwards signals to the program. It
 // takes over before the Go runtime starts, in a single thread, so that it can give up everything for good: whoever gets hold of
-// it from within a container finds an empty root, no open file, no user and no capability but to send signals.
+// it from within a container finds an empty root, no open file and no capability.
 //
-// It is told by the environment where to mount its empty root, says on its standard output that it is ready, reads from its
-// standard input the program's process id as the namespace has it, and ends when that is closed: the kernel then ends the namespace.
+// It is told by the environment whose user and group it takes, those of the program, so that whoever may signal that may signal it;
+// and where to mount its empty root. It says on its standard output that it is ready, reads from its standard input the program's
+// process id as the namespace has it, and ends when that is closed: the kernel then ends the namespace.
 
 #define _GNU_SOURCE
 #include <errno.h>
@@ -23,8 +24,6 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
-
-#define NOBODY 65534
 
 static void fail(const char *what)
 {
@@ -47,10 +46,9 @@ static void close_others(void)
 		close(fd);
 }
 
-static void give_up_everything(const char *place)
+static void give_up_everything(uid_t user, gid_t group, const char *place)
 {
 	struct __user_cap_header_struct head = { _LINUX_CAPABILITY_VERSION_3, 0 };
-	struct __user_cap_data_struct keep[2] = { { 0 } };
 	struct __user_cap_data_struct none[2] = { { 0 } };
 
 	if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL))
@@ -60,10 +58,9 @@ static void give_up_everything(const char *place)
 	if (chdir(place) || syscall(SYS_pivot_root, ".", ".") || umount2(".", MNT_DETACH) || chdir("/"))
 		fail("change the root");
 	close_others();
-	keep[0].effective = keep[0].permitted = 1 << CAP_KILL;
-	if (prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0) || setgroups(0, NULL) || setresgid(NOBODY, NOBODY, NOBODY) || setresuid(NOBODY, NOBODY, NOBODY))
+	if (setgroups(0, NULL) || setresgid(group, group, group) || setresuid(user, user, user))
 		fail("change the user");
-	if (syscall(SYS_capset, &head, keep) && syscall(SYS_capset, &head, none)) /* without CAP_KILL nothing is forwarded to other users */
+	if (syscall(SYS_capset, &head, none)) /* root keeps them until here */
 		fail("drop capabilities");
 	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) || prctl(PR_SET_DUMPABLE, 0, 0, 0, 0))
 		fail("renounce privileges");
@@ -71,18 +68,24 @@ static void give_up_everything(const char *place)
 
 __attribute__((constructor)) static void neargate_init(void)
 {
-	const char *place = getenv("_NEARGATE_INIT");
+	const char *told = getenv("_NEARGATE_INIT"); /* USER:GROUP:FOLDER */
+	unsigned long user, group;
+	char *rest;
 	struct signalfd_siginfo info;
 	struct pollfd fds[2];
 	int32_t pid, program = 0;
 	sigset_t all;
 
-	if (!place)
+	if (!told)
 		return;
+	user = strtoul(told, &rest, 10);
+	group = *rest == ':' ? strtoul(rest + 1, &rest, 10) : 0;
+	if (*rest != ':')
+		fail("read what it is told");
 	sigfillset(&all);
 	if (sigprocmask(SIG_BLOCK, &all, NULL))
 		fail("block signals");
-	give_up_everything(place);
+	give_up_everything(user, group, rest + 1);
 	fds[0].fd = 0;
 	fds[1].fd = signalfd(-1, &all, SFD_CLOEXEC);
 	fds[0].events = fds[1].events = POLLIN;

@@ -36,15 +36,15 @@ type initProcess struct {
 	control io.WriteCloser
 }
 
-// startInit starts one; place is an empty folder for its root.
-func startInit(dir string) (*initProcess, error) {
+// startInit starts one as the given user; its empty root is made below dir.
+func startInit(dir string, uid, gid int) (*initProcess, error) {
 	place := filepath.Join(dir, "empty")
 	if err := os.MkdirAll(place, 0o700); err != nil {
 		return nil, err
 	}
 	c := exec.Command(ownProgram)
 	c.Args = []string{initName}
-	c.Env = []string{initVariable + "=" + place}
+	c.Env = []string{fmt.Sprintf("%s=%d:%d:%s", initVariable, uid, gid, place)}
 	c.Dir = "/"
 	c.Stderr = os.Stderr
 	c.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWPID | unix.CLONE_NEWNS, Setsid: true}

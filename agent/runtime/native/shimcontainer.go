@@ -75,7 +75,7 @@ func (s *shim) startContainer(dir, name string, b *bundle, run int) (_ *containe
 	if err := b.setSysctls(); err != nil {
 		return nil, err
 	}
-	pids, own, err := s.processNamespace(dir, b)
+	pids, own, err := s.processNamespace(dir, b, u)
 	if err != nil {
 		return nil, err
 	}
@@ -169,19 +169,21 @@ func (s *shim) startContainer(dir, name string, b *bundle, run int) (_ *containe
 
 // processNamespace is the namespace with an init that the container joins; nil: it gets one of its own, or the host's. own is set when
 // that init is there for this container alone.
-func (s *shim) processNamespace(dir string, b *bundle) (joined, own *initProcess, err error) {
+func (s *shim) processNamespace(dir string, b *bundle, u *user.ExecUser) (joined, own *initProcess, err error) {
 	switch {
 	case b.PID == "task":
 		if s.processes == nil {
-			s.processes, err = startInit(s.dir)
+			s.processes, err = startInit(s.dir, nobody, nobody)
 		}
 		return s.processes, nil, err
 	case b.PID == "" && b.Init:
-		own, err = startInit(dir)
+		own, err = startInit(dir, u.Uid, u.Gid)
 		return own, own, err
 	}
 	return nil, nil, nil
 }
+
+const nobody = 65534
 
 // settle makes the shim small, for it waits nearly always: what starting took is not needed again. Until here it collected
 // nothing (startShim's GOGC): that would only have kept the first start waiting.

@@ -246,7 +246,7 @@ func (s *suite) confine(t *testing.T) {
 	t.Run("Init", func(t *testing.T) {
 		for _, with := range []bool{false, true} {
 			c := command("wait")
-			c.InitProcess = with
+			c.InitProcess, c.User = with, "alice"
 			task, _ := h.task("none", c)
 			h.start(task, "main")
 			h.until(task, "main", "waiting")
