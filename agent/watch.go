@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"time"
 
@@ -38,7 +39,11 @@ func (w *worker) watch(ctx context.Context, c *agentapi.ContainerSpec, started r
 				return
 			}
 		}
-		if err != nil {
+		var failed *runtime.StartError
+		switch {
+		case errors.As(err, &failed):
+			e = runtime.Exit{Code: 128, Reason: failed.Reason, At: w.a.cfg.Clock.Now()}
+		case err != nil:
 			e = runtime.Exit{Code: 255, Reason: "ContainerRuntimeError: " + err.Error(), At: w.a.cfg.Clock.Now()}
 		}
 		exits <- exit{c.Name, e} // has room for every container

@@ -299,3 +299,24 @@ func TestRestartPolicyAcrossAgents(t *testing.T) {
 		t.Errorf("got %v", st)
 	}
 }
+
+// once is a driver on which nothing can be started again.
+type once struct{ runtime.Driver }
+
+func (once) Restart(context.Context, string, string, runtime.Started) (runtime.Started, error) {
+	return runtime.Started{}, &runtime.StartError{Reason: "CannotStartContainerError: no space left"}
+}
+
+func TestRestartFails(t *testing.T) {
+	s, dir := newScript(), t.TempDir()
+	s.set("web", fake.Behaviour{RunFor: 90 * time.Second, Exit: runtime.Exit{Code: 3}})
+	h := newHostAt(t, dir, once{fake.New(s.config(dir))}, s.clock)
+	h.hello()
+	as := assignment(taskA, 1, run, "web")
+	as.Spec.Containers[0].Restart = &agentapi.RestartPolicy{AttemptPeriodSeconds: 60}
+	h.send(1, true, nil, as)
+	st := h.pass(s.clock, time.Second, "the end", func(st *agentapi.TaskStatus) bool { return st.State == agentapi.TaskState_STOPPED })
+	if c := st.Containers[0]; st.StopCode != codeEssentialExited || c.GetExitCode() != 128 || c.Reason != "CannotStartContainerError: no space left" {
+		t.Errorf("got %v", st)
+	}
+}
