@@ -2,7 +2,7 @@
 
 // The init of a process namespace: process 1 of it, which reaps whom nobody else does and forwards signals to the program. It
 // takes over before the Go runtime starts, in a single thread, so that it can give up everything for good: whoever gets hold of
-// it from within a container finds an empty root, no open file and no capability.
+// it from within a container finds an empty root, no file of the host and no capability.
 //
 // It is told by the environment whose user and group it takes, those of the program, so that whoever may signal that may signal it;
 // and where to mount its empty root. It says on its standard output that it is ready, reads from its standard input the program's
@@ -93,6 +93,8 @@ __attribute__((constructor)) static void neargate_init(void)
 		fail("signalfd");
 	if (write(1, "r", 1) != 1)
 		fail("say that it is ready");
+	close(1);
+	close(2);
 	for (;;) {
 		if (poll(fds, 2, -1) < 0)
 			continue;
