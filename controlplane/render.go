@@ -2,6 +2,7 @@ package controlplane
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -117,6 +118,9 @@ func renderContainer(c types.ContainerDefinition, over types.ContainerOverride, 
 // renderPort gives a task on the host's network the host port it must have: the container's own. With awsvpc the port answers at the
 // task's own address and needs none.
 func renderPort(mode types.NetworkMode, m types.PortMapping) *agentapi.PortMapping {
+	if first, last, ok := ParsePortRange(aws.ToString(m.ContainerPortRange)); ok {
+		return &agentapi.PortMapping{ContainerPort: first, Count: last - first + 1, Protocol: protocolOf(m), Name: aws.ToString(m.Name)}
+	}
 	p := &agentapi.PortMapping{
 		ContainerPort: uint32(aws.ToInt32(m.ContainerPort)), HostPort: uint32(aws.ToInt32(m.HostPort)),
 		Protocol: protocolOf(m), Name: aws.ToString(m.Name),
@@ -128,6 +132,17 @@ func renderPort(mode types.NetworkMode, m types.PortMapping) *agentapi.PortMappi
 		p.HostPort = 0
 	}
 	return p
+}
+
+// ParsePortRange reads "FIRST-LAST" of ports.
+func ParsePortRange(s string) (first, last uint32, ok bool) {
+	a, b, ok := strings.Cut(s, "-")
+	if !ok {
+		return 0, 0, false
+	}
+	f, err1 := strconv.ParseUint(a, 10, 16)
+	l, err2 := strconv.ParseUint(b, 10, 16)
+	return uint32(f), uint32(l), err1 == nil && err2 == nil && 0 < f && f < l
 }
 
 func renderVolume(v types.Volume) *agentapi.VolumeSpec {

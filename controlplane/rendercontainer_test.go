@@ -78,3 +78,11 @@ func TestRenderLinuxParameters(t *testing.T) {
 		t.Error(diff)
 	}
 }
+
+func TestRenderPortRange(t *testing.T) {
+	got := rendered(t, types.ContainerDefinition{PortMappings: []types.PortMapping{{ContainerPortRange: aws.String("8000-8003")}}})
+	want := []*agentapi.PortMapping{{ContainerPort: 8000, Count: 4, Protocol: "tcp"}}
+	if diff := cmp.Diff(want, got.Ports, protocmp.Transform()); diff != "" {
+		t.Error(diff)
+	}
+}

@@ -2625,6 +2625,7 @@ type PortMapping struct {
 	HostPort      uint32                 `protobuf:"varint,2,opt,name=host_port,json=hostPort,proto3" json:"host_port,omitempty"` // 0: the agent picks one and reports it
 	Protocol      string                 `protobuf:"bytes,3,opt,name=protocol,proto3" json:"protocol,omitempty"`                  // tcp, udp
 	Name          string                 `protobuf:"bytes,4,opt,name=name,proto3" json:"name,omitempty"`
+	Count         uint32                 `protobuf:"varint,10,opt,name=count,proto3" json:"count,omitempty"` // of ports from container_port on; 0: one. Their host ports are in a row as well
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2685,6 +2686,13 @@ func (x *PortMapping) GetName() string {
 		return x.Name
 	}
 	return ""
+}
+
+func (x *PortMapping) GetCount() uint32 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
 }
 
 type VolumeSpec struct {
@@ -3117,6 +3125,7 @@ type PortBinding struct {
 	HostPort      uint32                 `protobuf:"varint,2,opt,name=host_port,json=hostPort,proto3" json:"host_port,omitempty"`
 	Protocol      string                 `protobuf:"bytes,3,opt,name=protocol,proto3" json:"protocol,omitempty"`
 	BindIp        string                 `protobuf:"bytes,4,opt,name=bind_ip,json=bindIp,proto3" json:"bind_ip,omitempty"`
+	Count         uint32                 `protobuf:"varint,10,opt,name=count,proto3" json:"count,omitempty"` // of ports from container_port and host_port on; 0: one
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3177,6 +3186,13 @@ func (x *PortBinding) GetBindIp() string {
 		return x.BindIp
 	}
 	return ""
+}
+
+func (x *PortBinding) GetCount() uint32 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
 }
 
 type StatusReport struct {
@@ -4795,12 +4811,14 @@ const file_api_agent_agent_proto_rawDesc = "" +
 	"\tcondition\x18\x02 \x01(\tR\tcondition\"s\n" +
 	"\rRestartPolicy\x12,\n" +
 	"\x12ignored_exit_codes\x18\x01 \x03(\x05R\x10ignoredExitCodes\x124\n" +
-	"\x16attempt_period_seconds\x18\x02 \x01(\rR\x14attemptPeriodSeconds\"\x81\x01\n" +
+	"\x16attempt_period_seconds\x18\x02 \x01(\rR\x14attemptPeriodSeconds\"\x97\x01\n" +
 	"\vPortMapping\x12%\n" +
 	"\x0econtainer_port\x18\x01 \x01(\rR\rcontainerPort\x12\x1b\n" +
 	"\thost_port\x18\x02 \x01(\rR\bhostPort\x12\x1a\n" +
 	"\bprotocol\x18\x03 \x01(\tR\bprotocol\x12\x12\n" +
-	"\x04name\x18\x04 \x01(\tR\x04name\"S\n" +
+	"\x04name\x18\x04 \x01(\tR\x04name\x12\x14\n" +
+	"\x05count\x18\n" +
+	" \x01(\rR\x05count\"S\n" +
 	"\n" +
 	"VolumeSpec\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1b\n" +
@@ -4849,12 +4867,14 @@ const file_api_agent_agent_proto_rawDesc = "" +
 	"\brestarts\x18\x15 \x01(\rR\brestarts\x12=\n" +
 	"\fhealth_since\x18\x16 \x01(\v2\x1a.google.protobuf.TimestampR\vhealthSinceB\f\n" +
 	"\n" +
-	"_exit_code\"\x86\x01\n" +
+	"_exit_code\"\x9c\x01\n" +
 	"\vPortBinding\x12%\n" +
 	"\x0econtainer_port\x18\x01 \x01(\rR\rcontainerPort\x12\x1b\n" +
 	"\thost_port\x18\x02 \x01(\rR\bhostPort\x12\x1a\n" +
 	"\bprotocol\x18\x03 \x01(\tR\bprotocol\x12\x17\n" +
-	"\abind_ip\x18\x04 \x01(\tR\x06bindIp\"C\n" +
+	"\abind_ip\x18\x04 \x01(\tR\x06bindIp\x12\x14\n" +
+	"\x05count\x18\n" +
+	" \x01(\rR\x05count\"C\n" +
 	"\fStatusReport\x123\n" +
 	"\x05tasks\x18\x01 \x03(\v2\x1d.neargate.agent.v1.TaskStatusR\x05tasks\"\xac\x01\n" +
 	"\bEndpoint\x12\x0e\n" +

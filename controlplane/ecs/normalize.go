@@ -191,6 +191,7 @@ func checkVolumes(def *types.TaskDefinition) error {
 // namespace here, whatever the network mode, so two of them can not listen on one port.
 func checkPorts(def *types.TaskDefinition) error {
 	containerPorts, hostPorts, names := map[string]string{}, map[string]bool{}, map[string]bool{}
+	ranged := map[string]bool{} // container ports that are part of a range
 	for i := range def.ContainerDefinitions {
 		c := &def.ContainerDefinitions[i]
 		name := aws.ToString(c.Name)
@@ -198,7 +199,18 @@ func checkPorts(def *types.TaskDefinition) error {
 			return client("When networkMode=none, port mappings are not supported.")
 		}
 		mappings := make([]types.PortMapping, 0, len(c.PortMappings))
+		ranges := 0
 		for _, m := range c.PortMappings {
+			if m.ContainerPortRange != nil {
+				if ranges++; ranges > 100 {
+					return client("Container '%s' has more than 100 port ranges.", name)
+				}
+				if err := checkPortRange(def, c, &m, containerPorts, ranged); err != nil {
+					return err
+				}
+				mappings = append(mappings, m)
+				continue
+			}
 			port, host := aws.ToInt32(m.ContainerPort), aws.ToInt32(m.HostPort)
 			if port < 1 || port > 65535 {
 				return client("Invalid 'containerPort' setting for container '%s'.", name)
@@ -225,6 +237,9 @@ func checkPorts(def *types.TaskDefinition) error {
 			containerPort, hostPort := fmt.Sprintf("%d/%s", port, m.Protocol), fmt.Sprintf("%d/%s", host, m.Protocol)
 			if other, taken := containerPorts[containerPort]; taken && other != name {
 				return client("Containers '%s' and '%s' both use container port %s: the containers of a task share one network namespace on this platform.", other, name, containerPort)
+			}
+			if ranged[containerPort] {
+				return client("Invalid 'containerPort' setting for container '%s'. Port %s is mapped more than once.", name, containerPort)
 			}
 			if host != 0 && hostPorts[hostPort] {
 				return client("The host port %s is mapped more than once.", hostPort)

@@ -102,9 +102,9 @@ var supported = map[string]support{
 	},
 	"MountPoint": {honoured: "containerPath readOnly sourceVolume"},
 	"PortMapping": {
-		honoured: "containerPort hostPort name protocol",
+		honoured: "containerPort containerPortRange hostPort name protocol",
+		notes:    map[string]string{"containerPortRange": "with networkMode bridge at most 1,000 ports a range; the host ports of a range are in a row"},
 		ignored:  map[string]string{"appProtocol": "it matters to Service Connect alone"},
-		refused:  map[string]string{"containerPortRange": "port ranges can not be mapped yet"},
 	},
 	"VolumeFrom": {honoured: "readOnly sourceContainer"},
 	"Volume": {

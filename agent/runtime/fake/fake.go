@@ -183,7 +183,7 @@ func (d *Driver) allocate(t *task) error {
 			if err != nil {
 				return err
 			}
-			t.box.Ports[c.Name] = append(t.box.Ports[c.Name], &agentapi.PortBinding{ContainerPort: p.ContainerPort, HostPort: host, Protocol: protocol(p), BindIp: "0.0.0.0"})
+			t.box.Ports[c.Name] = append(t.box.Ports[c.Name], &agentapi.PortBinding{ContainerPort: p.ContainerPort, HostPort: host, Count: p.Count, Protocol: protocol(p), BindIp: "0.0.0.0"})
 		}
 	}
 	return nil
@@ -201,11 +201,19 @@ func (d *Driver) port(mode string, p *agentapi.PortMapping) (uint32, error) {
 		d.ports[k] = true
 		return p.HostPort, nil
 	}
-	for n := d.cfg.Ports[0]; n <= d.cfg.Ports[1]; n++ {
-		if k := fmt.Sprintf("%s/%d", protocol(p), n); !d.ports[k] {
-			d.ports[k] = true
-			return n, nil
+	count := max(p.Count, 1)
+	for first := d.cfg.Ports[0]; first+count-1 <= d.cfg.Ports[1]; first++ {
+		free := true
+		for n := first; n < first+count; n++ {
+			free = free && !d.ports[fmt.Sprintf("%s/%d", protocol(p), n)]
 		}
+		if !free {
+			continue
+		}
+		for n := first; n < first+count; n++ {
+			d.ports[fmt.Sprintf("%s/%d", protocol(p), n)] = true
+		}
+		return first, nil
 	}
 	return 0, fmt.Errorf("no host port is free in %d–%d", d.cfg.Ports[0], d.cfg.Ports[1])
 }
@@ -224,7 +232,9 @@ func (d *Driver) release(t *task) {
 	}
 	for _, ports := range t.box.Ports {
 		for _, p := range ports {
-			delete(d.ports, fmt.Sprintf("%s/%d", p.Protocol, p.HostPort))
+			for n := range max(p.Count, 1) {
+				delete(d.ports, fmt.Sprintf("%s/%d", p.Protocol, p.HostPort+n))
+			}
 		}
 	}
 }

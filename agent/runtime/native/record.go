@@ -39,6 +39,7 @@ type sandboxRecord struct {
 
 type portRecord struct {
 	Container, Host uint16
+	Count           uint16 // of ports in a row; 0: one
 	Protocol        string
 }
 
@@ -96,7 +97,7 @@ func (s *sandboxRecord) sandbox() runtime.Sandbox {
 	for name, ports := range s.Ports {
 		for _, p := range ports {
 			out.Ports[name] = append(out.Ports[name], &agentapi.PortBinding{ContainerPort: uint32(p.Container),
-				HostPort: uint32(p.Host), Protocol: p.Protocol, BindIp: "0.0.0.0"})
+				HostPort: uint32(p.Host), Count: uint32(p.Count), Protocol: p.Protocol, BindIp: "0.0.0.0"})
 		}
 	}
 	return out
