@@ -128,11 +128,13 @@ func describeContainer(t Task, c *agentapi.ContainerSpec) *containerMetadata {
 		m.Labels[k] = v
 	}
 	for _, p := range st.GetPorts() {
-		one := port{ContainerPort: p.ContainerPort, Protocol: p.Protocol}
-		if spec.NetworkMode != "awsvpc" {
-			one.HostPort, one.HostIp = p.HostPort, p.BindIp
+		for n := range max(p.Count, 1) { // each port of a range
+			one := port{ContainerPort: p.ContainerPort + n, Protocol: p.Protocol}
+			if spec.NetworkMode != "awsvpc" {
+				one.HostPort, one.HostIp = p.HostPort+n, p.BindIp
+			}
+			m.Ports = append(m.Ports, one)
 		}
-		m.Ports = append(m.Ports, one)
 	}
 	n := network{NetworkMode: spec.NetworkMode}
 	if n.NetworkMode == "" {
