@@ -215,8 +215,12 @@ func (a *Agent) assign(ctx context.Context, as *agentapi.Assignment) error {
 	}
 	st := &agentapi.TaskStatus{TaskId: as.TaskId, Epoch: as.Epoch, State: agentapi.TaskState_PENDING}
 	for _, c := range as.Spec.GetContainers() {
-		containerStatus(st, c.Name) // reported in the order of the task definition
+		cs := containerStatus(st, c.Name) // reported in the order of the task definition
+		if c.HealthCheck != nil {
+			cs.Health = agentapi.Health_HEALTH_UNKNOWN
+		}
 	}
+	sumHealth(as.Spec, st)
 	if err := a.store.save(as, st); err != nil {
 		return fmt.Errorf("keep assignment %s: %w", as.TaskId, err)
 	}

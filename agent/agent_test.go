@@ -156,23 +156,44 @@ func (h *host) until(what string, ok func() bool) {
 	for !ok() {
 		select {
 		case u := <-h.ups:
-			switch b := u.Body.(type) {
-			case *agentapi.Up_Status:
-				for _, s := range b.Status.Tasks {
-					if old := h.last[s.TaskId]; old != nil && old.State > s.State {
-						h.t.Fatalf("task %s went back from %s to %s", s.TaskId, old.State, s.State)
-					}
-					h.last[s.TaskId] = s
-				}
-			case *agentapi.Up_Ack:
-				h.acks[b.Ack.Kind] = b.Ack.Revision
-			case *agentapi.Up_Heartbeat:
-				h.beats++
-			}
+			h.take(u)
 		case <-timeout:
 			h.t.Fatalf("waited 10 s for: %s; have %v", what, h.last)
 		}
 	}
+}
+
+func (h *host) take(u *agentapi.Up) {
+	h.t.Helper()
+	switch b := u.Body.(type) {
+	case *agentapi.Up_Status:
+		for _, s := range b.Status.Tasks {
+			if old := h.last[s.TaskId]; old != nil && old.State > s.State {
+				h.t.Fatalf("task %s went back from %s to %s", s.TaskId, old.State, s.State)
+			}
+			h.last[s.TaskId] = s
+		}
+	case *agentapi.Up_Ack:
+		h.acks[b.Ack.Kind] = b.Ack.Revision
+	case *agentapi.Up_Heartbeat:
+		h.beats++
+	}
+}
+
+// pass lets time go by, a step at a time, until what is reported of the task is as wanted.
+func (h *host) pass(now *clock.Fake, step time.Duration, what string, ok func(*agentapi.TaskStatus) bool) *agentapi.TaskStatus {
+	h.t.Helper()
+	waitFor(h.t, what, func() bool {
+		for len(h.ups) > 0 {
+			h.take(<-h.ups)
+		}
+		if st := h.last[taskA]; st != nil && ok(st) {
+			return true
+		}
+		now.Advance(step)
+		return false
+	})
+	return h.last[taskA]
 }
 
 func (h *host) untilState(id string, want agentapi.TaskState) *agentapi.TaskStatus {

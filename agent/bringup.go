@@ -6,11 +6,9 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-	"google.golang.org/protobuf/types/known/timestamppb"
-
 	"github.com/seed-2f228079/neargate/agent/runtime"
 	agentapi "github.com/seed-2f228079/neargate/api/agent"
+	"golang.org/x/sync/errgroup"
 )
 
 // bringUp makes the task run, from wherever an earlier process left it. Nil: it runs, or ctx ended first.
@@ -45,10 +43,8 @@ func (w *worker) bringUp(ctx context.Context, found *runtime.Recovered, exits ch
 			containerStatus(st, name).Ports = ports
 		}
 	})
-	for _, c := range spec.Containers {
-		if f := w.start(ctx, c, found.Containers[c.Name], exits); f != nil || ctx.Err() != nil {
-			return f
-		}
+	if f := w.startAll(ctx, spec, found.Containers, exits); f != nil || ctx.Err() != nil {
+		return f
 	}
 	w.report(func(st *agentapi.TaskStatus) {
 		st.State = agentapi.TaskState_RUNNING
@@ -119,7 +115,50 @@ func (w *worker) pullOne(ctx context.Context, c *agentapi.ContainerSpec) (runtim
 	}
 }
 
-// start starts one container, or takes over what an earlier process started, and watches it.
+// startAll starts every container once what it depends on is as it has to be. Those that an earlier process started are taken over.
+func (w *worker) startAll(ctx context.Context, spec *agentapi.TaskSpec, found map[string]runtime.RecoveredContainer, exits chan<- exit) *failure {
+	for waiting := spec.Containers; len(waiting) > 0; {
+		var blocked []*agentapi.ContainerSpec
+		var patience time.Duration // until the first start timeout passes; 0: there is none
+		for _, c := range waiting {
+			was := found[c.Name]
+			if was.Started.At.IsZero() && was.Exit == nil {
+				left, why := w.blocked(spec, c)
+				if why != "" {
+					w.report(func(st *agentapi.TaskStatus) { containerStatus(st, c.Name).Reason = why })
+					return &failure{codeFailedToStart, why}
+				}
+				if left != 0 {
+					blocked = append(blocked, c)
+					if left > 0 && (patience == 0 || left < patience) {
+						patience = left
+					}
+					continue
+				}
+			}
+			if f := w.start(ctx, c, was, exits); f != nil || ctx.Err() != nil {
+				return f
+			}
+		}
+		if len(blocked) < len(waiting) {
+			waiting = blocked // a start may have opened the way for others
+			continue
+		}
+		var late <-chan time.Time
+		if patience > 0 {
+			late = w.a.cfg.Clock.After(patience)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-w.moved:
+		case <-late:
+		}
+	}
+	return nil
+}
+
+// start starts one container, or takes over what an earlier process started, and has it watched.
 func (w *worker) start(ctx context.Context, c *agentapi.ContainerSpec, was runtime.RecoveredContainer, exits chan<- exit) *failure {
 	started := was.Started
 	if started.At.IsZero() && was.Exit == nil {
@@ -136,23 +175,7 @@ func (w *worker) start(ctx context.Context, c *agentapi.ContainerSpec, was runti
 			return &failure{codeFailedToStart, reason}
 		}
 	}
-	w.report(func(st *agentapi.TaskStatus) {
-		cs := containerStatus(st, c.Name)
-		cs.State, cs.RuntimeId = max(cs.State, agentapi.ContainerState_CONTAINER_RUNNING), started.RuntimeID
-		if cs.Started == nil {
-			cs.Started = timestamppb.New(started.At)
-		}
-	})
-	w.a.shipContainer(w.id, c)
-	go func() {
-		e, err := w.a.cfg.Driver.Wait(ctx, w.id, c.Name)
-		if err != nil {
-			if ctx.Err() != nil {
-				return
-			}
-			e = runtime.Exit{Code: 255, Reason: "ContainerRuntimeError: " + err.Error(), At: w.a.cfg.Clock.Now()}
-		}
-		exits <- exit{c.Name, e} // has room for every container
-	}()
+	w.noteStart(c, started)
+	w.watching.Go(func() { w.watch(ctx, c, started, exits) })
 	return nil
 }

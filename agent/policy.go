@@ -4,8 +4,10 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
+	"github.com/seed-2f228079/neargate/agent/runtime"
 	agentapi "github.com/seed-2f228079/neargate/api/agent"
 )
 
@@ -14,27 +16,61 @@ import (
 type Policy struct {
 	// HostPaths are the folders below which tasks may mount folders of the host.
 	HostPaths []string
-	// Privileged allows privileged containers and the host's network namespace.
+	// Privileged allows privileged containers, the host's namespaces and devices, and capabilities beyond Docker's default set.
 	Privileged bool
 }
 
 // check says why the host refuses a task; nil: it does not. Paths are judged where symbolic links lead, so that a task
 // cannot make itself a way out of an allowed folder by planting a link there.
 func (p Policy) check(spec *agentapi.TaskSpec) error {
-	if !p.Privileged {
-		if spec.NetworkMode == "host" {
-			return fmt.Errorf("network mode host is not allowed on this host; its owner can allow it with --allow-privileged")
-		}
-		for _, c := range spec.Containers {
-			if c.Privileged {
-				return fmt.Errorf("container %s is privileged, which is not allowed on this host; its owner can allow it with --allow-privileged", c.Name)
-			}
-		}
+	if what := privilege(spec); what != "" && !p.Privileged {
+		return fmt.Errorf("%s, which is not allowed on this host; its owner can allow it with --allow-privileged", what)
+	}
+	if err := checkSysctls(spec); err != nil {
+		return err
 	}
 	for _, v := range spec.Volumes {
 		if v.HostPath != "" && !p.allows(v.HostPath) {
 			return fmt.Errorf("volume %s mounts %s of the host, which is not below an allowed folder (%s); its owner can allow one with --allow-host-path",
 				v.Name, v.HostPath, strings.Join(p.HostPaths, ", "))
+		}
+	}
+	return nil
+}
+
+// privilege says what of a task would let it act on the host; empty: nothing.
+func privilege(spec *agentapi.TaskSpec) string {
+	for _, mode := range []struct{ name, value string }{{"network", spec.NetworkMode}, {"pid", spec.PidMode}, {"ipc", spec.IpcMode}} {
+		if mode.value == "host" {
+			return "the task has " + mode.name + " mode host"
+		}
+	}
+	for _, c := range spec.Containers {
+		switch {
+		case c.Privileged:
+			return "container " + c.Name + " is privileged"
+		case len(c.Devices) > 0:
+			return "container " + c.Name + " uses device " + c.Devices[0].HostPath + " of the host"
+		}
+		for _, n := range c.AddCapabilities {
+			if !slices.Contains(runtime.DefaultCapabilities, n) {
+				return "container " + c.Name + " adds capability " + n
+			}
+		}
+	}
+	return ""
+}
+
+// checkSysctls lets nobody set what is not of a namespace that the task has for itself; that no owner can allow.
+func checkSysctls(spec *agentapi.TaskSpec) error {
+	for _, c := range spec.Containers {
+		for name := range c.Sysctls {
+			switch namespace := runtime.SysctlNamespace(name); {
+			case namespace == "":
+				return fmt.Errorf("container %s sets %s, which is not a kernel parameter of a namespace", c.Name, name)
+			case namespace == "network" && spec.NetworkMode == "host" && !c.DisableNetworking, namespace == "ipc" && spec.IpcMode == "host":
+				return fmt.Errorf("container %s sets %s of the host's %s namespace", c.Name, name, namespace)
+			}
 		}
 	}
 	return nil

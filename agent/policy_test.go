@@ -37,6 +37,9 @@ func TestPolicy(t *testing.T) {
 	host := func(v string) *agentapi.TaskSpec {
 		return &agentapi.TaskSpec{Volumes: []*agentapi.VolumeSpec{{Name: "v", HostPath: v}}}
 	}
+	of := func(c *agentapi.ContainerSpec) *agentapi.TaskSpec {
+		return &agentapi.TaskSpec{Containers: []*agentapi.ContainerSpec{c}}
+	}
 	for _, c := range []struct {
 		name   string
 		policy Policy
@@ -48,6 +51,21 @@ func TestPolicy(t *testing.T) {
 		{"host path", p, host(filepath.Join(dir, "open/data")), ""},
 		{"privileged by default", Policy{}, &agentapi.TaskSpec{Containers: []*agentapi.ContainerSpec{{Name: "c", Privileged: true}}}, "--allow-privileged"},
 		{"privileged", Policy{Privileged: true}, &agentapi.TaskSpec{Containers: []*agentapi.ContainerSpec{{Name: "c", Privileged: true}}}, ""},
+		{"host processes by default", Policy{}, &agentapi.TaskSpec{PidMode: "host"}, "--allow-privileged"},
+		{"host IPC by default", Policy{}, &agentapi.TaskSpec{IpcMode: "host"}, "--allow-privileged"},
+		{"task's namespaces", Policy{}, &agentapi.TaskSpec{PidMode: "task", IpcMode: "task"}, ""},
+		{"device by default", Policy{}, of(&agentapi.ContainerSpec{Devices: []*agentapi.Device{{HostPath: "/dev/kvm"}}}), "/dev/kvm"},
+		{"device", Policy{Privileged: true}, of(&agentapi.ContainerSpec{Devices: []*agentapi.Device{{HostPath: "/dev/kvm"}}}), ""},
+		{"capability by default", Policy{}, of(&agentapi.ContainerSpec{AddCapabilities: []string{"CHOWN", "SYS_ADMIN"}}), "SYS_ADMIN"},
+		{"all capabilities by default", Policy{}, of(&agentapi.ContainerSpec{AddCapabilities: []string{"ALL"}}), "ALL"},
+		{"capability", Policy{Privileged: true}, of(&agentapi.ContainerSpec{AddCapabilities: []string{"SYS_ADMIN"}}), ""},
+		{"default capabilities", Policy{}, of(&agentapi.ContainerSpec{AddCapabilities: []string{"CHOWN"}, DropCapabilities: []string{"ALL"}}), ""},
+		{"kernel parameter", Policy{}, of(&agentapi.ContainerSpec{Sysctls: map[string]string{"net.core.somaxconn": "1", "kernel.sem": "1"}}), ""},
+		{"kernel parameter of the host", Policy{Privileged: true}, of(&agentapi.ContainerSpec{Sysctls: map[string]string{"kernel.core_pattern": "|/x"}}), "core_pattern"},
+		{"kernel parameter of the host's network", Policy{Privileged: true}, &agentapi.TaskSpec{NetworkMode: "host",
+			Containers: []*agentapi.ContainerSpec{{Sysctls: map[string]string{"net.core.somaxconn": "1"}}}}, "somaxconn"},
+		{"kernel parameter of the host's IPC", Policy{Privileged: true}, &agentapi.TaskSpec{IpcMode: "host",
+			Containers: []*agentapi.ContainerSpec{{Sysctls: map[string]string{"kernel.sem": "1"}}}}, "kernel.sem"},
 		{"host network by default", Policy{}, &agentapi.TaskSpec{NetworkMode: "host"}, "--allow-privileged"},
 		{"host network", Policy{Privileged: true}, &agentapi.TaskSpec{NetworkMode: "host"}, ""},
 	} {

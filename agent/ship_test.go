@@ -128,6 +128,23 @@ func TestShippingSurvivesFailures(t *testing.T) {
 	}
 }
 
+// TestShippingOfRestarts: what a container writes after it was started again follows what it wrote before.
+func TestShippingOfRestarts(t *testing.T) {
+	driver := fake.New(fake.Config{Script: func(string) fake.Behaviour {
+		return fake.Behaviour{RunFor: time.Millisecond, Output: numbered(3)}
+	}})
+	kept := &stream{}
+	h := shippingHost(t, t.TempDir(), driver, kept)
+	h.hello()
+	as := logged("EC2", nil)
+	as.Spec.Containers[0].Restart = &agentapi.RestartPolicy{}
+	h.send(1, true, nil, as)
+	waitFor(t, "the lines of four starts", func() bool { return len(kept.got()) >= 12 })
+	if got, want := kept.got()[:12], slices.Repeat(numbered(3), 4); !slices.Equal(got, want) {
+		t.Errorf("got %v", got)
+	}
+}
+
 func TestLogGroupMissing(t *testing.T) {
 	const why = "ResourceNotFoundException: The specified log group does not exist."
 	for launch, want := range map[string]string{

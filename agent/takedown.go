@@ -114,34 +114,44 @@ func stopped(at *timestamppb.Timestamp) func(*agentapi.TaskStatus) {
 	}
 }
 
-// stopContainers ends all containers side by side, each within its stop timeout or, if set, within limit.
+// stopContainers ends all containers side by side, but each after those that depend on it, and within its stop timeout or, if set,
+// within limit.
 func (w *worker) stopContainers(ctx context.Context, limit time.Duration) {
 	as, _ := w.current()
+	ended := map[string]chan struct{}{}
+	for _, c := range as.Spec.Containers {
+		ended[c.Name] = make(chan struct{})
+	}
 	var wg sync.WaitGroup
 	for _, c := range as.Spec.Containers {
-		state := agentapi.ContainerState_CONTAINER_UNSPECIFIED
-		for _, cs := range w.snapshot().Containers {
-			if cs.Name == c.Name {
-				state = cs.State
+		wg.Go(func() {
+			defer close(ended[c.Name])
+			for _, d := range dependents(as.Spec, c.Name) {
+				<-ended[d]
 			}
-		}
-		if state == agentapi.ContainerState_CONTAINER_STOPPED {
-			continue
-		}
-		timeout := time.Duration(c.StopTimeoutSeconds) * time.Second
-		if timeout == 0 {
-			timeout = defaultStopTimeout
-		}
-		if limit > 0 {
-			timeout = min(timeout, limit)
-		}
-		wg.Add(1)
-		go func() {
-			defer wg.Done()
+			if w.containerState(c.Name) == agentapi.ContainerState_CONTAINER_STOPPED {
+				return
+			}
+			timeout := seconds(c.StopTimeoutSeconds)
+			if timeout == 0 {
+				timeout = defaultStopTimeout
+			}
+			if limit > 0 {
+				timeout = min(timeout, limit)
+			}
 			w.stopOne(ctx, c.Name, timeout)
-		}()
+		})
 	}
 	wg.Wait()
+}
+
+func (w *worker) containerState(name string) agentapi.ContainerState {
+	for _, cs := range w.snapshot().Containers {
+		if cs.Name == name {
+			return cs.State
+		}
+	}
+	return agentapi.ContainerState_CONTAINER_UNSPECIFIED
 }
 
 func (w *worker) stopOne(ctx context.Context, container string, timeout time.Duration) {

@@ -24,6 +24,10 @@ type worker struct {
 	id string
 	// wanted holds a token whenever assignment or forgotten has changed.
 	wanted chan struct{}
+	// moved holds a token whenever status has changed, for bringUp.
+	moved chan struct{}
+	// watching are the goroutines that follow started containers; they end with live's context.
+	watching sync.WaitGroup
 
 	// reporting keeps whole reports in order, on disk and in the outbox; it is the one lock held across a (small) write.
 	reporting sync.Mutex
@@ -35,7 +39,7 @@ type worker struct {
 }
 
 func newWorker(a *Agent, as *agentapi.Assignment, st *agentapi.TaskStatus) *worker {
-	return &worker{a: a, id: as.TaskId, assignment: as, status: st, wanted: make(chan struct{}, 1)}
+	return &worker{a: a, id: as.TaskId, assignment: as, status: st, wanted: make(chan struct{}, 1), moved: make(chan struct{}, 1)}
 }
 
 // update takes a newer word of the control plane. Words of an older epoch are dropped; within an epoch, stopped is final.
@@ -55,7 +59,7 @@ func (w *worker) update(as *agentapi.Assignment) error {
 	if err := w.a.store.save(as, st); err != nil {
 		return fmt.Errorf("keep assignment %s: %w", w.id, err)
 	}
-	w.wake()
+	wake(w.wanted)
 	return nil
 }
 
@@ -64,12 +68,12 @@ func (w *worker) forget() {
 	w.mu.Lock()
 	w.forgotten = true
 	w.mu.Unlock()
-	w.wake()
+	wake(w.wanted)
 }
 
-func (w *worker) wake() {
+func wake(token chan struct{}) {
 	select {
-	case w.wanted <- struct{}{}:
+	case token <- struct{}{}:
 	default:
 	}
 }
@@ -100,13 +104,15 @@ func (w *worker) report(change func(*agentapi.TaskStatus)) {
 	st := proto.CloneOf(w.status)
 	change(st)
 	st.State = max(st.State, w.status.State)
-	w.status = st
 	as := w.assignment
+	sumHealth(as.Spec, st)
+	w.status = st
 	w.mu.Unlock()
 	if err := w.a.store.save(as, st); err != nil {
 		w.a.log.Error("keep the status of a task", "task", w.id, "error", err)
 	}
 	w.a.out.task(st)
+	wake(w.moved)
 }
 
 func (w *worker) now() *timestamppb.Timestamp { return timestamppb.New(w.a.cfg.Clock.Now()) }
@@ -159,6 +165,7 @@ func (w *worker) live(ctx context.Context, found *runtime.Recovered) {
 	}
 	cancel()
 	bringing.Wait()
+	w.watching.Wait()
 	if ctx.Err() == nil {
 		w.takeDown(ctx, fail)
 	}

@@ -76,7 +76,11 @@ func taskLine(cluster string, t ecstypes.Task) Task {
 	var ports []string
 	for _, con := range t.Containers {
 		for _, b := range con.NetworkBindings {
-			ports = append(ports, fmt.Sprintf("%s:%d->%d/%s", aws.ToString(b.BindIP), aws.ToInt32(b.HostPort), aws.ToInt32(b.ContainerPort), b.Protocol))
+			host, inside := fmt.Sprint(aws.ToInt32(b.HostPort)), fmt.Sprint(aws.ToInt32(b.ContainerPort))
+			if b.ContainerPortRange != nil {
+				host, inside = aws.ToString(b.HostPortRange), *b.ContainerPortRange
+			}
+			ports = append(ports, fmt.Sprintf("%s:%s->%s/%s", aws.ToString(b.BindIP), host, inside, b.Protocol))
 		}
 	}
 	l.Ports = strings.Join(ports, " ")

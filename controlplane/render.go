@@ -2,6 +2,7 @@ package controlplane
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -23,6 +24,7 @@ func RenderTaskSpec(t *Task, d *TaskDefinition, digests map[string]string) (*age
 		Account: t.Account, Region: t.Region, Cluster: t.Cluster,
 		Family: d.Family, Revision: d.Revision, Service: t.Service, LaunchType: t.LaunchType,
 		CpuUnits: cpu, MemoryMib: memory, NetworkMode: string(def.NetworkMode),
+		PidMode: string(def.PidMode), IpcMode: string(def.IpcMode),
 	}
 	if spec.NetworkMode == "" {
 		spec.NetworkMode = string(types.NetworkModeBridge)
@@ -61,6 +63,25 @@ func renderContainer(c types.ContainerDefinition, over types.ContainerOverride, 
 		Hostname:             aws.ToString(c.Hostname),
 		Mounts:               renderMounts(c, def.ContainerDefinitions),
 		Log:                  renderLog(c.LogConfiguration),
+		HealthCheck:          renderHealthCheck(c.HealthCheck),
+		DependsOn:            renderDependencies(c),
+		Restart:              renderRestartPolicy(c.RestartPolicy),
+		Interactive:          aws.ToBool(c.Interactive),
+		PseudoTerminal:       aws.ToBool(c.PseudoTerminal),
+		DnsServers:           c.DnsServers,
+		DnsSearch:            c.DnsSearchDomains,
+		NoNewPrivileges:      noNewPrivileges(c.DockerSecurityOptions),
+		DisableNetworking:    aws.ToBool(c.DisableNetworking),
+	}
+	renderLinuxParameters(r, c.LinuxParameters)
+	for _, u := range c.Ulimits {
+		r.Ulimits = append(r.Ulimits, &agentapi.Ulimit{Name: string(u.Name), Soft: int64(u.SoftLimit), Hard: int64(u.HardLimit)})
+	}
+	for _, s := range c.SystemControls {
+		if r.Sysctls == nil {
+			r.Sysctls = map[string]string{}
+		}
+		r.Sysctls[aws.ToString(s.Namespace)] = aws.ToString(s.Value)
 	}
 	if over.Command != nil {
 		r.Command = over.Command
@@ -98,6 +119,9 @@ func renderContainer(c types.ContainerDefinition, over types.ContainerOverride, 
 // renderPort gives a task on the host's network the host port it must have: the container's own. With awsvpc the port answers at the
 // task's own address and needs none.
 func renderPort(mode types.NetworkMode, m types.PortMapping) *agentapi.PortMapping {
+	if first, last, ok := ParsePortRange(aws.ToString(m.ContainerPortRange)); ok {
+		return &agentapi.PortMapping{ContainerPort: first, Count: last - first + 1, Protocol: protocolOf(m), Name: aws.ToString(m.Name)}
+	}
 	p := &agentapi.PortMapping{
 		ContainerPort: uint32(aws.ToInt32(m.ContainerPort)), HostPort: uint32(aws.ToInt32(m.HostPort)),
 		Protocol: protocolOf(m), Name: aws.ToString(m.Name),
@@ -109,6 +133,17 @@ func renderPort(mode types.NetworkMode, m types.PortMapping) *agentapi.PortMappi
 		p.HostPort = 0
 	}
 	return p
+}
+
+// ParsePortRange reads "FIRST-LAST" of ports.
+func ParsePortRange(s string) (first, last uint32, ok bool) {
+	a, b, ok := strings.Cut(s, "-")
+	if !ok {
+		return 0, 0, false
+	}
+	f, err1 := strconv.ParseUint(a, 10, 16)
+	l, err2 := strconv.ParseUint(b, 10, 16)
+	return uint32(f), uint32(l), err1 == nil && err2 == nil && 0 < f && f < l
 }
 
 func renderVolume(v types.Volume) *agentapi.VolumeSpec {

@@ -59,8 +59,9 @@ func TestRenderTaskSpec(t *testing.T) {
 			{
 				Name: "web", Image: "localhost:5000/web@sha256:abc", Essential: true, CpuUnits: 128, MemoryMib: 300, MemoryReservationMib: 128,
 				Command: []string{"migrate"}, Environment: map[string]string{"A": "1", "B": "3"}, ExtraHosts: []string{"database:127.0.0.1"},
-				Ports:  []*agentapi.PortMapping{{ContainerPort: 3000, Protocol: "tcp"}, {ContainerPort: 53, HostPort: 5353, Protocol: "udp"}},
-				Mounts: []*agentapi.MountPoint{{Volume: "data", ContainerPath: "/data", ReadOnly: true}},
+				DependsOn: []*agentapi.Dependency{{Container: "db", Condition: "START"}},
+				Ports:     []*agentapi.PortMapping{{ContainerPort: 3000, Protocol: "tcp"}, {ContainerPort: 53, HostPort: 5353, Protocol: "udp"}},
+				Mounts:    []*agentapi.MountPoint{{Volume: "data", ContainerPath: "/data", ReadOnly: true}},
 			},
 		},
 	}

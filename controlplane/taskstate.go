@@ -1,6 +1,7 @@
 package controlplane
 
 import (
+	"cmp"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -71,6 +72,7 @@ func (s *TaskStatus) AdvanceReport(r *agentapi.TaskStatus, observed agentapi.Tas
 	}
 	n := s.next()
 	n.Report = proto.CloneOf(r)
+	n.Health = healthNames[r.Health]
 	n.Observed = max(n.Observed, observed)
 	if n.Observed == agentapi.TaskState_STOPPED {
 		n.because(r.StopCode, r.StoppedReason, now)
@@ -86,16 +88,6 @@ func (s *TaskStatus) AdvanceObserved(to agentapi.TaskState) (*TaskStatus, bool) 
 	}
 	n := s.next()
 	n.Observed = to
-	return n, true
-}
-
-// AdvanceHealth takes in the health of the task's containers: HEALTHY, UNHEALTHY or UNKNOWN.
-func (s *TaskStatus) AdvanceHealth(health string) (*TaskStatus, bool) {
-	if !s.Live() || s.Health == health {
-		return s, false
-	}
-	n := s.next()
-	n.Health = health
 	return n, true
 }
 
@@ -127,6 +119,14 @@ func (s *TaskStatus) AdvanceLost(stopCode, reason string, now time.Time) (*TaskS
 	n.stop(now)
 	return n, true
 }
+
+// healthNames are ECS's words. A task without a health check that counts has none: it is shown as UNKNOWN, and not waited for.
+var healthNames = map[agentapi.Health]string{
+	agentapi.Health_HEALTH_UNKNOWN: "UNKNOWN", agentapi.Health_HEALTH_HEALTHY: "HEALTHY", agentapi.Health_HEALTH_UNHEALTHY: "UNHEALTHY",
+}
+
+// HealthName is the health of a container in ECS's words.
+func HealthName(h agentapi.Health) string { return cmp.Or(healthNames[h], "UNKNOWN") }
 
 func (s *TaskStatus) next() *TaskStatus {
 	n := proto.CloneOf(s)

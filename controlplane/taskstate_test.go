@@ -42,7 +42,7 @@ func TestInvariants(t *testing.T) {
 
 func randomStep(rnd *rand.Rand, s *TaskStatus, now time.Time) (*TaskStatus, bool) {
 	any := func() agentapi.TaskState { return states[rnd.IntN(len(states))] }
-	switch rnd.IntN(7) {
+	switch rnd.IntN(6) {
 	case 0:
 		return s.AdvanceDesired([]agentapi.TaskState{agentapi.TaskState_DEACTIVATING, agentapi.TaskState_STOPPED}[rnd.IntN(2)], "UserInitiated", "", now)
 	case 1:
@@ -52,14 +52,13 @@ func randomStep(rnd *rand.Rand, s *TaskStatus, now time.Time) (*TaskStatus, bool
 	case 3:
 		return s.AdvanceObserved(any())
 	case 4:
-		return s.AdvanceHealth([]string{"HEALTHY", "UNHEALTHY"}[rnd.IntN(2)])
-	case 5:
 		if rnd.IntN(8) > 0 {
 			return s, false
 		}
 		return s.AdvanceLost("TaskFailedToStart", "Host lost", now)
 	default:
-		r := &agentapi.TaskStatus{TaskId: "t", Epoch: rnd.Uint64N(3), State: any(), Address: []string{"", "10.0.0.2"}[rnd.IntN(2)]}
+		r := &agentapi.TaskStatus{TaskId: "t", Epoch: rnd.Uint64N(3), State: any(), Address: []string{"", "10.0.0.2"}[rnd.IntN(2)],
+			Health: agentapi.Health(rnd.IntN(4))}
 		observed := r.State
 		if observed == agentapi.TaskState_RUNNING && rnd.IntN(2) == 0 {
 			observed = agentapi.TaskState_ACTIVATING

@@ -184,3 +184,22 @@ func TestRefused(t *testing.T) {
 		get(t, s, c.method, c.path, c.from, c.status)
 	}
 }
+
+// Health and restarts are shown of containers that have a check and a policy.
+func TestHealthAndRestarts(t *testing.T) {
+	task := example()
+	task.Assignment.Spec.Containers[0].HealthCheck = &agentapi.ContainerCheck{Command: []string{"CMD", "true"}}
+	task.Assignment.Spec.Containers[0].Restart = &agentapi.RestartPolicy{}
+	task.Status.Containers[0].Health, task.Status.Containers[0].HealthSince = agentapi.Health_HEALTH_UNHEALTHY, timestamppb.New(began)
+	task.Status.Containers[0].Restarts = 2
+	task.Assignment.Spec.Containers[1].HealthCheck = &agentapi.ContainerCheck{Command: []string{"CMD", "true"}}
+	s := server(t, task)
+	app := get(t, s, "GET", "/v4/"+EndpointID(taskID, "app"), address, 200).(map[string]any)
+	if want := map[string]any{"status": "UNHEALTHY", "statusSince": "2026-11-01T12:00:00Z"}; !cmp.Equal(app["Health"], any(want)) || app["RestartCount"] != 2.0 {
+		t.Errorf("health %v, restarts %v", app["Health"], app["RestartCount"])
+	}
+	other := get(t, s, "GET", "/v4/"+EndpointID(taskID, "init"), address, 200).(map[string]any)
+	if want := map[string]any{"status": "UNKNOWN"}; !cmp.Equal(other["Health"], any(want)) || other["RestartCount"] != nil {
+		t.Errorf("health %v, restarts %v", other["Health"], other["RestartCount"])
+	}
+}

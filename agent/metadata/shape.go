@@ -3,6 +3,7 @@ package metadata
 import (
 	"net/netip"
 	"strconv"
+	"strings"
 	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -55,6 +56,14 @@ type containerMetadata struct {
 	Type          string
 	ContainerARN  string
 	Networks      []network
+	Health        *health `json:",omitempty"`
+	RestartCount  *uint32 `json:",omitempty"` // where a restart policy is enabled
+}
+
+// health is of a container that has a health check.
+type health struct {
+	Status string     `json:"status"`
+	Since  *time.Time `json:"statusSince,omitempty"`
 }
 
 // containerLimits are CPU units and MiB.
@@ -119,11 +128,13 @@ func describeContainer(t Task, c *agentapi.ContainerSpec) *containerMetadata {
 		m.Labels[k] = v
 	}
 	for _, p := range st.GetPorts() {
-		one := port{ContainerPort: p.ContainerPort, Protocol: p.Protocol}
-		if spec.NetworkMode != "awsvpc" {
-			one.HostPort, one.HostIp = p.HostPort, p.BindIp
+		for n := range max(p.Count, 1) { // each port of a range
+			one := port{ContainerPort: p.ContainerPort + n, Protocol: p.Protocol}
+			if spec.NetworkMode != "awsvpc" {
+				one.HostPort, one.HostIp = p.HostPort+n, p.BindIp
+			}
+			m.Ports = append(m.Ports, one)
 		}
-		m.Ports = append(m.Ports, one)
 	}
 	n := network{NetworkMode: spec.NetworkMode}
 	if n.NetworkMode == "" {
@@ -133,6 +144,12 @@ func describeContainer(t Task, c *agentapi.ContainerSpec) *containerMetadata {
 		n.IPv4Addresses = []string{a.String()}
 	}
 	m.Networks = []network{n}
+	if c.HealthCheck != nil {
+		m.Health = &health{Status: strings.TrimPrefix(max(st.GetHealth(), agentapi.Health_HEALTH_UNKNOWN).String(), "HEALTH_"), Since: at(st.GetHealthSince())}
+	}
+	if c.Restart != nil {
+		m.RestartCount = new(st.GetRestarts())
+	}
 	return m
 }
 

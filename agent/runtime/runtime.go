@@ -3,7 +3,8 @@
 //
 // A driver works on whole tasks: a task is a sandbox (one network namespace, addresses, volumes) and its containers. It
 // knows no control plane and decides nothing: what to start, when to restart and when to stop is the worker's business.
-// Calls for different tasks run in parallel; calls for one task come one at a time, except Wait and Logs.
+// Calls for different tasks run in parallel; calls for one task come one at a time, except Wait, Exec, Stats and Logs, and Start and
+// Restart of different containers.
 // Every call is idempotent: repeated after a crash it completes what was begun. A driver keeps what it needs on disk
 // below its folder, so that a new process, Recover called first, continues with the tasks of the old one: they run on
 // while no agent is there.
@@ -45,6 +46,14 @@ type Driver interface {
 	// *StartError and Wait afterwards answers an Exit with the same reason. A container is started once in its life: a
 	// repeated call answers what the first one did, also after the container has ended.
 	Start(ctx context.Context, taskID, container string) (Started, error)
+	// Restart starts a container again that has ended; its file system is as it left it. last is the start that ended: when
+	// the container has been started since, that later start is answered. Errors are those of Start, and Wait answers for
+	// the newest start.
+	Restart(ctx context.Context, taskID, container string, last Started) (Started, error)
+	// Exec runs one more command in a running container and returns its exit code: 126 or 127, with the reason written, when
+	// it cannot be started. Once ctx is done, the command and its children of the same process group are killed and the
+	// error is ctx's. ErrNotFound: the container does not run. Safe to call from several goroutines and beside other calls.
+	Exec(ctx context.Context, taskID, container string, c Command) (code int, err error)
 	// Stop sends the stop signal, waits for the timeout, then kills. It returns once the container has ended. A container
 	// that was never started, or has ended, is not an error.
 	Stop(ctx context.Context, taskID, container string, timeout time.Duration) error
@@ -128,6 +137,13 @@ type Started struct {
 	RuntimeID string // as the runtime names it
 	PID       int    // in the host's namespace; 0 where there is none
 	At        time.Time
+}
+
+// Command runs in a container beside its own program: as the same user, in the same directory, with the same environment and
+// within the same limits.
+type Command struct {
+	Args   []string
+	Output io.Writer // takes what it writes, stdout and stderr as they come; nil: nobody
 }
 
 // Exit is how a container ended.

@@ -259,6 +259,59 @@ func (TaskState) EnumDescriptor() ([]byte, []int) {
 	return file_api_agent_agent_proto_rawDescGZIP(), []int{3}
 }
 
+// Health of a container that has a health check. HEALTH_UNKNOWN: it has not been decided yet.
+type Health int32
+
+const (
+	Health_HEALTH_UNSPECIFIED Health = 0 // there is no check
+	Health_HEALTH_UNKNOWN     Health = 1
+	Health_HEALTH_HEALTHY     Health = 2
+	Health_HEALTH_UNHEALTHY   Health = 3
+)
+
+// Enum value maps for Health.
+var (
+	Health_name = map[int32]string{
+		0: "HEALTH_UNSPECIFIED",
+		1: "HEALTH_UNKNOWN",
+		2: "HEALTH_HEALTHY",
+		3: "HEALTH_UNHEALTHY",
+	}
+	Health_value = map[string]int32{
+		"HEALTH_UNSPECIFIED": 0,
+		"HEALTH_UNKNOWN":     1,
+		"HEALTH_HEALTHY":     2,
+		"HEALTH_UNHEALTHY":   3,
+	}
+)
+
+func (x Health) Enum() *Health {
+	p := new(Health)
+	*p = x
+	return p
+}
+
+func (x Health) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Health) Descriptor() protoreflect.EnumDescriptor {
+	return file_api_agent_agent_proto_enumTypes[4].Descriptor()
+}
+
+func (Health) Type() protoreflect.EnumType {
+	return &file_api_agent_agent_proto_enumTypes[4]
+}
+
+func (x Health) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Health.Descriptor instead.
+func (Health) EnumDescriptor() ([]byte, []int) {
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{4}
+}
+
 type EndpointState int32
 
 const (
@@ -298,11 +351,11 @@ func (x EndpointState) String() string {
 }
 
 func (EndpointState) Descriptor() protoreflect.EnumDescriptor {
-	return file_api_agent_agent_proto_enumTypes[4].Descriptor()
+	return file_api_agent_agent_proto_enumTypes[5].Descriptor()
 }
 
 func (EndpointState) Type() protoreflect.EnumType {
-	return &file_api_agent_agent_proto_enumTypes[4]
+	return &file_api_agent_agent_proto_enumTypes[5]
 }
 
 func (x EndpointState) Number() protoreflect.EnumNumber {
@@ -311,7 +364,7 @@ func (x EndpointState) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use EndpointState.Descriptor instead.
 func (EndpointState) EnumDescriptor() ([]byte, []int) {
-	return file_api_agent_agent_proto_rawDescGZIP(), []int{4}
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{5}
 }
 
 type Up struct {
@@ -1857,6 +1910,8 @@ type TaskSpec struct {
 	Containers    []*ContainerSpec       `protobuf:"bytes,11,rep,name=containers,proto3" json:"containers,omitempty"`                      // in start order
 	Volumes       []*VolumeSpec          `protobuf:"bytes,12,rep,name=volumes,proto3" json:"volumes,omitempty"`
 	DnsServers    []string               `protobuf:"bytes,13,rep,name=dns_servers,json=dnsServers,proto3" json:"dns_servers,omitempty"` // addresses tasks use, filled in by the agent when empty
+	PidMode       string                 `protobuf:"bytes,30,opt,name=pid_mode,json=pidMode,proto3" json:"pid_mode,omitempty"`          // host, task; empty: each container has its own namespace
+	IpcMode       string                 `protobuf:"bytes,31,opt,name=ipc_mode,json=ipcMode,proto3" json:"ipc_mode,omitempty"`          // host, task, none; empty: as none
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1982,6 +2037,20 @@ func (x *TaskSpec) GetDnsServers() []string {
 	return nil
 }
 
+func (x *TaskSpec) GetPidMode() string {
+	if x != nil {
+		return x.PidMode
+	}
+	return ""
+}
+
+func (x *TaskSpec) GetIpcMode() string {
+	if x != nil {
+		return x.IpcMode
+	}
+	return ""
+}
+
 type ContainerSpec struct {
 	state                protoimpl.MessageState `protogen:"open.v1"`
 	Name                 string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -2005,13 +2074,32 @@ type ContainerSpec struct {
 	Hostname             string                 `protobuf:"bytes,18,opt,name=hostname,proto3" json:"hostname,omitempty"`
 	ExtraHosts           []string               `protobuf:"bytes,19,rep,name=extra_hosts,json=extraHosts,proto3" json:"extra_hosts,omitempty"` // "name:address"
 	// Registry credentials for this image; empty: anonymous, or the agent's own for the built-in registry.
-	RegistryUser     string            `protobuf:"bytes,21,opt,name=registry_user,json=registryUser,proto3" json:"registry_user,omitempty"`
-	RegistryPassword string            `protobuf:"bytes,22,opt,name=registry_password,json=registryPassword,proto3" json:"registry_password,omitempty"`
-	Privileged       bool              `protobuf:"varint,23,opt,name=privileged,proto3" json:"privileged,omitempty"`
-	StopSignal       string            `protobuf:"bytes,24,opt,name=stop_signal,json=stopSignal,proto3" json:"stop_signal,omitempty"` // empty: the image's, else SIGTERM
-	Log              *LogConfiguration `protobuf:"bytes,40,opt,name=log,proto3" json:"log,omitempty"`                                 // none: the output is kept on the host, and no more
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	RegistryUser      string            `protobuf:"bytes,21,opt,name=registry_user,json=registryUser,proto3" json:"registry_user,omitempty"`
+	RegistryPassword  string            `protobuf:"bytes,22,opt,name=registry_password,json=registryPassword,proto3" json:"registry_password,omitempty"`
+	Privileged        bool              `protobuf:"varint,23,opt,name=privileged,proto3" json:"privileged,omitempty"`
+	StopSignal        string            `protobuf:"bytes,24,opt,name=stop_signal,json=stopSignal,proto3" json:"stop_signal,omitempty"` // empty: the image's, else SIGTERM
+	HealthCheck       *ContainerCheck   `protobuf:"bytes,40,opt,name=health_check,json=healthCheck,proto3" json:"health_check,omitempty"`
+	DependsOn         []*Dependency     `protobuf:"bytes,41,rep,name=depends_on,json=dependsOn,proto3" json:"depends_on,omitempty"`
+	Restart           *RestartPolicy    `protobuf:"bytes,42,opt,name=restart,proto3" json:"restart,omitempty"`
+	AddCapabilities   []string          `protobuf:"bytes,43,rep,name=add_capabilities,json=addCapabilities,proto3" json:"add_capabilities,omitempty"`    // "NET_ADMIN", or "ALL"
+	DropCapabilities  []string          `protobuf:"bytes,44,rep,name=drop_capabilities,json=dropCapabilities,proto3" json:"drop_capabilities,omitempty"` // before add_capabilities are added
+	InitProcess       bool              `protobuf:"varint,45,opt,name=init_process,json=initProcess,proto3" json:"init_process,omitempty"`               // an init that reaps and forwards signals
+	Tmpfs             []*Tmpfs          `protobuf:"bytes,46,rep,name=tmpfs,proto3" json:"tmpfs,omitempty"`
+	SharedMemoryMib   uint32            `protobuf:"varint,47,opt,name=shared_memory_mib,json=sharedMemoryMib,proto3" json:"shared_memory_mib,omitempty"` // of /dev/shm; 0: 64
+	Devices           []*Device         `protobuf:"bytes,48,rep,name=devices,proto3" json:"devices,omitempty"`
+	MaxSwapMib        *uint32           `protobuf:"varint,49,opt,name=max_swap_mib,json=maxSwapMib,proto3,oneof" json:"max_swap_mib,omitempty"` // beside its memory; unset: none
+	Swappiness        *uint32           `protobuf:"varint,50,opt,name=swappiness,proto3,oneof" json:"swappiness,omitempty"`
+	Ulimits           []*Ulimit         `protobuf:"bytes,51,rep,name=ulimits,proto3" json:"ulimits,omitempty"`
+	Sysctls           map[string]string `protobuf:"bytes,52,rep,name=sysctls,proto3" json:"sysctls,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"` // net.* is the task's, where it has a network of its own
+	Interactive       bool              `protobuf:"varint,53,opt,name=interactive,proto3" json:"interactive,omitempty"`                                                                  // its standard input stays open
+	PseudoTerminal    bool              `protobuf:"varint,54,opt,name=pseudo_terminal,json=pseudoTerminal,proto3" json:"pseudo_terminal,omitempty"`
+	DnsServers        []string          `protobuf:"bytes,55,rep,name=dns_servers,json=dnsServers,proto3" json:"dns_servers,omitempty"` // empty: the task's
+	DnsSearch         []string          `protobuf:"bytes,56,rep,name=dns_search,json=dnsSearch,proto3" json:"dns_search,omitempty"`
+	NoNewPrivileges   bool              `protobuf:"varint,57,opt,name=no_new_privileges,json=noNewPrivileges,proto3" json:"no_new_privileges,omitempty"`
+	DisableNetworking bool              `protobuf:"varint,58,opt,name=disable_networking,json=disableNetworking,proto3" json:"disable_networking,omitempty"` // a network namespace of its own with nothing in it but loopback
+	Log               *LogConfiguration `protobuf:"bytes,60,opt,name=log,proto3" json:"log,omitempty"`                                                       // none: the output is kept on the host, and no more
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
 }
 
 func (x *ContainerSpec) Reset() {
@@ -2212,6 +2300,139 @@ func (x *ContainerSpec) GetStopSignal() string {
 	return ""
 }
 
+func (x *ContainerSpec) GetHealthCheck() *ContainerCheck {
+	if x != nil {
+		return x.HealthCheck
+	}
+	return nil
+}
+
+func (x *ContainerSpec) GetDependsOn() []*Dependency {
+	if x != nil {
+		return x.DependsOn
+	}
+	return nil
+}
+
+func (x *ContainerSpec) GetRestart() *RestartPolicy {
+	if x != nil {
+		return x.Restart
+	}
+	return nil
+}
+
+func (x *ContainerSpec) GetAddCapabilities() []string {
+	if x != nil {
+		return x.AddCapabilities
+	}
+	return nil
+}
+
+func (x *ContainerSpec) GetDropCapabilities() []string {
+	if x != nil {
+		return x.DropCapabilities
+	}
+	return nil
+}
+
+func (x *ContainerSpec) GetInitProcess() bool {
+	if x != nil {
+		return x.InitProcess
+	}
+	return false
+}
+
+func (x *ContainerSpec) GetTmpfs() []*Tmpfs {
+	if x != nil {
+		return x.Tmpfs
+	}
+	return nil
+}
+
+func (x *ContainerSpec) GetSharedMemoryMib() uint32 {
+	if x != nil {
+		return x.SharedMemoryMib
+	}
+	return 0
+}
+
+func (x *ContainerSpec) GetDevices() []*Device {
+	if x != nil {
+		return x.Devices
+	}
+	return nil
+}
+
+func (x *ContainerSpec) GetMaxSwapMib() uint32 {
+	if x != nil && x.MaxSwapMib != nil {
+		return *x.MaxSwapMib
+	}
+	return 0
+}
+
+func (x *ContainerSpec) GetSwappiness() uint32 {
+	if x != nil && x.Swappiness != nil {
+		return *x.Swappiness
+	}
+	return 0
+}
+
+func (x *ContainerSpec) GetUlimits() []*Ulimit {
+	if x != nil {
+		return x.Ulimits
+	}
+	return nil
+}
+
+func (x *ContainerSpec) GetSysctls() map[string]string {
+	if x != nil {
+		return x.Sysctls
+	}
+	return nil
+}
+
+func (x *ContainerSpec) GetInteractive() bool {
+	if x != nil {
+		return x.Interactive
+	}
+	return false
+}
+
+func (x *ContainerSpec) GetPseudoTerminal() bool {
+	if x != nil {
+		return x.PseudoTerminal
+	}
+	return false
+}
+
+func (x *ContainerSpec) GetDnsServers() []string {
+	if x != nil {
+		return x.DnsServers
+	}
+	return nil
+}
+
+func (x *ContainerSpec) GetDnsSearch() []string {
+	if x != nil {
+		return x.DnsSearch
+	}
+	return nil
+}
+
+func (x *ContainerSpec) GetNoNewPrivileges() bool {
+	if x != nil {
+		return x.NoNewPrivileges
+	}
+	return false
+}
+
+func (x *ContainerSpec) GetDisableNetworking() bool {
+	if x != nil {
+		return x.DisableNetworking
+	}
+	return false
+}
+
 func (x *ContainerSpec) GetLog() *LogConfiguration {
 	if x != nil {
 		return x.Log
@@ -2272,19 +2493,383 @@ func (x *LogConfiguration) GetOptions() map[string]string {
 	return nil
 }
 
+type Tmpfs struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	ContainerPath string                 `protobuf:"bytes,1,opt,name=container_path,json=containerPath,proto3" json:"container_path,omitempty"`
+	SizeMib       uint32                 `protobuf:"varint,2,opt,name=size_mib,json=sizeMib,proto3" json:"size_mib,omitempty"`
+	Options       []string               `protobuf:"bytes,3,rep,name=options,proto3" json:"options,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Tmpfs) Reset() {
+	*x = Tmpfs{}
+	mi := &file_api_agent_agent_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Tmpfs) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Tmpfs) ProtoMessage() {}
+
+func (x *Tmpfs) ProtoReflect() protoreflect.Message {
+	mi := &file_api_agent_agent_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Tmpfs.ProtoReflect.Descriptor instead.
+func (*Tmpfs) Descriptor() ([]byte, []int) {
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *Tmpfs) GetContainerPath() string {
+	if x != nil {
+		return x.ContainerPath
+	}
+	return ""
+}
+
+func (x *Tmpfs) GetSizeMib() uint32 {
+	if x != nil {
+		return x.SizeMib
+	}
+	return 0
+}
+
+func (x *Tmpfs) GetOptions() []string {
+	if x != nil {
+		return x.Options
+	}
+	return nil
+}
+
+type Device struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	HostPath      string                 `protobuf:"bytes,1,opt,name=host_path,json=hostPath,proto3" json:"host_path,omitempty"`
+	ContainerPath string                 `protobuf:"bytes,2,opt,name=container_path,json=containerPath,proto3" json:"container_path,omitempty"` // empty: the same
+	Access        string                 `protobuf:"bytes,3,opt,name=access,proto3" json:"access,omitempty"`                                    // of r, w and m
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Device) Reset() {
+	*x = Device{}
+	mi := &file_api_agent_agent_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Device) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Device) ProtoMessage() {}
+
+func (x *Device) ProtoReflect() protoreflect.Message {
+	mi := &file_api_agent_agent_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Device.ProtoReflect.Descriptor instead.
+func (*Device) Descriptor() ([]byte, []int) {
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *Device) GetHostPath() string {
+	if x != nil {
+		return x.HostPath
+	}
+	return ""
+}
+
+func (x *Device) GetContainerPath() string {
+	if x != nil {
+		return x.ContainerPath
+	}
+	return ""
+}
+
+func (x *Device) GetAccess() string {
+	if x != nil {
+		return x.Access
+	}
+	return ""
+}
+
+type Ulimit struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`  // "nofile"
+	Soft          int64                  `protobuf:"varint,2,opt,name=soft,proto3" json:"soft,omitempty"` // -1: none
+	Hard          int64                  `protobuf:"varint,3,opt,name=hard,proto3" json:"hard,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Ulimit) Reset() {
+	*x = Ulimit{}
+	mi := &file_api_agent_agent_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Ulimit) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Ulimit) ProtoMessage() {}
+
+func (x *Ulimit) ProtoReflect() protoreflect.Message {
+	mi := &file_api_agent_agent_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Ulimit.ProtoReflect.Descriptor instead.
+func (*Ulimit) Descriptor() ([]byte, []int) {
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *Ulimit) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Ulimit) GetSoft() int64 {
+	if x != nil {
+		return x.Soft
+	}
+	return 0
+}
+
+func (x *Ulimit) GetHard() int64 {
+	if x != nil {
+		return x.Hard
+	}
+	return 0
+}
+
+// ContainerCheck is a command run in the container again and again: exit code 0 says that it is healthy.
+type ContainerCheck struct {
+	state              protoimpl.MessageState `protogen:"open.v1"`
+	Command            []string               `protobuf:"bytes,1,rep,name=command,proto3" json:"command,omitempty"`                                                    // CMD or CMD-SHELL first
+	IntervalSeconds    uint32                 `protobuf:"varint,2,opt,name=interval_seconds,json=intervalSeconds,proto3" json:"interval_seconds,omitempty"`            // from the end of one to the beginning of the next, and before the first
+	TimeoutSeconds     uint32                 `protobuf:"varint,3,opt,name=timeout_seconds,json=timeoutSeconds,proto3" json:"timeout_seconds,omitempty"`               // then it is killed, and has failed
+	Retries            uint32                 `protobuf:"varint,4,opt,name=retries,proto3" json:"retries,omitempty"`                                                   // failures in sequence that make the container unhealthy
+	StartPeriodSeconds uint32                 `protobuf:"varint,5,opt,name=start_period_seconds,json=startPeriodSeconds,proto3" json:"start_period_seconds,omitempty"` // until then, or the first success, failures do not count
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
+}
+
+func (x *ContainerCheck) Reset() {
+	*x = ContainerCheck{}
+	mi := &file_api_agent_agent_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ContainerCheck) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ContainerCheck) ProtoMessage() {}
+
+func (x *ContainerCheck) ProtoReflect() protoreflect.Message {
+	mi := &file_api_agent_agent_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ContainerCheck.ProtoReflect.Descriptor instead.
+func (*ContainerCheck) Descriptor() ([]byte, []int) {
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *ContainerCheck) GetCommand() []string {
+	if x != nil {
+		return x.Command
+	}
+	return nil
+}
+
+func (x *ContainerCheck) GetIntervalSeconds() uint32 {
+	if x != nil {
+		return x.IntervalSeconds
+	}
+	return 0
+}
+
+func (x *ContainerCheck) GetTimeoutSeconds() uint32 {
+	if x != nil {
+		return x.TimeoutSeconds
+	}
+	return 0
+}
+
+func (x *ContainerCheck) GetRetries() uint32 {
+	if x != nil {
+		return x.Retries
+	}
+	return 0
+}
+
+func (x *ContainerCheck) GetStartPeriodSeconds() uint32 {
+	if x != nil {
+		return x.StartPeriodSeconds
+	}
+	return 0
+}
+
+// Dependency holds a container's start back.
+type Dependency struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Container     string                 `protobuf:"bytes,1,opt,name=container,proto3" json:"container,omitempty"`
+	Condition     string                 `protobuf:"bytes,2,opt,name=condition,proto3" json:"condition,omitempty"` // START, COMPLETE, SUCCESS, HEALTHY
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Dependency) Reset() {
+	*x = Dependency{}
+	mi := &file_api_agent_agent_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Dependency) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Dependency) ProtoMessage() {}
+
+func (x *Dependency) ProtoReflect() protoreflect.Message {
+	mi := &file_api_agent_agent_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Dependency.ProtoReflect.Descriptor instead.
+func (*Dependency) Descriptor() ([]byte, []int) {
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *Dependency) GetContainer() string {
+	if x != nil {
+		return x.Container
+	}
+	return ""
+}
+
+func (x *Dependency) GetCondition() string {
+	if x != nil {
+		return x.Condition
+	}
+	return ""
+}
+
+// RestartPolicy starts a container that ended again, within its task.
+type RestartPolicy struct {
+	state                protoimpl.MessageState `protogen:"open.v1"`
+	IgnoredExitCodes     []int32                `protobuf:"varint,1,rep,packed,name=ignored_exit_codes,json=ignoredExitCodes,proto3" json:"ignored_exit_codes,omitempty"`
+	AttemptPeriodSeconds uint32                 `protobuf:"varint,2,opt,name=attempt_period_seconds,json=attemptPeriodSeconds,proto3" json:"attempt_period_seconds,omitempty"` // a container that ran for less is not started again
+	unknownFields        protoimpl.UnknownFields
+	sizeCache            protoimpl.SizeCache
+}
+
+func (x *RestartPolicy) Reset() {
+	*x = RestartPolicy{}
+	mi := &file_api_agent_agent_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RestartPolicy) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RestartPolicy) ProtoMessage() {}
+
+func (x *RestartPolicy) ProtoReflect() protoreflect.Message {
+	mi := &file_api_agent_agent_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RestartPolicy.ProtoReflect.Descriptor instead.
+func (*RestartPolicy) Descriptor() ([]byte, []int) {
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *RestartPolicy) GetIgnoredExitCodes() []int32 {
+	if x != nil {
+		return x.IgnoredExitCodes
+	}
+	return nil
+}
+
+func (x *RestartPolicy) GetAttemptPeriodSeconds() uint32 {
+	if x != nil {
+		return x.AttemptPeriodSeconds
+	}
+	return 0
+}
+
 type PortMapping struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	ContainerPort uint32                 `protobuf:"varint,1,opt,name=container_port,json=containerPort,proto3" json:"container_port,omitempty"`
 	HostPort      uint32                 `protobuf:"varint,2,opt,name=host_port,json=hostPort,proto3" json:"host_port,omitempty"` // 0: the agent picks one and reports it
 	Protocol      string                 `protobuf:"bytes,3,opt,name=protocol,proto3" json:"protocol,omitempty"`                  // tcp, udp
 	Name          string                 `protobuf:"bytes,4,opt,name=name,proto3" json:"name,omitempty"`
+	Count         uint32                 `protobuf:"varint,10,opt,name=count,proto3" json:"count,omitempty"` // of ports from container_port on; 0: one. Their host ports are in a row as well
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *PortMapping) Reset() {
 	*x = PortMapping{}
-	mi := &file_api_agent_agent_proto_msgTypes[23]
+	mi := &file_api_agent_agent_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2296,7 +2881,7 @@ func (x *PortMapping) String() string {
 func (*PortMapping) ProtoMessage() {}
 
 func (x *PortMapping) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_agent_proto_msgTypes[23]
+	mi := &file_api_agent_agent_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2309,7 +2894,7 @@ func (x *PortMapping) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PortMapping.ProtoReflect.Descriptor instead.
 func (*PortMapping) Descriptor() ([]byte, []int) {
-	return file_api_agent_agent_proto_rawDescGZIP(), []int{23}
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *PortMapping) GetContainerPort() uint32 {
@@ -2340,6 +2925,13 @@ func (x *PortMapping) GetName() string {
 	return ""
 }
 
+func (x *PortMapping) GetCount() uint32 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
 type VolumeSpec struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -2351,7 +2943,7 @@ type VolumeSpec struct {
 
 func (x *VolumeSpec) Reset() {
 	*x = VolumeSpec{}
-	mi := &file_api_agent_agent_proto_msgTypes[24]
+	mi := &file_api_agent_agent_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2363,7 +2955,7 @@ func (x *VolumeSpec) String() string {
 func (*VolumeSpec) ProtoMessage() {}
 
 func (x *VolumeSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_agent_proto_msgTypes[24]
+	mi := &file_api_agent_agent_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2376,7 +2968,7 @@ func (x *VolumeSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VolumeSpec.ProtoReflect.Descriptor instead.
 func (*VolumeSpec) Descriptor() ([]byte, []int) {
-	return file_api_agent_agent_proto_rawDescGZIP(), []int{24}
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *VolumeSpec) GetName() string {
@@ -2411,7 +3003,7 @@ type MountPoint struct {
 
 func (x *MountPoint) Reset() {
 	*x = MountPoint{}
-	mi := &file_api_agent_agent_proto_msgTypes[25]
+	mi := &file_api_agent_agent_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2423,7 +3015,7 @@ func (x *MountPoint) String() string {
 func (*MountPoint) ProtoMessage() {}
 
 func (x *MountPoint) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_agent_proto_msgTypes[25]
+	mi := &file_api_agent_agent_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2436,7 +3028,7 @@ func (x *MountPoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MountPoint.ProtoReflect.Descriptor instead.
 func (*MountPoint) Descriptor() ([]byte, []int) {
-	return file_api_agent_agent_proto_rawDescGZIP(), []int{25}
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *MountPoint) GetVolume() string {
@@ -2477,13 +3069,14 @@ type TaskStatus struct {
 	ExecutionStopped *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=execution_stopped,json=executionStopped,proto3" json:"execution_stopped,omitempty"`
 	Stopped          *timestamppb.Timestamp `protobuf:"bytes,14,opt,name=stopped,proto3" json:"stopped,omitempty"`
 	Connected        *timestamppb.Timestamp `protobuf:"bytes,15,opt,name=connected,proto3" json:"connected,omitempty"`
+	Health           Health                 `protobuf:"varint,20,opt,name=health,proto3,enum=neargate.agent.v1.Health" json:"health,omitempty"` // of the essential containers that have a check, together
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
 }
 
 func (x *TaskStatus) Reset() {
 	*x = TaskStatus{}
-	mi := &file_api_agent_agent_proto_msgTypes[26]
+	mi := &file_api_agent_agent_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2495,7 +3088,7 @@ func (x *TaskStatus) String() string {
 func (*TaskStatus) ProtoMessage() {}
 
 func (x *TaskStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_agent_proto_msgTypes[26]
+	mi := &file_api_agent_agent_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2508,7 +3101,7 @@ func (x *TaskStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskStatus.ProtoReflect.Descriptor instead.
 func (*TaskStatus) Descriptor() ([]byte, []int) {
-	return file_api_agent_agent_proto_rawDescGZIP(), []int{26}
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *TaskStatus) GetTaskId() string {
@@ -2616,6 +3209,13 @@ func (x *TaskStatus) GetConnected() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *TaskStatus) GetHealth() Health {
+	if x != nil {
+		return x.Health
+	}
+	return Health_HEALTH_UNSPECIFIED
+}
+
 type ContainerStatus struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -2628,13 +3228,16 @@ type ContainerStatus struct {
 	LastLog       []string               `protobuf:"bytes,8,rep,name=last_log,json=lastLog,proto3" json:"last_log,omitempty"` // the last lines, once stopped
 	Started       *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=started,proto3" json:"started,omitempty"`
 	Finished      *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=finished,proto3" json:"finished,omitempty"`
+	Health        Health                 `protobuf:"varint,20,opt,name=health,proto3,enum=neargate.agent.v1.Health" json:"health,omitempty"`
+	Restarts      uint32                 `protobuf:"varint,21,opt,name=restarts,proto3" json:"restarts,omitempty"`                         // by its restart policy
+	HealthSince   *timestamppb.Timestamp `protobuf:"bytes,22,opt,name=health_since,json=healthSince,proto3" json:"health_since,omitempty"` // when it became what it is
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ContainerStatus) Reset() {
 	*x = ContainerStatus{}
-	mi := &file_api_agent_agent_proto_msgTypes[27]
+	mi := &file_api_agent_agent_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2646,7 +3249,7 @@ func (x *ContainerStatus) String() string {
 func (*ContainerStatus) ProtoMessage() {}
 
 func (x *ContainerStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_agent_proto_msgTypes[27]
+	mi := &file_api_agent_agent_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2659,7 +3262,7 @@ func (x *ContainerStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ContainerStatus.ProtoReflect.Descriptor instead.
 func (*ContainerStatus) Descriptor() ([]byte, []int) {
-	return file_api_agent_agent_proto_rawDescGZIP(), []int{27}
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ContainerStatus) GetName() string {
@@ -2732,19 +3335,41 @@ func (x *ContainerStatus) GetFinished() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *ContainerStatus) GetHealth() Health {
+	if x != nil {
+		return x.Health
+	}
+	return Health_HEALTH_UNSPECIFIED
+}
+
+func (x *ContainerStatus) GetRestarts() uint32 {
+	if x != nil {
+		return x.Restarts
+	}
+	return 0
+}
+
+func (x *ContainerStatus) GetHealthSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.HealthSince
+	}
+	return nil
+}
+
 type PortBinding struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	ContainerPort uint32                 `protobuf:"varint,1,opt,name=container_port,json=containerPort,proto3" json:"container_port,omitempty"`
 	HostPort      uint32                 `protobuf:"varint,2,opt,name=host_port,json=hostPort,proto3" json:"host_port,omitempty"`
 	Protocol      string                 `protobuf:"bytes,3,opt,name=protocol,proto3" json:"protocol,omitempty"`
 	BindIp        string                 `protobuf:"bytes,4,opt,name=bind_ip,json=bindIp,proto3" json:"bind_ip,omitempty"`
+	Count         uint32                 `protobuf:"varint,10,opt,name=count,proto3" json:"count,omitempty"` // of ports from container_port and host_port on; 0: one
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *PortBinding) Reset() {
 	*x = PortBinding{}
-	mi := &file_api_agent_agent_proto_msgTypes[28]
+	mi := &file_api_agent_agent_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2756,7 +3381,7 @@ func (x *PortBinding) String() string {
 func (*PortBinding) ProtoMessage() {}
 
 func (x *PortBinding) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_agent_proto_msgTypes[28]
+	mi := &file_api_agent_agent_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2769,7 +3394,7 @@ func (x *PortBinding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PortBinding.ProtoReflect.Descriptor instead.
 func (*PortBinding) Descriptor() ([]byte, []int) {
-	return file_api_agent_agent_proto_rawDescGZIP(), []int{28}
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *PortBinding) GetContainerPort() uint32 {
@@ -2800,6 +3425,13 @@ func (x *PortBinding) GetBindIp() string {
 	return ""
 }
 
+func (x *PortBinding) GetCount() uint32 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
 type StatusReport struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Tasks         []*TaskStatus          `protobuf:"bytes,1,rep,name=tasks,proto3" json:"tasks,omitempty"`
@@ -2809,7 +3441,7 @@ type StatusReport struct {
 
 func (x *StatusReport) Reset() {
 	*x = StatusReport{}
-	mi := &file_api_agent_agent_proto_msgTypes[29]
+	mi := &file_api_agent_agent_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2821,7 +3453,7 @@ func (x *StatusReport) String() string {
 func (*StatusReport) ProtoMessage() {}
 
 func (x *StatusReport) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_agent_proto_msgTypes[29]
+	mi := &file_api_agent_agent_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2834,7 +3466,7 @@ func (x *StatusReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusReport.ProtoReflect.Descriptor instead.
 func (*StatusReport) Descriptor() ([]byte, []int) {
-	return file_api_agent_agent_proto_rawDescGZIP(), []int{29}
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *StatusReport) GetTasks() []*TaskStatus {
@@ -2858,7 +3490,7 @@ type Endpoint struct {
 
 func (x *Endpoint) Reset() {
 	*x = Endpoint{}
-	mi := &file_api_agent_agent_proto_msgTypes[30]
+	mi := &file_api_agent_agent_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2870,7 +3502,7 @@ func (x *Endpoint) String() string {
 func (*Endpoint) ProtoMessage() {}
 
 func (x *Endpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_agent_proto_msgTypes[30]
+	mi := &file_api_agent_agent_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2883,7 +3515,7 @@ func (x *Endpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Endpoint.ProtoReflect.Descriptor instead.
 func (*Endpoint) Descriptor() ([]byte, []int) {
-	return file_api_agent_agent_proto_rawDescGZIP(), []int{30}
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Endpoint) GetId() string {
@@ -2943,7 +3575,7 @@ type TargetGroup struct {
 
 func (x *TargetGroup) Reset() {
 	*x = TargetGroup{}
-	mi := &file_api_agent_agent_proto_msgTypes[31]
+	mi := &file_api_agent_agent_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2955,7 +3587,7 @@ func (x *TargetGroup) String() string {
 func (*TargetGroup) ProtoMessage() {}
 
 func (x *TargetGroup) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_agent_proto_msgTypes[31]
+	mi := &file_api_agent_agent_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2968,7 +3600,7 @@ func (x *TargetGroup) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TargetGroup.ProtoReflect.Descriptor instead.
 func (*TargetGroup) Descriptor() ([]byte, []int) {
-	return file_api_agent_agent_proto_rawDescGZIP(), []int{31}
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *TargetGroup) GetArn() string {
@@ -3039,7 +3671,7 @@ type Listener struct {
 
 func (x *Listener) Reset() {
 	*x = Listener{}
-	mi := &file_api_agent_agent_proto_msgTypes[32]
+	mi := &file_api_agent_agent_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3051,7 +3683,7 @@ func (x *Listener) String() string {
 func (*Listener) ProtoMessage() {}
 
 func (x *Listener) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_agent_proto_msgTypes[32]
+	mi := &file_api_agent_agent_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3064,7 +3696,7 @@ func (x *Listener) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Listener.ProtoReflect.Descriptor instead.
 func (*Listener) Descriptor() ([]byte, []int) {
-	return file_api_agent_agent_proto_rawDescGZIP(), []int{32}
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *Listener) GetArn() string {
@@ -3156,7 +3788,7 @@ type Rule struct {
 
 func (x *Rule) Reset() {
 	*x = Rule{}
-	mi := &file_api_agent_agent_proto_msgTypes[33]
+	mi := &file_api_agent_agent_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3168,7 +3800,7 @@ func (x *Rule) String() string {
 func (*Rule) ProtoMessage() {}
 
 func (x *Rule) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_agent_proto_msgTypes[33]
+	mi := &file_api_agent_agent_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3181,7 +3813,7 @@ func (x *Rule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rule.ProtoReflect.Descriptor instead.
 func (*Rule) Descriptor() ([]byte, []int) {
-	return file_api_agent_agent_proto_rawDescGZIP(), []int{33}
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *Rule) GetArn() string {
@@ -3225,7 +3857,7 @@ type Condition struct {
 
 func (x *Condition) Reset() {
 	*x = Condition{}
-	mi := &file_api_agent_agent_proto_msgTypes[34]
+	mi := &file_api_agent_agent_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3237,7 +3869,7 @@ func (x *Condition) String() string {
 func (*Condition) ProtoMessage() {}
 
 func (x *Condition) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_agent_proto_msgTypes[34]
+	mi := &file_api_agent_agent_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3250,7 +3882,7 @@ func (x *Condition) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Condition.ProtoReflect.Descriptor instead.
 func (*Condition) Descriptor() ([]byte, []int) {
-	return file_api_agent_agent_proto_rawDescGZIP(), []int{34}
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *Condition) GetField() string {
@@ -3291,7 +3923,7 @@ type QueryPair struct {
 
 func (x *QueryPair) Reset() {
 	*x = QueryPair{}
-	mi := &file_api_agent_agent_proto_msgTypes[35]
+	mi := &file_api_agent_agent_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3303,7 +3935,7 @@ func (x *QueryPair) String() string {
 func (*QueryPair) ProtoMessage() {}
 
 func (x *QueryPair) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_agent_proto_msgTypes[35]
+	mi := &file_api_agent_agent_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3316,7 +3948,7 @@ func (x *QueryPair) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QueryPair.ProtoReflect.Descriptor instead.
 func (*QueryPair) Descriptor() ([]byte, []int) {
-	return file_api_agent_agent_proto_rawDescGZIP(), []int{35}
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *QueryPair) GetKey() string {
@@ -3347,7 +3979,7 @@ type Action struct {
 
 func (x *Action) Reset() {
 	*x = Action{}
-	mi := &file_api_agent_agent_proto_msgTypes[36]
+	mi := &file_api_agent_agent_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3359,7 +3991,7 @@ func (x *Action) String() string {
 func (*Action) ProtoMessage() {}
 
 func (x *Action) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_agent_proto_msgTypes[36]
+	mi := &file_api_agent_agent_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3372,7 +4004,7 @@ func (x *Action) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Action.ProtoReflect.Descriptor instead.
 func (*Action) Descriptor() ([]byte, []int) {
-	return file_api_agent_agent_proto_rawDescGZIP(), []int{36}
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *Action) GetBody() isAction_Body {
@@ -3441,7 +4073,7 @@ type Forward struct {
 
 func (x *Forward) Reset() {
 	*x = Forward{}
-	mi := &file_api_agent_agent_proto_msgTypes[37]
+	mi := &file_api_agent_agent_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3453,7 +4085,7 @@ func (x *Forward) String() string {
 func (*Forward) ProtoMessage() {}
 
 func (x *Forward) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_agent_proto_msgTypes[37]
+	mi := &file_api_agent_agent_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3466,7 +4098,7 @@ func (x *Forward) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Forward.ProtoReflect.Descriptor instead.
 func (*Forward) Descriptor() ([]byte, []int) {
-	return file_api_agent_agent_proto_rawDescGZIP(), []int{37}
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *Forward) GetGroups() []*WeightedGroup {
@@ -3493,7 +4125,7 @@ type WeightedGroup struct {
 
 func (x *WeightedGroup) Reset() {
 	*x = WeightedGroup{}
-	mi := &file_api_agent_agent_proto_msgTypes[38]
+	mi := &file_api_agent_agent_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3505,7 +4137,7 @@ func (x *WeightedGroup) String() string {
 func (*WeightedGroup) ProtoMessage() {}
 
 func (x *WeightedGroup) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_agent_proto_msgTypes[38]
+	mi := &file_api_agent_agent_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3518,7 +4150,7 @@ func (x *WeightedGroup) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WeightedGroup.ProtoReflect.Descriptor instead.
 func (*WeightedGroup) Descriptor() ([]byte, []int) {
-	return file_api_agent_agent_proto_rawDescGZIP(), []int{38}
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *WeightedGroup) GetTargetGroupArn() string {
@@ -3549,7 +4181,7 @@ type Redirect struct {
 
 func (x *Redirect) Reset() {
 	*x = Redirect{}
-	mi := &file_api_agent_agent_proto_msgTypes[39]
+	mi := &file_api_agent_agent_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3561,7 +4193,7 @@ func (x *Redirect) String() string {
 func (*Redirect) ProtoMessage() {}
 
 func (x *Redirect) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_agent_proto_msgTypes[39]
+	mi := &file_api_agent_agent_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3574,7 +4206,7 @@ func (x *Redirect) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Redirect.ProtoReflect.Descriptor instead.
 func (*Redirect) Descriptor() ([]byte, []int) {
-	return file_api_agent_agent_proto_rawDescGZIP(), []int{39}
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *Redirect) GetProtocol() string {
@@ -3630,7 +4262,7 @@ type FixedResponse struct {
 
 func (x *FixedResponse) Reset() {
 	*x = FixedResponse{}
-	mi := &file_api_agent_agent_proto_msgTypes[40]
+	mi := &file_api_agent_agent_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3642,7 +4274,7 @@ func (x *FixedResponse) String() string {
 func (*FixedResponse) ProtoMessage() {}
 
 func (x *FixedResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_agent_proto_msgTypes[40]
+	mi := &file_api_agent_agent_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3655,7 +4287,7 @@ func (x *FixedResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FixedResponse.ProtoReflect.Descriptor instead.
 func (*FixedResponse) Descriptor() ([]byte, []int) {
-	return file_api_agent_agent_proto_rawDescGZIP(), []int{40}
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *FixedResponse) GetStatus() uint32 {
@@ -3700,7 +4332,7 @@ type HealthCheck struct {
 
 func (x *HealthCheck) Reset() {
 	*x = HealthCheck{}
-	mi := &file_api_agent_agent_proto_msgTypes[41]
+	mi := &file_api_agent_agent_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3712,7 +4344,7 @@ func (x *HealthCheck) String() string {
 func (*HealthCheck) ProtoMessage() {}
 
 func (x *HealthCheck) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_agent_proto_msgTypes[41]
+	mi := &file_api_agent_agent_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3725,7 +4357,7 @@ func (x *HealthCheck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HealthCheck.ProtoReflect.Descriptor instead.
 func (*HealthCheck) Descriptor() ([]byte, []int) {
-	return file_api_agent_agent_proto_rawDescGZIP(), []int{41}
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *HealthCheck) GetTargetGroupArn() string {
@@ -3822,7 +4454,7 @@ type HealthReport struct {
 
 func (x *HealthReport) Reset() {
 	*x = HealthReport{}
-	mi := &file_api_agent_agent_proto_msgTypes[42]
+	mi := &file_api_agent_agent_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3834,7 +4466,7 @@ func (x *HealthReport) String() string {
 func (*HealthReport) ProtoMessage() {}
 
 func (x *HealthReport) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_agent_proto_msgTypes[42]
+	mi := &file_api_agent_agent_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3847,7 +4479,7 @@ func (x *HealthReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HealthReport.ProtoReflect.Descriptor instead.
 func (*HealthReport) Descriptor() ([]byte, []int) {
-	return file_api_agent_agent_proto_rawDescGZIP(), []int{42}
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *HealthReport) GetTransitions() []*HealthTransition {
@@ -3870,7 +4502,7 @@ type HealthTransition struct {
 
 func (x *HealthTransition) Reset() {
 	*x = HealthTransition{}
-	mi := &file_api_agent_agent_proto_msgTypes[43]
+	mi := &file_api_agent_agent_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3882,7 +4514,7 @@ func (x *HealthTransition) String() string {
 func (*HealthTransition) ProtoMessage() {}
 
 func (x *HealthTransition) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_agent_proto_msgTypes[43]
+	mi := &file_api_agent_agent_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3895,7 +4527,7 @@ func (x *HealthTransition) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HealthTransition.ProtoReflect.Descriptor instead.
 func (*HealthTransition) Descriptor() ([]byte, []int) {
-	return file_api_agent_agent_proto_rawDescGZIP(), []int{43}
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *HealthTransition) GetTargetGroupArn() string {
@@ -3943,7 +4575,7 @@ type DrainReport struct {
 
 func (x *DrainReport) Reset() {
 	*x = DrainReport{}
-	mi := &file_api_agent_agent_proto_msgTypes[44]
+	mi := &file_api_agent_agent_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3955,7 +4587,7 @@ func (x *DrainReport) String() string {
 func (*DrainReport) ProtoMessage() {}
 
 func (x *DrainReport) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_agent_proto_msgTypes[44]
+	mi := &file_api_agent_agent_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3968,7 +4600,7 @@ func (x *DrainReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainReport.ProtoReflect.Descriptor instead.
 func (*DrainReport) Descriptor() ([]byte, []int) {
-	return file_api_agent_agent_proto_rawDescGZIP(), []int{44}
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *DrainReport) GetDrained() []*Drained {
@@ -3989,7 +4621,7 @@ type Drained struct {
 
 func (x *Drained) Reset() {
 	*x = Drained{}
-	mi := &file_api_agent_agent_proto_msgTypes[45]
+	mi := &file_api_agent_agent_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4001,7 +4633,7 @@ func (x *Drained) String() string {
 func (*Drained) ProtoMessage() {}
 
 func (x *Drained) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_agent_proto_msgTypes[45]
+	mi := &file_api_agent_agent_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4014,7 +4646,7 @@ func (x *Drained) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Drained.ProtoReflect.Descriptor instead.
 func (*Drained) Descriptor() ([]byte, []int) {
-	return file_api_agent_agent_proto_rawDescGZIP(), []int{45}
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *Drained) GetTargetGroupArn() string {
@@ -4052,7 +4684,7 @@ type Zone struct {
 
 func (x *Zone) Reset() {
 	*x = Zone{}
-	mi := &file_api_agent_agent_proto_msgTypes[46]
+	mi := &file_api_agent_agent_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4064,7 +4696,7 @@ func (x *Zone) String() string {
 func (*Zone) ProtoMessage() {}
 
 func (x *Zone) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_agent_proto_msgTypes[46]
+	mi := &file_api_agent_agent_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4077,7 +4709,7 @@ func (x *Zone) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Zone.ProtoReflect.Descriptor instead.
 func (*Zone) Descriptor() ([]byte, []int) {
-	return file_api_agent_agent_proto_rawDescGZIP(), []int{46}
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *Zone) GetName() string {
@@ -4122,7 +4754,7 @@ type RecordSet struct {
 
 func (x *RecordSet) Reset() {
 	*x = RecordSet{}
-	mi := &file_api_agent_agent_proto_msgTypes[47]
+	mi := &file_api_agent_agent_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4134,7 +4766,7 @@ func (x *RecordSet) String() string {
 func (*RecordSet) ProtoMessage() {}
 
 func (x *RecordSet) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_agent_proto_msgTypes[47]
+	mi := &file_api_agent_agent_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4147,7 +4779,7 @@ func (x *RecordSet) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordSet.ProtoReflect.Descriptor instead.
 func (*RecordSet) Descriptor() ([]byte, []int) {
-	return file_api_agent_agent_proto_rawDescGZIP(), []int{47}
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *RecordSet) GetName() string {
@@ -4312,7 +4944,7 @@ const file_api_agent_agent_proto_rawDesc = "" +
 	"\adesired\x18\x04 \x01(\x0e2\x1f.neargate.agent.v1.DesiredStateR\adesired\x12/\n" +
 	"\x04spec\x18\x05 \x01(\v2\x1b.neargate.agent.v1.TaskSpecR\x04spec\x12\x1f\n" +
 	"\vstop_reason\x18\x06 \x01(\tR\n" +
-	"stopReason\"\xc0\x03\n" +
+	"stopReason\"\xf6\x03\n" +
 	"\bTaskSpec\x12\x18\n" +
 	"\aaccount\x18\x01 \x01(\tR\aaccount\x12\x16\n" +
 	"\x06region\x18\x02 \x01(\tR\x06region\x12\x18\n" +
@@ -4332,7 +4964,9 @@ const file_api_agent_agent_proto_rawDesc = "" +
 	"containers\x127\n" +
 	"\avolumes\x18\f \x03(\v2\x1d.neargate.agent.v1.VolumeSpecR\avolumes\x12\x1f\n" +
 	"\vdns_servers\x18\r \x03(\tR\n" +
-	"dnsServers\"\xfb\b\n" +
+	"dnsServers\x12\x19\n" +
+	"\bpid_mode\x18\x1e \x01(\tR\apidMode\x12\x19\n" +
+	"\bipc_mode\x18\x1f \x01(\tR\aipcMode\"\xd3\x10\n" +
 	"\rContainerSpec\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05image\x18\x02 \x01(\tR\x05image\x12\x1c\n" +
@@ -4365,25 +4999,82 @@ const file_api_agent_agent_proto_rawDesc = "" +
 	"privileged\x18\x17 \x01(\bR\n" +
 	"privileged\x12\x1f\n" +
 	"\vstop_signal\x18\x18 \x01(\tR\n" +
-	"stopSignal\x125\n" +
-	"\x03log\x18( \x01(\v2#.neargate.agent.v1.LogConfigurationR\x03log\x1a>\n" +
+	"stopSignal\x12D\n" +
+	"\fhealth_check\x18( \x01(\v2!.neargate.agent.v1.ContainerCheckR\vhealthCheck\x12<\n" +
+	"\n" +
+	"depends_on\x18) \x03(\v2\x1d.neargate.agent.v1.DependencyR\tdependsOn\x12:\n" +
+	"\arestart\x18* \x01(\v2 .neargate.agent.v1.RestartPolicyR\arestart\x12)\n" +
+	"\x10add_capabilities\x18+ \x03(\tR\x0faddCapabilities\x12+\n" +
+	"\x11drop_capabilities\x18, \x03(\tR\x10dropCapabilities\x12!\n" +
+	"\finit_process\x18- \x01(\bR\vinitProcess\x12.\n" +
+	"\x05tmpfs\x18. \x03(\v2\x18.neargate.agent.v1.TmpfsR\x05tmpfs\x12*\n" +
+	"\x11shared_memory_mib\x18/ \x01(\rR\x0fsharedMemoryMib\x123\n" +
+	"\adevices\x180 \x03(\v2\x19.neargate.agent.v1.DeviceR\adevices\x12%\n" +
+	"\fmax_swap_mib\x181 \x01(\rH\x00R\n" +
+	"maxSwapMib\x88\x01\x01\x12#\n" +
+	"\n" +
+	"swappiness\x182 \x01(\rH\x01R\n" +
+	"swappiness\x88\x01\x01\x123\n" +
+	"\aulimits\x183 \x03(\v2\x19.neargate.agent.v1.UlimitR\aulimits\x12G\n" +
+	"\asysctls\x184 \x03(\v2-.neargate.agent.v1.ContainerSpec.SysctlsEntryR\asysctls\x12 \n" +
+	"\vinteractive\x185 \x01(\bR\vinteractive\x12'\n" +
+	"\x0fpseudo_terminal\x186 \x01(\bR\x0epseudoTerminal\x12\x1f\n" +
+	"\vdns_servers\x187 \x03(\tR\n" +
+	"dnsServers\x12\x1d\n" +
+	"\n" +
+	"dns_search\x188 \x03(\tR\tdnsSearch\x12*\n" +
+	"\x11no_new_privileges\x189 \x01(\bR\x0fnoNewPrivileges\x12-\n" +
+	"\x12disable_networking\x18: \x01(\bR\x11disableNetworking\x125\n" +
+	"\x03log\x18< \x01(\v2#.neargate.agent.v1.LogConfigurationR\x03log\x1a>\n" +
 	"\x10EnvironmentEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xb2\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a:\n" +
+	"\fSysctlsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\x0f\n" +
+	"\r_max_swap_mibB\r\n" +
+	"\v_swappiness\"\xb2\x01\n" +
 	"\x10LogConfiguration\x12\x16\n" +
 	"\x06driver\x18\x01 \x01(\tR\x06driver\x12J\n" +
 	"\aoptions\x18\x02 \x03(\v20.neargate.agent.v1.LogConfiguration.OptionsEntryR\aoptions\x1a:\n" +
 	"\fOptionsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x81\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"c\n" +
+	"\x05Tmpfs\x12%\n" +
+	"\x0econtainer_path\x18\x01 \x01(\tR\rcontainerPath\x12\x19\n" +
+	"\bsize_mib\x18\x02 \x01(\rR\asizeMib\x12\x18\n" +
+	"\aoptions\x18\x03 \x03(\tR\aoptions\"d\n" +
+	"\x06Device\x12\x1b\n" +
+	"\thost_path\x18\x01 \x01(\tR\bhostPath\x12%\n" +
+	"\x0econtainer_path\x18\x02 \x01(\tR\rcontainerPath\x12\x16\n" +
+	"\x06access\x18\x03 \x01(\tR\x06access\"D\n" +
+	"\x06Ulimit\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04soft\x18\x02 \x01(\x03R\x04soft\x12\x12\n" +
+	"\x04hard\x18\x03 \x01(\x03R\x04hard\"\xca\x01\n" +
+	"\x0eContainerCheck\x12\x18\n" +
+	"\acommand\x18\x01 \x03(\tR\acommand\x12)\n" +
+	"\x10interval_seconds\x18\x02 \x01(\rR\x0fintervalSeconds\x12'\n" +
+	"\x0ftimeout_seconds\x18\x03 \x01(\rR\x0etimeoutSeconds\x12\x18\n" +
+	"\aretries\x18\x04 \x01(\rR\aretries\x120\n" +
+	"\x14start_period_seconds\x18\x05 \x01(\rR\x12startPeriodSeconds\"H\n" +
+	"\n" +
+	"Dependency\x12\x1c\n" +
+	"\tcontainer\x18\x01 \x01(\tR\tcontainer\x12\x1c\n" +
+	"\tcondition\x18\x02 \x01(\tR\tcondition\"s\n" +
+	"\rRestartPolicy\x12,\n" +
+	"\x12ignored_exit_codes\x18\x01 \x03(\x05R\x10ignoredExitCodes\x124\n" +
+	"\x16attempt_period_seconds\x18\x02 \x01(\rR\x14attemptPeriodSeconds\"\x97\x01\n" +
 	"\vPortMapping\x12%\n" +
 	"\x0econtainer_port\x18\x01 \x01(\rR\rcontainerPort\x12\x1b\n" +
 	"\thost_port\x18\x02 \x01(\rR\bhostPort\x12\x1a\n" +
 	"\bprotocol\x18\x03 \x01(\tR\bprotocol\x12\x12\n" +
-	"\x04name\x18\x04 \x01(\tR\x04name\"S\n" +
+	"\x04name\x18\x04 \x01(\tR\x04name\x12\x14\n" +
+	"\x05count\x18\n" +
+	" \x01(\rR\x05count\"S\n" +
 	"\n" +
 	"VolumeSpec\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1b\n" +
@@ -4393,7 +5084,7 @@ const file_api_agent_agent_proto_rawDesc = "" +
 	"MountPoint\x12\x16\n" +
 	"\x06volume\x18\x01 \x01(\tR\x06volume\x12%\n" +
 	"\x0econtainer_path\x18\x02 \x01(\tR\rcontainerPath\x12\x1b\n" +
-	"\tread_only\x18\x03 \x01(\bR\breadOnly\"\xd9\x05\n" +
+	"\tread_only\x18\x03 \x01(\bR\breadOnly\"\x8c\x06\n" +
 	"\n" +
 	"TaskStatus\x12\x17\n" +
 	"\atask_id\x18\x01 \x01(\tR\x06taskId\x12\x14\n" +
@@ -4413,7 +5104,8 @@ const file_api_agent_agent_proto_rawDesc = "" +
 	"\bstopping\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\bstopping\x12G\n" +
 	"\x11execution_stopped\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\x10executionStopped\x124\n" +
 	"\astopped\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampR\astopped\x128\n" +
-	"\tconnected\x18\x0f \x01(\v2\x1a.google.protobuf.TimestampR\tconnected\"\xa7\x03\n" +
+	"\tconnected\x18\x0f \x01(\v2\x1a.google.protobuf.TimestampR\tconnected\x121\n" +
+	"\x06health\x18\x14 \x01(\x0e2\x19.neargate.agent.v1.HealthR\x06health\"\xb5\x04\n" +
 	"\x0fContainerStatus\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x127\n" +
 	"\x05state\x18\x02 \x01(\x0e2!.neargate.agent.v1.ContainerStateR\x05state\x12\x1d\n" +
@@ -4426,14 +5118,19 @@ const file_api_agent_agent_proto_rawDesc = "" +
 	"\blast_log\x18\b \x03(\tR\alastLog\x124\n" +
 	"\astarted\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\astarted\x126\n" +
 	"\bfinished\x18\n" +
-	" \x01(\v2\x1a.google.protobuf.TimestampR\bfinishedB\f\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampR\bfinished\x121\n" +
+	"\x06health\x18\x14 \x01(\x0e2\x19.neargate.agent.v1.HealthR\x06health\x12\x1a\n" +
+	"\brestarts\x18\x15 \x01(\rR\brestarts\x12=\n" +
+	"\fhealth_since\x18\x16 \x01(\v2\x1a.google.protobuf.TimestampR\vhealthSinceB\f\n" +
 	"\n" +
-	"_exit_code\"\x86\x01\n" +
+	"_exit_code\"\x9c\x01\n" +
 	"\vPortBinding\x12%\n" +
 	"\x0econtainer_port\x18\x01 \x01(\rR\rcontainerPort\x12\x1b\n" +
 	"\thost_port\x18\x02 \x01(\rR\bhostPort\x12\x1a\n" +
 	"\bprotocol\x18\x03 \x01(\tR\bprotocol\x12\x17\n" +
-	"\abind_ip\x18\x04 \x01(\tR\x06bindIp\"C\n" +
+	"\abind_ip\x18\x04 \x01(\tR\x06bindIp\x12\x14\n" +
+	"\x05count\x18\n" +
+	" \x01(\rR\x05count\"C\n" +
 	"\fStatusReport\x123\n" +
 	"\x05tasks\x18\x01 \x03(\v2\x1d.neargate.agent.v1.TaskStatusR\x05tasks\"\xac\x01\n" +
 	"\bEndpoint\x12\x0e\n" +
@@ -4572,7 +5269,12 @@ const file_api_agent_agent_proto_rawDesc = "" +
 	"\fDEACTIVATING\x10\x05\x12\f\n" +
 	"\bSTOPPING\x10\x06\x12\x12\n" +
 	"\x0eDEPROVISIONING\x10\a\x12\v\n" +
-	"\aSTOPPED\x10\b*\x84\x01\n" +
+	"\aSTOPPED\x10\b*^\n" +
+	"\x06Health\x12\x16\n" +
+	"\x12HEALTH_UNSPECIFIED\x10\x00\x12\x12\n" +
+	"\x0eHEALTH_UNKNOWN\x10\x01\x12\x12\n" +
+	"\x0eHEALTH_HEALTHY\x10\x02\x12\x14\n" +
+	"\x10HEALTH_UNHEALTHY\x10\x03*\x84\x01\n" +
 	"\rEndpointState\x12\x18\n" +
 	"\x14ENDPOINT_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10ENDPOINT_INITIAL\x10\x01\x12\x14\n" +
@@ -4597,149 +5299,167 @@ func file_api_agent_agent_proto_rawDescGZIP() []byte {
 	return file_api_agent_agent_proto_rawDescData
 }
 
-var file_api_agent_agent_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_api_agent_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 53)
+var file_api_agent_agent_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
+var file_api_agent_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 60)
 var file_api_agent_agent_proto_goTypes = []any{
 	(Kind)(0),                     // 0: neargate.agent.v1.Kind
 	(DesiredState)(0),             // 1: neargate.agent.v1.DesiredState
 	(ContainerState)(0),           // 2: neargate.agent.v1.ContainerState
 	(TaskState)(0),                // 3: neargate.agent.v1.TaskState
-	(EndpointState)(0),            // 4: neargate.agent.v1.EndpointState
-	(*Up)(nil),                    // 5: neargate.agent.v1.Up
-	(*Down)(nil),                  // 6: neargate.agent.v1.Down
-	(*LogRequest)(nil),            // 7: neargate.agent.v1.LogRequest
-	(*LogChunk)(nil),              // 8: neargate.agent.v1.LogChunk
-	(*LogLine)(nil),               // 9: neargate.agent.v1.LogLine
-	(*LogsRead)(nil),              // 10: neargate.agent.v1.LogsRead
-	(*ShipBatch)(nil),             // 11: neargate.agent.v1.ShipBatch
-	(*ShipEvent)(nil),             // 12: neargate.agent.v1.ShipEvent
-	(*ShipAck)(nil),               // 13: neargate.agent.v1.ShipAck
-	(*Hello)(nil),                 // 14: neargate.agent.v1.Hello
-	(*NodeResources)(nil),         // 15: neargate.agent.v1.NodeResources
-	(*PortRange)(nil),             // 16: neargate.agent.v1.PortRange
-	(*Welcome)(nil),               // 17: neargate.agent.v1.Welcome
-	(*Close)(nil),                 // 18: neargate.agent.v1.Close
-	(*Update)(nil),                // 19: neargate.agent.v1.Update
-	(*Resource)(nil),              // 20: neargate.agent.v1.Resource
-	(*Ack)(nil),                   // 21: neargate.agent.v1.Ack
-	(*Heartbeat)(nil),             // 22: neargate.agent.v1.Heartbeat
-	(*KeptTask)(nil),              // 23: neargate.agent.v1.KeptTask
-	(*Assignment)(nil),            // 24: neargate.agent.v1.Assignment
-	(*TaskSpec)(nil),              // 25: neargate.agent.v1.TaskSpec
-	(*ContainerSpec)(nil),         // 26: neargate.agent.v1.ContainerSpec
-	(*LogConfiguration)(nil),      // 27: neargate.agent.v1.LogConfiguration
-	(*PortMapping)(nil),           // 28: neargate.agent.v1.PortMapping
-	(*VolumeSpec)(nil),            // 29: neargate.agent.v1.VolumeSpec
-	(*MountPoint)(nil),            // 30: neargate.agent.v1.MountPoint
-	(*TaskStatus)(nil),            // 31: neargate.agent.v1.TaskStatus
-	(*ContainerStatus)(nil),       // 32: neargate.agent.v1.ContainerStatus
-	(*PortBinding)(nil),           // 33: neargate.agent.v1.PortBinding
-	(*StatusReport)(nil),          // 34: neargate.agent.v1.StatusReport
-	(*Endpoint)(nil),              // 35: neargate.agent.v1.Endpoint
-	(*TargetGroup)(nil),           // 36: neargate.agent.v1.TargetGroup
-	(*Listener)(nil),              // 37: neargate.agent.v1.Listener
-	(*Rule)(nil),                  // 38: neargate.agent.v1.Rule
-	(*Condition)(nil),             // 39: neargate.agent.v1.Condition
-	(*QueryPair)(nil),             // 40: neargate.agent.v1.QueryPair
-	(*Action)(nil),                // 41: neargate.agent.v1.Action
-	(*Forward)(nil),               // 42: neargate.agent.v1.Forward
-	(*WeightedGroup)(nil),         // 43: neargate.agent.v1.WeightedGroup
-	(*Redirect)(nil),              // 44: neargate.agent.v1.Redirect
-	(*FixedResponse)(nil),         // 45: neargate.agent.v1.FixedResponse
-	(*HealthCheck)(nil),           // 46: neargate.agent.v1.HealthCheck
-	(*HealthReport)(nil),          // 47: neargate.agent.v1.HealthReport
-	(*HealthTransition)(nil),      // 48: neargate.agent.v1.HealthTransition
-	(*DrainReport)(nil),           // 49: neargate.agent.v1.DrainReport
-	(*Drained)(nil),               // 50: neargate.agent.v1.Drained
-	(*Zone)(nil),                  // 51: neargate.agent.v1.Zone
-	(*RecordSet)(nil),             // 52: neargate.agent.v1.RecordSet
-	nil,                           // 53: neargate.agent.v1.Hello.RevisionsEntry
-	nil,                           // 54: neargate.agent.v1.Hello.AttributesEntry
-	nil,                           // 55: neargate.agent.v1.ContainerSpec.EnvironmentEntry
-	nil,                           // 56: neargate.agent.v1.ContainerSpec.LabelsEntry
-	nil,                           // 57: neargate.agent.v1.LogConfiguration.OptionsEntry
-	(*timestamppb.Timestamp)(nil), // 58: google.protobuf.Timestamp
+	(Health)(0),                   // 4: neargate.agent.v1.Health
+	(EndpointState)(0),            // 5: neargate.agent.v1.EndpointState
+	(*Up)(nil),                    // 6: neargate.agent.v1.Up
+	(*Down)(nil),                  // 7: neargate.agent.v1.Down
+	(*LogRequest)(nil),            // 8: neargate.agent.v1.LogRequest
+	(*LogChunk)(nil),              // 9: neargate.agent.v1.LogChunk
+	(*LogLine)(nil),               // 10: neargate.agent.v1.LogLine
+	(*LogsRead)(nil),              // 11: neargate.agent.v1.LogsRead
+	(*ShipBatch)(nil),             // 12: neargate.agent.v1.ShipBatch
+	(*ShipEvent)(nil),             // 13: neargate.agent.v1.ShipEvent
+	(*ShipAck)(nil),               // 14: neargate.agent.v1.ShipAck
+	(*Hello)(nil),                 // 15: neargate.agent.v1.Hello
+	(*NodeResources)(nil),         // 16: neargate.agent.v1.NodeResources
+	(*PortRange)(nil),             // 17: neargate.agent.v1.PortRange
+	(*Welcome)(nil),               // 18: neargate.agent.v1.Welcome
+	(*Close)(nil),                 // 19: neargate.agent.v1.Close
+	(*Update)(nil),                // 20: neargate.agent.v1.Update
+	(*Resource)(nil),              // 21: neargate.agent.v1.Resource
+	(*Ack)(nil),                   // 22: neargate.agent.v1.Ack
+	(*Heartbeat)(nil),             // 23: neargate.agent.v1.Heartbeat
+	(*KeptTask)(nil),              // 24: neargate.agent.v1.KeptTask
+	(*Assignment)(nil),            // 25: neargate.agent.v1.Assignment
+	(*TaskSpec)(nil),              // 26: neargate.agent.v1.TaskSpec
+	(*ContainerSpec)(nil),         // 27: neargate.agent.v1.ContainerSpec
+	(*LogConfiguration)(nil),      // 28: neargate.agent.v1.LogConfiguration
+	(*Tmpfs)(nil),                 // 29: neargate.agent.v1.Tmpfs
+	(*Device)(nil),                // 30: neargate.agent.v1.Device
+	(*Ulimit)(nil),                // 31: neargate.agent.v1.Ulimit
+	(*ContainerCheck)(nil),        // 32: neargate.agent.v1.ContainerCheck
+	(*Dependency)(nil),            // 33: neargate.agent.v1.Dependency
+	(*RestartPolicy)(nil),         // 34: neargate.agent.v1.RestartPolicy
+	(*PortMapping)(nil),           // 35: neargate.agent.v1.PortMapping
+	(*VolumeSpec)(nil),            // 36: neargate.agent.v1.VolumeSpec
+	(*MountPoint)(nil),            // 37: neargate.agent.v1.MountPoint
+	(*TaskStatus)(nil),            // 38: neargate.agent.v1.TaskStatus
+	(*ContainerStatus)(nil),       // 39: neargate.agent.v1.ContainerStatus
+	(*PortBinding)(nil),           // 40: neargate.agent.v1.PortBinding
+	(*StatusReport)(nil),          // 41: neargate.agent.v1.StatusReport
+	(*Endpoint)(nil),              // 42: neargate.agent.v1.Endpoint
+	(*TargetGroup)(nil),           // 43: neargate.agent.v1.TargetGroup
+	(*Listener)(nil),              // 44: neargate.agent.v1.Listener
+	(*Rule)(nil),                  // 45: neargate.agent.v1.Rule
+	(*Condition)(nil),             // 46: neargate.agent.v1.Condition
+	(*QueryPair)(nil),             // 47: neargate.agent.v1.QueryPair
+	(*Action)(nil),                // 48: neargate.agent.v1.Action
+	(*Forward)(nil),               // 49: neargate.agent.v1.Forward
+	(*WeightedGroup)(nil),         // 50: neargate.agent.v1.WeightedGroup
+	(*Redirect)(nil),              // 51: neargate.agent.v1.Redirect
+	(*FixedResponse)(nil),         // 52: neargate.agent.v1.FixedResponse
+	(*HealthCheck)(nil),           // 53: neargate.agent.v1.HealthCheck
+	(*HealthReport)(nil),          // 54: neargate.agent.v1.HealthReport
+	(*HealthTransition)(nil),      // 55: neargate.agent.v1.HealthTransition
+	(*DrainReport)(nil),           // 56: neargate.agent.v1.DrainReport
+	(*Drained)(nil),               // 57: neargate.agent.v1.Drained
+	(*Zone)(nil),                  // 58: neargate.agent.v1.Zone
+	(*RecordSet)(nil),             // 59: neargate.agent.v1.RecordSet
+	nil,                           // 60: neargate.agent.v1.Hello.RevisionsEntry
+	nil,                           // 61: neargate.agent.v1.Hello.AttributesEntry
+	nil,                           // 62: neargate.agent.v1.ContainerSpec.EnvironmentEntry
+	nil,                           // 63: neargate.agent.v1.ContainerSpec.LabelsEntry
+	nil,                           // 64: neargate.agent.v1.ContainerSpec.SysctlsEntry
+	nil,                           // 65: neargate.agent.v1.LogConfiguration.OptionsEntry
+	(*timestamppb.Timestamp)(nil), // 66: google.protobuf.Timestamp
 }
 var file_api_agent_agent_proto_depIdxs = []int32{
-	14, // 0: neargate.agent.v1.Up.hello:type_name -> neargate.agent.v1.Hello
-	21, // 1: neargate.agent.v1.Up.ack:type_name -> neargate.agent.v1.Ack
-	22, // 2: neargate.agent.v1.Up.heartbeat:type_name -> neargate.agent.v1.Heartbeat
-	34, // 3: neargate.agent.v1.Up.status:type_name -> neargate.agent.v1.StatusReport
-	47, // 4: neargate.agent.v1.Up.health:type_name -> neargate.agent.v1.HealthReport
-	49, // 5: neargate.agent.v1.Up.drained:type_name -> neargate.agent.v1.DrainReport
-	17, // 6: neargate.agent.v1.Down.welcome:type_name -> neargate.agent.v1.Welcome
-	19, // 7: neargate.agent.v1.Down.update:type_name -> neargate.agent.v1.Update
-	18, // 8: neargate.agent.v1.Down.close:type_name -> neargate.agent.v1.Close
-	7,  // 9: neargate.agent.v1.Down.logs:type_name -> neargate.agent.v1.LogRequest
-	58, // 10: neargate.agent.v1.LogRequest.since:type_name -> google.protobuf.Timestamp
-	9,  // 11: neargate.agent.v1.LogChunk.lines:type_name -> neargate.agent.v1.LogLine
-	58, // 12: neargate.agent.v1.LogLine.at:type_name -> google.protobuf.Timestamp
-	12, // 13: neargate.agent.v1.ShipBatch.events:type_name -> neargate.agent.v1.ShipEvent
+	15, // 0: neargate.agent.v1.Up.hello:type_name -> neargate.agent.v1.Hello
+	22, // 1: neargate.agent.v1.Up.ack:type_name -> neargate.agent.v1.Ack
+	23, // 2: neargate.agent.v1.Up.heartbeat:type_name -> neargate.agent.v1.Heartbeat
+	41, // 3: neargate.agent.v1.Up.status:type_name -> neargate.agent.v1.StatusReport
+	54, // 4: neargate.agent.v1.Up.health:type_name -> neargate.agent.v1.HealthReport
+	56, // 5: neargate.agent.v1.Up.drained:type_name -> neargate.agent.v1.DrainReport
+	18, // 6: neargate.agent.v1.Down.welcome:type_name -> neargate.agent.v1.Welcome
+	20, // 7: neargate.agent.v1.Down.update:type_name -> neargate.agent.v1.Update
+	19, // 8: neargate.agent.v1.Down.close:type_name -> neargate.agent.v1.Close
+	8,  // 9: neargate.agent.v1.Down.logs:type_name -> neargate.agent.v1.LogRequest
+	66, // 10: neargate.agent.v1.LogRequest.since:type_name -> google.protobuf.Timestamp
+	10, // 11: neargate.agent.v1.LogChunk.lines:type_name -> neargate.agent.v1.LogLine
+	66, // 12: neargate.agent.v1.LogLine.at:type_name -> google.protobuf.Timestamp
+	13, // 13: neargate.agent.v1.ShipBatch.events:type_name -> neargate.agent.v1.ShipEvent
 	0,  // 14: neargate.agent.v1.Hello.kinds:type_name -> neargate.agent.v1.Kind
-	53, // 15: neargate.agent.v1.Hello.revisions:type_name -> neargate.agent.v1.Hello.RevisionsEntry
-	15, // 16: neargate.agent.v1.Hello.resources:type_name -> neargate.agent.v1.NodeResources
-	54, // 17: neargate.agent.v1.Hello.attributes:type_name -> neargate.agent.v1.Hello.AttributesEntry
-	31, // 18: neargate.agent.v1.Hello.tasks:type_name -> neargate.agent.v1.TaskStatus
-	16, // 19: neargate.agent.v1.NodeResources.reserved_ports:type_name -> neargate.agent.v1.PortRange
+	60, // 15: neargate.agent.v1.Hello.revisions:type_name -> neargate.agent.v1.Hello.RevisionsEntry
+	16, // 16: neargate.agent.v1.Hello.resources:type_name -> neargate.agent.v1.NodeResources
+	61, // 17: neargate.agent.v1.Hello.attributes:type_name -> neargate.agent.v1.Hello.AttributesEntry
+	38, // 18: neargate.agent.v1.Hello.tasks:type_name -> neargate.agent.v1.TaskStatus
+	17, // 19: neargate.agent.v1.NodeResources.reserved_ports:type_name -> neargate.agent.v1.PortRange
 	0,  // 20: neargate.agent.v1.Update.kind:type_name -> neargate.agent.v1.Kind
-	20, // 21: neargate.agent.v1.Update.resources:type_name -> neargate.agent.v1.Resource
-	24, // 22: neargate.agent.v1.Resource.assignment:type_name -> neargate.agent.v1.Assignment
-	37, // 23: neargate.agent.v1.Resource.listener:type_name -> neargate.agent.v1.Listener
-	36, // 24: neargate.agent.v1.Resource.target_group:type_name -> neargate.agent.v1.TargetGroup
-	46, // 25: neargate.agent.v1.Resource.check:type_name -> neargate.agent.v1.HealthCheck
-	51, // 26: neargate.agent.v1.Resource.zone:type_name -> neargate.agent.v1.Zone
+	21, // 21: neargate.agent.v1.Update.resources:type_name -> neargate.agent.v1.Resource
+	25, // 22: neargate.agent.v1.Resource.assignment:type_name -> neargate.agent.v1.Assignment
+	44, // 23: neargate.agent.v1.Resource.listener:type_name -> neargate.agent.v1.Listener
+	43, // 24: neargate.agent.v1.Resource.target_group:type_name -> neargate.agent.v1.TargetGroup
+	53, // 25: neargate.agent.v1.Resource.check:type_name -> neargate.agent.v1.HealthCheck
+	58, // 26: neargate.agent.v1.Resource.zone:type_name -> neargate.agent.v1.Zone
 	0,  // 27: neargate.agent.v1.Ack.kind:type_name -> neargate.agent.v1.Kind
-	24, // 28: neargate.agent.v1.KeptTask.assignment:type_name -> neargate.agent.v1.Assignment
-	31, // 29: neargate.agent.v1.KeptTask.status:type_name -> neargate.agent.v1.TaskStatus
+	25, // 28: neargate.agent.v1.KeptTask.assignment:type_name -> neargate.agent.v1.Assignment
+	38, // 29: neargate.agent.v1.KeptTask.status:type_name -> neargate.agent.v1.TaskStatus
 	1,  // 30: neargate.agent.v1.Assignment.desired:type_name -> neargate.agent.v1.DesiredState
-	25, // 31: neargate.agent.v1.Assignment.spec:type_name -> neargate.agent.v1.TaskSpec
-	26, // 32: neargate.agent.v1.TaskSpec.containers:type_name -> neargate.agent.v1.ContainerSpec
-	29, // 33: neargate.agent.v1.TaskSpec.volumes:type_name -> neargate.agent.v1.VolumeSpec
-	55, // 34: neargate.agent.v1.ContainerSpec.environment:type_name -> neargate.agent.v1.ContainerSpec.EnvironmentEntry
-	28, // 35: neargate.agent.v1.ContainerSpec.ports:type_name -> neargate.agent.v1.PortMapping
-	30, // 36: neargate.agent.v1.ContainerSpec.mounts:type_name -> neargate.agent.v1.MountPoint
-	56, // 37: neargate.agent.v1.ContainerSpec.labels:type_name -> neargate.agent.v1.ContainerSpec.LabelsEntry
-	27, // 38: neargate.agent.v1.ContainerSpec.log:type_name -> neargate.agent.v1.LogConfiguration
-	57, // 39: neargate.agent.v1.LogConfiguration.options:type_name -> neargate.agent.v1.LogConfiguration.OptionsEntry
-	3,  // 40: neargate.agent.v1.TaskStatus.state:type_name -> neargate.agent.v1.TaskState
-	32, // 41: neargate.agent.v1.TaskStatus.containers:type_name -> neargate.agent.v1.ContainerStatus
-	58, // 42: neargate.agent.v1.TaskStatus.pull_started:type_name -> google.protobuf.Timestamp
-	58, // 43: neargate.agent.v1.TaskStatus.pull_stopped:type_name -> google.protobuf.Timestamp
-	58, // 44: neargate.agent.v1.TaskStatus.started:type_name -> google.protobuf.Timestamp
-	58, // 45: neargate.agent.v1.TaskStatus.stopping:type_name -> google.protobuf.Timestamp
-	58, // 46: neargate.agent.v1.TaskStatus.execution_stopped:type_name -> google.protobuf.Timestamp
-	58, // 47: neargate.agent.v1.TaskStatus.stopped:type_name -> google.protobuf.Timestamp
-	58, // 48: neargate.agent.v1.TaskStatus.connected:type_name -> google.protobuf.Timestamp
-	2,  // 49: neargate.agent.v1.ContainerStatus.state:type_name -> neargate.agent.v1.ContainerState
-	33, // 50: neargate.agent.v1.ContainerStatus.ports:type_name -> neargate.agent.v1.PortBinding
-	58, // 51: neargate.agent.v1.ContainerStatus.started:type_name -> google.protobuf.Timestamp
-	58, // 52: neargate.agent.v1.ContainerStatus.finished:type_name -> google.protobuf.Timestamp
-	31, // 53: neargate.agent.v1.StatusReport.tasks:type_name -> neargate.agent.v1.TaskStatus
-	4,  // 54: neargate.agent.v1.Endpoint.state:type_name -> neargate.agent.v1.EndpointState
-	35, // 55: neargate.agent.v1.TargetGroup.endpoints:type_name -> neargate.agent.v1.Endpoint
-	38, // 56: neargate.agent.v1.Listener.rules:type_name -> neargate.agent.v1.Rule
-	39, // 57: neargate.agent.v1.Rule.conditions:type_name -> neargate.agent.v1.Condition
-	41, // 58: neargate.agent.v1.Rule.actions:type_name -> neargate.agent.v1.Action
-	40, // 59: neargate.agent.v1.Condition.query:type_name -> neargate.agent.v1.QueryPair
-	42, // 60: neargate.agent.v1.Action.forward:type_name -> neargate.agent.v1.Forward
-	44, // 61: neargate.agent.v1.Action.redirect:type_name -> neargate.agent.v1.Redirect
-	45, // 62: neargate.agent.v1.Action.fixed:type_name -> neargate.agent.v1.FixedResponse
-	43, // 63: neargate.agent.v1.Forward.groups:type_name -> neargate.agent.v1.WeightedGroup
-	48, // 64: neargate.agent.v1.HealthReport.transitions:type_name -> neargate.agent.v1.HealthTransition
-	4,  // 65: neargate.agent.v1.HealthTransition.state:type_name -> neargate.agent.v1.EndpointState
-	50, // 66: neargate.agent.v1.DrainReport.drained:type_name -> neargate.agent.v1.Drained
-	52, // 67: neargate.agent.v1.Zone.records:type_name -> neargate.agent.v1.RecordSet
-	5,  // 68: neargate.agent.v1.Dispatcher.Session:input_type -> neargate.agent.v1.Up
-	8,  // 69: neargate.agent.v1.Dispatcher.Logs:input_type -> neargate.agent.v1.LogChunk
-	11, // 70: neargate.agent.v1.Dispatcher.ShipLogs:input_type -> neargate.agent.v1.ShipBatch
-	6,  // 71: neargate.agent.v1.Dispatcher.Session:output_type -> neargate.agent.v1.Down
-	10, // 72: neargate.agent.v1.Dispatcher.Logs:output_type -> neargate.agent.v1.LogsRead
-	13, // 73: neargate.agent.v1.Dispatcher.ShipLogs:output_type -> neargate.agent.v1.ShipAck
-	71, // [71:74] is the sub-list for method output_type
-	68, // [68:71] is the sub-list for method input_type
-	68, // [68:68] is the sub-list for extension type_name
-	68, // [68:68] is the sub-list for extension extendee
-	0,  // [0:68] is the sub-list for field type_name
+	26, // 31: neargate.agent.v1.Assignment.spec:type_name -> neargate.agent.v1.TaskSpec
+	27, // 32: neargate.agent.v1.TaskSpec.containers:type_name -> neargate.agent.v1.ContainerSpec
+	36, // 33: neargate.agent.v1.TaskSpec.volumes:type_name -> neargate.agent.v1.VolumeSpec
+	62, // 34: neargate.agent.v1.ContainerSpec.environment:type_name -> neargate.agent.v1.ContainerSpec.EnvironmentEntry
+	35, // 35: neargate.agent.v1.ContainerSpec.ports:type_name -> neargate.agent.v1.PortMapping
+	37, // 36: neargate.agent.v1.ContainerSpec.mounts:type_name -> neargate.agent.v1.MountPoint
+	63, // 37: neargate.agent.v1.ContainerSpec.labels:type_name -> neargate.agent.v1.ContainerSpec.LabelsEntry
+	32, // 38: neargate.agent.v1.ContainerSpec.health_check:type_name -> neargate.agent.v1.ContainerCheck
+	33, // 39: neargate.agent.v1.ContainerSpec.depends_on:type_name -> neargate.agent.v1.Dependency
+	34, // 40: neargate.agent.v1.ContainerSpec.restart:type_name -> neargate.agent.v1.RestartPolicy
+	29, // 41: neargate.agent.v1.ContainerSpec.tmpfs:type_name -> neargate.agent.v1.Tmpfs
+	30, // 42: neargate.agent.v1.ContainerSpec.devices:type_name -> neargate.agent.v1.Device
+	31, // 43: neargate.agent.v1.ContainerSpec.ulimits:type_name -> neargate.agent.v1.Ulimit
+	64, // 44: neargate.agent.v1.ContainerSpec.sysctls:type_name -> neargate.agent.v1.ContainerSpec.SysctlsEntry
+	28, // 45: neargate.agent.v1.ContainerSpec.log:type_name -> neargate.agent.v1.LogConfiguration
+	65, // 46: neargate.agent.v1.LogConfiguration.options:type_name -> neargate.agent.v1.LogConfiguration.OptionsEntry
+	3,  // 47: neargate.agent.v1.TaskStatus.state:type_name -> neargate.agent.v1.TaskState
+	39, // 48: neargate.agent.v1.TaskStatus.containers:type_name -> neargate.agent.v1.ContainerStatus
+	66, // 49: neargate.agent.v1.TaskStatus.pull_started:type_name -> google.protobuf.Timestamp
+	66, // 50: neargate.agent.v1.TaskStatus.pull_stopped:type_name -> google.protobuf.Timestamp
+	66, // 51: neargate.agent.v1.TaskStatus.started:type_name -> google.protobuf.Timestamp
+	66, // 52: neargate.agent.v1.TaskStatus.stopping:type_name -> google.protobuf.Timestamp
+	66, // 53: neargate.agent.v1.TaskStatus.execution_stopped:type_name -> google.protobuf.Timestamp
+	66, // 54: neargate.agent.v1.TaskStatus.stopped:type_name -> google.protobuf.Timestamp
+	66, // 55: neargate.agent.v1.TaskStatus.connected:type_name -> google.protobuf.Timestamp
+	4,  // 56: neargate.agent.v1.TaskStatus.health:type_name -> neargate.agent.v1.Health
+	2,  // 57: neargate.agent.v1.ContainerStatus.state:type_name -> neargate.agent.v1.ContainerState
+	40, // 58: neargate.agent.v1.ContainerStatus.ports:type_name -> neargate.agent.v1.PortBinding
+	66, // 59: neargate.agent.v1.ContainerStatus.started:type_name -> google.protobuf.Timestamp
+	66, // 60: neargate.agent.v1.ContainerStatus.finished:type_name -> google.protobuf.Timestamp
+	4,  // 61: neargate.agent.v1.ContainerStatus.health:type_name -> neargate.agent.v1.Health
+	66, // 62: neargate.agent.v1.ContainerStatus.health_since:type_name -> google.protobuf.Timestamp
+	38, // 63: neargate.agent.v1.StatusReport.tasks:type_name -> neargate.agent.v1.TaskStatus
+	5,  // 64: neargate.agent.v1.Endpoint.state:type_name -> neargate.agent.v1.EndpointState
+	42, // 65: neargate.agent.v1.TargetGroup.endpoints:type_name -> neargate.agent.v1.Endpoint
+	45, // 66: neargate.agent.v1.Listener.rules:type_name -> neargate.agent.v1.Rule
+	46, // 67: neargate.agent.v1.Rule.conditions:type_name -> neargate.agent.v1.Condition
+	48, // 68: neargate.agent.v1.Rule.actions:type_name -> neargate.agent.v1.Action
+	47, // 69: neargate.agent.v1.Condition.query:type_name -> neargate.agent.v1.QueryPair
+	49, // 70: neargate.agent.v1.Action.forward:type_name -> neargate.agent.v1.Forward
+	51, // 71: neargate.agent.v1.Action.redirect:type_name -> neargate.agent.v1.Redirect
+	52, // 72: neargate.agent.v1.Action.fixed:type_name -> neargate.agent.v1.FixedResponse
+	50, // 73: neargate.agent.v1.Forward.groups:type_name -> neargate.agent.v1.WeightedGroup
+	55, // 74: neargate.agent.v1.HealthReport.transitions:type_name -> neargate.agent.v1.HealthTransition
+	5,  // 75: neargate.agent.v1.HealthTransition.state:type_name -> neargate.agent.v1.EndpointState
+	57, // 76: neargate.agent.v1.DrainReport.drained:type_name -> neargate.agent.v1.Drained
+	59, // 77: neargate.agent.v1.Zone.records:type_name -> neargate.agent.v1.RecordSet
+	6,  // 78: neargate.agent.v1.Dispatcher.Session:input_type -> neargate.agent.v1.Up
+	9,  // 79: neargate.agent.v1.Dispatcher.Logs:input_type -> neargate.agent.v1.LogChunk
+	12, // 80: neargate.agent.v1.Dispatcher.ShipLogs:input_type -> neargate.agent.v1.ShipBatch
+	7,  // 81: neargate.agent.v1.Dispatcher.Session:output_type -> neargate.agent.v1.Down
+	11, // 82: neargate.agent.v1.Dispatcher.Logs:output_type -> neargate.agent.v1.LogsRead
+	14, // 83: neargate.agent.v1.Dispatcher.ShipLogs:output_type -> neargate.agent.v1.ShipAck
+	81, // [81:84] is the sub-list for method output_type
+	78, // [78:81] is the sub-list for method input_type
+	78, // [78:78] is the sub-list for extension type_name
+	78, // [78:78] is the sub-list for extension extendee
+	0,  // [0:78] is the sub-list for field type_name
 }
 
 func init() { file_api_agent_agent_proto_init() }
@@ -4768,8 +5488,9 @@ func file_api_agent_agent_proto_init() {
 		(*Resource_Check)(nil),
 		(*Resource_Zone)(nil),
 	}
-	file_api_agent_agent_proto_msgTypes[27].OneofWrappers = []any{}
-	file_api_agent_agent_proto_msgTypes[36].OneofWrappers = []any{
+	file_api_agent_agent_proto_msgTypes[21].OneofWrappers = []any{}
+	file_api_agent_agent_proto_msgTypes[33].OneofWrappers = []any{}
+	file_api_agent_agent_proto_msgTypes[42].OneofWrappers = []any{
 		(*Action_Forward)(nil),
 		(*Action_Redirect)(nil),
 		(*Action_Fixed)(nil),
@@ -4779,8 +5500,8 @@ func file_api_agent_agent_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_agent_agent_proto_rawDesc), len(file_api_agent_agent_proto_rawDesc)),
-			NumEnums:      5,
-			NumMessages:   53,
+			NumEnums:      6,
+			NumMessages:   60,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

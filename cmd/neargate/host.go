@@ -57,7 +57,7 @@ type host struct {
 // policyFlags are what the owner of a host lets tasks do.
 func policyFlags(f *pflag.FlagSet, p *agent.Policy) {
 	f.StringArrayVar(&p.HostPaths, "allow-host-path", nil, "folder below which tasks may mount the host's folders; may be repeated (default: agent/host in the data directory)")
-	f.BoolVar(&p.Privileged, "allow-privileged", false, "allow privileged containers and network mode host")
+	f.BoolVar(&p.Privileged, "allow-privileged", false, "allow privileged containers, the host's namespaces and devices, and capabilities beyond Docker's default ones")
 }
 
 func newHost(ctx context.Context, cfg hostConfig) (*host, error) {

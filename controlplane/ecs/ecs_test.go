@@ -151,8 +151,9 @@ func (p *platform) report(cluster string, to agentapi.TaskState) {
 			if st.Node == "" {
 				st, _ = st.AdvancePlaced("node")
 			}
-			r := &agentapi.TaskStatus{TaskId: st.Id, Epoch: st.Epoch, State: to, Address: "10.1.0.2", Containers: []*agentapi.ContainerStatus{{
-				Name: "web", State: agentapi.ContainerState_CONTAINER_RUNNING, RuntimeId: "rt", ImageDigest: "sha256:1",
+			r := &agentapi.TaskStatus{TaskId: st.Id, Epoch: st.Epoch, State: to, Address: "10.1.0.2", Health: agentapi.Health_HEALTH_HEALTHY, Containers: []*agentapi.ContainerStatus{{
+				Health: agentapi.Health_HEALTH_HEALTHY,
+				Name:   "web", State: agentapi.ContainerState_CONTAINER_RUNNING, RuntimeId: "rt", ImageDigest: "sha256:1",
 				Ports: []*agentapi.PortBinding{{ContainerPort: 3000, HostPort: 32768, Protocol: "tcp"}},
 			}}}
 			if to == agentapi.TaskState_STOPPED {

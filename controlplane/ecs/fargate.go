@@ -41,6 +41,10 @@ func checkFargate(def types.TaskDefinition) error {
 		return client("Fargate requires that 'memory' be defined at the task level.")
 	case len(def.PlacementConstraints) > 0:
 		return client("Fargate does not support task placement constraints.")
+	case def.IpcMode != "":
+		return client("Tasks using the Fargate launch type do not support ipcMode.")
+	case def.PidMode == types.PidModeHost:
+		return client("Tasks using the Fargate launch type do not support pidMode host.")
 	}
 	cpu, memory, err := controlplane.TaskSize(def.Cpu, def.Memory)
 	if err != nil {
@@ -55,6 +59,14 @@ func checkFargate(def types.TaskDefinition) error {
 		}
 		if err := checkFargateLog(c); err != nil {
 			return err
+		}
+		if err := fargateContainer(c); err != nil {
+			return err
+		}
+		for _, timeout := range []*int32{c.StartTimeout, c.StopTimeout} {
+			if timeout != nil && (*timeout < 2 || *timeout > 120) {
+				return client("Fargate requires the start and stop timeouts of container '%s' to be between 2 and 120 seconds.", aws.ToString(c.Name))
+			}
 		}
 	}
 	for _, v := range def.Volumes {

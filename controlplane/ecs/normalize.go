@@ -19,7 +19,7 @@ func normalize(in *ecs.RegisterTaskDefinitionInput) (types.TaskDefinition, error
 	def := types.TaskDefinition{
 		ContainerDefinitions: slices.Clone(in.ContainerDefinitions), Cpu: in.Cpu, Memory: in.Memory,
 		EnableFaultInjection: in.EnableFaultInjection, EphemeralStorage: in.EphemeralStorage, ExecutionRoleArn: in.ExecutionRoleArn,
-		NetworkMode: in.NetworkMode, PlacementConstraints: append([]types.TaskDefinitionPlacementConstraint{}, in.PlacementConstraints...),
+		IpcMode: in.IpcMode, NetworkMode: in.NetworkMode, PidMode: in.PidMode, PlacementConstraints: append([]types.TaskDefinitionPlacementConstraint{}, in.PlacementConstraints...),
 		RequiresCompatibilities: in.RequiresCompatibilities, RuntimePlatform: in.RuntimePlatform,
 		Volumes: append([]types.Volume{}, in.Volumes...),
 	}
@@ -42,7 +42,10 @@ func normalize(in *ecs.RegisterTaskDefinitionInput) (types.TaskDefinition, error
 			return def, client("Fargate only supports network mode ‘awsvpc’.")
 		}
 	}
-	for _, check := range []func(*types.TaskDefinition) error{checkContainers, checkSize, checkVolumes, checkPorts, checkDependencies} {
+	for _, check := range []func(*types.TaskDefinition) error{
+		checkContainers, checkSize, checkVolumes, checkPorts, checkHealthChecks, checkDependencies, checkRestartPolicies,
+		checkLinuxParameters, checkUlimits, checkNamespaces, checkSystemControls, checkSecurityOptions, checkNameServers,
+	} {
 		if err := check(&def); err != nil {
 			return def, err
 		}
@@ -91,7 +94,6 @@ func checkContainers(def *types.TaskDefinition) error {
 		c.Environment = append([]types.KeyValuePair{}, c.Environment...)
 		c.MountPoints = append([]types.MountPoint{}, c.MountPoints...)
 		c.VolumesFrom = append([]types.VolumeFrom{}, c.VolumesFrom...)
-		c.SystemControls = []types.SystemControl{}
 	}
 	if !essential {
 		return client("Task definition doesn't have any essential container.")
@@ -177,6 +179,7 @@ func checkVolumes(def *types.TaskDefinition) error {
 // namespace here, whatever the network mode, so two of them can not listen on one port.
 func checkPorts(def *types.TaskDefinition) error {
 	containerPorts, hostPorts, names := map[string]string{}, map[string]bool{}, map[string]bool{}
+	ranged := map[string]bool{} // container ports that are part of a range
 	for i := range def.ContainerDefinitions {
 		c := &def.ContainerDefinitions[i]
 		name := aws.ToString(c.Name)
@@ -184,7 +187,18 @@ func checkPorts(def *types.TaskDefinition) error {
 			return client("When networkMode=none, port mappings are not supported.")
 		}
 		mappings := make([]types.PortMapping, 0, len(c.PortMappings))
+		ranges := 0
 		for _, m := range c.PortMappings {
+			if m.ContainerPortRange != nil {
+				if ranges++; ranges > 100 {
+					return client("Container '%s' has more than 100 port ranges.", name)
+				}
+				if err := checkPortRange(def, c, &m, containerPorts, ranged); err != nil {
+					return err
+				}
+				mappings = append(mappings, m)
+				continue
+			}
 			port, host := aws.ToInt32(m.ContainerPort), aws.ToInt32(m.HostPort)
 			if port < 1 || port > 65535 {
 				return client("Invalid 'containerPort' setting for container '%s'.", name)
@@ -212,6 +226,9 @@ func checkPorts(def *types.TaskDefinition) error {
 			if other, taken := containerPorts[containerPort]; taken && other != name {
 				return client("Containers '%s' and '%s' both use container port %s: the containers of a task share one network namespace on this platform.", other, name, containerPort)
 			}
+			if ranged[containerPort] {
+				return client("Invalid 'containerPort' setting for container '%s'. Port %s is mapped more than once.", name, containerPort)
+			}
 			if host != 0 && hostPorts[hostPort] {
 				return client("The host port %s is mapped more than once.", hostPort)
 			}
@@ -219,24 +236,6 @@ func checkPorts(def *types.TaskDefinition) error {
 			mappings = append(mappings, m)
 		}
 		c.PortMappings = mappings
-	}
-	return nil
-}
-
-func checkDependencies(def *types.TaskDefinition) error {
-	for _, c := range def.ContainerDefinitions {
-		for _, d := range c.DependsOn {
-			if d.Condition != types.ContainerConditionStart {
-				return client("'containerDefinitions[%s].dependsOn' is not supported by this platform with condition %s: only START is, yet.",
-					aws.ToString(c.Name), d.Condition)
-			}
-		}
-		if len(c.Links) > 0 && def.NetworkMode != types.NetworkModeBridge {
-			return client("Links are not supported when networkMode=%s.", def.NetworkMode)
-		}
-	}
-	if _, err := controlplane.StartOrder(def.ContainerDefinitions); err != nil {
-		return client("%s.", capital(err))
 	}
 	return nil
 }
@@ -266,6 +265,9 @@ func requiredAttributes(def types.TaskDefinition) []types.Attribute {
 	if def.EphemeralStorage != nil {
 		names["ecs.capability.extensible-ephemeral-storage"] = true
 	}
+	if def.PidMode != "" || def.IpcMode != "" {
+		names["ecs.capability.pid-ipc-namespace-sharing"] = true
+	}
 	for _, c := range def.ContainerDefinitions {
 		names["com.amazonaws.ecs.capability.docker-remote-api.1.18"] = true
 		if c.LogConfiguration != nil {
@@ -282,6 +284,9 @@ func requiredAttributes(def types.TaskDefinition) []types.Attribute {
 		}
 		if len(c.DependsOn) > 0 {
 			names["ecs.capability.container-ordering"] = true
+		}
+		if c.HealthCheck != nil {
+			names["ecs.capability.container-health-check"] = true
 		}
 		if strings.Contains(aws.ToString(c.Image), ".dkr.ecr.") {
 			names["com.amazonaws.ecs.capability.ecr-auth"] = true

@@ -68,6 +68,9 @@ func TestShapesAreComplete(t *testing.T) {
 			}
 		}
 	}
+	if running.HealthStatus != types.HealthStatusHealthy || running.Containers[0].HealthStatus != types.HealthStatusHealthy {
+		t.Errorf("health is %s, the container's %s", running.HealthStatus, running.Containers[0].HealthStatus)
+	}
 	for _, list := range [][]types.Resource{instance.RegisteredResources, instance.RemainingResources} {
 		var names []string
 		for _, r := range list {

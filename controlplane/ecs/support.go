@@ -3,6 +3,7 @@ package ecs
 import (
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 	"unicode"
 )
@@ -11,15 +12,24 @@ import (
 // accepted, kept and shown, and have no effect here; the reason says why that harms nobody. Refused ones would change
 // what runs in a way that the user would miss: a request that sets one fails, and says which.
 type support struct {
-	honoured string // names
+	honoured string            // names
+	notes    map[string]string // of honoured ones: what is different here, or depends on the host
 	ignored  map[string]string
 	refused  map[string]string
+}
+
+func (s support) honours(member string) bool {
+	return slices.Contains(strings.Fields(s.honoured), member)
 }
 
 // supported is by SDK type. A test holds it against the SDK: no member is without an answer.
 var supported = map[string]support{
 	"RegisterTaskDefinitionInput": {
-		honoured: "containerDefinitions cpu family memory networkMode placementConstraints requiresCompatibilities runtimePlatform tags volumes",
+		honoured: "containerDefinitions cpu family ipcMode memory networkMode pidMode placementConstraints requiresCompatibilities runtimePlatform tags volumes",
+		notes: map[string]string{
+			"ipcMode": "host only where the host's owner allows it (--allow-privileged); without a mode, and with none, each container has its own",
+			"pidMode": "host only where the host's owner allows it (--allow-privileged)",
+		},
 		ignored: map[string]string{
 			"executionRoleArn": "the platform pulls images and keeps logs with rights of its own",
 			"ephemeralStorage": "a task may use the disk of its node",
@@ -27,51 +37,71 @@ var supported = map[string]support{
 		refused: map[string]string{
 			"enableFaultInjection":  "fault injection does not exist yet",
 			"inferenceAccelerators": "there are no accelerators",
-			"ipcMode":               "IPC namespaces can not be chosen yet",
-			"pidMode":               "PID namespaces can not be chosen yet",
 			"proxyConfiguration":    "App Mesh proxies do not exist yet",
 			"taskRoleArn":           "tasks get no credentials of a role yet",
 		},
 	},
 	"ContainerDefinition": {
-		honoured: "command cpu dependsOn dockerLabels entryPoint environment essential extraHosts hostname image links logConfiguration " +
-			"memory memoryReservation mountPoints name portMappings privileged readonlyRootFilesystem startTimeout stopTimeout user " +
-			"volumesFrom workingDirectory",
+		honoured: "command cpu dependsOn disableNetworking dnsSearchDomains dnsServers dockerLabels dockerSecurityOptions entryPoint environment " +
+			"essential extraHosts healthCheck hostname image interactive links linuxParameters logConfiguration memory memoryReservation " +
+			"mountPoints name portMappings privileged pseudoTerminal readonlyRootFilesystem restartPolicy startTimeout stopTimeout " +
+			"systemControls ulimits user volumesFrom workingDirectory",
+		notes: map[string]string{
+			"dockerSecurityOptions": "no-new-privileges; apparmor, label and credentialspec are refused by name",
+			"healthCheck":           "run by the agent, in the container; an image's own HEALTHCHECK is not run, as on ECS",
+			"interactive":           "nobody can be attached to the input",
+			"links":                 "the containers of a task share one network namespace: a link is a name for 127.0.0.1",
+			"privileged":            "only where the host's owner allows it (--allow-privileged)",
+			"systemControls":        "net.* is the whole task's, also with networkMode bridge: its containers share one network namespace",
+			"ulimits":               "at most what the agent's own hard limits are, unless it may raise them (CAP_SYS_RESOURCE)",
+		},
 		ignored: map[string]string{
 			"versionConsistency": "a deployment keeps to the digests that it resolved",
 		},
 		refused: map[string]string{
 			"credentialSpecs":       "credential specifications do not exist yet",
-			"disableNetworking":     "networkMode none does it for the whole task",
-			"dnsSearchDomains":      "tasks use the platform's DNS",
-			"dnsServers":            "tasks use the platform's DNS",
-			"dockerSecurityOptions": "security options can not be chosen yet",
 			"environmentFiles":      "files of environment variables can not be read yet",
 			"firelensConfiguration": "FireLens does not exist yet",
-			"healthCheck":           "container health checks are not run yet",
-			"interactive":           "a container's standard input is closed",
-			"linuxParameters":       "Linux parameters can not be chosen yet",
-			"pseudoTerminal":        "containers have no terminal",
 			"repositoryCredentials": "credentials of registries can not be read from secrets yet",
 			"resourceRequirements":  "there are no accelerators",
-			"restartPolicy":         "containers are not restarted within their task yet",
 			"secrets":               "secrets do not exist yet",
-			"systemControls":        "kernel parameters can not be chosen yet",
-			"ulimits":               "limits of processes can not be chosen yet",
 		},
 	},
 	"ContainerDependency": {honoured: "condition containerName"},
-	"HostEntry":           {honoured: "hostname ipAddress"},
-	"KeyValuePair":        {honoured: "name value"},
+	"ContainerRestartPolicy": {
+		honoured: "enabled ignoredExitCodes restartAttemptPeriod",
+	},
+	"HealthCheck": {honoured: "command interval retries startPeriod timeout",
+		notes: map[string]string{"command": "CMD-SHELL runs /bin/sh -c, whatever shell the image names"}},
+	"LinuxParameters": {
+		honoured: "capabilities devices initProcessEnabled maxSwap sharedMemorySize swappiness tmpfs",
+		notes: map[string]string{
+			"devices":            "only where the host's owner allows it (--allow-privileged)",
+			"initProcessEnabled": "the native runtime's init is process 1 of the container's process namespace, and the program not its child",
+			"maxSwap":            "where the kernel accounts for swap; without it a container gets none",
+			"swappiness":         "on hosts with version 1 of cgroups; version 2 has no such setting",
+		},
+	},
+	"KernelCapabilities": {
+		honoured: "add drop",
+		notes: map[string]string{"add": "beyond Docker's default set only where the host's owner allows it (--allow-privileged); " +
+			"ALL with the docker runtime lacks BPF, PERFMON and CHECKPOINT_RESTORE, which engines before 23 do not know"},
+	},
+	"Device":        {honoured: "containerPath hostPath permissions"},
+	"Tmpfs":         {honoured: "containerPath mountOptions size", notes: map[string]string{"mountOptions": "bind, rbind and remount mount no tmpfs and are refused by name"}},
+	"Ulimit":        {honoured: "hardLimit name softLimit"},
+	"SystemControl": {honoured: "namespace value"},
+	"HostEntry":     {honoured: "hostname ipAddress"},
+	"KeyValuePair":  {honoured: "name value"},
 	"LogConfiguration": {
 		honoured: "logDriver options",
 		refused:  map[string]string{"secretOptions": "secrets do not exist yet"},
 	},
 	"MountPoint": {honoured: "containerPath readOnly sourceVolume"},
 	"PortMapping": {
-		honoured: "containerPort hostPort name protocol",
+		honoured: "containerPort containerPortRange hostPort name protocol",
+		notes:    map[string]string{"containerPortRange": "with networkMode bridge at most 1,000 ports a range; the host ports of a range are in a row"},
 		ignored:  map[string]string{"appProtocol": "it matters to Service Connect alone"},
-		refused:  map[string]string{"containerPortRange": "port ranges can not be mapped yet"},
 	},
 	"VolumeFrom": {honoured: "readOnly sourceContainer"},
 	"Volume": {

@@ -9,14 +9,16 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ecs"
 )
 
+var requestShapes = []any{
+	ecs.RegisterTaskDefinitionInput{}, ecs.RunTaskInput{}, ecs.StartTaskInput{}, ecs.CreateServiceInput{}, ecs.UpdateServiceInput{},
+	ecs.CreateClusterInput{}, ecs.UpdateClusterInput{},
+}
+
 // TestSupportCoversSDK: every member of every shape that a request is made of has exactly one answer, and no answer is for a
 // member that does not exist.
 func TestSupportCoversSDK(t *testing.T) {
 	visited := map[string]bool{}
-	for _, in := range []any{
-		ecs.RegisterTaskDefinitionInput{}, ecs.RunTaskInput{}, ecs.StartTaskInput{}, ecs.CreateServiceInput{}, ecs.UpdateServiceInput{},
-		ecs.CreateClusterInput{}, ecs.UpdateClusterInput{},
-	} {
+	for _, in := range requestShapes {
 		coverShape(t, reflect.TypeOf(in), visited)
 	}
 	for name := range supported {

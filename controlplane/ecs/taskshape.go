@@ -2,6 +2,7 @@ package ecs
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
 	"strconv"
 
@@ -142,9 +143,17 @@ func containerShape(t *controlplane.Task, st *controlplane.TaskStatus, c types.C
 		case agentapi.ContainerState_CONTAINER_STOPPED:
 			out.LastStatus = aws.String("STOPPED")
 		}
+		out.HealthStatus = types.HealthStatus(controlplane.HealthName(s.Health))
 		out.ExitCode, out.Reason, out.RuntimeId, out.ImageDigest = s.ExitCode, optional(s.Reason), optional(s.RuntimeId), optional(s.ImageDigest)
 		if network == nil {
 			for _, p := range s.Ports {
+				if p.Count > 1 {
+					out.NetworkBindings = append(out.NetworkBindings, types.NetworkBinding{
+						BindIP: aws.String(cmp.Or(p.BindIp, "0.0.0.0")), Protocol: types.TransportProtocol(cmp.Or(p.Protocol, "tcp")),
+						ContainerPortRange: aws.String(portRange(p.ContainerPort, p.Count)), HostPortRange: aws.String(portRange(p.HostPort, p.Count)),
+					})
+					continue
+				}
 				out.NetworkBindings = append(out.NetworkBindings, types.NetworkBinding{
 					BindIP: aws.String(cmp.Or(p.BindIp, "0.0.0.0")), ContainerPort: new(int32(p.ContainerPort)), HostPort: new(int32(p.HostPort)),
 					Protocol: types.TransportProtocol(cmp.Or(p.Protocol, "tcp")),
@@ -157,6 +166,8 @@ func containerShape(t *controlplane.Task, st *controlplane.TaskStatus, c types.C
 	}
 	return out
 }
+
+func portRange(first, count uint32) string { return fmt.Sprintf("%d-%d", first, first+count-1) }
 
 // networkAttachment is how ECS shows the address that a task of network mode awsvpc has for itself.
 func networkAttachment(t *controlplane.Task, st *controlplane.TaskStatus) *types.Attachment {

@@ -90,9 +90,13 @@ func (l *Lifecycle) Report(tx *state.Tx, node string, r *agentapi.TaskStatus) er
 	return nil
 }
 
-// observed is where a report alone brings a task: running containers make it ACTIVATING until its routers know it.
+// observed is where a report alone brings a task. While its agent still starts containers, of which some may wait for others for
+// long, it is PENDING, as in ECS; once they run it is ACTIVATING until its routers know it.
 func observed(s *controlplane.TaskStatus, r *agentapi.TaskStatus) agentapi.TaskState {
-	if r.State == agentapi.TaskState_RUNNING {
+	switch r.State {
+	case agentapi.TaskState_ACTIVATING:
+		return agentapi.TaskState_PENDING
+	case agentapi.TaskState_RUNNING:
 		return agentapi.TaskState_ACTIVATING
 	}
 	return r.State

@@ -205,9 +205,14 @@ func (w *world) command(f []string, out *strings.Builder) {
 			controlplane.Services.Put(tx, s)
 			return nil
 		})
-	case "report": // report RUNNING t1 t2 | all: what agents say
-		for _, s := range w.chosen(f[2:]) {
+	case "report": // report RUNNING [health=HEALTHY] t1 t2 | all: what agents say
+		chosen := f[2:]
+		if args["health"] != "" {
+			chosen = f[3:]
+		}
+		for _, s := range w.chosen(chosen) {
 			r := &agentapi.TaskStatus{TaskId: s.Id, Epoch: s.Epoch, State: agentapi.TaskState(agentapi.TaskState_value[f[1]]), Started: s.Report.GetStarted()}
+			r.Health = agentapi.Health(agentapi.Health_value["HEALTH_"+args["health"]])
 			if r.Started == nil && r.State == agentapi.TaskState_RUNNING {
 				r.Started = timestamppb.New(w.clock.Now())
 			}

@@ -208,7 +208,8 @@ func (s *step) members() (list []member) {
 		}
 		m.current = t.Deployment == s.primary.Id && !draining[status.Node]
 		m.running = status.Observed == agentapi.TaskState_RUNNING
-		m.healthy = m.running && status.Health != "UNHEALTHY" && s.lifecycle.routers.Healthy(s.v, t)
+		// A task of which an essential container has a health check counts once that has succeeded.
+		m.healthy = m.running && (status.Health == "" || status.Health == "HEALTHY") && s.lifecycle.routers.Healthy(s.v, t)
 		m.failed = s.failed(t, status)
 		if m.protected = status.Protected(s.now); m.protected {
 			s.lookAgain(status.ProtectedUntil.AsTime().Sub(s.now))
@@ -231,6 +232,8 @@ func (s *step) instanceDraining(node string) bool {
 	return false
 }
 
+const failedContainerHealth = "Task failed container health checks"
+
 // failed is why a running task has to be replaced; during the grace period after its start, health checks are not asked.
 func (s *step) failed(t *controlplane.Task, status *controlplane.TaskStatus) string {
 	if status.Observed != agentapi.TaskState_RUNNING {
@@ -238,7 +241,7 @@ func (s *step) failed(t *controlplane.Task, status *controlplane.TaskStatus) str
 	}
 	why := ""
 	if status.Health == "UNHEALTHY" {
-		why = "Task failed container health checks"
+		why = failedContainerHealth
 	} else {
 		why = s.lifecycle.routers.Failed(s.v, t)
 	}
@@ -326,6 +329,9 @@ func (s *step) stop(list []victim) error {
 		}
 		if status.Desired == agentapi.TaskState_DEACTIVATING {
 			draining++
+		}
+		if v.reason == failedContainerHealth {
+			s.event("(service %s) (task %s) failed container health checks.", s.service.Name, v.id)
 		}
 		names = append(names, "(task "+v.id+")")
 	}

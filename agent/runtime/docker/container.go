@@ -36,7 +36,10 @@ func (d *Driver) Start(ctx context.Context, taskID, name string) (runtime.Starte
 	id := d.name(taskID, name)
 	in, err := d.cli.ContainerInspect(ctx, id)
 	if errdefs.IsNotFound(err) {
-		cfg, host := d.config(t, spec)
+		cfg, host, bad := d.config(t, spec)
+		if bad != nil {
+			return runtime.Started{}, d.fail(taskID, name, bad)
+		}
 		if _, err := d.cli.ContainerCreate(ctx, cfg, host, nil, nil, id); err != nil {
 			if ctx.Err() != nil {
 				return runtime.Started{}, ctx.Err()
@@ -66,10 +69,11 @@ func (d *Driver) Start(ctx context.Context, taskID, name string) (runtime.Starte
 }
 
 // config translates a container's spec. What belongs to the network stands on the sandbox.
-func (d *Driver) config(t runtime.Task, c *agentapi.ContainerSpec) (*container.Config, *container.HostConfig) {
+func (d *Driver) config(t runtime.Task, c *agentapi.ContainerSpec) (*container.Config, *container.HostConfig, error) {
 	cfg := &container.Config{
 		Image: c.Image, User: c.User, WorkingDir: c.WorkingDirectory, Entrypoint: c.EntryPoint, Cmd: c.Command,
 		StopSignal: c.StopSignal, Labels: d.labels(t.ID, c.Name),
+		Healthcheck: &container.HealthConfig{Test: []string{"NONE"}}, // the image's is not ECS's business, and the agent runs the task's
 	}
 	maps.Copy(cfg.Labels, c.Labels)
 	if c.CommandSet && cfg.Cmd == nil {
@@ -101,7 +105,7 @@ func (d *Driver) config(t runtime.Task, c *agentapi.ContainerSpec) (*container.C
 	for _, m := range c.Mounts {
 		host.Mounts = append(host.Mounts, d.mount(t, m))
 	}
-	return cfg, host
+	return cfg, host, d.confine(t, c, cfg, host)
 }
 
 // memoryLimit is the container's own hard limit, else the task's.

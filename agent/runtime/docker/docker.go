@@ -14,8 +14,10 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math/rand/v2"
 	"net"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -151,11 +153,14 @@ func (d *Driver) Create(ctx context.Context, t runtime.Task) (runtime.Sandbox, e
 		host.NetworkMode = container.NetworkMode(mode)
 	case "awsvpc":
 	default:
-		cfg.ExposedPorts, host.PortBindings = ports(t)
+		if cfg.ExposedPorts, host.PortBindings, err = ports(t); err != nil {
+			return runtime.Sandbox{}, err
+		}
 	}
 	if host.NetworkMode == "host" {
 		cfg.Hostname = ""
 	}
+	confineSandbox(t, host)
 	if _, err := d.cli.ContainerCreate(ctx, cfg, host, nil, nil, d.sandboxName(t.ID)); err != nil {
 		return runtime.Sandbox{}, err
 	}
@@ -174,21 +179,67 @@ func hostname(t runtime.Task) string {
 	return t.ID[:min(12, len(t.ID))]
 }
 
-func ports(t runtime.Task) (nat.PortSet, nat.PortMap) {
+// ports are the sandbox's mappings. The engine chooses single host ports itself, but not ports in a row: these are looked for here.
+func ports(t runtime.Task) (nat.PortSet, nat.PortMap, error) {
 	set, bound := nat.PortSet{}, nat.PortMap{}
 	for _, c := range t.Spec.Containers {
 		for _, p := range c.Ports {
-			n := port(p.ContainerPort, p.Protocol)
-			set[n] = struct{}{}
-			b := nat.PortBinding{HostIP: "0.0.0.0"}
-			if p.HostPort != 0 {
-				b.HostPort = strconv.Itoa(int(p.HostPort))
+			host := p.HostPort
+			if p.Count > 1 {
+				var err error
+				if host, err = portsInARow(protocolOf(p.Protocol), p.Count); err != nil {
+					return nil, nil, err
+				}
 			}
-			bound[n] = append(bound[n], b)
+			for i := range max(p.Count, 1) {
+				n := port(p.ContainerPort+i, p.Protocol)
+				set[n] = struct{}{}
+				b := nat.PortBinding{HostIP: "0.0.0.0"}
+				if host != 0 {
+					b.HostPort = strconv.Itoa(int(host + i))
+				}
+				bound[n] = append(bound[n], b)
+			}
 		}
 	}
-	return set, bound
+	return set, bound, nil
 }
+
+// portsInARow finds free ones of ECS's dynamic range on this host. Who takes one before the engine does makes the task fail to start.
+func portsInARow(protocol string, count uint32) (first uint32, err error) {
+	const least, most = 49153, 65535
+	span := most - least + 1 - (count - 1)
+	for i, start := uint32(0), rand.Uint32N(span); i < span; i++ {
+		first = least + (start+i)%span
+		n := uint32(0)
+		for n < count && free(protocol, first+n) {
+			n++
+		}
+		if n == count {
+			return first, nil
+		}
+		i += n
+	}
+	return 0, fmt.Errorf("no %d free %s host ports in a row between %d and %d", count, protocol, least, most)
+}
+
+func free(protocol string, port uint32) bool {
+	address := fmt.Sprintf("0.0.0.0:%d", port)
+	if protocol == "udp" {
+		c, err := net.ListenPacket("udp4", address)
+		if err != nil {
+			return false
+		}
+		return c.Close() == nil
+	}
+	l, err := net.Listen("tcp4", address)
+	if err != nil {
+		return false
+	}
+	return l.Close() == nil
+}
+
+func protocolOf(protocol string) string { return port(1, protocol).Proto() }
 
 func port(n uint32, protocol string) nat.Port {
 	if protocol == "" {
@@ -210,7 +261,7 @@ func (d *Driver) sandbox(ctx context.Context, t runtime.Task) (runtime.Sandbox, 
 	taken := map[string]bool{}
 	for _, c := range t.Spec.Containers {
 		for _, p := range c.Ports {
-			b := &agentapi.PortBinding{ContainerPort: p.ContainerPort, HostPort: p.ContainerPort, Protocol: port(p.ContainerPort, p.Protocol).Proto(), BindIp: "0.0.0.0"}
+			b := &agentapi.PortBinding{ContainerPort: p.ContainerPort, HostPort: p.ContainerPort, Count: p.Count, Protocol: protocolOf(p.Protocol), BindIp: "0.0.0.0"}
 			for _, have := range in.NetworkSettings.Ports[port(p.ContainerPort, p.Protocol)] {
 				n, err := strconv.ParseUint(have.HostPort, 10, 16)
 				key := have.HostPort + "/" + b.Protocol
@@ -360,6 +411,9 @@ func (d *Driver) Remove(ctx context.Context, taskID string) error {
 		if err := d.removeContainer(ctx, c.ID); err != nil {
 			return err
 		}
+	}
+	if err := os.RemoveAll(d.filesDir(taskID)); err != nil {
+		return err
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()

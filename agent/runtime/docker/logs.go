@@ -29,7 +29,7 @@ func (d *Driver) Logs(ctx context.Context, taskID, name string, opt runtime.LogO
 	if !opt.Since.IsZero() {
 		o.Since = fmt.Sprintf("%d.%09d", opt.Since.Unix(), opt.Since.Nanosecond())
 	}
-	body, err := d.cli.ContainerLogs(ctx, d.name(taskID, name), o)
+	body, err := d.engineLogs(ctx, taskID, name, o)
 	if err == nil {
 		return newReader(body, opt.Since), nil
 	}
@@ -55,7 +55,7 @@ func (d *Driver) Logs(ctx context.Context, taskID, name string, opt runtime.LogO
 
 // keepLog copies a container's output as the engine sends it.
 func (d *Driver) keepLog(ctx context.Context, taskID, name string) (err error) {
-	body, err := d.cli.ContainerLogs(ctx, d.name(taskID, name), container.LogsOptions{ShowStdout: true, ShowStderr: true, Timestamps: true})
+	body, err := d.engineLogs(ctx, taskID, name, container.LogsOptions{ShowStdout: true, ShowStderr: true, Timestamps: true})
 	if errdefs.IsNotFound(err) || errdefs.IsNotImplemented(err) {
 		return nil // there is none, or nothing is kept of its output
 	}
@@ -77,6 +77,41 @@ func (d *Driver) keepLog(ctx context.Context, taskID, name string) (err error) {
 	}
 	return os.Rename(path+".new", path)
 }
+
+// engineLogs is a container's output in frames. What comes from a terminal has none; it is given some.
+func (d *Driver) engineLogs(ctx context.Context, taskID, name string, o container.LogsOptions) (io.ReadCloser, error) {
+	in, err := d.cli.ContainerInspect(ctx, d.name(taskID, name))
+	if err != nil {
+		return nil, err
+	}
+	body, err := d.cli.ContainerLogs(ctx, in.ID, o)
+	if err != nil || !in.Config.Tty {
+		return body, err
+	}
+	return &framer{body: body, r: bufio.NewReaderSize(body, maxFrame)}, nil
+}
+
+// framer makes a frame of each line.
+type framer struct {
+	body  io.ReadCloser
+	r     *bufio.Reader
+	frame []byte // what is left of the present one
+}
+
+func (f *framer) Read(b []byte) (int, error) {
+	if len(f.frame) == 0 {
+		line, err := f.r.ReadSlice('\n')
+		if len(line) == 0 {
+			return 0, err
+		}
+		f.frame = append(binary.BigEndian.AppendUint32([]byte{1, 0, 0, 0}, uint32(len(line))), line...)
+	}
+	n := copy(b, f.frame)
+	f.frame = f.frame[n:]
+	return n, nil
+}
+
+func (f *framer) Close() error { return f.body.Close() }
 
 // RemoveLogs deletes the copies.
 func (d *Driver) RemoveLogs(_ context.Context, taskID string) error {

@@ -36,6 +36,8 @@ type Behaviour struct {
 	Exit     runtime.Exit  // how it ends by itself; At is filled in
 	Stop     time.Duration // how long it takes after the stop signal; longer than the timeout means it is killed
 	Output   []string      // lines written at start
+	// Exec is what a command run in the container does. nil: it succeeds at once.
+	Exec func(ctx context.Context, args []string) (code int, err error)
 }
 
 // Config of a fake host. The zero value runs every container until it is stopped, at once and without a folder.
@@ -67,7 +69,7 @@ type task struct {
 type container struct {
 	started runtime.Started
 	failed  *runtime.StartError // it could not be started
-	exit    *runtime.Exit       // set once done is closed
+	exit    *runtime.Exit       // set before done is closed
 	done    chan struct{}
 	stop    chan struct{} // closed by the first Stop
 	once    sync.Once
@@ -181,7 +183,7 @@ func (d *Driver) allocate(t *task) error {
 			if err != nil {
 				return err
 			}
-			t.box.Ports[c.Name] = append(t.box.Ports[c.Name], &agentapi.PortBinding{ContainerPort: p.ContainerPort, HostPort: host, Protocol: protocol(p), BindIp: "0.0.0.0"})
+			t.box.Ports[c.Name] = append(t.box.Ports[c.Name], &agentapi.PortBinding{ContainerPort: p.ContainerPort, HostPort: host, Count: p.Count, Protocol: protocol(p), BindIp: "0.0.0.0"})
 		}
 	}
 	return nil
@@ -199,11 +201,19 @@ func (d *Driver) port(mode string, p *agentapi.PortMapping) (uint32, error) {
 		d.ports[k] = true
 		return p.HostPort, nil
 	}
-	for n := d.cfg.Ports[0]; n <= d.cfg.Ports[1]; n++ {
-		if k := fmt.Sprintf("%s/%d", protocol(p), n); !d.ports[k] {
-			d.ports[k] = true
-			return n, nil
+	count := max(p.Count, 1)
+	for first := d.cfg.Ports[0]; first+count-1 <= d.cfg.Ports[1]; first++ {
+		free := true
+		for n := first; n < first+count; n++ {
+			free = free && !d.ports[fmt.Sprintf("%s/%d", protocol(p), n)]
 		}
+		if !free {
+			continue
+		}
+		for n := first; n < first+count; n++ {
+			d.ports[fmt.Sprintf("%s/%d", protocol(p), n)] = true
+		}
+		return first, nil
 	}
 	return 0, fmt.Errorf("no host port is free in %d–%d", d.cfg.Ports[0], d.cfg.Ports[1])
 }
@@ -222,7 +232,9 @@ func (d *Driver) release(t *task) {
 	}
 	for _, ports := range t.box.Ports {
 		for _, p := range ports {
-			delete(d.ports, fmt.Sprintf("%s/%d", p.Protocol, p.HostPort))
+			for n := range max(p.Count, 1) {
+				delete(d.ports, fmt.Sprintf("%s/%d", p.Protocol, p.HostPort+n))
+			}
 		}
 	}
 }
@@ -269,6 +281,63 @@ func (d *Driver) Start(ctx context.Context, taskID, name string) (runtime.Starte
 	}
 	go d.life(c, b, b.RunFor)
 	return c.started, d.keep(t)
+}
+
+// Restart runs an ended container once more.
+func (d *Driver) Restart(ctx context.Context, taskID, name string, last runtime.Started) (runtime.Started, error) {
+	if err := ctx.Err(); err != nil {
+		return runtime.Started{}, err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	t := d.tasks[taskID]
+	if t == nil || t.containers[name] == nil || t.containers[name].failed != nil {
+		return runtime.Started{}, runtime.ErrNotFound
+	}
+	old := t.containers[name]
+	select {
+	case <-old.done:
+	default:
+		return old.started, nil
+	}
+	if old.started.At.After(last.At) {
+		return old.started, nil
+	}
+	c := &container{started: old.started, done: make(chan struct{}), stop: make(chan struct{})}
+	// Later than the last start, even if the clock stands still.
+	c.started.At = later(d.cfg.Clock.Now(), old.started.At)
+	t.containers[name] = c
+	b := d.cfg.Script(containerSpec(t, name).Image)
+	for _, l := range b.Output {
+		k := taskID + "/" + name
+		d.logs[k] = append(d.logs[k], runtime.LogLine{At: c.started.At, Text: l})
+	}
+	go d.life(c, b, b.RunFor)
+	return c.started, d.keep(t)
+}
+
+func later(now, than time.Time) time.Time {
+	if now.After(than) {
+		return now
+	}
+	return than.Add(1)
+}
+
+// Exec does what the script says.
+func (d *Driver) Exec(ctx context.Context, taskID, name string, cmd runtime.Command) (int, error) {
+	c, t := d.find(taskID, name)
+	if c == nil {
+		return 0, runtime.ErrNotFound
+	}
+	select {
+	case <-c.done:
+		return 0, runtime.ErrNotFound
+	default:
+	}
+	if exec := d.cfg.Script(containerSpec(t, name).Image).Exec; exec != nil {
+		return exec(ctx, cmd.Args)
+	}
+	return 0, ctx.Err()
 }
 
 // life ends c by itself after left (0: never) or some time after Stop.

@@ -86,7 +86,9 @@ func (d *Driver) adopt(id string, spec *agentapi.TaskSpec, k keptTask) {
 	}
 	for _, ports := range k.Box.Ports {
 		for _, p := range ports {
-			d.ports[fmt.Sprintf("%s/%d", p.Protocol, p.HostPort)] = true
+			for n := range max(p.Count, 1) {
+				d.ports[fmt.Sprintf("%s/%d", p.Protocol, p.HostPort+n)] = true
+			}
 		}
 	}
 	for n, kc := range k.Containers {

@@ -66,7 +66,11 @@ func (d *Driver) makeTaskCgroup(id string, spec *agentapi.TaskSpec) error {
 	r := &cgroups.Resources{PidsLimit: &pids, SkipDevices: true}
 	if spec.MemoryMib > 0 {
 		r.Memory = int64(spec.MemoryMib) << 20
-		r.MemorySwap = swapLimit(r.Memory)
+		swap := int64(0)
+		for _, c := range spec.Containers {
+			swap += int64(c.GetMaxSwapMib()) << 20
+		}
+		r.MemorySwap = swapLimit(r.Memory + swap)
 	}
 	if spec.CpuUnits > 0 {
 		r.CpuQuota, r.CpuPeriod = cpuQuota(spec.CpuUnits), cpuPeriod
@@ -91,7 +95,7 @@ const cpuPeriod = 100_000 // microseconds
 // cpuQuota of 1,024 units is one processor.
 func cpuQuota(units uint32) int64 { return max(int64(units)*cpuPeriod/1024, 1000) }
 
-// swapLimit forbids swap where the kernel accounts for it; 0 leaves it alone.
+// swapLimit bounds memory and swap together where the kernel accounts for it; 0 leaves it alone.
 func swapLimit(memory int64) int64 {
 	if cgroups.IsCgroup2UnifiedMode() || cgroups.PathExists("/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes") {
 		return memory

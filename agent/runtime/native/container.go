@@ -40,7 +40,7 @@ func (d *Driver) Start(ctx context.Context, id, name string) (runtime.Started, e
 	if s, e, err := t.state(name); err != nil {
 		return runtime.Started{}, err
 	} else if s != nil {
-		return runtime.Started(*s), nil
+		return s.started(), nil
 	} else if e != nil {
 		return runtime.Started{}, &runtime.StartError{Reason: e.Reason}
 	}
@@ -63,7 +63,7 @@ func (d *Driver) Start(ctx context.Context, id, name string) (runtime.Started, e
 	case res.Exit != nil:
 		return runtime.Started{}, &runtime.StartError{Reason: res.Exit.Reason}
 	}
-	return runtime.Started(*res.Started), nil
+	return res.Started.started(), nil
 }
 
 // failStart records a start that never reached the shim's hands.
@@ -84,7 +84,7 @@ func (t *task) spec(name string) *agentapi.ContainerSpec {
 	return nil
 }
 
-// state reads what is recorded of a container.
+// state reads what is recorded of a container's newest run.
 func (t *task) state(name string) (*startedRecord, *exitRecord, error) {
 	var s startedRecord
 	var e exitRecord
@@ -101,7 +101,7 @@ func (t *task) state(name string) (*startedRecord, *exitRecord, error) {
 	if started {
 		sp = &s
 	}
-	if ended {
+	if ended && e.Run >= s.Run {
 		ep = &e
 	}
 	return sp, ep, nil
@@ -117,6 +117,9 @@ func (d *Driver) bundle(t *task, c *agentapi.ContainerSpec) (*bundle, error) {
 		Memory: int64(c.MemoryMib) << 20, Reservation: int64(c.MemoryReservationMib) << 20, Shares: uint64(max(c.CpuUnits, 2)),
 		Log: d.logPath(t.id, c.Name), LogLimit: logs.Limit(c.GetLog(), d.cfg.LogLimit),
 		RuntimeID: fmt.Sprintf("%s-%010d", t.id, crc32.ChecksumIEEE([]byte(c.Name))),
+	}
+	if err := b.confine(spec, c); err != nil {
+		return nil, err
 	}
 	if c.GetLog().GetDriver() == logs.DriverNone {
 		b.Log = ""
@@ -319,7 +322,7 @@ func (d *Driver) bury(t *task) error {
 		if s == nil || e != nil {
 			continue
 		}
-		if err := writeRecord(filepath.Join(t.container(c.Name), "exit.json"), exitRecord{Code: 137, Signal: "SIGKILL", At: time.Now().UTC(),
+		if err := writeRecord(filepath.Join(t.container(c.Name), "exit.json"), exitRecord{Code: 137, Signal: "SIGKILL", At: time.Now().UTC(), Run: s.Run,
 			Reason: "ContainerRuntimeError: the process that watched over the task's containers is gone"}); err != nil {
 			return err
 		}

@@ -121,7 +121,7 @@ func (d *Driver) create(ctx context.Context, t *task, in runtime.Task) error {
 			return err
 		}
 	}
-	pid, err := d.startShim(t, sb.Mode == "host", reserved)
+	pid, err := d.startShim(t, reserved)
 	if err != nil {
 		return err
 	}
@@ -162,21 +162,25 @@ func (d *Driver) reservePorts(sb *sandboxRecord, spec *agentapi.TaskSpec) (held 
 			if proto != "tcp" && proto != "udp" {
 				return held, fmt.Errorf("port %d of container %s: protocol %q is unknown", p.ContainerPort, c.Name, proto)
 			}
-			if p.ContainerPort == 0 || p.ContainerPort > 65535 || p.HostPort > 65535 {
+			if p.ContainerPort == 0 || p.ContainerPort+max(p.Count, 1)-1 > 65535 || p.HostPort > 65535 {
 				return held, fmt.Errorf("port mapping %d:%d of container %s is out of range", p.HostPort, p.ContainerPort, c.Name)
 			}
-			r := portRecord{Container: uint16(p.ContainerPort), Host: uint16(p.HostPort), Protocol: proto}
+			r := portRecord{Container: uint16(p.ContainerPort), Host: uint16(p.HostPort), Count: uint16(p.Count), Protocol: proto}
 			switch sb.Mode {
 			case "host", "awsvpc":
 				r.Host = r.Container // on the host's or the task's own address as it is
 			case "none":
 				continue
 			default:
-				f, port, err := d.takePort(proto, r.Host)
+				take := d.takePort
+				if r.Count > 1 {
+					take = func(proto string, _ uint16) ([]*os.File, uint16, error) { return d.takePorts(proto, int(r.Count)) }
+				}
+				files, port, err := take(proto, r.Host)
 				if err != nil {
 					return held, err
 				}
-				held = append(held, f)
+				held = append(held, files...)
 				r.Host = port
 			}
 			sb.Ports[c.Name] = append(sb.Ports[c.Name], r)
@@ -186,23 +190,37 @@ func (d *Driver) reservePorts(sb *sandboxRecord, spec *agentapi.TaskSpec) (held 
 }
 
 // takePort binds a host port without listening; 0 takes a free one of the dynamic range.
-func (d *Driver) takePort(proto string, port uint16) (*os.File, uint16, error) {
+func (d *Driver) takePort(proto string, port uint16) ([]*os.File, uint16, error) {
 	if port != 0 {
 		f, err := bindPort(proto, port)
 		if err != nil {
 			return nil, 0, fmt.Errorf("driver failed programming external connectivity: Bind for 0.0.0.0:%d failed: port is already allocated: %w", port, err)
 		}
-		return f, port, nil
+		return []*os.File{f}, port, nil
 	}
-	span := int(d.cfg.LastPort-d.cfg.FirstPort) + 1
-	start := rand.IntN(span)
-	for i := range span {
-		port := d.cfg.FirstPort + uint16((start+i)%span)
-		if f, err := bindPort(proto, port); err == nil {
-			return f, port, nil
+	return d.takePorts(proto, 1)
+}
+
+// takePorts binds so many ports in a row of the dynamic range.
+func (d *Driver) takePorts(proto string, count int) (held []*os.File, first uint16, err error) {
+	span := int(d.cfg.LastPort-d.cfg.FirstPort) + 1 - (count - 1) // of where a row may begin
+	for i, start := 0, rand.IntN(max(span, 1)); i < span; i++ {
+		first = d.cfg.FirstPort + uint16((start+i)%span)
+		for len(held) < count {
+			f, err := bindPort(proto, first+uint16(len(held)))
+			if err != nil {
+				break
+			}
+			held = append(held, f)
 		}
+		if len(held) == count {
+			return held, first, nil
+		}
+		closeAll(held)
+		i += len(held) // no row that begins before the taken port is free
+		held = nil
 	}
-	return nil, 0, fmt.Errorf("no free %s host port between %d and %d", proto, d.cfg.FirstPort, d.cfg.LastPort)
+	return nil, 0, fmt.Errorf("no %d free %s host ports in a row between %d and %d", count, proto, d.cfg.FirstPort, d.cfg.LastPort)
 }
 
 func (s *sandboxRecord) forwards() []network.Forward {
@@ -212,7 +230,9 @@ func (s *sandboxRecord) forwards() []network.Forward {
 	var out []network.Forward
 	for _, ports := range s.Ports {
 		for _, p := range ports {
-			out = append(out, network.Forward{Protocol: p.Protocol, HostPort: p.Host, ContainerPort: p.Container, Address: netip.MustParseAddr(s.Address)})
+			for i := range max(p.Count, 1) {
+				out = append(out, network.Forward{Protocol: p.Protocol, HostPort: p.Host + i, ContainerPort: p.Container + i, Address: netip.MustParseAddr(s.Address)})
+			}
 		}
 	}
 	return out
@@ -262,7 +282,14 @@ func (d *Driver) makeContainerFolder(t *task, c *agentapi.ContainerSpec) error {
 	} else if t.sandbox.Mode == "none" {
 		fmt.Fprintf(&hosts, "127.0.0.1\t%s\n", host)
 	}
-	resolv, err := d.resolvConf(t.task)
+	resolver := t.task
+	if len(c.DnsServers) > 0 {
+		resolver.DNSServers = c.DnsServers
+	}
+	if len(c.DnsSearch) > 0 {
+		resolver.DNSSearch = c.DnsSearch
+	}
+	resolv, err := d.resolvConf(resolver)
 	if err != nil {
 		return err
 	}

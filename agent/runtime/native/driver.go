@@ -114,14 +114,14 @@ func Check() []string {
 	if os.Geteuid() != 0 {
 		lacks = append(lacks, fmt.Sprintf("user id is %d: the native driver must run as root", os.Geteuid()))
 	}
-	if caps, err := capabilities(true); err == nil {
+	if caps, err := runtime.OwnCapabilities(); err == nil {
 		have := map[string]bool{}
 		for _, c := range caps {
 			have[c] = true
 		}
-		for _, c := range []string{"CAP_SYS_ADMIN", "CAP_NET_ADMIN", "CAP_SYS_CHROOT", "CAP_MKNOD"} {
+		for _, c := range []string{"SYS_ADMIN", "NET_ADMIN", "SYS_CHROOT", "MKNOD"} {
 			if !have[c] {
-				lacks = append(lacks, "capability "+c+" is missing")
+				lacks = append(lacks, "capability CAP_"+c+" is missing")
 			}
 		}
 	}

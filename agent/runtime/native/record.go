@@ -39,14 +39,20 @@ type sandboxRecord struct {
 
 type portRecord struct {
 	Container, Host uint16
+	Count           uint16 // of ports in a row; 0: one
 	Protocol        string
 }
 
-// startedRecord is a container's started.json.
+// startedRecord is a container's started.json, of its newest run.
 type startedRecord struct {
 	RuntimeID string
 	PID       int
 	At        time.Time
+	Run       int // 0: the first; a restart begins the next
+}
+
+func (r startedRecord) started() runtime.Started {
+	return runtime.Started{RuntimeID: r.RuntimeID, PID: r.PID, At: r.At}
 }
 
 // exitRecord is a container's exit.json.
@@ -58,6 +64,7 @@ type exitRecord struct {
 	// NotStarted: the process never ran.
 	NotStarted bool
 	At         time.Time
+	Run        int // which one ended; an end of a run before the newest is over and done with
 }
 
 func (r exitRecord) exit() runtime.Exit {
@@ -90,7 +97,7 @@ func (s *sandboxRecord) sandbox() runtime.Sandbox {
 	for name, ports := range s.Ports {
 		for _, p := range ports {
 			out.Ports[name] = append(out.Ports[name], &agentapi.PortBinding{ContainerPort: uint32(p.Container),
-				HostPort: uint32(p.Host), Protocol: p.Protocol, BindIp: "0.0.0.0"})
+				HostPort: uint32(p.Host), Count: uint32(p.Count), Protocol: p.Protocol, BindIp: "0.0.0.0"})
 		}
 	}
 	return out

@@ -134,7 +134,7 @@ func (t *task) recovered() (runtime.Recovered, error) {
 		}
 		var rc runtime.RecoveredContainer
 		if s != nil {
-			rc.Started = runtime.Started(*s)
+			rc.Started = s.started()
 		}
 		if e != nil {
 			rc.Exit = new(e.exit())

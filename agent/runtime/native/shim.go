@@ -17,15 +17,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// shimVersion is the protocol's version. A newer agent adopts older shims: it must go on speaking their versions.
-const shimVersion = 1
+// shimVersion is the protocol's version. A newer agent adopts older shims: it must go on speaking their versions. Version 2 added
+// restart and exec; no task that needs them has a shim of version 1.
+const shimVersion = 2
 
 // Requests to a shim: one a connection, JSON both ways.
 type shimRequest struct {
 	Version   int
-	Op        string // start, signal, wait, status, shutdown
+	Op        string // start, restart, exec, signal, wait, status, shutdown
 	Container string
 	Signal    int
+	Args      []string // exec; its standard streams come with the message, as open files
 }
 
 type shimResponse struct {
@@ -48,11 +50,13 @@ type shim struct {
 
 	mu         sync.Mutex // also serialises starts
 	containers map[string]*container
+	processes  *initProcess // of the namespace that all containers have in common, if they do
 	closing    bool
 }
 
-// runShim is the shim's main: args are the task's folder, the instance's shim cgroup and the number of inherited files. The
-// first of those is the listening socket; the others keep host ports taken for as long as the shim lives.
+// runShim is the shim's main: args are the task's folder, the instance's shim cgroup, the number of inherited files and, where the
+// task's containers have it in common, the size of their /dev/shm in MiB. The first of the files is the listening socket; the
+// others keep host ports taken for as long as the shim lives.
 func runShim(args []string) int {
 	signal.Ignore(syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGPIPE)
 	fmt.Fprintln(os.Stderr, "shim:", serveShim(args))
@@ -61,8 +65,8 @@ func runShim(args []string) int {
 
 // serveShim returns when the shim cannot go on; at the end of its task it ends the process.
 func serveShim(args []string) error {
-	if len(args) != 3 {
-		return errors.New("arguments: folder, cgroup, number of files")
+	if len(args) < 3 {
+		return errors.New("arguments: folder, cgroup, number of files, size of /dev/shm")
 	}
 	files, err := strconv.Atoi(args[2])
 	if err != nil {
@@ -78,6 +82,11 @@ func serveShim(args []string) error {
 	if err := unix.Mount("", "/", "", unix.MS_SLAVE|unix.MS_REC, ""); err != nil {
 		return fmt.Errorf("make mounts slaves of the host's: %w", err)
 	}
+	if len(args) > 3 {
+		if err := mountSharedMemory(args[3]); err != nil {
+			return fmt.Errorf("mount shared memory: %w", err)
+		}
+	}
 	f := os.NewFile(3, "listener")
 	l, err := net.FileListener(f)
 	f.Close()
@@ -90,20 +99,25 @@ func serveShim(args []string) error {
 		if err != nil {
 			return err
 		}
-		go s.serve(c)
+		go s.serve(c.(*net.UnixConn))
 	}
 }
 
-func (s *shim) serve(c net.Conn) {
+func (s *shim) serve(c *net.UnixConn) {
 	defer c.Close()
-	var req shimRequest
-	if err := json.NewDecoder(c).Decode(&req); err != nil {
+	req, files, err := receive(c)
+	defer closeAll(files)
+	if err != nil {
 		return
 	}
 	var res shimResponse
 	switch req.Op {
 	case "start":
 		res = s.start(req.Container)
+	case "restart":
+		res = s.restart(req.Container)
+	case "exec":
+		res = s.exec(c, req, files)
 	case "signal":
 		res = s.signal(req.Container, unix.Signal(req.Signal))
 	case "wait":
@@ -136,15 +150,44 @@ func (s *shim) start(name string) (res shimResponse) {
 		res.Started = c.started
 		return res
 	}
+	return s.run(name, 0)
+}
+
+// restart runs a container again that has ended. One that runs is left alone: the request came twice.
+func (s *shim) restart(name string) (res shimResponse) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c := s.containers[name]
+	switch {
+	case s.closing:
+		res.Error = "the task is being removed"
+		return res
+	case c == nil:
+		res.NotFound = true
+		return res
+	}
+	select {
+	case <-c.done:
+	default:
+		res.Started = c.started
+		return res
+	}
+	<-c.gone // what the former run had mounted and the like
+	return s.run(name, c.started.Run+1)
+}
+
+// run starts a container for the run-th time after the first. s.mu is held.
+func (s *shim) run(name string, run int) (res shimResponse) {
 	dir := s.folder(name)
 	var b bundle
 	if ok, err := readRecord(filepath.Join(dir, "bundle.json"), &b); err != nil || !ok {
 		res.Error = fmt.Sprintf("bundle of container %s: %v", name, err)
 		return res
 	}
-	c, err := startContainer(dir, name, &b)
+	c, err := s.startContainer(dir, name, &b, run)
 	if err != nil {
 		exit := startFailure(err)
+		exit.Run = run
 		if err := writeRecord(filepath.Join(dir, "exit.json"), exit); err != nil {
 			res.Error = err.Error()
 		}

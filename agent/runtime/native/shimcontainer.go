@@ -10,7 +10,6 @@ import (
 	"runtime/debug"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 
@@ -18,6 +17,7 @@ import (
 	"github.com/moby/sys/user"
 	"github.com/opencontainers/runc/libcontainer"
 	"github.com/opencontainers/runc/libcontainer/specconv"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"github.com/seed-2f228079/neargate/agent/logs"
@@ -29,14 +29,18 @@ type container struct {
 	dir     string
 	started *startedRecord
 	process *libcontainer.Process
-	done    chan struct{} // closed once exit is set and recorded
+	run     *libcontainer.Container
+	like    libcontainer.Process // what commands that are run beside the program have in common with it
+	done    chan struct{}        // closed once exit is set and recorded
 	exit    exitRecord
+	gone    chan struct{} // closed once nothing of this run is left
 }
 
-// startContainer mounts the root file system, runs the process and watches it.
-func startContainer(dir, name string, b *bundle) (_ *container, err error) {
+// startContainer mounts the root file system, runs the process and watches it. A run after the first finds the file system as the
+// one before left it.
+func (s *shim) startContainer(dir, name string, b *bundle, run int) (_ *container, err error) {
 	rootfs := filepath.Join(dir, "rootfs")
-	if err := mountRoot(dir, rootfs, b.Layers); err != nil {
+	if err := mountRoot(dir, rootfs, b.Layers, run > 0); err != nil {
 		return nil, err
 	}
 	defer func() {
@@ -63,9 +67,25 @@ func startContainer(dir, name string, b *bundle) (_ *container, err error) {
 	if !hasVariable(b.Env, "HOME") {
 		b.Env = append(b.Env, "HOME="+u.Home)
 	}
-	spec, err := b.spec(rootfs, uint32(u.Uid), uint32(u.Gid), groups)
+	limits, err := b.rlimits()
 	if err != nil {
 		return nil, err
+	}
+	spec := b.spec(rootfs, uint32(u.Uid), uint32(u.Gid), groups)
+	if err := b.setSysctls(); err != nil {
+		return nil, err
+	}
+	pids, own, err := s.processNamespace(dir, b, u)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			own.end()
+		}
+	}()
+	if pids != nil {
+		spec.Linux.Namespaces = append(spec.Linux.Namespaces, specs.LinuxNamespace{Type: specs.PIDNamespace, Path: pids.namespace()})
 	}
 	config, err := specconv.CreateLibcontainerConfig(&specconv.CreateOpts{CgroupName: name, Spec: spec, NoNewKeyring: true})
 	if err != nil {
@@ -86,51 +106,51 @@ func startContainer(dir, name string, b *bundle) (_ *container, err error) {
 			return nil, fmt.Errorf("open log: %w", err)
 		}
 	}
-	var copying sync.WaitGroup
-	pipe := func(stderr bool) (*os.File, error) {
-		r, w, err := os.Pipe()
-		if err == nil {
-			copying.Go(func() { out.Copy(r, stderr); r.Close() })
+	like := libcontainer.Process{Env: b.Env, Cwd: b.Cwd, UID: u.Uid, GID: u.Gid, AdditionalGroups: u.Sgids, Rlimits: limits}
+	p := new(like)
+	p.Init, p.Args = true, b.Args
+	streams, err := openStreams(p, b, out)
+	if err != nil {
+		return nil, err
+	}
+	if err = lc.Run(p); err == nil {
+		if err = streams.started(); err != nil {
+			p.Signal(unix.SIGKILL)
+			p.Wait()
 		}
-		return w, err
 	}
-	stdout, err := pipe(false)
 	if err != nil {
-		return nil, err
-	}
-	defer stdout.Close()
-	stderr, err := pipe(true)
-	if err != nil {
-		return nil, err
-	}
-	defer stderr.Close()
-	p := &libcontainer.Process{Init: true, Args: b.Args, Env: b.Env, Cwd: b.Cwd, UID: u.Uid, GID: u.Gid, AdditionalGroups: u.Sgids,
-		Stdout: stdout, Stderr: stderr}
-	if err := lc.Run(p); err != nil {
+		streams.close()
+		out.Close()
 		return nil, err
 	}
 	pid, err := p.Pid()
 	if err != nil {
 		return nil, err
 	}
-	c := &container{dir: dir, process: p, done: make(chan struct{}),
-		started: &startedRecord{RuntimeID: b.RuntimeID, PID: pid, At: time.Now().UTC()}}
+	c := &container{dir: dir, process: p, run: lc, like: like, done: make(chan struct{}), gone: make(chan struct{}),
+		started: &startedRecord{RuntimeID: b.RuntimeID, PID: pid, At: time.Now().UTC(), Run: run}}
 	if err := writeRecord(filepath.Join(dir, "started.json"), c.started); err != nil {
 		p.Signal(unix.SIGKILL)
 		p.Wait()
 		return nil, err
 	}
+	if own != nil {
+		if err := own.forward(pid); err != nil {
+			fmt.Fprintln(os.Stderr, "shim: forward signals:", err)
+		}
+	}
 	memory := memoryEvents(lc)
 	go func() {
 		state, err := p.Wait()
-		copied := make(chan struct{})
-		go func() { copying.Wait(); close(copied) }()
-		select {
-		case <-copied:
-		case <-time.After(5 * time.Second): // a stray holder of the pipe must not hide the end
+		if b.PID != "" { // what else is in the container does not end with its program
+			killCgroup(b.Cgroup)
 		}
+		own.end()
+		streams.drain()
 		out.Close()
 		c.exit = exitOf(state, err)
+		c.exit.Run = run
 		if n := oomKills(memory); n > 0 {
 			c.exit.OOM, c.exit.Reason = true, "OutOfMemoryError: Container killed due to memory usage"
 		}
@@ -143,10 +163,29 @@ func startContainer(dir, name string, b *bundle) (_ *container, err error) {
 			fmt.Fprintln(os.Stderr, "shim: destroy container:", err)
 		}
 		unix.Unmount(rootfs, unix.MNT_DETACH)
+		close(c.gone)
 	}()
 	go settle()
 	return c, nil
 }
+
+// processNamespace is the namespace with an init that the container joins; nil: it gets one of its own, or the host's. own is set when
+// that init is there for this container alone.
+func (s *shim) processNamespace(dir string, b *bundle, u *user.ExecUser) (joined, own *initProcess, err error) {
+	switch {
+	case b.PID == "task":
+		if s.processes == nil {
+			s.processes, err = startInit(s.dir, nobody, nobody)
+		}
+		return s.processes, nil, err
+	case b.PID == "" && b.Init:
+		own, err = startInit(dir, u.Uid, u.Gid)
+		return own, own, err
+	}
+	return nil, nil, nil
+}
+
+const nobody = 65534
 
 // settle makes the shim small, for it waits nearly always: what starting took is not needed again. Until here it collected
 // nothing (startShim's GOGC): that would only have kept the first start waiting.
@@ -155,10 +194,14 @@ func settle() {
 	debug.FreeOSMemory()
 }
 
-// mountRoot mounts the layers below a fresh writable one. Names relative to the folder keep the options short: mount takes one page.
-func mountRoot(dir, rootfs string, layers []string) error {
-	for _, d := range []string{"upper", "work", "l"} {
-		if err := os.RemoveAll(filepath.Join(dir, d)); err != nil { // of a start that crashed
+// mountRoot mounts the layers below a writable one, fresh unless the former is to be kept. Names relative to the folder keep the
+// options short: mount takes one page.
+func mountRoot(dir, rootfs string, layers []string, keep bool) error {
+	for _, d := range []string{"work", "l", "upper"} { // of a start that crashed; a volatile overlay's work can not be used again
+		if keep && d == "upper" {
+			continue
+		}
+		if err := os.RemoveAll(filepath.Join(dir, d)); err != nil {
 			return err
 		}
 	}

@@ -3,14 +3,10 @@
 package native
 
 import (
-	"slices"
-
 	"github.com/containerd/containerd/v2/contrib/seccomp"
-	"github.com/moby/sys/capability"
 	"github.com/opencontainers/cgroups"
 	lcseccomp "github.com/opencontainers/runc/libcontainer/seccomp"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
-	"golang.org/x/sys/unix"
 )
 
 // bundle is bundle.json: all the shim needs to start one container.
@@ -25,41 +21,48 @@ type bundle struct {
 	Mounts       []bundleMount
 	Cgroup       string
 	Memory       int64 // bytes; 0: none
+	Swap         int64 // bytes beside the memory
+	Swappiness   *uint64
 	Reservation  int64
 	Shares       uint64
 	Quota        int64  // of cpuPeriod; 0: none
 	Log          string // path; empty: what the container writes is not kept
 	LogLimit     int64
 	RuntimeID    string
+
+	Capabilities    []string // with their prefix; those that this process must have
+	NoNewPrivileges bool
+	Limits          map[string][2]uint64 // soft and hard, by ulimit
+	Tmpfs           []bundleTmpfs
+	SharedMemory    int64 // bytes of /dev/shm
+	Devices         []bundleDevice
+	Sysctls         map[string]string
+	PID, IPC        string // host, task; empty: the container's own
+	NoNetwork       bool
+	Init            bool
+	Interactive     bool
+	Terminal        bool
+}
+
+type bundleTmpfs struct {
+	Target  string
+	Size    int64 // bytes
+	Options []string
+}
+
+// bundleDevice is a device of the host as it was found when the container was to start.
+type bundleDevice struct {
+	Path, Type   string
+	Major, Minor int64
+	Mode         uint32
+	UID, GID     uint32
+	Access       string
 }
 
 // bundleMount binds Source over Target. An empty Fill volume first gets what the image has there.
 type bundleMount struct {
 	Source, Target string
 	ReadOnly, Fill bool
-}
-
-// dockerCapabilities is Docker's default set.
-var dockerCapabilities = []string{"CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FSETID", "CAP_FOWNER", "CAP_MKNOD", "CAP_NET_RAW", "CAP_SETGID",
-	"CAP_SETUID", "CAP_SETFCAP", "CAP_SETPCAP", "CAP_NET_BIND_SERVICE", "CAP_SYS_CHROOT", "CAP_KILL", "CAP_AUDIT_WRITE"}
-
-// capabilities are the wanted ones that this process has to give.
-func capabilities(privileged bool) ([]string, error) {
-	own, err := capability.NewPid2(0)
-	if err == nil {
-		err = own.Load()
-	}
-	if err != nil {
-		return nil, err
-	}
-	var out []string
-	for _, c := range capability.ListKnown() {
-		name := "CAP_" + upper(c.String())
-		if own.Get(capability.PERMITTED, c) && own.Get(capability.BOUNDING, c) && (privileged || slices.Contains(dockerCapabilities, name)) {
-			out = append(out, name)
-		}
-	}
-	return out, nil
 }
 
 func upper(s string) string {
@@ -72,19 +75,7 @@ func upper(s string) string {
 	return string(b)
 }
 
-// maxOpenFiles is Fargate's default limit; a lower hard limit of our own wins.
-const maxOpenFiles = 65535
-
-func (b *bundle) spec(rootfs string, uid, gid uint32, groups []uint32) (*specs.Spec, error) {
-	caps, err := capabilities(b.Privileged)
-	if err != nil {
-		return nil, err
-	}
-	files := unix.Rlimit{}
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &files); err != nil {
-		return nil, err
-	}
-	limit := min(files.Max, maxOpenFiles)
+func (b *bundle) spec(rootfs string, uid, gid uint32, groups []uint32) *specs.Spec {
 	sys := []string{"nosuid", "noexec", "nodev", "ro"}
 	if b.Privileged {
 		sys = sys[:3]
@@ -95,38 +86,33 @@ func (b *bundle) spec(rootfs string, uid, gid uint32, groups []uint32) (*specs.S
 		Hostname: b.Hostname,
 		Process: &specs.Process{
 			Args: b.Args, Env: b.Env, Cwd: b.Cwd,
-			User:         specs.User{UID: uid, GID: gid, AdditionalGids: groups},
-			Capabilities: &specs.LinuxCapabilities{Bounding: caps, Effective: caps, Permitted: caps},
-			Rlimits:      []specs.POSIXRlimit{{Type: "RLIMIT_NOFILE", Soft: limit, Hard: limit}},
+			User:            specs.User{UID: uid, GID: gid, AdditionalGids: groups},
+			Capabilities:    &specs.LinuxCapabilities{Bounding: b.Capabilities, Effective: b.Capabilities, Permitted: b.Capabilities},
+			NoNewPrivileges: b.NoNewPrivileges,
 		},
 		Mounts: []specs.Mount{
 			{Destination: "/proc", Type: "proc", Source: "proc", Options: []string{"nosuid", "noexec", "nodev"}},
 			{Destination: "/dev", Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "strictatime", "mode=755", "size=65536k"}},
 			{Destination: "/dev/pts", Type: "devpts", Source: "devpts", Options: []string{"nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"}},
-			{Destination: "/dev/shm", Type: "tmpfs", Source: "shm", Options: []string{"nosuid", "noexec", "nodev", "mode=1777", "size=65536k"}},
+			b.sharedMemory(),
 			{Destination: "/dev/mqueue", Type: "mqueue", Source: "mqueue", Options: []string{"nosuid", "noexec", "nodev"}},
 			{Destination: "/sys", Type: "sysfs", Source: "sysfs", Options: sys},
 			{Destination: "/sys/fs/cgroup", Type: "cgroup", Source: "cgroup", Options: []string{"nosuid", "noexec", "nodev", "relatime", "ro"}},
 		},
 		Linux: &specs.Linux{
 			CgroupsPath: b.Cgroup,
-			// The network namespace is the shim's: one for all containers of the task.
-			Namespaces: []specs.LinuxNamespace{{Type: specs.MountNamespace}, {Type: specs.PIDNamespace}, {Type: specs.IPCNamespace}, {Type: specs.UTSNamespace}},
-			Resources:  b.resources(),
+			Namespaces:  b.namespaces(),
+			Resources:   b.resources(),
+			Sysctl:      b.ownSysctls(),
 		},
 	}
+	b.addDevices(s)
 	if cgroups.IsCgroup2UnifiedMode() {
 		s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.CgroupNamespace})
 	}
-	for _, m := range b.Mounts {
-		o := []string{"rbind", "rprivate"}
-		if m.ReadOnly {
-			o = append(o, "ro")
-		}
-		s.Mounts = append(s.Mounts, specs.Mount{Destination: m.Target, Type: "bind", Source: m.Source, Options: o})
-	}
+	s.Mounts = append(s.Mounts, b.userMounts()...)
 	if b.Privileged {
-		return s, nil
+		return s
 	}
 	s.Linux.MaskedPaths = []string{"/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats",
 		"/proc/timer_list", "/proc/timer_stats", "/proc/sched_debug", "/proc/scsi", "/sys/firmware", "/sys/devices/virtual/powercap"}
@@ -134,7 +120,7 @@ func (b *bundle) spec(rootfs string, uid, gid uint32, groups []uint32) (*specs.S
 	if lcseccomp.Enabled {
 		s.Linux.Seccomp = seccomp.DefaultProfile(s)
 	}
-	return s, nil
+	return s
 }
 
 func (b *bundle) resources() *specs.LinuxResources {
@@ -147,8 +133,11 @@ func (b *bundle) resources() *specs.LinuxResources {
 	}
 	if b.Memory > 0 {
 		r.Memory = &specs.LinuxMemory{Limit: &b.Memory}
-		if s := swapLimit(b.Memory); s != 0 {
+		if s := swapLimit(b.Memory + b.Swap); s != 0 {
 			r.Memory.Swap = &s
+		}
+		if !cgroups.IsCgroup2UnifiedMode() {
+			r.Memory.Swappiness = b.Swappiness
 		}
 	}
 	if b.Reservation > 0 {

@@ -45,7 +45,11 @@ func (*Driver) Create(context.Context, driver.Task) (driver.Sandbox, error) {
 func (*Driver) Start(context.Context, string, string) (driver.Started, error) {
 	return driver.Started{}, errBuild
 }
-func (*Driver) Stop(context.Context, string, string, time.Duration) error { return errBuild }
+func (*Driver) Restart(context.Context, string, string, driver.Started) (driver.Started, error) {
+	return driver.Started{}, errBuild
+}
+func (*Driver) Exec(context.Context, string, string, driver.Command) (int, error) { return 0, errBuild }
+func (*Driver) Stop(context.Context, string, string, time.Duration) error         { return errBuild }
 func (*Driver) Wait(context.Context, string, string) (driver.Exit, error) {
 	return driver.Exit{}, errBuild
 }

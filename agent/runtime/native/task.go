@@ -61,9 +61,9 @@ func (t *task) socketFolder() (path string, closeFolder func(), err error) {
 
 const socketName = "shim.sock"
 
-// startShim starts the task's shim in namespaces of its own. The socket listens before the shim runs, so that whoever finds the
+// startShim starts the task's shim in namespaces of its own, those that its containers have in common. The socket listens before the shim runs, so that whoever finds the
 // socket refused knows that there is, and will be, no shim.
-func (d *Driver) startShim(t *task, hostNetwork bool, reserved []*os.File) (pid int, err error) {
+func (d *Driver) startShim(t *task, reserved []*os.File) (pid int, err error) {
 	folder, closeFolder, err := t.socketFolder()
 	if err != nil {
 		return 0, err
@@ -94,8 +94,12 @@ func (d *Driver) startShim(t *task, hostNetwork bool, reserved []*os.File) (pid 
 	c.Stderr = messages
 	c.ExtraFiles = append([]*os.File{socket}, reserved...)
 	flags := unix.CLONE_NEWNS
-	if !hostNetwork {
+	if t.task.Spec.NetworkMode != "host" {
 		flags |= unix.CLONE_NEWNET
+	}
+	if t.task.Spec.IpcMode == "task" {
+		flags |= unix.CLONE_NEWIPC
+		c.Args = append(c.Args, strconv.Itoa(int(taskSharedMemory(t.task.Spec))))
 	}
 	c.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Cloneflags: uintptr(flags)}
 	if err := c.Start(); err != nil {
@@ -108,7 +112,7 @@ func (d *Driver) startShim(t *task, hostNetwork bool, reserved []*os.File) (pid 
 var errNoShim = errors.New("the task's shim is gone")
 
 // call asks the task's shim. errNoShim: it is not there, or died over the question.
-func (t *task) call(ctx context.Context, req shimRequest) (shimResponse, error) {
+func (t *task) call(ctx context.Context, req shimRequest, files ...*os.File) (shimResponse, error) {
 	var res shimResponse
 	c, err := t.dial(ctx)
 	if err != nil {
@@ -118,7 +122,7 @@ func (t *task) call(ctx context.Context, req shimRequest) (shimResponse, error) 
 	stop := context.AfterFunc(ctx, func() { c.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
 	req.Version = shimVersion
-	err = json.NewEncoder(c).Encode(req)
+	err = send(c, req, files)
 	if err == nil {
 		err = json.NewDecoder(c).Decode(&res)
 	}

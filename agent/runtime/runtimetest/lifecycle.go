@@ -61,6 +61,24 @@ func (s *suite) lifecycle(t *testing.T) {
 			}
 		}
 	})
+	t.Run("RestartIsIdempotent", func(t *testing.T) {
+		h := s.host(t)
+		task, _ := h.task("none", &agentapi.ContainerSpec{})
+		first := h.start(task, "main")
+		if err := h.Stop(ctx, task.ID, "main", 0); err != nil {
+			t.Fatal(err)
+		}
+		second := h.again(task, first)
+		if third := h.again(task, first); !third.At.Equal(second.At) || !second.At.After(first.At) {
+			t.Errorf("restarts = %+v, %+v after %+v", second, third, first)
+		}
+		if err := h.Stop(ctx, task.ID, "main", 0); err != nil {
+			t.Fatal(err)
+		}
+		if e := h.wait(task, "main"); e.At.Before(second.At) {
+			t.Errorf("exit = %+v of an earlier run than %+v", e, second)
+		}
+	})
 	t.Run("NotFound", func(t *testing.T) {
 		h := s.host(t)
 		if _, err := h.Start(ctx, TaskID(), "main"); !errors.Is(err, runtime.ErrNotFound) {

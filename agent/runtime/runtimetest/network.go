@@ -19,6 +19,33 @@ func (s *suite) network(t *testing.T) {
 	ctx := context.Background()
 	h := s.host(t)
 
+	t.Run("PortRange", func(t *testing.T) {
+		c := command("serve", ":8002", "third")
+		c.Ports = []*agentapi.PortMapping{{ContainerPort: 8000, Count: 4, Protocol: "tcp"}, {ContainerPort: 8000, Count: 2, Protocol: "udp"}}
+		task, sb := h.task("bridge", c)
+		defer h.Remove(ctx, task.ID)
+		h.start(task, "main")
+		h.until(task, "main", "serving")
+		bound := sb.Ports["main"]
+		if len(bound) != 2 || bound[0].Count != 4 || bound[0].ContainerPort != 8000 || bound[0].HostPort == 0 || bound[1].Count != 2 || bound[1].Protocol != "udp" {
+			t.Fatalf("ports = %v", bound)
+		}
+		if got := get(t, fmt.Sprintf("http://127.0.0.1:%d", bound[0].HostPort+2)); !strings.HasPrefix(got, "third ") {
+			t.Errorf("the third port answers %q", got)
+		}
+		for n := range bound[0].Count {
+			if l, err := net.Listen("tcp", fmt.Sprintf(":%d", bound[0].HostPort+n)); err == nil {
+				l.Close()
+				t.Errorf("port %d of the range can be taken by others", n)
+			}
+		}
+		apart, sb := h.task("awsvpc", &agentapi.ContainerSpec{Name: "main", Ports: c.Ports})
+		defer h.Remove(ctx, apart.ID)
+		if b := sb.Ports["main"]; len(b) != 2 || b[0].HostPort != 8000 || b[0].Count != 4 {
+			t.Errorf("with an address of its own: %v", b)
+		}
+	})
+
 	t.Run("Ports", func(t *testing.T) {
 		free := freePort(t)
 		c := command("serve", ":80", "web")

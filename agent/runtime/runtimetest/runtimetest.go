@@ -44,6 +44,9 @@ func Run(t *testing.T, open Factory, f Features) {
 	t.Run("Lifecycle", s.lifecycle)
 	if f.Processes {
 		t.Run("Process", s.process)
+		t.Run("Exec", s.exec)
+		t.Run("Restart", s.restart)
+		t.Run("Confine", s.confine)
 		t.Run("Network", s.network)
 		t.Run("Volume", s.volume)
 		t.Run("Stats", s.stats)

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"os/signal"
 	"runtime"
 	"slices"
@@ -16,6 +17,7 @@ import (
 	"strings"
 	"syscall"
 	"time"
+	"unsafe"
 )
 
 func main() {
@@ -83,6 +85,67 @@ func run(verb string, args []string) error {
 		}
 	case "write":
 		return os.WriteFile(args[0], []byte(args[1]+"\n"), 0o644)
+	case "count": // how often it ran with this file
+		f, err := os.OpenFile(args[0], os.O_CREATE|os.O_APPEND|os.O_RDWR, 0o644)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		if _, err := f.WriteString("x"); err != nil {
+			return err
+		}
+		st, err := f.Stat()
+		if err != nil {
+			return err
+		}
+		fmt.Println(st.Size())
+	case "child": // runs itself with these words, and waits
+		c := exec.Command("/prog", args...)
+		c.Stdout, c.Stderr = os.Stdout, os.Stderr
+		return c.Run()
+	case "processes":
+		return processes()
+	case "orphan": // leaves a process behind that ends at once
+		return exec.Command("/prog", "sleep", "50ms").Start()
+	case "sleep":
+		d, err := time.ParseDuration(args[0])
+		if err != nil {
+			return err
+		}
+		time.Sleep(d)
+	case "kill":
+		pid, err := strconv.Atoi(args[0])
+		if err != nil {
+			return err
+		}
+		return syscall.Kill(pid, syscall.SIGTERM)
+	case "open":
+		f, err := os.OpenFile(args[0], os.O_RDWR, 0)
+		if err == nil {
+			f.Close()
+		}
+		fmt.Println("open:", err)
+	case "readlink":
+		to, err := os.Readlink(args[0])
+		if err != nil {
+			return err
+		}
+		fmt.Println(to)
+	case "stdin": // whether anything may still come
+		ended := make(chan struct{})
+		go func() { os.Stdin.Read(make([]byte, 1)); close(ended) }()
+		select {
+		case <-ended:
+			fmt.Println("input ended")
+		case <-time.After(300 * time.Millisecond):
+			fmt.Println("input open")
+		}
+	case "tty":
+		var t syscall.Termios
+		for _, f := range []*os.File{os.Stdin, os.Stdout, os.Stderr} {
+			_, _, e := syscall.Syscall(syscall.SYS_IOCTL, f.Fd(), syscall.TCGETS, uintptr(unsafe.Pointer(&t)))
+			fmt.Println(f.Name(), e == 0)
+		}
 	case "try-mount":
 		fmt.Println(syscall.Mount("tmpfs", "/", "tmpfs", 0, ""))
 	case "exit":
@@ -142,6 +205,25 @@ func run(verb string, args []string) error {
 		return get(args[0])
 	default:
 		return fmt.Errorf("unknown verb %s", verb)
+	}
+	return nil
+}
+
+func processes() error {
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		b, err := os.ReadFile("/proc/" + e.Name() + "/cmdline")
+		if _, number := strconv.Atoi(e.Name()); number != nil || err != nil {
+			continue
+		}
+		words := strings.ReplaceAll(strings.TrimRight(string(b), "\x00"), "\x00", " ")
+		if words == "" {
+			words = "(ended, or of the kernel)"
+		}
+		fmt.Println(e.Name(), words)
 	}
 	return nil
 }

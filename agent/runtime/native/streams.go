@@ -1,0 +1,108 @@
+//go:build linux && cgo
+
+package native
+
+import (
+	"os"
+	"sync"
+	"time"
+
+	"github.com/opencontainers/runc/libcontainer"
+	"github.com/opencontainers/runc/libcontainer/utils"
+	"golang.org/x/sys/unix"
+
+	"github.com/seed-2f228079/neargate/agent/logs"
+)
+
+// streams are a program's standard streams: pipes, or a terminal whose output counts as stdout. Its input is empty, or stays open
+// without anything to read for as long as the program runs.
+type streams struct {
+	theirs  []*os.File // ends that the program has; closed here once it has them
+	input   *os.File   // our end of the input; nil: there is none
+	console *os.File   // the socket on which the terminal's master comes
+	out     *logs.Writer
+	copying sync.WaitGroup
+	copied  chan struct{}
+}
+
+func openStreams(p *libcontainer.Process, b *bundle, out *logs.Writer) (s *streams, err error) {
+	s = &streams{out: out, copied: make(chan struct{})}
+	defer func() {
+		if err != nil {
+			s.close()
+		}
+	}()
+	if b.Terminal {
+		pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			return nil, err
+		}
+		s.console, p.ConsoleSocket = os.NewFile(uintptr(pair[0]), "console"), os.NewFile(uintptr(pair[1]), "console")
+		s.theirs = append(s.theirs, p.ConsoleSocket)
+		return s, nil
+	}
+	if b.Interactive {
+		r, w, err := os.Pipe()
+		if err != nil {
+			return nil, err
+		}
+		s.theirs, s.input = append(s.theirs, r), w
+		p.Stdin = r
+	}
+	for _, stderr := range []bool{false, true} {
+		r, w, err := os.Pipe()
+		if err != nil {
+			return nil, err
+		}
+		s.theirs = append(s.theirs, w)
+		s.copy(r, stderr)
+		if stderr {
+			p.Stderr = w
+		} else {
+			p.Stdout = w
+		}
+	}
+	return s, nil
+}
+
+func (s *streams) copy(r *os.File, stderr bool) {
+	s.copying.Go(func() {
+		s.out.Copy(r, stderr)
+		r.Close()
+	})
+}
+
+// started is called once the program has its ends.
+func (s *streams) started() error {
+	if s.console != nil {
+		master, err := utils.RecvFile(s.console)
+		if err != nil {
+			return err
+		}
+		s.copy(master, false)
+	}
+	for _, f := range s.theirs {
+		f.Close()
+	}
+	s.theirs = nil
+	go func() { s.copying.Wait(); close(s.copied) }()
+	return nil
+}
+
+// drain waits until all is written down; a stray holder of the pipe must not hide the program's end.
+func (s *streams) drain() {
+	select {
+	case <-s.copied:
+	case <-time.After(5 * time.Second):
+	}
+	s.close()
+}
+
+func (s *streams) close() {
+	for _, f := range append(s.theirs, s.input, s.console) {
+		if f != nil {
+			f.Close()
+		}
+	}
+	s.theirs, s.input, s.console = nil, nil, nil
+}
