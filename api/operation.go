@@ -40,10 +40,14 @@ type Operation struct {
 	// Route is the REST route under /api/v1: "POST /clusters/{cluster}/services". {cluster} names a member of the input,
 	// case-insensitively. Empty: the operation has no REST route of its own and is reached as POST /api/v1/actions/SERVICE/NAME.
 	Route string
-	// Resource renders the IAM resource ARN from the input; nil means "*".
-	Resource func(c *Call, in any) string
+	// Resources renders the ARNs that policies are held against from the input; nil or none means "*".
+	Resources func(c *Call, in any) []string
+	// Keys are the service's own condition keys, in lower case; a function that returns nil says that the input has none.
+	Keys map[string]func(c *Call, in any) []string
 	// Unsigned operations need no credentials.
 	Unsigned bool
+	// Open operations need credentials, and no permission.
+	Open bool
 	// Call runs the method. in is *In, out is *Out; exactly one of out and err is set.
 	Call func(ctx context.Context, in any) (out any, err error)
 }
@@ -59,7 +63,44 @@ func Route(r string) Option { return func(o *Operation) { o.Route = r } }
 
 // Resource sets how the IAM resource is rendered.
 func Resource[I any](f func(c *Call, in *I) string) Option {
-	return func(o *Operation) { o.Resource = func(c *Call, in any) string { return f(c, in.(*I)) } }
+	return Resources(func(c *Call, in *I) []string { return []string{f(c, in)} })
+}
+
+// Resources is Resource for operations on several: all of them must be allowed.
+func Resources[I any](f func(c *Call, in *I) []string) Option {
+	return func(o *Operation) { o.Resources = func(c *Call, in any) []string { return f(c, in.(*I)) } }
+}
+
+// Key adds one of the service's condition keys: "ecs:cluster". What aws:… keys stand for needs no line in a table.
+func Key[I any](name string, f func(c *Call, in *I) []string) Option {
+	return func(o *Operation) {
+		if o.Keys == nil {
+			o.Keys = map[string]func(*Call, any) []string{}
+		}
+		o.Keys[strings.ToLower(name)] = func(c *Call, in any) []string { return f(c, in.(*I)) }
+	}
+}
+
+// Open lets everybody with credentials call the operation, whatever policies say.
+func Open() Option { return func(o *Operation) { o.Open = true } }
+
+// Access is what a call of the operation needs.
+func (o *Operation) Access(c *Call, in any) Access {
+	a := Access{Action: o.Action(), Input: in}
+	if o.Resources != nil {
+		a.Resources = o.Resources(c, in)
+	}
+	if len(o.Keys) > 0 {
+		a.Key = func(key string) ([]string, bool) {
+			f := o.Keys[key]
+			if f == nil {
+				return nil, false
+			}
+			values := f(c, in)
+			return values, values != nil
+		}
+	}
+	return a
 }
 
 // Unsigned lets everybody call the operation.
