@@ -185,7 +185,7 @@ func stringEqualsIgnoreCase(value string, variables bool) (test, bool) {
 
 func stringLike(value string, variables bool) (test, bool) {
 	p, ok := compile(value, true, variables)
-	return func(have string, r *Request) bool { return p.match(have, r, false) }, ok
+	return func(have string, r *Request) bool { return p.match(have, r) }, ok
 }
 
 // arnLike compares the six parts of an ARN one by one: a wildcard does not reach over a colon, but for the last part's.
@@ -195,6 +195,9 @@ func arnLike(value string, variables bool) (test, bool) {
 		return func(string, *Request) bool { return true }, true
 	}
 	parts := splitARN(value)
+	for n := len(parts); n > 0 && len(parts) < 6 && strings.HasSuffix(parts[n-1], "*"); {
+		parts = append(parts, "*") // arn:aws:sns:* goes on
+	}
 	if len(parts) != 6 {
 		return nil, false
 	}
@@ -211,7 +214,7 @@ func arnLike(value string, variables bool) (test, bool) {
 			return false
 		}
 		for i := range patterns {
-			if !patterns[i].match(got[i], r, false) {
+			if !patterns[i].match(got[i], r) {
 				return false
 			}
 		}

@@ -38,7 +38,7 @@ func readJSON(text string) (any, error) {
 
 func readValue(d *json.Decoder, depth int) (any, error) {
 	t, err := d.Token()
-	if err != nil || depth > maxNesting {
+	if text, ok := t.(string); err != nil || depth > maxNesting || ok && hasMarks(text) {
 		return nil, errJSON
 	}
 	switch t {
@@ -64,7 +64,7 @@ func readObject(d *json.Decoder, depth int) (any, error) {
 	for d.More() {
 		t, err := d.Token()
 		name, ok := t.(string)
-		if err != nil || !ok || seen[name] {
+		if err != nil || !ok || seen[name] || hasMarks(name) {
 			return nil, errJSON
 		}
 		seen[name] = true

@@ -28,7 +28,7 @@ const maxText = 131072
 
 // Parse compiles a document. The error is an *Error.
 func Parse(kind Kind, text string) (*Policy, error) {
-	if len(text) > maxText || hasMarks(text) {
+	if len(text) > maxText {
 		return nil, errSyntax
 	}
 	v, err := readJSON(text)
@@ -165,7 +165,7 @@ func compileActions(kind Kind, v any) ([]pattern, error) {
 		case !actionPattern.MatchString(name):
 			return nil, errSyntax
 		}
-		p, _ := compile(a, true, false)
+		p, _ := compile(strings.ToLower(a), true, false)
 		out = append(out, p)
 	}
 	return out, nil

@@ -2,7 +2,6 @@ package policy
 
 import (
 	"strings"
-	"unicode"
 	"unicode/utf8"
 )
 
@@ -138,22 +137,22 @@ func (p *pattern) expand(r *Request) (text string, ok bool) {
 	return b.String(), true
 }
 
-// match compares s with the pattern, with fold without regard to case.
-func (p *pattern) match(s string, r *Request, fold bool) bool {
+// match compares s with the pattern.
+func (p *pattern) match(s string, r *Request) bool {
 	switch p.kind {
 	case all:
 		return true
 	case exact:
-		return s == p.text || fold && strings.EqualFold(s, p.text)
+		return s == p.text
 	case prefix:
-		return len(s) >= len(p.text) && (s[:len(p.text)] == p.text || fold && strings.EqualFold(s[:len(p.text)], p.text))
+		return strings.HasPrefix(s, p.text)
 	}
 	text, ok := p.expand(r)
-	return ok && glob(text, s, fold)
+	return ok && glob(text, s)
 }
 
 // glob compares s with a text that has the marks of wildcards in it, in time of at most len(text)*len(s).
-func glob(text, s string, fold bool) bool {
+func glob(text, s string) bool {
 	p, i := 0, 0
 	back, tried := -1, 0 // where the last star stands, and from where in s it was tried
 	for i < len(s) {
@@ -169,7 +168,7 @@ func glob(text, s string, fold bool) bool {
 				continue
 			}
 			t, m := utf8.DecodeRuneInString(text[p:])
-			if t == c && (c != utf8.RuneError || text[p] == s[i]) || fold && unicode.ToLower(t) == unicode.ToLower(c) {
+			if t == c && (c != utf8.RuneError || text[p] == s[i]) {
 				p, i = p+m, i+n
 				continue
 			}

@@ -10,6 +10,7 @@
 package policy
 
 import (
+	"strings"
 	"unicode"
 )
 
@@ -43,7 +44,7 @@ type statement struct {
 	conditions             []condition
 }
 
-// Request is what is asked for.
+// Request is what is asked for. It is evaluated by one goroutine at a time.
 type Request struct {
 	Action    string // "ecs:RunTask", in any case
 	Resource  string // an ARN, or "*" where the action is on nothing in particular
@@ -51,6 +52,8 @@ type Request struct {
 	// Key returns the values of a condition key, which comes in lower case ("aws:sourceip", "aws:principaltag/team").
 	// ok is false when the request has no such key. nil: it has none at all.
 	Key func(key string) (values []string, ok bool)
+
+	lower string // the action as patterns have it
 }
 
 func (r *Request) key(name string) ([]string, bool) {
@@ -79,6 +82,9 @@ func (p *Policy) Evaluate(r *Request) Effect {
 // evaluate also says how closely the allowing statements name the caller.
 func (p *Policy) evaluate(r *Request) (Effect, reach) {
 	effect, closest := None, unreached
+	if len(r.lower) != len(r.Action) || !strings.EqualFold(r.lower, r.Action) {
+		r.lower = strings.ToLower(r.Action)
+	}
 	for i := range p.statements {
 		s := &p.statements[i]
 		if effect == Allow && !s.deny && closest == direct {
@@ -99,7 +105,7 @@ func (p *Policy) evaluate(r *Request) (Effect, reach) {
 // applies is unreached when the statement does not apply, otherwise how it names the caller.
 func (s *statement) applies(r *Request) reach {
 	how := direct
-	if !matchesAny(s.actions, r.Action, r, true) != s.notAction {
+	if !matchesAny(s.actions, r.lower, r) != s.notAction {
 		return unreached
 	}
 	if s.principals != nil {
@@ -107,7 +113,7 @@ func (s *statement) applies(r *Request) reach {
 			return unreached
 		}
 	}
-	if s.resources != nil && !matchesAny(s.resources, r.Resource, r, false) != s.notResource {
+	if s.resources != nil && !matchesAny(s.resources, r.Resource, r) != s.notResource {
 		return unreached
 	}
 	for i := range s.conditions {
@@ -118,9 +124,9 @@ func (s *statement) applies(r *Request) reach {
 	return how
 }
 
-func matchesAny(list []pattern, s string, r *Request, fold bool) bool {
+func matchesAny(list []pattern, s string, r *Request) bool {
 	for i := range list {
-		if list[i].match(s, r, fold) {
+		if list[i].match(s, r) {
 			return true
 		}
 	}
