@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"path"
 	"reflect"
+	"slices"
 	"strings"
 )
 
@@ -42,6 +43,8 @@ type Operation struct {
 	Route string
 	// Resources renders the ARNs that policies are held against from the input; nil or none means "*".
 	Resources func(c *Call, in any) []string
+	// Tagged renders the ARN of what the operation makes, where that is not what it is on: tags given along are held against it.
+	Tagged func(c *Call, in any) string
 	// Keys are the service's own condition keys, in lower case; a function that returns nil says that the input has none.
 	Keys map[string]func(c *Call, in any) []string
 	// Unsigned operations need no credentials.
@@ -71,6 +74,11 @@ func Resources[I any](f func(c *Call, in *I) []string) Option {
 	return func(o *Operation) { o.Resources = func(c *Call, in any) []string { return f(c, in.(*I)) } }
 }
 
+// Tagged says what a call's tags are given to, where the operation is on something else.
+func Tagged[I any](f func(c *Call, in *I) string) Option {
+	return func(o *Operation) { o.Tagged = func(c *Call, in any) string { return f(c, in.(*I)) } }
+}
+
 // Key adds one of the service's condition keys: "ecs:cluster". What aws:… keys stand for needs no line in a table.
 func Key[I any](name string, f func(c *Call, in *I) []string) Option {
 	return func(o *Operation) {
@@ -84,27 +92,64 @@ func Key[I any](name string, f func(c *Call, in *I) []string) Option {
 // Open lets everybody with credentials call the operation, whatever policies say.
 func Open() Option { return func(o *Operation) { o.Open = true } }
 
-// Access is what a call of the operation needs.
-func (o *Operation) Access(c *Call, in any) Access {
-	a := Access{Action: o.Action(), Input: in}
+// Needs is what a call of the operation needs: its own action and, where it makes something with tags, that of tagging.
+func (o *Operation) Needs(c *Call, in any) []Access {
+	a := Access{Action: o.Action(), Input: in, Key: o.key(c, in)}
 	if o.Resources != nil {
 		a.Resources = o.Resources(c, in)
 	}
-	if len(o.Keys) > 0 {
-		a.Key = func(key string) ([]string, bool) {
-			f := o.Keys[key]
-			if f == nil {
-				return nil, false
-			}
-			values := f(c, in)
-			return values, values != nil
-		}
+	needs := []Access{a}
+	if o.makes() && len(RequestTags(in)) > 0 {
+		needs = append(needs, o.tagging(c, in, a))
 	}
-	return a
+	return needs
 }
 
-// Unsigned lets everybody call the operation.
-func Unsigned() Option { return func(o *Operation) { o.Unsigned = true } }
+// makes says whether the operation makes what its Tags are for.
+func (o *Operation) makes() bool {
+	return o.Mode == ModeWrite && slices.ContainsFunc([]string{"Create", "Register", "Run", "Start"}, func(p string) bool { return strings.HasPrefix(o.Name, p) })
+}
+
+// tagging is "Grant permission to tag resources on creation" of ECS's and others' guides: the action that tags what is there is
+// needed too, with the key CreateAction. IAM has one for each kind, TagUser and TagRole, and no such key.
+func (o *Operation) tagging(c *Call, in any, a Access) Access {
+	prefix := actionPrefix(o.Service)
+	action := "TagResource"
+	switch o.Service {
+	case "iam":
+		action = "Tag" + strings.TrimPrefix(o.Name, "Create")
+	case "elasticloadbalancingv2":
+		action = "AddTags"
+	}
+	t := Access{Action: prefix + ":" + action, Resources: a.Resources, Input: in, Key: func(key string) ([]string, bool) {
+		if key == prefix+":createaction" {
+			return []string{o.Name}, true
+		}
+		if a.Key == nil {
+			return nil, false
+		}
+		return a.Key(key)
+	}}
+	if o.Tagged != nil {
+		t.Resources = []string{o.Tagged(c, in)}
+	}
+	return t
+}
+
+// key answers the service's condition keys; nil when the operation has none.
+func (o *Operation) key(c *Call, in any) func(string) ([]string, bool) {
+	if len(o.Keys) == 0 {
+		return nil
+	}
+	return func(key string) ([]string, bool) {
+		f := o.Keys[key]
+		if f == nil {
+			return nil, false
+		}
+		values := f(c, in)
+		return values, values != nil
+	}
+}
 
 // Read makes an operation that changes nothing.
 func Read[I, O any](f func(context.Context, *I) (*O, error), opts ...Option) Operation {

@@ -49,8 +49,8 @@ type IAM struct {
 
 // Authorize implements Authorizer.
 func (a *IAM) Authorize(_ context.Context, c *api.Call, access api.Access) error {
-	if c.Root {
-		return rootMay(c, access.Action)
+	if err := sessionMay(c, access.Action); c.Root || err != nil {
+		return err
 	}
 	own, ok := a.Principals.Policies(&c.Identity)
 	if !ok {
@@ -78,13 +78,13 @@ func (a *IAM) Authorize(_ context.Context, c *api.Call, access api.Access) error
 
 var anything = []string{"*"}
 
-// rootMay refuses what AWS refuses to root's own sessions ("Request temporary security credentials" of the IAM User Guide);
-// there is no MFA here that would change it.
-func rootMay(c *api.Call, action string) error {
-	if c.Session != nil && (strings.HasPrefix(action, "iam:") || strings.HasPrefix(action, "sts:") && action != "sts:AssumeRole") {
-		return fail(unknownKey, "The security token included in the request is invalid")
+// sessionMay refuses what AWS refuses to the sessions that GetSessionToken makes of users and of root ("Request temporary security
+// credentials" of the IAM User Guide); there is no MFA here that would change it.
+func sessionMay(c *api.Call, action string) error {
+	if c.Session == nil || c.Session.Role != "" || !strings.HasPrefix(action, "iam:") && (!strings.HasPrefix(action, "sts:") || action == "sts:AssumeRole") {
+		return nil
 	}
-	return nil
+	return fail(unknownKey, "The security token included in the request is invalid")
 }
 
 // Principal is who, as policies see it.

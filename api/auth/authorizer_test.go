@@ -151,17 +151,21 @@ func TestDenials(t *testing.T) {
 	}
 }
 
-func TestRootMay(t *testing.T) {
-	var a auth.IAM
+// What GetSessionToken makes is no good for IAM.
+func TestSessionMay(t *testing.T) {
+	a := auth.IAM{Principals: principals{"AIDAANA": `{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"*","Resource":"*"}}`}}
+	own := userCall
+	own.Session = &api.Session{}
 	root := api.Call{Identity: api.Identity{Account: account, Root: true}}
 	session := root
 	session.Session = &api.Session{}
-	for action, want := range map[string][2]string{ // code for root itself, and for a session of it
-		"ecs:RunTask": {"", ""}, "iam:ListUsers": {"", "InvalidClientTokenId"}, "sts:GetAccessKeyInfo": {"", "InvalidClientTokenId"}, "sts:AssumeRole": {"", ""},
+	for action, want := range map[string][4]string{ // code for root and a user, and for sessions of them
+		"ecs:RunTask": {}, "iam:ListUsers": {2: "InvalidClientTokenId", 3: "InvalidClientTokenId"},
+		"sts:GetAccessKeyInfo": {2: "InvalidClientTokenId", 3: "InvalidClientTokenId"}, "sts:AssumeRole": {},
 	} {
-		for i, c := range []*api.Call{&root, &session} {
+		for i, c := range []*api.Call{&root, &userCall, &session, &own} {
 			if got := code(a.Authorize(t.Context(), c, api.Access{Action: action}), "query"); got != want[i] {
-				t.Errorf("%s, session %v: %q", action, i == 1, got)
+				t.Errorf("%s, caller %d: %q", action, i, got)
 			}
 		}
 	}

@@ -2,7 +2,6 @@ package auth
 
 import (
 	"maps"
-	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -47,7 +46,7 @@ func (k *keyring) global(name string) ([]string, bool) {
 		case "resourcetag":
 			return k.resourceTag(tag)
 		case "requesttag":
-			return tagged(requestTags(k.access.Input), tag)
+			return tagged(api.RequestTags(k.access.Input), tag)
 		}
 		return nil, false
 	}
@@ -135,47 +134,11 @@ func tagged(tags map[string]string, key string) ([]string, bool) {
 	return nil, false
 }
 
-// inputField is a member of an operation's input; invalid when it has none by that name.
-func inputField(in any, name string) reflect.Value {
-	v := reflect.Indirect(reflect.ValueOf(in))
-	if v.Kind() != reflect.Struct {
-		return reflect.Value{}
-	}
-	return v.FieldByName(name)
-}
-
-// requestTags are the tags that a request brings: SDK inputs call them Tags, a list of Key and Value, or a map.
-func requestTags(in any) map[string]string {
-	list := inputField(in, "Tags")
-	if !list.IsValid() {
-		return nil
-	}
-	if m, ok := list.Interface().(map[string]string); ok {
-		return m
-	}
-	tags := map[string]string{}
-	for i := 0; list.Kind() == reflect.Slice && i < list.Len(); i++ {
-		if key, ok := text(inputField(list.Index(i).Interface(), "Key")); ok {
-			tags[key], _ = text(inputField(list.Index(i).Interface(), "Value"))
-		}
-	}
-	return tags
-}
-
-func text(v reflect.Value) (string, bool) {
-	v = reflect.Indirect(v)
-	if v.Kind() != reflect.String {
-		return "", false
-	}
-	return v.String(), true
-}
-
 // tagKeys are the keys of the tags that a request brings or takes away.
 func tagKeys(in any) ([]string, bool) {
-	if f := inputField(in, "TagKeys"); f.IsValid() {
-		keys, ok := f.Interface().([]string)
-		return keys, ok && len(keys) > 0
+	if keys, ok := api.TagKeys(in); ok {
+		return keys, len(keys) > 0
 	}
-	keys := slices.Sorted(maps.Keys(requestTags(in)))
+	keys := slices.Sorted(maps.Keys(api.RequestTags(in)))
 	return keys, len(keys) > 0
 }

@@ -23,21 +23,24 @@ import (
 // error is an *awserr.Error, ready to be shown in the service's protocol.
 func (s *Server) perform(ctx context.Context, b *binding, c *api.Call, in any) (out any, err error) {
 	began := s.clock.Now()
-	var access api.Access
+	var needs []api.Access
 	var cause error // what the caller does not get to see
 	defer func() {
 		if p := recover(); p != nil {
 			cause = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
 			out, err = nil, internal(b)
 		}
-		s.record(ctx, b, c, access.Resources, began, err, cause)
+		s.record(ctx, b, c, resourcesOf(needs), began, err, cause)
 	}()
 	if err := b.validate(in); err != nil {
 		return nil, s.shown(b, err, &cause)
 	}
-	access = b.Access(c, in)
-	if !b.Unsigned && !b.Open {
-		if err := s.cfg.Authorizer.Authorize(ctx, c, access); err != nil {
+	needs = b.Needs(c, in)
+	for _, a := range needs {
+		if b.Unsigned || b.Open {
+			break
+		}
+		if err := s.cfg.Authorizer.Authorize(ctx, c, a); err != nil {
 			return nil, s.shown(b, err, &cause)
 		}
 	}
@@ -112,6 +115,13 @@ func (s *Server) record(ctx context.Context, b *binding, c *api.Call, resources 
 		attrs = append(attrs, slog.String("cause", cause.Error()))
 	}
 	s.log.LogAttrs(ctx, level, "call", attrs...)
+}
+
+func resourcesOf(needs []api.Access) []string {
+	if len(needs) == 0 {
+		return nil
+	}
+	return needs[0].Resources
 }
 
 // resourceText is what a call was on, in a word.

@@ -189,6 +189,7 @@ func TestConditionsOfECS(t *testing.T) {
 	}
 	ana := root.newUser("ana", `{"Effect":"Allow","Action":"ecs:ListTasks","Resource":"*","Condition":{"ArnEquals":{"ecs:cluster":"arn:aws:ecs:*:*:cluster/test"}}},
 		{"Effect":"Allow","Action":"ecs:DescribeClusters","Resource":"*","Condition":{"StringEquals":{"ecs:ResourceTag/stage":"test"}}},
+		{"Effect":"Allow","Action":"ecs:TagResource","Resource":"arn:aws:ecs:*:*:cluster/h*","Condition":{"StringEquals":{"ecs:CreateAction":"CreateCluster"}}},
 		{"Effect":"Allow","Action":"ecs:CreateCluster","Resource":"*","Condition":{"StringEquals":{"aws:RequestTag/stage":"${aws:username}"},"ForAllValues:StringEquals":{"aws:TagKeys":"stage"}}},
 		{"Effect":"Allow","Action":"ecs:CreateService","Resource":"arn:aws:ecs:*:*:service/test/*","Condition":{"ArnLike":{"ecs:task-definition":"arn:aws:ecs:*:*:task-definition/web:1"}}},
 		{"Effect":"Allow","Action":"ecs:RunTask","Resource":"arn:aws:ecs:*:*:task-definition/web:1"}`)
@@ -221,6 +222,7 @@ func TestConditionsOfECS(t *testing.T) {
 	}
 	denied(t, "AccessDeniedException", "ecs:CreateCluster", create("more", "stage", "extra"))
 	denied(t, "AccessDeniedException", "ecs:CreateCluster", create("more"))
+	denied(t, "AccessDeniedException", "ecs:TagResource on resource: arn:aws:ecs:us-east-1:000000000000:cluster/more because", create("more", "stage"))
 	// "web" is web:2 now, which she may not run.
 	_, err := ana.ecs.RunTask(ctx, &ecs.RunTaskInput{Cluster: new("test"), TaskDefinition: new("web")})
 	denied(t, "AccessDeniedException", "ecs:RunTask on resource: arn:aws:ecs:us-east-1:000000000000:task-definition/web:2 because", err)

@@ -10,7 +10,9 @@ import (
 // Operations is the family's table, in alphabetical order.
 func (s *Service) Operations() []api.Operation {
 	table := []api.Operation{
-		api.Write(s.createCluster, api.Route("POST /clusters")),
+		api.Write(s.createCluster, api.Route("POST /clusters"), api.Resource(func(c *api.Call, in *ecs.CreateClusterInput) string {
+			return clusterARN(c, in.ClusterName)
+		})),
 		api.Write(s.createService, api.Route("POST /clusters/{cluster}/services"), api.Resource(func(c *api.Call, in *ecs.CreateServiceInput) string {
 			return named(c, "service", in.Cluster, in.ServiceName)
 		})),
@@ -76,13 +78,15 @@ func (s *Service) Operations() []api.Operation {
 		api.Write(s.putClusterCapacityProviders, api.Route("PUT /clusters/{cluster}/capacity-providers"), api.Resource(func(c *api.Call, in *ecs.PutClusterCapacityProvidersInput) string {
 			return clusterARN(c, in.Cluster)
 		})),
-		api.Write(s.registerTaskDefinition, api.Route("POST /task-definitions")),
+		api.Write(s.registerTaskDefinition, api.Route("POST /task-definitions"), api.Tagged(func(c *api.Call, in *ecs.RegisterTaskDefinitionInput) string {
+			return callScope(c).TaskDefinitionARN(aws.ToString(in.Family) + ":*")
+		})),
 		api.Write(s.runTask, api.Route("POST /clusters/{cluster}/tasks"), api.Resource(func(c *api.Call, in *ecs.RunTaskInput) string {
 			return s.definitionARN(c, in.TaskDefinition)
-		})),
+		}), api.Tagged(func(c *api.Call, in *ecs.RunTaskInput) string { return named(c, "task", in.Cluster, aws.String("*")) })),
 		api.Write(s.startTask, api.Resource(func(c *api.Call, in *ecs.StartTaskInput) string {
 			return s.definitionARN(c, in.TaskDefinition)
-		})),
+		}), api.Tagged(func(c *api.Call, in *ecs.StartTaskInput) string { return named(c, "task", in.Cluster, aws.String("*")) })),
 		api.Write(s.stopTask, api.Route("DELETE /clusters/{cluster}/tasks/{task}"), api.Resource(func(c *api.Call, in *ecs.StopTaskInput) string {
 			return named(c, "task", in.Cluster, in.Task)
 		})),

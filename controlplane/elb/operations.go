@@ -1,6 +1,8 @@
 package elb
 
 import (
+	"strings"
+
 	"github.com/aws/aws-sdk-go-v2/aws"
 	elb "github.com/aws/aws-sdk-go-v2/service/elasticloadbalancingv2"
 	"github.com/aws/aws-sdk-go-v2/service/elasticloadbalancingv2/types"
@@ -13,11 +15,17 @@ import (
 func (s *Service) Operations() []api.Operation {
 	return []api.Operation{
 		api.Write(s.addTags, api.Resources(func(_ *api.Call, in *elb.AddTagsInput) []string { return in.ResourceArns })),
-		api.Write(s.createListener, api.Route("POST /listeners"), on(func(in *elb.CreateListenerInput) *string { return in.LoadBalancerArn })),
+		api.Write(s.createListener, api.Route("POST /listeners"), on(func(in *elb.CreateListenerInput) *string { return in.LoadBalancerArn }),
+			api.Tagged(func(_ *api.Call, in *elb.CreateListenerInput) string {
+				return below(in.LoadBalancerArn, ":loadbalancer/", ":listener/")
+			})),
 		api.Write(s.createLoadBalancer, api.Route("POST /load-balancers"), api.Resource(func(c *api.Call, in *elb.CreateLoadBalancerInput) string {
 			return elbARN(c.Account, c.Region, "loadbalancer/"+kindOf(string(in.Type))+"/"+aws.ToString(in.Name)+"/*")
 		})),
-		api.Write(s.createRule, api.Route("POST /listener-rules"), on(func(in *elb.CreateRuleInput) *string { return in.ListenerArn })),
+		api.Write(s.createRule, api.Route("POST /listener-rules"), on(func(in *elb.CreateRuleInput) *string { return in.ListenerArn }),
+			api.Tagged(func(_ *api.Call, in *elb.CreateRuleInput) string {
+				return below(in.ListenerArn, ":listener/", ":listener-rule/")
+			})),
 		api.Write(s.createTargetGroup, api.Route("POST /target-groups"), api.Resource(func(c *api.Call, in *elb.CreateTargetGroupInput) string {
 			return elbARN(c.Account, c.Region, "targetgroup/"+aws.ToString(in.Name)+"/*")
 		})),
@@ -52,6 +60,11 @@ func (s *Service) Operations() []api.Operation {
 // on says that an operation is on what one of its members names.
 func on[I any](member func(*I) *string) api.Option {
 	return api.Resource(func(_ *api.Call, in *I) string { return aws.ToString(member(in)) })
+}
+
+// below is the ARN of what will be made below parent, but for its id.
+func below(parent *string, kind, made string) string {
+	return strings.Replace(aws.ToString(parent), kind, made, 1) + "/*"
 }
 
 func ruleARNs(pairs []types.RulePriorityPair) []string {

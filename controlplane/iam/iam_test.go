@@ -596,14 +596,14 @@ func TestResources(t *testing.T) {
 		{&iam.PutUserPolicyInput{UserName: new("u"), PolicyName: new("p")}, "user/u"},
 	} {
 		o := table[reflect.TypeOf(x.in).Elem()]
-		if got := o.Access(c, x.in).Resources; !slices.Equal(got, []string{"arn:aws:iam::" + here + ":" + x.want}) {
+		if got := o.Needs(c, x.in)[0].Resources; !slices.Equal(got, []string{"arn:aws:iam::" + here + ":" + x.want}) {
 			t.Errorf("%s: %v, want %s", o.Name, got, x.want)
 		}
 	}
 	o := table[reflect.TypeFor[iam.AttachRolePolicyInput]()]
 	in := &iam.AttachRolePolicyInput{RoleName: new("deploy"), PolicyArn: new("the-policy")}
 	for key, want := range map[string]string{"iam:policyarn": "the-policy", "iam:permissionsboundary": "arn:aws:iam::aws:policy/PowerUserAccess"} {
-		if got, ok := o.Access(c, in).Key(key); !ok || !slices.Equal(got, []string{want}) {
+		if got, ok := o.Needs(c, in)[0].Key(key); !ok || !slices.Equal(got, []string{want}) {
 			t.Errorf("%s: %v", key, got)
 		}
 	}

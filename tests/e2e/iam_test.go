@@ -30,7 +30,7 @@ func TestIAM(t *testing.T) {
 	if got := ana.text("Arn", "sts", "get-caller-identity"); got != user {
 		t.Errorf("she is %s", got)
 	}
-	ana.refused(fmt.Sprintf(calling, "AccessDeniedException", "CreateCluster", fmt.Sprintf(may, user, "ecs:CreateCluster", "*")), "ecs", "create-cluster", "--cluster-name", "hers")
+	ana.refused(fmt.Sprintf(calling, "AccessDeniedException", "CreateCluster", fmt.Sprintf(may, user, "ecs:CreateCluster", "arn:aws:ecs:us-east-1:000000000000:cluster/hers")), "ecs", "create-cluster", "--cluster-name", "hers")
 	ana.refused(fmt.Sprintf(calling, "AccessDenied", "CreateUser", fmt.Sprintf(may, user, "iam:CreateUser", "arn:aws:iam::000000000000:user/eve")), "iam", "create-user", "--user-name", "eve")
 
 	policy := `{"Version":"2012-10-17","Statement":[
