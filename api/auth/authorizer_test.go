@@ -171,6 +171,27 @@ func TestSessionMay(t *testing.T) {
 	}
 }
 
+// In another account root may what that account's resource lets it, and nothing else.
+func TestRootAbroad(t *testing.T) {
+	const abroad = "arn:aws:ecr:a:999999999999:repository/"
+	trusting, err := policy.Parse(policy.Resource, `{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"ecr:*","Principal":{"AWS":"`+account+`"}}}`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := auth.IAM{Resource: func(_, arn string) (*policy.Policy, bool) {
+		if arn == abroad+"shared" {
+			return trusting, false
+		}
+		return nil, false
+	}}
+	root := api.Call{Identity: api.Identity{Account: account, ARN: "arn:aws:iam::" + account + ":root", Root: true}}
+	for name, want := range map[string]bool{"shared": true, "private": false} {
+		if err := a.Authorize(t.Context(), &root, api.Access{Action: "ecr:BatchGetImage", Resources: []string{abroad + name}}); (err == nil) != want {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 func TestPassRole(t *testing.T) {
 	a := auth.IAM{Principals: principals{"AIDAANA": `{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"iam:PassRole","Resource":"arn:aws:iam::*:role/tasks/*","Condition":{"StringEquals":{"iam:PassedToService":"ecs-tasks.amazonaws.com"}}}}`}}
 	call := userCall

@@ -155,7 +155,8 @@ func compileActions(kind Kind, v any) ([]pattern, error) {
 		switch {
 		case kind == Trust && !strings.EqualFold(vendor, "sts"):
 			return nil, malformed("AssumeRole policy may only specify STS AssumeRole actions.")
-		case strings.Trim(a, "*") == "" && a != "":
+		case kind != Trust && a != "" && strings.Trim(vendor+name, "*") == "": // "*", "*:*"
+			a = "*"
 		case !strings.Contains(a, ":"):
 			return nil, malformed("Actions/Conditions must be prefaced by a vendor, e.g., iam, sdb, ec2, etc.")
 		case strings.Contains(name, ":"):

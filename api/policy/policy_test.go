@@ -37,6 +37,7 @@ func TestElements(t *testing.T) {
 		{`"Action":["sqs:SendMessage","sqs:ReceiveMessage"],"Resource":"*"`, "sqs:ReceiveMessage", "*", true},
 		{`"Action":"s3:Get?bject","Resource":"*"`, "s3:GetObject", "*", true},
 		{`"Action":"*","Resource":"*"`, "anything:AtAll", "arn:aws:x:::y", true},
+		{`"Action":"*:*","Resource":"*"`, "anything:AtAll", "arn:aws:x:::y", true},
 		{`"NotAction":"iam:*","Resource":"*"`, "iam:ListUsers", "*", false},
 		{`"NotAction":"iam:*","Resource":"*"`, "ecs:ListClusters", "*", true},
 		{`"NotAction":["iam:*","ecs:List*"],"Resource":"*"`, "ecs:ListClusters", "*", false},

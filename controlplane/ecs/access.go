@@ -123,11 +123,14 @@ type Roles interface {
 	PassRole(ctx context.Context, role, service string) error
 }
 
-// taskService is who acts with the roles of task definitions.
-const taskService = "ecs-tasks.amazonaws.com"
+// Who acts with roles: tasks with those of task definitions, ECS itself with a service's.
+const (
+	taskService = "ecs-tasks.amazonaws.com"
+	ecsService  = "ecs.amazonaws.com"
+)
 
 // passRoles checks iam:PassRole for every role that is given. A name stands for a role without a path.
-func (s *Service) passRoles(ctx context.Context, roles ...*string) error {
+func (s *Service) passRoles(ctx context.Context, service string, roles ...*string) error {
 	for _, r := range roles {
 		name := aws.ToString(r)
 		if name == "" {
@@ -136,7 +139,7 @@ func (s *Service) passRoles(ctx context.Context, roles ...*string) error {
 		if !arn.Is(name) {
 			name = arn.New("iam", "", api.CallFrom(ctx).Account, "role/"+strings.TrimPrefix(name, "/")).String()
 		}
-		if err := s.Roles.PassRole(ctx, name, taskService); err != nil {
+		if err := s.Roles.PassRole(ctx, name, service); err != nil {
 			return err
 		}
 	}
@@ -149,5 +152,5 @@ func (s *Service) passTaskRoles(ctx context.Context, d *controlplane.TaskDefinit
 		overrides = &types.TaskOverride{}
 	}
 	shape := d.Shape()
-	return s.passRoles(ctx, cmp.Or(overrides.ExecutionRoleArn, shape.ExecutionRoleArn), cmp.Or(overrides.TaskRoleArn, shape.TaskRoleArn))
+	return s.passRoles(ctx, taskService, cmp.Or(overrides.ExecutionRoleArn, shape.ExecutionRoleArn), cmp.Or(overrides.TaskRoleArn, shape.TaskRoleArn))
 }

@@ -88,3 +88,24 @@ func TestPassRoles(t *testing.T) {
 		t.Errorf("the definition's own role: %v", err)
 	}
 }
+
+// A policy that forbids cluster/prod must not be got around by another spelling of it.
+func TestOneSpelling(t *testing.T) {
+	p := newPlatform(t)
+	must(p, p.createCluster, &ecs.CreateClusterInput{ClusterName: new("prod")})
+	tag := func(arn string) error {
+		_, err := p.tagResource(p.ctx(), &ecs.TagResourceInput{ResourceArn: &arn, Tags: []types.Tag{{Key: new("a"), Value: new("b")}}})
+		return err
+	}
+	if err := tag("arn:aws:ecs:us-east-1:000000000000:cluster/prod"); err != nil {
+		t.Error(err)
+	}
+	for _, arn := range []string{"arn:aws:ecs:us-east-1:000000000000:cluster:prod", "arn:aws-cn:ecs:us-east-1:000000000000:cluster/prod"} {
+		if err := tag(arn); !awserr.Is(err, "InvalidParameterException") {
+			t.Errorf("%s: %v", arn, err)
+		}
+		if _, err := p.deleteCluster(p.ctx(), &ecs.DeleteClusterInput{Cluster: &arn}); !awserr.Is(err, "InvalidParameterException") {
+			t.Errorf("delete %s: %v", arn, err)
+		}
+	}
+}

@@ -41,7 +41,7 @@ func newPlatform(t *testing.T) *platform {
 
 // PassRole lets every role be passed but one.
 func (p *platform) PassRole(_ context.Context, role, service string) error {
-	if role == "arn:aws:iam::"+here.Account+":role/forbidden" || service != "ecs-tasks.amazonaws.com" {
+	if role == "arn:aws:iam::"+here.Account+":role/forbidden" || service != taskService && service != ecsService {
 		return awserr.New("AccessDeniedException", "not %s to %s", role, service)
 	}
 	return nil

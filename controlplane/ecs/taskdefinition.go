@@ -31,7 +31,7 @@ func (s *Service) registerTaskDefinition(ctx context.Context, in *ecs.RegisterTa
 	if err != nil {
 		return nil, client("%s", capital(err))
 	}
-	if err := s.passRoles(ctx, in.ExecutionRoleArn, in.TaskRoleArn); err != nil {
+	if err := s.passRoles(ctx, taskService, in.ExecutionRoleArn, in.TaskRoleArn); err != nil {
 		return nil, err
 	}
 	call := api.CallFrom(ctx)

@@ -27,6 +27,9 @@ type simulation struct {
 
 func parseAll(texts []string) (list []*policy.Policy, err error) {
 	for _, t := range texts {
+		if policy.Size(t) > maxInlineSize[role] { // none that is larger could be attached, and matching costs in its size
+			return nil, invalid("The policy has more than %d characters.", maxInlineSize[role])
+		}
 		p, err := policy.Parse(policy.Identity, t)
 		if err != nil {
 			return nil, invalid("The policy is not valid: %v", err)
