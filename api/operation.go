@@ -89,6 +89,9 @@ func Key[I any](name string, f func(c *Call, in *I) []string) Option {
 	}
 }
 
+// Unsigned lets everybody call the operation.
+func Unsigned() Option { return func(o *Operation) { o.Unsigned = true } }
+
 // Open lets everybody with credentials call the operation, whatever policies say.
 func Open() Option { return func(o *Operation) { o.Open = true } }
 

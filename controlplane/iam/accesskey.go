@@ -157,7 +157,7 @@ func (l *lastUsed) get(id string) (use, bool) {
 
 // Used notes a call with a long-term access key.
 func (s *Service) Used(c *api.Call) {
-	if c.Session != nil || c.Root {
+	if c.Session != nil || c.Root || c.AccessKeyID == "" {
 		return
 	}
 	l := &s.used

@@ -21,7 +21,14 @@ func (s *Service) Lookup(_ context.Context, accessKeyID, sessionToken string) (a
 	v := s.Store.View()
 	if sessionToken != "" {
 		c, ok := s.openSession(accessKeyID, sessionToken)
-		return c, ok && s.present(v, &c.Identity), nil
+		if !ok || c.Identity.Root {
+			return c, ok, nil
+		}
+		e, ok := byID(v, c.Identity.Account, ownerID(&c.Identity))
+		if ok && c.Identity.Session.Role == "" {
+			c.Identity.ARN = e.ARN() // a user may have been renamed since
+		}
+		return c, ok, nil
 	}
 	for k := range AccessKeysByID.Scan(v, state.K(accessKeyID)) {
 		e, ok := byID(v, k.Account, k.UserId)
@@ -42,14 +49,6 @@ func (s *Service) Lookup(_ context.Context, accessKeyID, sessionToken string) (a
 func ownerID(who *api.Identity) string {
 	id, _, _ := strings.Cut(who.UserID, ":")
 	return id
-}
-
-func (s *Service) present(v *state.View, who *api.Identity) bool {
-	if who.Root {
-		return true
-	}
-	_, ok := byID(v, who.Account, ownerID(who))
-	return ok
 }
 
 // Policies are what binds a caller who is not root: its own policies, those of its groups, boundary and session policies.

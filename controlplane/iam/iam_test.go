@@ -518,6 +518,12 @@ func TestSessions(t *testing.T) {
 			t.Errorf("%s: found, %v", name, err)
 		}
 	}
+	u := must(a, a.createUser, &iam.CreateUserInput{UserName: new("ana")}).User
+	own := a.Begin(api.Identity{Account: here, ARN: *u.Arn, UserID: *u.UserId, Session: &api.Session{Expires: expires}})
+	must(a, a.updateUser, &iam.UpdateUserInput{UserName: new("ana"), NewUserName: new("eve")})
+	if got, _, _ := a.Lookup(t.Context(), own.Identity.AccessKeyID, own.SessionToken); got.Identity.ARN != "arn:aws:iam::"+here+":user/eve" {
+		t.Errorf("the session of a renamed user is %s", got.Identity.ARN)
+	}
 	must(a, a.deleteRole, &iam.DeleteRoleInput{RoleName: new("r")})
 	must(a, a.createRole, &iam.CreateRoleInput{RoleName: new("r"), AssumeRolePolicyDocument: new(trustECS)})
 	if _, ok, _ := a.Lookup(t.Context(), id, c.SessionToken); ok {
