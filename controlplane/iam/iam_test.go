@@ -9,6 +9,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -571,6 +572,37 @@ func TestTags(t *testing.T) {
 	who := api.Identity{Account: here, UserID: aws.ToString(must(a, a.getUser, &iam.GetUserInput{UserName: new("ana")}).User.UserId)}
 	if tags := a.Tags(&who); tags["b"] != "v" {
 		t.Errorf("the caller's tags are %v", tags)
+	}
+}
+
+// Attaching a policy and deleting it at once: one of the two wins, and what is attached exists. The same of groups and their users.
+func TestDeletesMeetAttachments(t *testing.T) {
+	a := newAccount(t)
+	must(a, a.createUser, &iam.CreateUserInput{UserName: new("ana")})
+	for i := range 30 {
+		name := fmt.Sprint("x", i)
+		arn := must(a, a.createPolicy, &iam.CreatePolicyInput{PolicyName: &name, PolicyDocument: new(allowECS)}).Policy.Arn
+		must(a, a.createGroup, &iam.CreateGroupInput{GroupName: &name})
+		var attached, deleted, joined, removed error
+		var all sync.WaitGroup
+		all.Go(func() {
+			_, attached = a.attachUserPolicy(a.ctx(), &iam.AttachUserPolicyInput{UserName: new("ana"), PolicyArn: arn})
+		})
+		all.Go(func() { _, deleted = a.deletePolicy(a.ctx(), &iam.DeletePolicyInput{PolicyArn: arn}) })
+		all.Go(func() {
+			_, joined = a.addUserToGroup(a.ctx(), &iam.AddUserToGroupInput{UserName: new("ana"), GroupName: &name})
+		})
+		all.Go(func() { _, removed = a.deleteGroup(a.ctx(), &iam.DeleteGroupInput{GroupName: &name}) })
+		all.Wait()
+		if (attached == nil) == (deleted == nil) || (joined == nil) == (removed == nil) {
+			t.Fatalf("attached: %v, deleted: %v; joined: %v, removed: %v", attached, deleted, joined, removed)
+		}
+		if attached == nil {
+			must(a, a.detachUserPolicy, &iam.DetachUserPolicyInput{UserName: new("ana"), PolicyArn: arn})
+		}
+		if joined == nil {
+			must(a, a.removeUserFromGroup, &iam.RemoveUserFromGroupInput{UserName: new("ana"), GroupName: &name})
+		}
 	}
 }
 
