@@ -191,7 +191,7 @@ func (s *Service) changePolicy(ctx context.Context, text *string, fn func(*Manag
 	})
 }
 
-func (p *ManagedPolicy) named(version *string) (*PolicyVersion, error) {
+func (p *ManagedPolicy) find(version *string) (*PolicyVersion, error) {
 	if v := p.version(parseVersion(aws.ToString(version))); v != nil {
 		return v, nil
 	}
@@ -202,7 +202,7 @@ func (p *ManagedPolicy) named(version *string) (*PolicyVersion, error) {
 func (s *Service) setDefaultPolicyVersion(ctx context.Context, in *iam.SetDefaultPolicyVersionInput) (*iam.SetDefaultPolicyVersionOutput, error) {
 	now := timestamppb.New(api.CallFrom(ctx).Time)
 	return answer(&iam.SetDefaultPolicyVersionOutput{}, s.changePolicy(ctx, in.PolicyArn, func(p *ManagedPolicy) error {
-		v, err := p.named(in.VersionId)
+		v, err := p.find(in.VersionId)
 		if err != nil {
 			return err
 		}
@@ -214,7 +214,7 @@ func (s *Service) setDefaultPolicyVersion(ctx context.Context, in *iam.SetDefaul
 // deletePolicyVersion implements iam:DeletePolicyVersion.
 func (s *Service) deletePolicyVersion(ctx context.Context, in *iam.DeletePolicyVersionInput) (*iam.DeletePolicyVersionOutput, error) {
 	return answer(&iam.DeletePolicyVersionOutput{}, s.changePolicy(ctx, in.PolicyArn, func(p *ManagedPolicy) error {
-		v, err := p.named(in.VersionId)
+		v, err := p.find(in.VersionId)
 		if err != nil {
 			return err
 		}
@@ -236,7 +236,7 @@ func (s *Service) getPolicyVersion(ctx context.Context, in *iam.GetPolicyVersion
 	if err != nil {
 		return nil, err
 	}
-	v, err := p.named(in.VersionId)
+	v, err := p.find(in.VersionId)
 	if err != nil {
 		return nil, err
 	}

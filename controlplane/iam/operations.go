@@ -1,13 +1,8 @@
 package iam
 
-import (
-	"reflect"
-	"strings"
+import "github.com/seed-2f228079/neargate/api"
 
-	"github.com/seed-2f228079/neargate/api"
-)
-
-// Operations is the family's table, in alphabetical order. What resource each is on follows from its input: see resources.
+// Operations is the family's table, in alphabetical order. What each is on follows from its input: see access.go.
 func (s *Service) Operations() []api.Operation {
 	table := []api.Operation{
 		api.Write(s.addRoleToInstanceProfile),
@@ -93,127 +88,7 @@ func (s *Service) Operations() []api.Operation {
 	}
 	for i := range table {
 		s.resources(&table[i])
+		s.conditionKeys(&table[i])
 	}
 	return table
-}
-
-// resources says, by the members of its input, what an operation is on: "Actions, resources, and condition keys for AWS
-// Identity and Access Management" of the Service Authorization Reference is that regular.
-func (s *Service) resources(o *api.Operation) {
-	member := func(name string) func(in any) (string, bool) {
-		f, ok := o.In.FieldByName(name)
-		if !ok || f.Type != reflect.TypeFor[*string]() {
-			return nil
-		}
-		return func(in any) (string, bool) {
-			p := reflect.ValueOf(in).Elem().FieldByIndex(f.Index).Interface().(*string)
-			if p == nil {
-				return "", false
-			}
-			return *p, true
-		}
-	}
-	one := func(f func(c *api.Call, in any) string) {
-		o.Resources = func(c *api.Call, in any) []string { return []string{f(c, in)} }
-	}
-	path := member("Path")
-	for _, m := range []struct {
-		name string
-		kind kind
-	}{{"InstanceProfileName", "instance-profile"}, {"GroupName", group}, {"RoleName", role}, {"UserName", user}} {
-		if get := member(m.name); get != nil && o.Resources == nil {
-			one(func(c *api.Call, in any) string {
-				name, ok := get(in)
-				if !ok {
-					return callerARN(c)
-				}
-				if path != nil { // it is about to be made
-					p, _ := path(in)
-					return iamARN(c.Account, string(m.kind)+pathOf(&p)+name)
-				}
-				return s.named(c.Account, m.kind, name)
-			})
-		}
-	}
-	arn, name := member("PolicyArn"), member("PolicyName")
-	switch {
-	case o.Resources != nil:
-	case arn != nil:
-		one(func(_ *api.Call, in any) string {
-			a, _ := arn(in)
-			return a
-		})
-	case o.Name == "CreatePolicy":
-		one(func(c *api.Call, in any) string {
-			n, _ := name(in)
-			p, _ := path(in)
-			return iamARN(c.Account, "policy"+pathOf(&p)+n)
-		})
-	case o.Name == "SimulatePrincipalPolicy":
-		source := member("PolicySourceArn")
-		one(func(_ *api.Call, in any) string {
-			a, _ := source(in)
-			return a
-		})
-	default: // ListUsers is on arn:aws:iam::000000000000:user/, or what PathPrefix says
-		prefix := member("PathPrefix")
-		if what, ok := listings[o.Name]; ok {
-			one(func(c *api.Call, in any) string {
-				p, _ := prefix(in)
-				return iamARN(c.Account, what+pathOf(&p))
-			})
-		}
-	}
-	key := func(name string, get func(c *api.Call, in any) (string, bool)) {
-		if o.Keys == nil {
-			o.Keys = map[string]func(*api.Call, any) []string{}
-		}
-		o.Keys[name] = func(c *api.Call, in any) []string {
-			if v, ok := get(c, in); ok {
-				return []string{v}
-			}
-			return nil
-		}
-	}
-	if arn != nil && (strings.HasPrefix(o.Name, "Attach") || strings.HasPrefix(o.Name, "Detach")) {
-		key("iam:policyarn", func(_ *api.Call, in any) (string, bool) { return arn(in) })
-	}
-	// The boundary that the request sets, or else the one that its user or role has.
-	boundary, k, of := member("PermissionsBoundary"), role, member("RoleName")
-	if of == nil {
-		k, of = user, member("UserName")
-	}
-	switch {
-	case boundary != nil:
-		key("iam:permissionsboundary", func(_ *api.Call, in any) (string, bool) { return boundary(in) })
-	case of != nil && o.Mode == api.ModeWrite:
-		key("iam:permissionsboundary", func(c *api.Call, in any) (string, bool) {
-			n, _ := of(in)
-			e, ok := Entities.Get(s.Store.View(), entityKey(c.Account, k, n))
-			return e.GetBoundary(), ok && e.Boundary != ""
-		})
-	}
-}
-
-var listings = map[string]string{"ListUsers": "user", "ListGroups": "group", "ListRoles": "role", "ListInstanceProfiles": "instance-profile", "ListPolicies": "policy"}
-
-// named is the ARN of what has this name; of what is not there, the one it would have without a path.
-func (s *Service) named(account string, k kind, name string) string {
-	v := s.Store.View()
-	if k == "instance-profile" {
-		if p, err := profile(v, account, &name); err == nil {
-			return p.ARN()
-		}
-	} else if e, err := entity(v, account, k, name); err == nil {
-		return e.ARN()
-	}
-	return iamARN(account, string(k)+"/"+name)
-}
-
-// callerARN is the resource of operations that mean their caller when they name nobody.
-func callerARN(c *api.Call) string {
-	if c.Session != nil && c.Session.Role != "" {
-		return c.Session.Role
-	}
-	return c.ARN
 }
