@@ -2,16 +2,44 @@ package api
 
 import (
 	"context"
+	"net/netip"
 	"time"
 )
 
-// Identity is who calls, as authentication found it.
+// Identity is who calls, as authentication found it. It is plain data: tokens carry it, sealed.
 type Identity struct {
-	Account     string // 12 digits
-	ARN         string // "arn:aws:iam::000000000000:root"
-	UserID      string // AKIA… or the account for root
-	AccessKeyID string
-	Root        bool // may do everything in its account
+	Account     string   // 12 digits
+	ARN         string   // "arn:aws:iam::000000000000:root", of a user, or of a role's session
+	UserID      string   // AIDA… of a user, AROA…:NAME of a role's session, the account for root
+	AccessKeyID string   `json:",omitempty"`
+	Root        bool     `json:",omitempty"` // may do everything in its account
+	Session     *Session `json:",omitempty"` // nil: long-term credentials
+}
+
+// Session is what temporary credentials add to an identity.
+type Session struct {
+	Role    string `json:",omitempty"` // ARN of the role; empty: a session of the user or of root itself
+	Name    string `json:",omitempty"`
+	Issued  time.Time
+	Expires time.Time
+	// Policies are documents that limit the session, PolicyARNs managed policies that do. Without any the session may what
+	// its role or user may.
+	Policies       []string          `json:",omitempty"`
+	PolicyARNs     []string          `json:",omitempty"`
+	Tags           map[string]string `json:",omitempty"`
+	Transitive     []string          `json:",omitempty"` // keys of tags that sessions begun from this one have too
+	SourceIdentity string            `json:",omitempty"`
+}
+
+// Limited says whether the session was given policies.
+func (s *Session) Limited() bool { return s != nil && len(s.Policies)+len(s.PolicyARNs) > 0 }
+
+// Credential is an access key with all that is needed to check it.
+type Credential struct {
+	SecretAccessKey string
+	SessionToken    string    // empty for long-term keys
+	Expires         time.Time // zero: never
+	Identity        Identity
 }
 
 // System is the platform itself acting in an account: reconcilers, not requests.
@@ -29,6 +57,20 @@ type Call struct {
 	Time      time.Time // when the request arrived; handlers take the time from here
 	// Host is the host:port the client addressed, validated; names shown to this client may be rendered with it.
 	Host string
+	// What else policies may ask of a request from outside.
+	SourceIP  netip.Addr
+	UserAgent string
+	Secure    bool // it came by TLS
+}
+
+// Access is one thing that an authorizer is asked for.
+type Access struct {
+	Action    string   // "ecs:RunTask"
+	Resources []string // ARNs, all of which must be allowed; none: "*"
+	// Key returns the values of a condition key of the service, in lower case ("ecs:cluster"); nil: there are none.
+	Key func(key string) (values []string, ok bool)
+	// Input is the operation's input, by whose tags aws:RequestTag and aws:TagKeys are answered; nil: there is none.
+	Input any
 }
 
 type callKey struct{}

@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"path"
 	"reflect"
+	"slices"
 	"strings"
 )
 
@@ -40,10 +41,16 @@ type Operation struct {
 	// Route is the REST route under /api/v1: "POST /clusters/{cluster}/services". {cluster} names a member of the input,
 	// case-insensitively. Empty: the operation has no REST route of its own and is reached as POST /api/v1/actions/SERVICE/NAME.
 	Route string
-	// Resource renders the IAM resource ARN from the input; nil means "*".
-	Resource func(c *Call, in any) string
+	// Resources renders the ARNs that policies are held against from the input; nil or none means "*".
+	Resources func(c *Call, in any) []string
+	// Tagged renders the ARN of what the operation makes, where that is not what it is on: tags given along are held against it.
+	Tagged func(c *Call, in any) string
+	// Keys are the service's own condition keys, in lower case; a function that returns nil says that the input has none.
+	Keys map[string]func(c *Call, in any) []string
 	// Unsigned operations need no credentials.
 	Unsigned bool
+	// Open operations need credentials, and no permission.
+	Open bool
 	// Call runs the method. in is *In, out is *Out; exactly one of out and err is set.
 	Call func(ctx context.Context, in any) (out any, err error)
 }
@@ -59,11 +66,93 @@ func Route(r string) Option { return func(o *Operation) { o.Route = r } }
 
 // Resource sets how the IAM resource is rendered.
 func Resource[I any](f func(c *Call, in *I) string) Option {
-	return func(o *Operation) { o.Resource = func(c *Call, in any) string { return f(c, in.(*I)) } }
+	return Resources(func(c *Call, in *I) []string { return []string{f(c, in)} })
+}
+
+// Resources is Resource for operations on several: all of them must be allowed.
+func Resources[I any](f func(c *Call, in *I) []string) Option {
+	return func(o *Operation) { o.Resources = func(c *Call, in any) []string { return f(c, in.(*I)) } }
+}
+
+// Tagged says what a call's tags are given to, where the operation is on something else.
+func Tagged[I any](f func(c *Call, in *I) string) Option {
+	return func(o *Operation) { o.Tagged = func(c *Call, in any) string { return f(c, in.(*I)) } }
+}
+
+// Key adds one of the service's condition keys: "ecs:cluster". What aws:… keys stand for needs no line in a table.
+func Key[I any](name string, f func(c *Call, in *I) []string) Option {
+	return func(o *Operation) {
+		if o.Keys == nil {
+			o.Keys = map[string]func(*Call, any) []string{}
+		}
+		o.Keys[strings.ToLower(name)] = func(c *Call, in any) []string { return f(c, in.(*I)) }
+	}
 }
 
 // Unsigned lets everybody call the operation.
 func Unsigned() Option { return func(o *Operation) { o.Unsigned = true } }
+
+// Open lets everybody with credentials call the operation, whatever policies say.
+func Open() Option { return func(o *Operation) { o.Open = true } }
+
+// Needs is what a call of the operation needs: its own action and, where it makes something with tags, that of tagging.
+func (o *Operation) Needs(c *Call, in any) []Access {
+	a := Access{Action: o.Action(), Input: in, Key: o.key(c, in)}
+	if o.Resources != nil {
+		a.Resources = o.Resources(c, in)
+	}
+	needs := []Access{a}
+	if o.makes() && len(RequestTags(in)) > 0 {
+		needs = append(needs, o.tagging(c, in, a))
+	}
+	return needs
+}
+
+// makes says whether the operation makes what its Tags are for.
+func (o *Operation) makes() bool {
+	return o.Mode == ModeWrite && slices.ContainsFunc([]string{"Create", "Register", "Run", "Start"}, func(p string) bool { return strings.HasPrefix(o.Name, p) })
+}
+
+// tagging is "Grant permission to tag resources on creation" of ECS's and others' guides: the action that tags what is there is
+// needed too, with the key CreateAction. IAM has one for each kind, TagUser and TagRole, and no such key.
+func (o *Operation) tagging(c *Call, in any, a Access) Access {
+	prefix := actionPrefix(o.Service)
+	action := "TagResource"
+	switch o.Service {
+	case "iam":
+		action = "Tag" + strings.TrimPrefix(o.Name, "Create")
+	case "elasticloadbalancingv2":
+		action = "AddTags"
+	}
+	t := Access{Action: prefix + ":" + action, Resources: a.Resources, Input: in, Key: func(key string) ([]string, bool) {
+		if key == prefix+":createaction" {
+			return []string{o.Name}, true
+		}
+		if a.Key == nil {
+			return nil, false
+		}
+		return a.Key(key)
+	}}
+	if o.Tagged != nil {
+		t.Resources = []string{o.Tagged(c, in)}
+	}
+	return t
+}
+
+// key answers the service's condition keys; nil when the operation has none.
+func (o *Operation) key(c *Call, in any) func(string) ([]string, bool) {
+	if len(o.Keys) == 0 {
+		return nil
+	}
+	return func(key string) ([]string, bool) {
+		f := o.Keys[key]
+		if f == nil {
+			return nil, false
+		}
+		values := f(c, in)
+		return values, values != nil
+	}
+}
 
 // Read makes an operation that changes nothing.
 func Read[I, O any](f func(context.Context, *I) (*O, error), opts ...Option) Operation {

@@ -31,7 +31,7 @@ func tagged(ctx context.Context, v state.Reader, resource *string) (*Repository,
 	c := api.CallFrom(ctx)
 	a, err := arn.Parse(value(resource))
 	name, ok := strings.CutPrefix(a.Resource, "repository/")
-	if err != nil || a.Service != "ecr" || !ok {
+	if err != nil || a.Partition != "aws" || a.Service != "ecr" || !ok { // one spelling: policies are held against it
 		return nil, awserr.New("InvalidParameterException", "Invalid parameter at 'resourceArn' failed to satisfy constraint: 'Invalid ARN'")
 	}
 	if a.Account != c.Account || a.Region != c.Region {

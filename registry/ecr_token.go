@@ -20,7 +20,7 @@ func (r *Registry) getAuthorizationToken(ctx context.Context, in *ecr.GetAuthori
 		ids = []string{c.Account}
 	}
 	expires := r.Clock.Now().Add(tokenLifetime)
-	password := r.sealToken(token{Account: c.Account, Region: c.Region, ARN: c.ARN, Expires: expires})
+	password := r.sealToken(token{Who: c.Identity, Region: c.Region, Expires: expires})
 	for _, id := range ids {
 		out.AuthorizationData = append(out.AuthorizationData, types.AuthorizationData{
 			AuthorizationToken: new(base64.StdEncoding.EncodeToString([]byte(tokenUser + ":" + password))),

@@ -55,13 +55,16 @@ func (f front) serve(w http.ResponseWriter, hr *http.Request) error {
 	if err := checkRepositoryName(name); err != nil {
 		return &ociError{http.StatusBadRequest, "NAME_INVALID", err.(*awserr.Error).Message}
 	}
-	handle := f.endpoint(hr.Method, endpoint, ref)
+	key := hr.Method + " " + endpoint
+	if endpoint == "uploads" && ref != "" {
+		key += "/id"
+	}
+	handle := f.endpoint(key)
 	if handle == nil {
 		return &ociError{http.StatusMethodNotAllowed, "UNSUPPORTED", "The operation is unsupported."}
 	}
-	write := hr.Method != http.MethodGet && hr.Method != http.MethodHead
-	if !c.may(write, name) {
-		return &ociError{http.StatusForbidden, "DENIED", fmt.Sprintf("Not authorized for the repository with name '%s' in the registry with id '%s'", name, c.account)}
+	if err := f.may(hr, c, key, name); err != nil {
+		return err
 	}
 	repo, err := f.find(hr, c, name)
 	if err != nil {
@@ -71,11 +74,7 @@ func (f front) serve(w http.ResponseWriter, hr *http.Request) error {
 }
 
 // endpoint is the routing table. nil: the method is not known there.
-func (f front) endpoint(method, endpoint, ref string) func(http.ResponseWriter, *request) error {
-	key := method + " " + endpoint
-	if endpoint == "uploads" && ref != "" {
-		key += "/id"
-	}
+func (f front) endpoint(key string) func(http.ResponseWriter, *request) error {
 	switch key {
 	case "GET tags":
 		return f.listTags
@@ -151,6 +150,9 @@ func (f front) find(hr *http.Request, c caller, name string) (*Repository, error
 	repo, err := repository(f.Store.View(), c.account, c.region, name)
 	if err == nil || !f.CreateOnPush || hr.Method != http.MethodPost && hr.Method != http.MethodPut {
 		return repo, err
+	}
+	if err := f.may(hr, c, "create", name); err != nil {
+		return nil, err
 	}
 	repo = f.newRepository(c.account, c.region, name)
 	if err := f.create(hr.Context(), repo, nil); err != nil && !awserr.Is(err, "RepositoryAlreadyExistsException") {

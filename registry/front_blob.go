@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/http"
@@ -74,16 +75,22 @@ func (f front) beginUpload(w http.ResponseWriter, q *request) error {
 		if err != nil {
 			return err
 		}
-		ok, err := f.mount(q.Context(), q.repo, query.Get("from"), d)
-		if err != nil {
-			return err
-		}
-		if ok {
-			blobCreated(w, q, d)
-			return nil
+		// Who may not read where the layer is uploads it; so does who names no place and may not read all of them.
+		if f.may(q.Request, q.caller, "mount", cmp.Or(query.Get("from"), "*")) == nil {
+			ok, err := f.mount(q.Context(), q.repo, query.Get("from"), d)
+			if err != nil {
+				return err
+			}
+			if ok {
+				blobCreated(w, q, d)
+				return nil
+			}
 		}
 	}
 	if s := query.Get("digest"); s != "" {
+		if err := f.may(q.Request, q.caller, "PUT uploads/id", q.name); err != nil {
+			return err
+		}
 		d, err := q.digest(s)
 		if err != nil {
 			return err

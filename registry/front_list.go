@@ -47,8 +47,8 @@ func (f front) catalog(w http.ResponseWriter, hr *http.Request, c caller) error 
 	if hr.Method != http.MethodGet {
 		return &ociError{http.StatusMethodNotAllowed, "UNSUPPORTED", "The operation is unsupported."}
 	}
-	if c.pull != "" {
-		return &ociError{http.StatusForbidden, "DENIED", "Not authorized for the catalog"}
+	if err := f.may(hr, c, "GET catalog", "*"); err != nil {
+		return err
 	}
 	n, last, err := pageQuery(hr, listFallback, listMost)
 	if err != nil {

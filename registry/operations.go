@@ -1,10 +1,17 @@
 package registry
 
-import "github.com/seed-2f228079/neargate/api"
+import (
+	"reflect"
+
+	"github.com/aws/aws-sdk-go-v2/service/ecr"
+
+	"github.com/seed-2f228079/neargate/api"
+	"github.com/seed-2f228079/neargate/internal/arn"
+)
 
 // Operations are what is implemented of ECR.
 func (r *Registry) Operations() []api.Operation {
-	return []api.Operation{
+	table := []api.Operation{
 		api.Read(r.batchCheckLayerAvailability),
 		api.Write(r.batchDeleteImage, api.Route("DELETE /repositories/{repositoryName}/images")),
 		api.Read(r.batchGetImage),
@@ -13,7 +20,17 @@ func (r *Registry) Operations() []api.Operation {
 		api.Write(r.deleteRepository, api.Route("DELETE /repositories/{repositoryName}")),
 		api.Read(r.describeImages, api.Route("GET /repositories/{repositoryName}/image-details")),
 		api.Read(r.describeRegistry),
-		api.Read(r.describeRepositories, api.Route("GET /repositories")),
+		api.Read(r.describeRepositories, api.Route("GET /repositories"), api.Resources(func(c *api.Call, in *ecr.DescribeRepositoriesInput) []string {
+			names := in.RepositoryNames
+			if len(names) == 0 {
+				names = []string{"*"}
+			}
+			var out []string
+			for _, n := range names {
+				out = append(out, repositoryARN(c, in.RegistryId, n))
+			}
+			return out
+		})),
 		api.Read(r.getAuthorizationToken, api.Route("POST /registry/authorization-token")),
 		api.Read(r.getDownloadURLForLayer),
 		api.Write(r.initiateLayerUpload),
@@ -24,5 +41,41 @@ func (r *Registry) Operations() []api.Operation {
 		api.Write(r.tagResource),
 		api.Write(r.untagResource),
 		api.Write(r.uploadLayerPart),
+	}
+	for i := range table {
+		onRepository(&table[i])
+	}
+	return table
+}
+
+func repositoryARN(c *api.Call, registry *string, name string) string {
+	account := c.Account
+	if registry != nil {
+		account = *registry
+	}
+	return arn.New("ecr", c.Region, account, "repository/"+name).String()
+}
+
+// onRepository says of operations whose input names a repository, by name or ARN, that they are on that one. The others are on
+// the registry, which policies know as "*".
+func onRepository(o *api.Operation) {
+	name, named := o.In.FieldByName("RepositoryName")
+	registry, elsewhere := o.In.FieldByName("RegistryId")
+	resource, tagged := o.In.FieldByName("ResourceArn")
+	member := func(in any, f reflect.StructField) *string {
+		return reflect.ValueOf(in).Elem().FieldByIndex(f.Index).Interface().(*string)
+	}
+	switch {
+	case o.Resources != nil:
+	case named:
+		o.Resources = func(c *api.Call, in any) []string {
+			var of *string
+			if elsewhere {
+				of = member(in, registry)
+			}
+			return []string{repositoryARN(c, of, value(member(in, name)))}
+		}
+	case tagged:
+		o.Resources = func(_ *api.Call, in any) []string { return []string{value(member(in, resource))} }
 	}
 }

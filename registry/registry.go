@@ -50,6 +50,9 @@ type Config struct {
 
 	// Credentials checks an access key given as user name and password. nil: only tokens are accepted.
 	Credentials func(ctx context.Context, accessKeyID, secret string) (api.Identity, bool)
+	// Authorizer is asked, for each request under /v2/, for the actions that it stands for; nil: whoever logged in may do
+	// everything in its account.
+	Authorizer Authorizer
 	// CreateOnPush creates a repository when something is pushed to it. Off, as in ECR, unless set.
 	CreateOnPush bool
 
@@ -62,6 +65,11 @@ type Config struct {
 	Clock clock.Clock  // default: the machine's
 	Rand  io.Reader    // default: crypto/rand
 	Log   *slog.Logger // default: slog.Default()
+}
+
+// Authorizer decides what a caller may do.
+type Authorizer interface {
+	Authorize(ctx context.Context, c *api.Call, a api.Access) error
 }
 
 // Registry serves all accounts and regions. It is safe for concurrent use.

@@ -4,6 +4,9 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/netip"
 	"regexp"
 	"strings"
 	"time"
@@ -21,16 +24,15 @@ const (
 )
 
 // tokenBound separates tokens from whatever else is sealed under the same key.
-var tokenBound = []byte("registry token v1")
+var tokenBound = []byte("registry token v2")
 
-// token is what a sealed password says. It is stateless: nothing is looked up to believe it, and nothing revokes it before
-// it expires.
+// token is what a sealed password says. It is stateless: it says who logged in, and what that one may do is asked with each
+// request, so that a policy's change, and a user's end, count at once.
 type token struct {
-	Account string    `json:"a"`
-	Region  string    `json:"r"`
-	ARN     string    `json:"u"`
-	Expires time.Time `json:"e"`
-	// Pull limits the token to reading this repository.
+	Who     api.Identity `json:"w"`
+	Region  string       `json:"r"`
+	Expires time.Time    `json:"e"`
+	// Pull limits the token to reading this repository; nothing else is asked then.
 	Pull string `json:"p,omitempty"`
 }
 
@@ -58,8 +60,7 @@ func (r *Registry) openToken(s string) (token, bool) {
 // PullToken is a password, for an hour, that only reads one repository; the user name is "AWS". It is what a task's host gets.
 func (r *Registry) PullToken(account, region, repository string) string {
 	return r.sealToken(token{
-		Account: account, Region: region, ARN: api.System(account).ARN,
-		Expires: r.Clock.Now().Add(pullTokenLifetime), Pull: repository,
+		Who: api.System(account), Region: region, Expires: r.Clock.Now().Add(pullTokenLifetime), Pull: repository,
 	})
 }
 
@@ -99,6 +100,7 @@ func ecrHost(host string) (account, region string, ok bool) {
 
 // caller is who a request to /v2/ comes from.
 type caller struct {
+	who             api.Identity
 	account, region string
 	pull            string // when set: may only read this repository
 }
@@ -107,16 +109,61 @@ type caller struct {
 func (r *Registry) authenticate(ctx context.Context, user, password string) (caller, bool) {
 	if user == tokenUser {
 		t, ok := r.openToken(password)
-		return caller{account: t.Account, region: t.Region, pull: t.Pull}, ok
+		return caller{who: t.Who, account: t.Who.Account, region: t.Region, pull: t.Pull}, ok
 	}
 	if r.Credentials == nil {
 		return caller{}, false
 	}
 	who, ok := r.Credentials(ctx, user, password)
-	return caller{account: who.Account, region: r.Region}, ok
+	return caller{who: who, account: who.Account, region: r.Region}, ok
 }
 
-// may says whether the caller has the right to a repository of its account. It is the one place where rights are checked.
-func (c caller) may(write bool, repository string) bool {
-	return c.pull == "" || !write && c.pull == repository
+// actions are the ECR actions that the endpoints of the distribution protocol stand for: "Pushing an image", "IAM permissions
+// for pushing" of the ECR User Guide, and for what ECR's clients do not do the action of the operation that does it.
+var actions = map[string]string{
+	"GET tags":          "ecr:ListImages",
+	"GET manifests":     "ecr:BatchGetImage",
+	"HEAD manifests":    "ecr:BatchGetImage",
+	"PUT manifests":     "ecr:PutImage",
+	"DELETE manifests":  "ecr:BatchDeleteImage",
+	"GET referrers":     "ecr:ListImageReferrers",
+	"GET blobs":         "ecr:GetDownloadUrlForLayer",
+	"HEAD blobs":        "ecr:BatchCheckLayerAvailability",
+	"DELETE blobs":      "ecr:BatchDeleteImage",
+	"POST uploads":      "ecr:InitiateLayerUpload",
+	"GET uploads/id":    "ecr:UploadLayerPart",
+	"PATCH uploads/id":  "ecr:UploadLayerPart",
+	"PUT uploads/id":    "ecr:CompleteLayerUpload",
+	"DELETE uploads/id": "ecr:UploadLayerPart",
+	"GET catalog":       "ecr:DescribeRepositories",
+	"create":            "ecr:CreateRepository",
+	"mount":             "ecr:GetDownloadUrlForLayer", // of the repository that a layer is taken from
+}
+
+// may says whether the caller may do what the endpoint does to a repository of its account. It is the one place where rights
+// are checked.
+func (r *Registry) may(hr *http.Request, c caller, endpoint, repository string) error {
+	if c.pull != "" {
+		if method, _, _ := strings.Cut(endpoint, " "); c.pull == repository && (method == http.MethodGet || method == http.MethodHead) {
+			return nil
+		}
+		return &ociError{http.StatusForbidden, "DENIED", fmt.Sprintf("Not authorized for the repository with name '%s' in the registry with id '%s'", repository, c.account)}
+	}
+	if r.Authorizer == nil {
+		return nil
+	}
+	action := actions[endpoint]
+	if action == "" {
+		panic("registry: the endpoint " + endpoint + " stands for no action")
+	}
+	call := &api.Call{Identity: c.who, Region: c.region, Service: "ecr", Operation: strings.TrimPrefix(action, "ecr:"), Time: r.Clock.Now(),
+		UserAgent: hr.UserAgent(), Secure: hr.TLS != nil}
+	if from, err := netip.ParseAddrPort(hr.RemoteAddr); err == nil {
+		call.SourceIP = from.Addr().Unmap()
+	}
+	err := r.Authorizer.Authorize(hr.Context(), call, api.Access{Action: action, Resources: []string{repositoryARN(call, nil, repository)}})
+	if err != nil {
+		return &ociError{http.StatusForbidden, "DENIED", err.Error()}
+	}
+	return nil
 }

@@ -117,10 +117,11 @@ func idOf(scope controlplane.Scope, text *string, kind string) string {
 		return s
 	}
 	a, err := arn.Parse(s)
-	if err != nil || a.Service != "servicediscovery" || a.Account != scope.Account || a.Region != scope.Region || a.Type() != kind {
+	id, spelled := strings.CutPrefix(a.Resource, kind+"/") // one spelling: policies are held against it
+	if err != nil || !spelled || a.Partition != "aws" || a.Service != "servicediscovery" || a.Account != scope.Account || a.Region != scope.Region {
 		return ""
 	}
-	return a.Rest()
+	return id
 }
 
 func findNamespace(r state.Reader, scope controlplane.Scope, text *string) (*Namespace, error) {

@@ -2,29 +2,148 @@ package auth
 
 import (
 	"context"
+	"slices"
+	"strings"
 
 	"github.com/seed-2f228079/neargate/api"
+	"github.com/seed-2f228079/neargate/api/policy"
+	"github.com/seed-2f228079/neargate/internal/arn"
 )
 
 // Authorizer decides whether a known caller may do what it asks for. It is asked once a call, after the input was decoded
 // and before the handler runs. A refusal is a *Failure.
 type Authorizer interface {
-	Authorize(ctx context.Context, c *api.Call, action, resource string) error
+	Authorize(ctx context.Context, c *api.Call, a api.Access) error
 }
 
 // RootOnly lets the root of an account do everything in it, and nobody else anything.
 type RootOnly struct{}
 
 // Authorize implements Authorizer.
-func (RootOnly) Authorize(_ context.Context, c *api.Call, action, resource string) error {
+func (RootOnly) Authorize(_ context.Context, c *api.Call, a api.Access) error {
 	if c.Root {
 		return nil
 	}
-	return Denied(c, action, resource)
+	resource := "*"
+	if len(a.Resources) > 0 {
+		resource = a.Resources[0]
+	}
+	return denied(c, a.Action, resource, policy.Decision{By: policy.FromIdentity})
 }
 
-// Denied is the refusal of action on resource in AWS's words.
-func Denied(c *api.Call, action, resource string) *Failure {
-	return fail(denied, "User: %s is not authorized to perform: %s on resource: %s because no identity-based policy allows the %s action",
-		c.ARN, action, resource, action)
+// Principals knows what binds a caller. It answers from memory.
+type Principals interface {
+	// Policies are those of the user or role that who is; false when it is there no more.
+	Policies(who *api.Identity) (*policy.Policies, bool)
+	// Tags are those of the user or role itself, without the session's.
+	Tags(who *api.Identity) map[string]string
+}
+
+// IAM holds calls against policies. It keeps nothing.
+type IAM struct {
+	Principals Principals
+	// Tags are those of the resource with this ARN; the map is not changed.
+	Tags func(arn string) map[string]string
+	// Resource is the resource's own policy for the action, nil when it has none. guarded: nobody gets past it (policy.Target).
+	Resource func(action, arn string) (p *policy.Policy, guarded bool)
+}
+
+// Authorize implements Authorizer.
+func (a *IAM) Authorize(_ context.Context, c *api.Call, access api.Access) error {
+	if err := sessionMay(c, access.Action); err != nil {
+		return err
+	}
+	own, ok := &policy.Policies{}, true
+	if c.Root {
+		if !slices.ContainsFunc(access.Resources, func(r string) bool { return foreign(c, r) }) {
+			return nil
+		}
+	} else if own, ok = a.Principals.Policies(&c.Identity); !ok {
+		return fail(unknownKey, "The security token included in the request is invalid.")
+	}
+	request := policy.Request{Action: access.Action, Principal: Principal(&c.Identity)}
+	keys := keyring{iam: a, call: c, access: &access}
+	request.Key = keys.value
+	resources := access.Resources
+	if len(resources) == 0 {
+		resources = anything
+	}
+	for _, r := range resources {
+		request.Resource, keys.resource = r, r
+		at := policy.Target{Account: accountOf(r)}
+		if a.Resource != nil {
+			at.Policy, at.Guarded = a.Resource(access.Action, r)
+		}
+		if d := own.Decide(&request, at); !d.Allowed {
+			return denied(c, access.Action, r, d)
+		}
+	}
+	return nil
+}
+
+var anything = []string{"*"}
+
+// foreign says whether a resource is another account's: there even root may only what that account lets it.
+func foreign(c *api.Call, resource string) bool {
+	of := accountOf(resource)
+	return of != "" && of != c.Account
+}
+
+// sessionMay refuses what AWS refuses to the sessions that GetSessionToken makes of users and of root ("Request temporary security
+// credentials" of the IAM User Guide); there is no MFA here that would change it.
+func sessionMay(c *api.Call, action string) error {
+	if c.Session == nil || c.Session.Role != "" || !strings.HasPrefix(action, "iam:") && (!strings.HasPrefix(action, "sts:") || action == "sts:AssumeRole") {
+		return nil
+	}
+	return fail(unknownKey, "The security token included in the request is invalid")
+}
+
+// Principal is who, as policies see it.
+func Principal(who *api.Identity) policy.Principal {
+	p := policy.Principal{Account: who.Account, ARN: who.ARN, Root: who.Root}
+	p.ID, _, _ = strings.Cut(who.UserID, ":")
+	if who.Session != nil {
+		p.Role = who.Session.Role
+	}
+	return p
+}
+
+// accountOf is the account in an ARN; empty without one.
+func accountOf(resource string) string {
+	for range 4 {
+		_, rest, ok := strings.Cut(resource, ":")
+		if !ok {
+			return ""
+		}
+		resource = rest
+	}
+	account, _, _ := strings.Cut(resource, ":")
+	if !accountPattern.MatchString(account) {
+		return ""
+	}
+	return account
+}
+
+// PassRole says whether the caller may give role to service ("ecs-tasks.amazonaws.com"), which will act with it.
+func (a *IAM) PassRole(ctx context.Context, role, service string) error {
+	c := api.CallFrom(ctx)
+	if parsed, err := arn.Parse(role); err == nil && parsed.Account != c.Account {
+		return fail(notAllowed, "Cross-account pass role is not allowed.")
+	}
+	return a.Authorize(ctx, c, api.Access{Action: "iam:PassRole", Resources: []string{role}, Key: func(key string) ([]string, bool) {
+		return []string{service}, key == "iam:passedtoservice"
+	}})
+}
+
+// denied is the refusal of action on resource in AWS's words.
+func denied(c *api.Call, action, resource string, why policy.Decision) *Failure {
+	message := "User: " + c.ARN + " is not authorized to perform: " + action
+	service, _, _ := strings.Cut(action, ":")
+	if resource != "*" || service != "ec2" && service != "elasticloadbalancing" { // these two name no resource then
+		message += " on resource: " + resource
+	}
+	if action != "sts:AssumeRole" || why.Explicit {
+		message += " " + why.Reason(action)
+	}
+	return fail(notAllowed, "%s", message)
 }

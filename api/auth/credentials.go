@@ -4,18 +4,12 @@ import (
 	"context"
 	"fmt"
 	"regexp"
-	"time"
 
 	"github.com/seed-2f228079/neargate/api"
 )
 
 // Credential is an access key with all that is needed to check it.
-type Credential struct {
-	SecretAccessKey string
-	SessionToken    string    // empty for long-term keys
-	Expires         time.Time // zero: never
-	Identity        api.Identity
-}
+type Credential = api.Credential
 
 // Credentials finds access keys. The session token of the request is given along, since temporary credentials may be
 // contained in it; the caller compares it with the credential's own.
@@ -58,4 +52,17 @@ func NewStatic(roots ...Root) (Static, error) {
 func (s Static) Lookup(_ context.Context, accessKeyID, _ string) (Credential, bool, error) {
 	c, ok := s[accessKeyID]
 	return c, ok, nil
+}
+
+// Chain asks one after the other; the first that knows a key answers.
+type Chain []Credentials
+
+// Lookup implements Credentials.
+func (c Chain) Lookup(ctx context.Context, accessKeyID, sessionToken string) (Credential, bool, error) {
+	for _, one := range c {
+		if cred, ok, err := one.Lookup(ctx, accessKeyID, sessionToken); ok || err != nil {
+			return cred, ok, err
+		}
+	}
+	return Credential{}, false, nil
 }

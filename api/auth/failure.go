@@ -21,7 +21,7 @@ const (
 	skewed                     // a signature from another time
 	unknownKey                 // nobody's access key, or not its session token
 	expiredToken               // temporary credentials that have ended
-	denied                     // a known caller who may not
+	notAllowed                 // a known caller who may not
 )
 
 func fail(r reason, format string, args ...any) *Failure {
@@ -32,7 +32,7 @@ func fail(r reason, format string, args ...any) *Failure {
 func Missing() *Failure { return fail(missing, "Missing Authentication Token") }
 
 // Unauthenticated says that the caller is not known, as against known and not allowed.
-func (f *Failure) Unauthenticated() bool { return f.reason != denied }
+func (f *Failure) Unauthenticated() bool { return f.reason != notAllowed }
 
 func (f *Failure) Error() string { return f.Message }
 
@@ -51,7 +51,7 @@ var (
 		skewed:       {"InvalidSignatureException", 400},
 		unknownKey:   {"UnrecognizedClientException", 400},
 		expiredToken: {"ExpiredTokenException", 400},
-		denied:       {"AccessDeniedException", 400},
+		notAllowed:   {"AccessDeniedException", 400},
 	}
 	queryAnswers = [...]answer{
 		missing:      {"MissingAuthenticationToken", 403},
@@ -60,7 +60,7 @@ var (
 		skewed:       {"SignatureDoesNotMatch", 403},
 		unknownKey:   {"InvalidClientTokenId", 403},
 		expiredToken: {"ExpiredToken", 403},
-		denied:       {"AccessDenied", 403},
+		notAllowed:   {"AccessDenied", 403},
 	}
 	ec2Answers = [...]answer{
 		missing:      {"MissingAuthenticationToken", 403},
@@ -69,7 +69,7 @@ var (
 		skewed:       {"RequestExpired", 400},
 		unknownKey:   {"AuthFailure", 401},
 		expiredToken: {"RequestExpired", 400},
-		denied:       {"UnauthorizedOperation", 403},
+		notAllowed:   {"UnauthorizedOperation", 403},
 	}
 )
 
@@ -84,8 +84,11 @@ func (f *Failure) In(protocol string) *awserr.Error {
 		}
 	case "ec2":
 		answers = &ec2Answers
-		if f.reason == mismatch || f.reason == unknownKey {
+		switch f.reason {
+		case mismatch, unknownKey:
 			message = "AWS was not able to validate the provided access credentials"
+		case notAllowed:
+			message = "You are not authorized to perform this operation. " + message
 		}
 	case "json":
 	default: // REST: the same names, but 403

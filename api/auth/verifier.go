@@ -1,5 +1,5 @@
 // Package auth finds out who calls: AWS Signature Version 4, in headers or in the query, and HTTP Basic with an access
-// key and its secret. It also holds the seam where policies will be evaluated (Authorizer).
+// key and its secret. It also decides what a caller may do, by the policies that Principals has of it (IAM).
 //
 // It reads no body and writes no answer: the caller parses the signature, learns the service from its scope, reads the
 // body within that service's limit and then asks Verify. A failure says what is wrong; In gives it the code and status of

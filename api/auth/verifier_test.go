@@ -286,11 +286,11 @@ func TestStaticRefusesNonsense(t *testing.T) {
 
 func TestRootOnly(t *testing.T) {
 	root := &api.Call{Identity: api.Identity{Account: account, Root: true}}
-	if err := (auth.RootOnly{}).Authorize(t.Context(), root, "ecs:ListClusters", "*"); err != nil {
+	if err := (auth.RootOnly{}).Authorize(t.Context(), root, api.Access{Action: "ecs:ListClusters"}); err != nil {
 		t.Errorf("root: %v", err)
 	}
 	user := &api.Call{Identity: api.Identity{Account: account, ARN: "arn:aws:iam::000000000000:user/u"}}
-	err := (auth.RootOnly{}).Authorize(t.Context(), user, "ecs:ListClusters", "*")
+	err := (auth.RootOnly{}).Authorize(t.Context(), user, api.Access{Action: "ecs:ListClusters"})
 	if code(err, "json") != "AccessDeniedException" || code(err, "query") != "AccessDenied" || code(err, "ec2") != "UnauthorizedOperation" {
 		t.Errorf("user: %v", err)
 	}

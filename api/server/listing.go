@@ -45,6 +45,9 @@ func WriteOperations(w io.Writer, ops []api.Operation, resources ...api.RESTReso
 			if o.Unsigned {
 				mode += ", unsigned"
 			}
+			if o.Open {
+				mode += ", no permission"
+			}
 			fmt.Fprintf(b, "| %s | %s | %s | `%s` |\n", o.Name, mode, route, o.Action())
 			missing = slices.DeleteFunc(missing, func(name string) bool { return name == o.Name })
 		}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"reflect"
 	"runtime/debug"
 	"time"
@@ -22,25 +23,29 @@ import (
 // error is an *awserr.Error, ready to be shown in the service's protocol.
 func (s *Server) perform(ctx context.Context, b *binding, c *api.Call, in any) (out any, err error) {
 	began := s.clock.Now()
-	resource := "*"
+	var needs []api.Access
 	var cause error // what the caller does not get to see
 	defer func() {
 		if p := recover(); p != nil {
 			cause = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
 			out, err = nil, internal(b)
 		}
-		s.record(ctx, b, c, resource, began, err, cause)
+		s.record(ctx, b, c, resourcesOf(needs), began, err, cause)
 	}()
 	if err := b.validate(in); err != nil {
 		return nil, s.shown(b, err, &cause)
 	}
-	if b.Resource != nil {
-		resource = b.Resource(c, in)
-	}
-	if !b.Unsigned {
-		if err := s.cfg.Authorizer.Authorize(ctx, c, b.Action(), resource); err != nil {
+	needs = b.Needs(c, in)
+	for _, a := range needs {
+		if b.Unsigned || b.Open {
+			break
+		}
+		if err := s.cfg.Authorizer.Authorize(ctx, c, a); err != nil {
 			return nil, s.shown(b, err, &cause)
 		}
+	}
+	if s.cfg.Observe != nil {
+		s.cfg.Observe(c)
 	}
 	if s.cfg.Throttle != nil {
 		if err := s.cfg.Throttle(ctx, c); err != nil {
@@ -89,7 +94,7 @@ func internal(b *binding) *awserr.Error {
 }
 
 // record counts a call and writes it down: changes and failures of ours always, reads only when debugging.
-func (s *Server) record(ctx context.Context, b *binding, c *api.Call, resource string, began time.Time, err, cause error) {
+func (s *Server) record(ctx context.Context, b *binding, c *api.Call, resources []string, began time.Time, err, cause error) {
 	took, code := s.clock.Now().Sub(began), "OK"
 	if e, ok := awserr.As(err); ok {
 		code = e.Code
@@ -100,7 +105,7 @@ func (s *Server) record(ctx context.Context, b *binding, c *api.Call, resource s
 		level = slog.LevelInfo
 	}
 	attrs := []slog.Attr{
-		slog.String("action", b.Action()), slog.String("resource", resource), slog.String("code", code), slog.String("caller", c.ARN),
+		slog.String("action", b.Action()), slog.String("resource", resourceText(resources)), slog.String("code", code), slog.String("caller", c.ARN),
 		slog.String("account", c.Account), slog.String("region", c.Region), slog.String("requestId", c.RequestID), slog.Duration("took", took)}
 	if cause != nil {
 		level = slog.LevelError
@@ -110,6 +115,24 @@ func (s *Server) record(ctx context.Context, b *binding, c *api.Call, resource s
 		attrs = append(attrs, slog.String("cause", cause.Error()))
 	}
 	s.log.LogAttrs(ctx, level, "call", attrs...)
+}
+
+func resourcesOf(needs []api.Access) []string {
+	if len(needs) == 0 {
+		return nil
+	}
+	return needs[0].Resources
+}
+
+// resourceText is what a call was on, in a word.
+func resourceText(arns []string) string {
+	switch len(arns) {
+	case 0:
+		return "*"
+	case 1:
+		return arns[0]
+	}
+	return fmt.Sprintf("%s and %d more", arns[0], len(arns)-1)
 }
 
 // Invoke implements api.Invoker.
@@ -132,5 +155,10 @@ func (x *exchange) call(b *binding, who api.Identity, region string) *api.Call {
 	if x.s.own(hostname(x.r.Host)) {
 		host = x.r.Host
 	}
-	return &api.Call{Identity: who, Region: region, RequestID: x.id, Service: b.Service, Operation: b.Name, Time: x.at, Host: host}
+	c := &api.Call{Identity: who, Region: region, RequestID: x.id, Service: b.Service, Operation: b.Name, Time: x.at, Host: host,
+		UserAgent: x.r.UserAgent(), Secure: x.r.TLS != nil}
+	if from, err := netip.ParseAddrPort(x.r.RemoteAddr); err == nil {
+		c.SourceIP = from.Addr().Unmap()
+	}
+	return c
 }

@@ -29,7 +29,8 @@ type resource struct {
 
 // newResource checks r: what a request meets has been tried at start.
 func newResource(r api.RESTResource) (*resource, error) {
-	b := binding{Operation: api.Operation{Service: api.Platform, Name: r.Name, Mode: api.ModeRead, In: r.In, Out: r.Out, Route: r.Route, Resource: r.Target},
+	b := binding{Operation: api.Operation{Service: api.Platform, Name: r.Name, Mode: api.ModeRead, In: r.In, Out: r.Out, Route: r.Route,
+		Resources: func(c *api.Call, in any) []string { return []string{r.Target(c, in)} }},
 		service: &service{name: api.Platform, codec: func() (*wire.Codec, error) {
 			return nil, errors.New("what AWS has no operation for has no AWS protocol")
 		}}}

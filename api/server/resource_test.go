@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -159,9 +160,11 @@ func TestResources(t *testing.T) {
 // denial refuses one action on one resource.
 type denial struct{ action, resource string }
 
-func (d denial) Authorize(_ context.Context, c *api.Call, action, resource string) error {
-	if action == d.action && resource == d.resource {
-		return auth.Denied(c, action, resource)
+func (d denial) Authorize(ctx context.Context, c *api.Call, a api.Access) error {
+	if a.Action == d.action && slices.Equal(a.Resources, []string{d.resource}) {
+		nobody := *c
+		nobody.Root = false
+		return auth.RootOnly{}.Authorize(ctx, &nobody, a)
 	}
 	return nil
 }

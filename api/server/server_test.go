@@ -98,7 +98,7 @@ func newTestServer(t testing.TB, adjust func(*Config)) (*Server, *clusters, *byt
 		t.Fatal(err)
 	}
 	family, log := &clusters{}, &bytes.Buffer{}
-	ops := append(family.operations(), sts.Operations()...)
+	ops := append(family.operations(), sts.New(sts.Config{}).Operations()...)
 	ops = append(ops, ec2.New(ec2.Network{}, pages(t)).Operations()...)
 	cfg := Config{Operations: ops, Credentials: creds, Account: account, Region: region, Guard: true, PublicName: "localhost:4566",
 		Retryable: func(err error) bool { return errors.Is(err, errLeaderless) },
@@ -205,7 +205,7 @@ func TestDispatchOrder(t *testing.T) {
 		"unknown ec2 action":                      {"POST", "/", "Action=MakeCoffee&Version=2016-11-15", "ec2", []string{"Content-Type", formType}, 400, "<Code>InvalidAction</Code><Message>The action MakeCoffee is not valid for this web service.</Message>"},
 		"no action":                               {"POST", "/", "", "sts", []string{"Content-Type", formType}, 400, "<Code>MissingAction</Code>"},
 		"json operation not built":                {"POST", "/", "{}", "ecs", []string{"X-Amz-Target", ecsTarget + "CreateTaskSet"}, 501, `"__type":"NotImplemented"`},
-		"query operation not built":               {"POST", "/", "Action=AssumeRole&Version=2011-06-15", "sts", []string{"Content-Type", formType}, 501, "<Code>NotImplemented</Code>"},
+		"query operation not built":               {"POST", "/", "Action=GetFederationToken&Version=2011-06-15", "sts", []string{"Content-Type", formType}, 501, "<Code>NotImplemented</Code>"},
 		"ec2 operation not built":                 {"POST", "/", "Action=RunInstances&Version=2016-11-15", "ec2", []string{"Content-Type", formType}, 501, "<Code>NotImplemented</Code>"},
 		"a service nobody built":                  {"PUT", "/bucket/key", "x", "s3", nil, 501, "The service s3 is not implemented."},
 		"another Smithy protocol":                 {"POST", "/service/ECS/operation/ListClusters", "\xa0", "ecs", []string{"Smithy-Protocol", "rpc-v2-cbor"}, 501, "not in rpc-v2-cbor"},

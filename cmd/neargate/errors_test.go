@@ -41,6 +41,8 @@ type errorCase struct {
 	Message string // TIME stands for any time
 	Source  string
 	Note    string
+
+	ana aws.Credentials // who may do nothing
 }
 
 var targets = map[string]string{
@@ -55,11 +57,14 @@ func TestErrors(t *testing.T) {
 		{Service: "ecs", Target: "CreateCluster", Body: json.RawMessage(`{"clusterName":"empty"}`)},
 		{Service: "ecs", Target: "RegisterTaskDefinition", Body: json.RawMessage(`{"family":"web","containerDefinitions":[{"name":"web","image":"web:1","memory":128,"portMappings":[{"containerPort":80}]}]}`)},
 		{Service: "ecr", Target: "CreateRepository", Body: json.RawMessage(`{"repositoryName":"web"}`)},
+		{Service: "iam", Body: json.RawMessage(`"Version=2010-05-08&Action=CreateRole&RoleName=deploy&AssumeRolePolicyDocument=%7B%22Statement%22%3A%5B%5D%7D"`)},
+		{Service: "iam", Body: json.RawMessage(`"Version=2010-05-08&Action=AttachRolePolicy&RoleName=deploy&PolicyArn=arn%3Aaws%3Aiam%3A%3Aaws%3Apolicy%2FPowerUserAccess"`)},
 	} {
 		if status, _, body := c.send(t, url); status != 200 {
 			t.Fatalf("%s answered %d: %s", c.Target, status, body)
 		}
 	}
+	ana := newPrincipal(t, url, "test", "test", "").newUser("ana", `{"Effect":"Deny","Action":"none:none","Resource":"*"}`)
 	files, _ := filepath.Glob("../../testdata/errors/*.json")
 	if len(files) == 0 {
 		t.Fatal("no cases")
@@ -78,6 +83,7 @@ func TestErrors(t *testing.T) {
 				if c.Source == "" || c.Source == "neargate" && c.Note == "" {
 					t.Error("the case lacks a source")
 				}
+				c.ana = ana.cred
 				status, header, body := c.send(t, url)
 				code, message := readError(body)
 				message = times.ReplaceAllString(message, "TIME")
@@ -180,6 +186,8 @@ func (c errorCase) sign(t *testing.T, r *http.Request, body string) {
 		credentials.AccessKeyID = "AKIANOBODY"
 	case "an hour ago":
 		at = at.Add(-time.Hour)
+	case "ana":
+		credentials = c.ana
 	case "in an hour":
 		at = at.Add(time.Hour)
 	case "basic":

@@ -22,6 +22,7 @@ import (
 	"github.com/seed-2f228079/neargate/api"
 	agentapi "github.com/seed-2f228079/neargate/api/agent"
 	"github.com/seed-2f228079/neargate/api/auth"
+	"github.com/seed-2f228079/neargate/api/policy"
 	"github.com/seed-2f228079/neargate/api/server"
 	"github.com/seed-2f228079/neargate/controlplane"
 	"github.com/seed-2f228079/neargate/controlplane/capacity"
@@ -29,6 +30,7 @@ import (
 	"github.com/seed-2f228079/neargate/controlplane/ec2"
 	"github.com/seed-2f228079/neargate/controlplane/ecs"
 	"github.com/seed-2f228079/neargate/controlplane/elb"
+	"github.com/seed-2f228079/neargate/controlplane/iam"
 	"github.com/seed-2f228079/neargate/controlplane/logs"
 	"github.com/seed-2f228079/neargate/controlplane/orchestrator"
 	"github.com/seed-2f228079/neargate/controlplane/scheduler/placement"
@@ -36,6 +38,7 @@ import (
 	"github.com/seed-2f228079/neargate/controlplane/state/raft"
 	"github.com/seed-2f228079/neargate/controlplane/sts"
 	"github.com/seed-2f228079/neargate/controlplane/tasks"
+	"github.com/seed-2f228079/neargate/internal/arn"
 	"github.com/seed-2f228079/neargate/internal/clock"
 	"github.com/seed-2f228079/neargate/internal/datadir"
 	"github.com/seed-2f228079/neargate/internal/seal"
@@ -89,7 +92,7 @@ type part struct {
 
 // schema is every family's tables.
 func schema() state.Schema {
-	return slices.Concat(controlplane.Schema, dispatcher.Schema, elb.Schema, logs.Schema, mesh.Schema, registry.Schema, servicediscovery.Schema)
+	return slices.Concat(controlplane.Schema, dispatcher.Schema, elb.Schema, iam.Schema, logs.Schema, mesh.Schema, registry.Schema, servicediscovery.Schema)
 }
 
 // newControlPlane opens the state and puts the families on it. The caller runs the parts, then closes.
@@ -104,7 +107,11 @@ func newControlPlane(cfg controlConfig) (_ *controlPlane, err error) {
 	if err != nil {
 		return nil, err
 	}
-	credentials, err := auth.NewStatic(cfg.roots...)
+	sealIAM, err := seal.New(cfg.dir.SealingKey(), "iam")
+	if err != nil {
+		return nil, err
+	}
+	roots, err := auth.NewStatic(cfg.roots...)
 	if err != nil {
 		return nil, err
 	}
@@ -131,6 +138,10 @@ func newControlPlane(cfg controlConfig) (_ *controlPlane, err error) {
 	var real clock.Real
 	var network ec2.Network
 	pages := api.NewPages(sealPages)
+	identities := iam.New(iam.Config{Store: c.store, Rand: rand.Reader, Pages: pages, Seal: sealIAM, Clock: real, Log: cfg.log})
+	credentials := auth.Chain{roots, identities}
+	access := &auth.IAM{Principals: identities, Tags: tagsOf(c.store), Resource: trustOf(identities)}
+	tokens := sts.New(sts.Config{Roles: identities, Sessions: identities, Authorizer: access, Clock: real, AccountOfKey: iam.AccountOfKey})
 	balancing := elb.New(elb.Config{Store: c.store, Rand: rand.Reader, Pages: pages, Network: network, Domain: cfg.domain, Instance: cfg.dir.ID()})
 	discovery := servicediscovery.New(servicediscovery.Config{Store: c.store, Rand: rand.Reader, Pages: pages, Clock: real, VPCExists: network.VPCExists})
 	logging := logs.New(logs.Config{Store: c.store, Events: events, Rand: rand.Reader, Pages: pages, Clock: real, Log: cfg.log})
@@ -143,7 +154,7 @@ func newControlPlane(cfg controlConfig) (_ *controlPlane, err error) {
 	c.registry, err = registry.New(registry.Config{
 		Store: c.store, Blobs: blobs, Seal: sealRegistry, Region: cfg.region, Domain: cfg.domain, Log: cfg.log,
 		PublicName: func(string, string) string { return cfg.publicName }, TLS: cfg.tls,
-		Credentials: checkSecret(credentials),
+		Credentials: checkSecret(credentials), Authorizer: access,
 	})
 	if err != nil {
 		return nil, err
@@ -164,13 +175,14 @@ func newControlPlane(cfg controlConfig) (_ *controlPlane, err error) {
 	}, lifecycle)
 	containers := ecs.New(ecs.Config{
 		Store: c.store, Rand: rand.Reader, Pages: pages, TargetGroups: balancing, Registries: discovery, Network: network,
-		Placer: runTaskPlacer{placer}, Lifecycle: lifecycle,
+		Placer: runTaskPlacer{placer}, Lifecycle: lifecycle, Roles: access,
 	})
 	c.operations = slices.Concat(containers.Operations(), balancing.Operations(), c.registry.Operations(), discovery.Operations(),
-		logging.Operations(), ec2.New(network, pages).Operations(), sts.Operations())
+		logging.Operations(), ec2.New(network, pages).Operations(), identities.Operations(), tokens.Operations())
 	c.resources = tasks.New(tasks.Config{Store: c.store, Placer: placer, Nodes: c.dispatcher}).Resources()
 	c.public, err = server.New(server.Config{
-		Operations: c.operations, Resources: c.resources, Credentials: credentials, Account: cfg.account, Region: cfg.region,
+		Operations: c.operations, Resources: c.resources, Credentials: credentials, Authorizer: access,
+		Observe: identities.Used, Account: cfg.account, Region: cfg.region,
 		Registry: c.registry.Handler(), LoadBalancer: cfg.loadBalancer, Guard: cfg.guard,
 		Names: []string{cfg.publicName, cfg.domain}, PublicName: cfg.publicName, Metrics: c.metrics, Logger: cfg.log,
 		Retryable: func(err error) bool { return errors.Is(err, state.ErrNotLeader) },
@@ -195,8 +207,31 @@ func newControlPlane(cfg controlConfig) (_ *controlPlane, err error) {
 	return c, nil
 }
 
+// tagsOf finds the tags of anything by its ARN, for conditions on them.
+func tagsOf(store *state.Store) func(string) map[string]string {
+	return func(name string) map[string]string {
+		a, err := arn.Parse(name)
+		if err != nil {
+			return nil
+		}
+		return controlplane.TagsOf(store.View(), controlplane.Scope{Account: a.Account, Region: a.Region}, name)
+	}
+}
+
+// trustOf finds the policies that resources have themselves. So far these are roles, which nobody gets past to assume them.
+func trustOf(identities *iam.Service) func(action, name string) (*policy.Policy, bool) {
+	return func(action, name string) (*policy.Policy, bool) {
+		switch action {
+		case "sts:AssumeRole", "sts:TagSession", "sts:SetSourceIdentity":
+			trust, _ := identities.Trust(name)
+			return trust, true
+		}
+		return nil, false
+	}
+}
+
 // checkSecret lets the registry take an access key and its secret as user name and password.
-func checkSecret(c auth.Static) func(context.Context, string, string) (api.Identity, bool) {
+func checkSecret(c auth.Credentials) func(context.Context, string, string) (api.Identity, bool) {
 	return func(ctx context.Context, id, secret string) (api.Identity, bool) {
 		cred, ok, err := c.Lookup(ctx, id, "")
 		if err != nil || !ok || subtle.ConstantTimeCompare([]byte(cred.SecretAccessKey), []byte(secret)) != 1 {

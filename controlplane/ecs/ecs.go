@@ -29,6 +29,7 @@ type Config struct {
 	Network      Network
 	Placer       Placer
 	Lifecycle    Lifecycle // the only way by which the family stops a task
+	Roles        Roles
 }
 
 // TargetGroups is what ECS asks of load balancing.

@@ -18,6 +18,7 @@ import (
 	"github.com/seed-2f228079/neargate/controlplane"
 	"github.com/seed-2f228079/neargate/controlplane/state"
 	"github.com/seed-2f228079/neargate/controlplane/state/statetest"
+	"github.com/seed-2f228079/neargate/internal/awserr"
 )
 
 var here = controlplane.Scope{Account: "000000000000", Region: "us-east-1"}
@@ -34,8 +35,16 @@ type platform struct {
 func newPlatform(t *testing.T) *platform {
 	p := &platform{t: t, now: time.Date(2025, 6, 1, 12, 0, 0, 0, time.UTC)}
 	store := statetest.New(t, controlplane.Schema...)
-	p.Service = New(Config{Store: store, Rand: rand.Reader, Pages: api.NewPages(plain{}), TargetGroups: p, Registries: p, Network: p, Placer: p, Lifecycle: p})
+	p.Service = New(Config{Store: store, Rand: rand.Reader, Pages: api.NewPages(plain{}), TargetGroups: p, Registries: p, Network: p, Placer: p, Lifecycle: p, Roles: p})
 	return p
+}
+
+// PassRole lets every role be passed but one.
+func (p *platform) PassRole(_ context.Context, role, service string) error {
+	if role == "arn:aws:iam::"+here.Account+":role/forbidden" || service != taskService && service != ecsService {
+		return awserr.New("AccessDeniedException", "not %s to %s", role, service)
+	}
+	return nil
 }
 
 // plain seals nothing; page tokens have tests of their own.

@@ -76,7 +76,7 @@ func member(scope controlplane.Scope, kind, cluster, ref string) (string, error)
 func parseARN(scope controlplane.Scope, ref, kind string) (arn.ARN, error) {
 	a, err := arn.Parse(ref)
 	switch {
-	case err != nil || a.Service != "ecs" || a.Type() != kind || a.Rest() == "":
+	case err != nil || !canonical(a) || a.Type() != kind || a.Rest() == "":
 		return arn.ARN{}, invalid("Invalid identifier: %s is not the ARN of a %s", ref, kind)
 	case a.Account != scope.Account:
 		return arn.ARN{}, invalid("Invalid identifier: Identifier is for account %s. Your accountId is %s", a.Account, scope.Account)
@@ -84,6 +84,12 @@ func parseARN(scope controlplane.Scope, ref, kind string) (arn.ARN, error) {
 		return arn.ARN{}, invalid("Invalid identifier: Identifier is for region %s. Your region is %s", a.Region, scope.Region)
 	}
 	return a, nil
+}
+
+// canonical says whether a is spelled as ECS spells its own. A policy is held against ARNs as requests spell them, so another
+// spelling of the same thing would get past it.
+func canonical(a arn.ARN) bool {
+	return a.Partition == "aws" && a.Service == "ecs" && strings.HasPrefix(a.Resource, a.Type()+"/")
 }
 
 // taskDefinition finds what "family", "family:revision" or an ARN means; a family alone means its newest ACTIVE revision.

@@ -3,23 +3,22 @@ package ecs
 import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ecs"
-	"github.com/aws/aws-sdk-go-v2/service/ecs/types"
 
 	"github.com/seed-2f228079/neargate/api"
-	"github.com/seed-2f228079/neargate/controlplane"
-	"github.com/seed-2f228079/neargate/internal/arn"
 )
 
 // Operations is the family's table, in alphabetical order.
 func (s *Service) Operations() []api.Operation {
-	return []api.Operation{
-		api.Write(s.createCluster, api.Route("POST /clusters")),
+	table := []api.Operation{
+		api.Write(s.createCluster, api.Route("POST /clusters"), api.Resource(func(c *api.Call, in *ecs.CreateClusterInput) string {
+			return clusterARN(c, in.ClusterName)
+		})),
 		api.Write(s.createService, api.Route("POST /clusters/{cluster}/services"), api.Resource(func(c *api.Call, in *ecs.CreateServiceInput) string {
 			return named(c, "service", in.Cluster, in.ServiceName)
 		})),
 		api.Write(s.deleteAccountSetting),
-		api.Write(s.deleteAttributes, api.Resource(func(c *api.Call, in *ecs.DeleteAttributesInput) string {
-			return attributesARN(c, in.Cluster, in.Attributes)
+		api.Write(s.deleteAttributes, api.Resources(func(c *api.Call, in *ecs.DeleteAttributesInput) []string {
+			return attributesARNs(c, in.Cluster, in.Attributes)
 		})),
 		api.Write(s.deleteCluster, api.Route("DELETE /clusters/{cluster}"), api.Resource(func(c *api.Call, in *ecs.DeleteClusterInput) string {
 			return clusterARN(c, in.Cluster)
@@ -27,15 +26,32 @@ func (s *Service) Operations() []api.Operation {
 		api.Write(s.deleteService, api.Route("DELETE /clusters/{cluster}/services/{service}"), api.Resource(func(c *api.Call, in *ecs.DeleteServiceInput) string {
 			return named(c, "service", in.Cluster, in.Service)
 		})),
-		api.Write(s.deleteTaskDefinitions),
+		api.Write(s.deleteTaskDefinitions, api.Resources(func(c *api.Call, in *ecs.DeleteTaskDefinitionsInput) []string {
+			return each(in.TaskDefinitions, func(ref *string) string { return s.definitionARN(c, ref) })
+		})),
 		api.Write(s.deregisterTaskDefinition, api.Route("DELETE /task-definitions/{taskDefinition}")),
-		api.Read(s.describeCapacityProviders, api.Route("GET /capacity-providers")),
-		api.Read(s.describeClusters),
-		api.Read(s.describeContainerInstances),
-		api.Read(s.describeServices),
+		api.Read(s.describeCapacityProviders, api.Route("GET /capacity-providers"), api.Resources(func(c *api.Call, in *ecs.DescribeCapacityProvidersInput) []string {
+			return each(in.CapacityProviders, func(ref *string) string { return capacityProviderARN(c, ref) })
+		})),
+		api.Read(s.describeClusters, api.Resources(func(c *api.Call, in *ecs.DescribeClustersInput) []string {
+			if len(in.Clusters) == 0 {
+				return []string{clusterARN(c, nil)}
+			}
+			return each(in.Clusters, func(ref *string) string { return clusterARN(c, ref) })
+		})),
+		api.Read(s.describeContainerInstances, api.Resources(func(c *api.Call, in *ecs.DescribeContainerInstancesInput) []string {
+			return each(in.ContainerInstances, func(ref *string) string { return named(c, "container-instance", in.Cluster, ref) })
+		})),
+		api.Read(s.describeServices, api.Resources(func(c *api.Call, in *ecs.DescribeServicesInput) []string {
+			return each(in.Services, func(ref *string) string { return named(c, "service", in.Cluster, ref) })
+		})),
 		api.Read(s.describeTaskDefinition, api.Route("GET /task-definitions/{taskDefinition}")),
-		api.Read(s.describeTasks),
-		api.Read(s.getTaskProtection, api.Resource(func(c *api.Call, in *ecs.GetTaskProtectionInput) string { return clusterARN(c, in.Cluster) })),
+		api.Read(s.describeTasks, api.Resources(func(c *api.Call, in *ecs.DescribeTasksInput) []string {
+			return each(in.Tasks, func(ref *string) string { return named(c, "task", in.Cluster, ref) })
+		})),
+		api.Read(s.getTaskProtection, api.Resources(func(c *api.Call, in *ecs.GetTaskProtectionInput) []string {
+			return each(in.Tasks, func(ref *string) string { return named(c, "task", in.Cluster, ref) })
+		})),
 		api.Read(s.listAccountSettings, api.Route("GET /account-settings")),
 		api.Read(s.listAttributes, api.Route("GET /clusters/{cluster}/attributes"), api.Resource(func(c *api.Call, in *ecs.ListAttributesInput) string {
 			return clusterARN(c, in.Cluster)
@@ -45,25 +61,32 @@ func (s *Service) Operations() []api.Operation {
 			return clusterARN(c, in.Cluster)
 		})),
 		api.Read(s.listServices, api.Route("GET /clusters/{cluster}/services")),
-		api.Read(s.listTagsForResource),
+		api.Read(s.listTagsForResource, api.Resource(func(_ *api.Call, in *ecs.ListTagsForResourceInput) string { return aws.ToString(in.ResourceArn) })),
 		api.Read(s.listTaskDefinitionFamilies, api.Route("GET /task-definition-families")),
 		api.Read(s.listTaskDefinitions, api.Route("GET /task-definitions")),
-		api.Read(s.listTasks, api.Route("GET /clusters/{cluster}/tasks")),
+		api.Read(s.listTasks, api.Route("GET /clusters/{cluster}/tasks"), api.Resources(func(c *api.Call, in *ecs.ListTasksInput) []string {
+			if in.ContainerInstance == nil { // then it can only be scoped by ecs:cluster
+				return nil
+			}
+			return []string{named(c, "container-instance", in.Cluster, in.ContainerInstance)}
+		})),
 		api.Write(s.putAccountSetting),
 		api.Write(s.putAccountSettingDefault),
-		api.Write(s.putAttributes, api.Resource(func(c *api.Call, in *ecs.PutAttributesInput) string {
-			return attributesARN(c, in.Cluster, in.Attributes)
+		api.Write(s.putAttributes, api.Resources(func(c *api.Call, in *ecs.PutAttributesInput) []string {
+			return attributesARNs(c, in.Cluster, in.Attributes)
 		})),
 		api.Write(s.putClusterCapacityProviders, api.Route("PUT /clusters/{cluster}/capacity-providers"), api.Resource(func(c *api.Call, in *ecs.PutClusterCapacityProvidersInput) string {
 			return clusterARN(c, in.Cluster)
 		})),
-		api.Write(s.registerTaskDefinition, api.Route("POST /task-definitions")),
+		api.Write(s.registerTaskDefinition, api.Route("POST /task-definitions"), api.Tagged(func(c *api.Call, in *ecs.RegisterTaskDefinitionInput) string {
+			return callScope(c).TaskDefinitionARN(aws.ToString(in.Family) + ":*")
+		})),
 		api.Write(s.runTask, api.Route("POST /clusters/{cluster}/tasks"), api.Resource(func(c *api.Call, in *ecs.RunTaskInput) string {
-			return definitionARN(c, in.TaskDefinition)
-		})),
+			return s.definitionARN(c, in.TaskDefinition)
+		}), api.Tagged(func(c *api.Call, in *ecs.RunTaskInput) string { return named(c, "task", in.Cluster, aws.String("*")) })),
 		api.Write(s.startTask, api.Resource(func(c *api.Call, in *ecs.StartTaskInput) string {
-			return definitionARN(c, in.TaskDefinition)
-		})),
+			return s.definitionARN(c, in.TaskDefinition)
+		}), api.Tagged(func(c *api.Call, in *ecs.StartTaskInput) string { return named(c, "task", in.Cluster, aws.String("*")) })),
 		api.Write(s.stopTask, api.Route("DELETE /clusters/{cluster}/tasks/{task}"), api.Resource(func(c *api.Call, in *ecs.StopTaskInput) string {
 			return named(c, "task", in.Cluster, in.Task)
 		})),
@@ -75,51 +98,18 @@ func (s *Service) Operations() []api.Operation {
 		api.Write(s.updateClusterSettings, api.Resource(func(c *api.Call, in *ecs.UpdateClusterSettingsInput) string {
 			return clusterARN(c, in.Cluster)
 		})),
-		api.Write(s.updateContainerInstancesState),
+		api.Write(s.updateContainerInstancesState, api.Resources(func(c *api.Call, in *ecs.UpdateContainerInstancesStateInput) []string {
+			return each(in.ContainerInstances, func(ref *string) string { return named(c, "container-instance", in.Cluster, ref) })
+		})),
 		api.Write(s.updateService, api.Route("PATCH /clusters/{cluster}/services/{service}"), api.Resource(func(c *api.Call, in *ecs.UpdateServiceInput) string {
 			return named(c, "service", in.Cluster, in.Service)
 		})),
-		api.Write(s.updateTaskProtection, api.Resource(func(c *api.Call, in *ecs.UpdateTaskProtectionInput) string { return clusterARN(c, in.Cluster) })),
+		api.Write(s.updateTaskProtection, api.Resources(func(c *api.Call, in *ecs.UpdateTaskProtectionInput) []string {
+			return each(in.Tasks, func(ref *string) string { return named(c, "task", in.Cluster, ref) })
+		})),
 	}
-}
-
-// The names that policies are held against. A reference that names nothing valid is refused by the handler; until then it is
-// rendered as it is.
-
-func clusterARN(c *api.Call, ref *string) string {
-	scope := controlplane.Scope{Account: c.Account, Region: c.Region}
-	name, err := clusterName(scope, ref)
-	if err != nil {
-		return aws.ToString(ref)
+	for i := range table {
+		s.conditionKeys(&table[i])
 	}
-	return scope.ClusterARN(name)
-}
-
-// attributesARN is the instance that the attributes are of; the cluster when there is none.
-func attributesARN(c *api.Call, cluster *string, attributes []types.Attribute) string {
-	if len(attributes) == 0 {
-		return clusterARN(c, cluster)
-	}
-	return named(c, "container-instance", cluster, attributes[0].TargetId)
-}
-
-func named(c *api.Call, kind string, cluster, ref *string) string {
-	scope := controlplane.Scope{Account: c.Account, Region: c.Region}
-	of, err := clusterName(scope, cluster)
-	if err != nil {
-		return aws.ToString(cluster)
-	}
-	name, err := member(scope, kind, of, aws.ToString(ref))
-	if err != nil {
-		return aws.ToString(ref)
-	}
-	return arn.New("ecs", c.Region, c.Account, kind+"/"+of+"/"+name).String()
-}
-
-func definitionARN(c *api.Call, ref *string) string {
-	name := aws.ToString(ref)
-	if arn.Is(name) {
-		return name
-	}
-	return controlplane.Scope{Account: c.Account, Region: c.Region}.TaskDefinitionARN(name)
+	return table
 }

@@ -55,6 +55,9 @@ func (s *Service) runTask(ctx context.Context, in *ecs.RunTaskInput) (*ecs.RunTa
 		if l.definition, err = runnable(tx, scope, in.TaskDefinition, "InvalidParameterException"); err != nil {
 			return err
 		}
+		if err := s.passTaskRoles(ctx, l.definition, in.Overrides); err != nil {
+			return err
+		}
 		if err := s.check(l); err != nil {
 			return err
 		}
@@ -138,6 +141,9 @@ func (s *Service) startTask(ctx context.Context, in *ecs.StartTaskInput) (*ecs.S
 			return err
 		}
 		if l.definition, err = runnable(tx, scope, in.TaskDefinition, "InvalidParameterException"); err != nil {
+			return err
+		}
+		if err := s.passTaskRoles(ctx, l.definition, in.Overrides); err != nil {
 			return err
 		}
 		if err := s.check(l); err != nil {

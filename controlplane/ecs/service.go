@@ -41,6 +41,9 @@ func (s *Service) createService(ctx context.Context, in *ecs.CreateServiceInput)
 	if err := refuse(in); err != nil {
 		return nil, err
 	}
+	if err := s.passRoles(ctx, ecsService, in.Role); err != nil {
+		return nil, err
+	}
 	tags, err := tagSet(in.Tags)
 	if err != nil {
 		return nil, err

@@ -56,7 +56,7 @@ func (s *Service) listTagsForResource(ctx context.Context, in *ecs.ListTagsForRe
 // taggable finds what an ARN names: tags hang on resources that are there.
 func taggable(r state.Reader, scope controlplane.Scope, ref string) (string, error) {
 	a, err := arn.Parse(ref)
-	if err != nil || a.Service != "ecs" || a.Account != scope.Account || a.Region != scope.Region {
+	if err != nil || !canonical(a) || a.Account != scope.Account || a.Region != scope.Region {
 		return "", invalid("Invalid resource ARN: %s", ref)
 	}
 	notFound := invalid("The specified resource could not be found. Specify a valid resource ARN and try again.")
@@ -67,7 +67,7 @@ func taggable(r state.Reader, scope controlplane.Scope, ref string) (string, err
 			return "", awserr.New("ClusterNotFoundException", "Cluster not found.")
 		}
 	case "task-definition":
-		if _, found, err := taskDefinition(r, scope, ref); err != nil || !found {
+		if d, found, err := taskDefinition(r, scope, ref); err != nil || !found || d.ARN() != ref {
 			return "", notFound
 		}
 	case "service":

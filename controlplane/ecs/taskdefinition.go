@@ -31,6 +31,9 @@ func (s *Service) registerTaskDefinition(ctx context.Context, in *ecs.RegisterTa
 	if err != nil {
 		return nil, client("%s", capital(err))
 	}
+	if err := s.passRoles(ctx, taskService, in.ExecutionRoleArn, in.TaskRoleArn); err != nil {
+		return nil, err
+	}
 	call := api.CallFrom(ctx)
 	out := &ecs.RegisterTaskDefinitionOutput{}
 	return answer(out, s.update(ctx, func(tx *state.Tx, scope controlplane.Scope) error {

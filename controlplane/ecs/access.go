@@ -1,0 +1,156 @@
+package ecs
+
+import (
+	"cmp"
+	"context"
+	"reflect"
+	"strings"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ecs/types"
+
+	"github.com/seed-2f228079/neargate/api"
+	"github.com/seed-2f228079/neargate/controlplane"
+	"github.com/seed-2f228079/neargate/internal/arn"
+)
+
+// What policies are held against, by "Actions, resources, and condition keys for Amazon Elastic Container Service" of the Service
+// Authorization Reference. A reference that names nothing valid is refused by the handler; until then it is rendered as it is.
+
+// conditionKeys adds ecs:cluster, ecs:service and ecs:task-definition to every operation whose input names one.
+func (s *Service) conditionKeys(o *api.Operation) {
+	add := func(key, field string, render func(c *api.Call, ref *string) string) {
+		f, ok := o.In.FieldByName(field)
+		if !ok || f.Type != reflect.TypeFor[*string]() {
+			return
+		}
+		if o.Keys == nil {
+			o.Keys = map[string]func(*api.Call, any) []string{}
+		}
+		o.Keys[key] = func(c *api.Call, in any) []string {
+			ref := reflect.ValueOf(in).Elem().FieldByIndex(f.Index).Interface().(*string)
+			if ref == nil && key != "ecs:cluster" { // there is a default cluster
+				return nil
+			}
+			return []string{render(c, ref)}
+		}
+	}
+	add("ecs:cluster", "Cluster", clusterARN)
+	add("ecs:task-definition", "TaskDefinition", s.definitionARN)
+	if cluster, ok := o.In.FieldByName("Cluster"); ok {
+		add("ecs:service", "Service", func(c *api.Call, ref *string) string { return aws.ToString(ref) })
+		if f := o.Keys["ecs:service"]; f != nil {
+			o.Keys["ecs:service"] = func(c *api.Call, in any) []string {
+				refs := f(c, in)
+				for i := range refs {
+					refs[i] = named(c, "service", reflect.ValueOf(in).Elem().FieldByIndex(cluster.Index).Interface().(*string), &refs[i])
+				}
+				return refs
+			}
+		}
+	}
+}
+
+// each renders a list of references.
+func each(refs []string, render func(ref *string) string) []string {
+	out := make([]string, len(refs))
+	for i := range refs {
+		out[i] = render(&refs[i])
+	}
+	return out
+}
+
+func callScope(c *api.Call) controlplane.Scope {
+	return controlplane.Scope{Account: c.Account, Region: c.Region}
+}
+
+func clusterARN(c *api.Call, ref *string) string {
+	scope := callScope(c)
+	name, err := clusterName(scope, ref)
+	if err != nil {
+		return aws.ToString(ref)
+	}
+	return scope.ClusterARN(name)
+}
+
+func named(c *api.Call, kind string, cluster, ref *string) string {
+	scope := callScope(c)
+	of, err := clusterName(scope, cluster)
+	if err != nil {
+		return aws.ToString(cluster)
+	}
+	name, err := member(scope, kind, of, aws.ToString(ref))
+	if err != nil {
+		return aws.ToString(ref)
+	}
+	return arn.New("ecs", c.Region, c.Account, kind+"/"+of+"/"+name).String()
+}
+
+// attributesARNs are the instances that attributes are of; the cluster when there is none.
+func attributesARNs(c *api.Call, cluster *string, attributes []types.Attribute) []string {
+	var out []string
+	for _, a := range attributes {
+		out = append(out, named(c, "container-instance", cluster, a.TargetId))
+	}
+	if out == nil {
+		out = []string{clusterARN(c, cluster)}
+	}
+	return out
+}
+
+func capacityProviderARN(c *api.Call, ref *string) string {
+	if arn.Is(aws.ToString(ref)) {
+		return *ref
+	}
+	return arn.New("ecs", c.Region, c.Account, "capacity-provider/"+aws.ToString(ref)).String()
+}
+
+// definitionARN is that of the revision which will run: without a number, of the latest. Otherwise a policy that allows some
+// revisions would have nothing to say about "the latest".
+func (s *Service) definitionARN(c *api.Call, ref *string) string {
+	scope := callScope(c)
+	if d, ok, err := taskDefinition(s.Store.View(), scope, aws.ToString(ref)); err == nil && ok {
+		return d.ARN()
+	}
+	if arn.Is(aws.ToString(ref)) {
+		return *ref
+	}
+	return scope.TaskDefinitionARN(aws.ToString(ref))
+}
+
+// Roles says whether the caller may pass a role to a service that will act with it.
+type Roles interface {
+	PassRole(ctx context.Context, role, service string) error
+}
+
+// Who acts with roles: tasks with those of task definitions, ECS itself with a service's.
+const (
+	taskService = "ecs-tasks.amazonaws.com"
+	ecsService  = "ecs.amazonaws.com"
+)
+
+// passRoles checks iam:PassRole for every role that is given. A name stands for a role without a path.
+func (s *Service) passRoles(ctx context.Context, service string, roles ...*string) error {
+	for _, r := range roles {
+		name := aws.ToString(r)
+		if name == "" {
+			continue
+		}
+		if !arn.Is(name) {
+			name = arn.New("iam", "", api.CallFrom(ctx).Account, "role/"+strings.TrimPrefix(name, "/")).String()
+		}
+		if err := s.Roles.PassRole(ctx, name, service); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// passTaskRoles checks the roles that tasks of the definition will have: those of the overrides, or else the definition's own.
+func (s *Service) passTaskRoles(ctx context.Context, d *controlplane.TaskDefinition, overrides *types.TaskOverride) error {
+	if overrides == nil {
+		overrides = &types.TaskOverride{}
+	}
+	shape := d.Shape()
+	return s.passRoles(ctx, taskService, cmp.Or(overrides.ExecutionRoleArn, shape.ExecutionRoleArn), cmp.Or(overrides.TaskRoleArn, shape.TaskRoleArn))
+}
