@@ -101,7 +101,7 @@ func (r *Registry) detail(v state.Reader, repo *Repository, m *Manifest) types.I
 	if m.Subject != "" {
 		d.SubjectManifestDigest = new(m.Subject)
 	}
-	if t, ok := r.pulls.of(Manifests.Key(m)); ok {
+	if t := r.lastPull(v, Manifests.Key(m)); !t.IsZero() {
 		d.LastRecordedPullTime = new(t)
 	}
 	return d
@@ -254,6 +254,9 @@ func (r *Registry) get(v state.Reader, repo *Repository, id types.ImageIdentifie
 	if len(accepted) > 0 && !slices.Contains(accepted, m.MediaType) {
 		return nil, nil, imageNotFound(repo, m.Digest, value(id.ImageTag))
 	}
+	if err := pullable(repo, m); err != nil {
+		return nil, nil, err
+	}
 	body, err := r.content(m)
 	if err != nil {
 		return nil, nil, err
@@ -308,7 +311,7 @@ func (r *Registry) deleteOne(ctx context.Context, repo *Repository, id types.Ima
 		}
 		return []types.ImageIdentifier{imageID(digest, *id.ImageTag)}, nil
 	}
-	_, tags, err := r.removeImage(ctx, repo, *id.ImageDigest)
+	_, tags, err := r.removeImage(ctx, repo, *id.ImageDigest, nil)
 	if err != nil {
 		return nil, err
 	}

@@ -43,6 +43,9 @@ func (f front) getManifest(w http.ResponseWriter, q *request) error {
 	if err != nil {
 		return err
 	}
+	if err := pullable(q.repo, m); err != nil {
+		return err
+	}
 	h := w.Header()
 	h.Set("Content-Type", m.MediaType)
 	h.Set("Content-Length", strconv.FormatUint(m.Size, 10))
@@ -110,7 +113,7 @@ func (f front) deleteManifest(w http.ResponseWriter, q *request) error {
 	if tag != "" {
 		_, err = f.removeTag(q.Context(), q.repo, tag, false)
 	} else {
-		_, _, err = f.removeImage(q.Context(), q.repo, string(digest))
+		_, _, err = f.removeImage(q.Context(), q.repo, string(digest), nil)
 	}
 	if err != nil {
 		return err

@@ -41,6 +41,7 @@ type bench struct {
 	clock  *clock.Fake
 	server *httptest.Server
 	token  string // of account and region
+	config registry.Config
 }
 
 func newBench(t testing.TB, change ...func(*registry.Config)) *bench {
@@ -65,10 +66,21 @@ func newBench(t testing.TB, change ...func(*registry.Config)) *bench {
 	for _, f := range change {
 		f(&c)
 	}
+	b.config = c
 	if b.reg, err = registry.New(c); err != nil {
 		t.Fatal(err)
 	}
 	b.token = b.login(account, region)
+	return b
+}
+
+// restart forgets what is only in memory.
+func (b *bench) restart() *bench {
+	b.t.Helper()
+	var err error
+	if b.reg, err = registry.New(b.config); err != nil {
+		b.t.Fatal(err)
+	}
 	return b
 }
 

@@ -127,6 +127,11 @@ func (r *Registry) commitImage(tx *state.Tx, repo *Repository, doc *document, di
 		Manifests.Put(tx, m)
 	}
 	changed := !exists
+	if m.InArchive { // pushed again: it comes back
+		m = r.withClass(m, false)
+		Manifests.Put(tx, m)
+		changed = true
+	}
 	for _, tag := range p.tags {
 		old, ok := Tags.Get(tx, repo.in(tag))
 		if ok && old.Digest == m.Digest {
@@ -204,13 +209,15 @@ func (e *errInIndex) Error() string {
 	return fmt.Sprintf("Requested image referenced by manifest list: %v", e.indexes)
 }
 
-// tagsPerTransaction leaves room for the manifest itself.
-const tagsPerTransaction = state.MaxOps - 1
+// tagsPerTransaction leaves room for the manifest itself and its pull time.
+const tagsPerTransaction = state.MaxOps - 2
 
 // removeImage deletes a manifest and its tags, in several transactions when it has very many of them; the manifest goes last.
-func (r *Registry) removeImage(ctx context.Context, repo *Repository, digest string) (removed *Manifest, tags []string, err error) {
+// check, unless nil, can refuse in the first of them.
+func (r *Registry) removeImage(ctx context.Context, repo *Repository, digest string, check func(*state.Tx, *Manifest) error) (removed *Manifest, tags []string, err error) {
 	for done := false; !done && err == nil; {
 		var batch []string
+		var found *Manifest
 		_, err = r.Store.Update(ctx, func(tx *state.Tx) error {
 			batch, done = nil, true
 			if _, err := repo.still(tx); err != nil {
@@ -227,7 +234,11 @@ func (r *Registry) removeImage(ctx context.Context, repo *Repository, digest str
 			if in.indexes != nil {
 				return &in
 			}
-			removed = m
+			if check != nil && removed == nil {
+				if err := check(tx, m); err != nil {
+					return err
+				}
+			}
 			for t := range TagsByDigest.Scan(tx, Manifests.Key(m)) {
 				if len(batch) == tagsPerTransaction {
 					done = false
@@ -237,15 +248,21 @@ func (r *Registry) removeImage(ctx context.Context, repo *Repository, digest str
 				Tags.Delete(tx, Tags.Key(t))
 			}
 			if done {
-				Manifests.Delete(tx, Manifests.Key(m))
+				deleteManifest(tx, m)
 			}
+			found = m
 			return nil
 		})
 		if err == nil {
-			tags = append(tags, batch...)
+			removed, tags = found, append(tags, batch...)
 		}
 	}
 	return removed, tags, err
+}
+
+func deleteManifest(tx *state.Tx, m *Manifest) {
+	Manifests.Delete(tx, Manifests.Key(m))
+	PullTimes.Delete(tx, Manifests.Key(m))
 }
 
 // removeTag takes a tag away and says what it pointed at. The manifest stays unless andImage is set and it was the last tag,
@@ -267,7 +284,7 @@ func (r *Registry) removeTag(ctx context.Context, repo *Repository, tag string, 
 		for parent := range ManifestsByReference.Scan(tx, Manifests.Key(m)) {
 			return &errInIndex{[]string{parent.Digest}}
 		}
-		Manifests.Delete(tx, Manifests.Key(m))
+		deleteManifest(tx, m)
 		return nil
 	})
 	return digest, err

@@ -175,8 +175,7 @@ func TestChunkedUpload(t *testing.T) {
 	if req := b.broken("PATCH", at, pr); req == nil {
 		t.Error("a broken body was answered")
 	}
-	if a := b.until(204, "GET", at); a.Header.Get("Range") != "0-14" {
-		t.Errorf("after a broken body: range %q", a.Header.Get("Range"))
+	for b.until(204, "GET", at).Header.Get("Range") != "0-14" { // the server may see the broken request after its client has given up
 	}
 	b.want(404, "GET", strings.Replace(at, "/users/", "/other/", 1), nil)
 	b.want(400, "PUT", at, nil) // no digest

@@ -11,7 +11,7 @@
 //     manifest reads those records, the ones that delete them read who refers to them.
 //   - A tag's move and the check of its immutability are one transaction.
 //   - References are never counted: what is referenced is asked of indexes over the records.
-//   - When an image was last pulled is kept in memory only (pulls.go).
+//   - When an image was last pulled is kept in memory and written down at most once an hour (pulls.go).
 //
 // docs/design/registry.md says why it is not an existing registry behind a façade.
 package registry
@@ -22,11 +22,15 @@ import (
 	"crypto/rand"
 	"errors"
 	"io"
+	"iter"
 	"log/slog"
 	"net/http"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/seed-2f228079/neargate/api"
+	"github.com/seed-2f228079/neargate/controlplane"
 	"github.com/seed-2f228079/neargate/controlplane/state"
 	"github.com/seed-2f228079/neargate/internal/clock"
 	"github.com/seed-2f228079/neargate/storage/blob"
@@ -52,6 +56,9 @@ type Config struct {
 	Credentials func(ctx context.Context, accessKeyID, secret string) (api.Identity, bool)
 	// CreateOnPush creates a repository when something is pushed to it. Off, as in ECR, unless set.
 	CreateOnPush bool
+
+	// Users yields the images that tasks and services of an account need: lifecycle policies keep those. nil: none does.
+	Users func(v state.Reader, account string) iter.Seq[controlplane.ImageUse]
 
 	// LayerGrace is how long a layer that no manifest names stays in its repository after it was pushed or last asked for:
 	// the time a client has between layers and manifest. Default 24 h.
@@ -93,21 +100,39 @@ func New(c Config) (*Registry, error) {
 // Handler serves /v2/.
 func (r *Registry) Handler() http.Handler { return front{r} }
 
-// Run collects garbage until ctx ends.
+// Run works until ctx ends: it collects garbage and records pull times, and where it leads it applies lifecycle policies.
 func (r *Registry) Run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return r.every(ctx, r.CollectEvery, r.collectAndLog) })
+	g.Go(func() error { return r.every(ctx, pullsEvery, r.recordPullsAndLog) })
+	g.Go(func() error { return r.Store.RunLeader(ctx, r.runLifecycle) })
+	return g.Wait()
+}
+
+// every calls f, which has logged what failed, again and again with a pause before each time.
+func (r *Registry) every(ctx context.Context, pause time.Duration, f func(context.Context)) error {
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-r.Clock.After(r.CollectEvery):
+		case <-r.Clock.After(pause):
+			f(ctx)
 		}
-		got, err := r.Collect(ctx)
-		if err != nil && ctx.Err() == nil {
-			r.Log.Error("collect the registry's garbage", "error", err)
-			continue
-		}
-		if got != (Collected{}) {
-			r.Log.Info("collected the registry's garbage", "records", got.Records, "layers", got.Layers, "blobs", got.Blobs, "bytes", got.Bytes, "uploads", got.Uploads)
-		}
+	}
+}
+
+func (r *Registry) recordPullsAndLog(ctx context.Context) {
+	if err := r.recordPulls(ctx); err != nil && ctx.Err() == nil {
+		r.Log.Error("record when images were pulled", "error", err)
+	}
+}
+
+func (r *Registry) collectAndLog(ctx context.Context) {
+	got, err := r.Collect(ctx)
+	switch {
+	case err != nil && ctx.Err() == nil:
+		r.Log.Error("collect the registry's garbage", "error", err)
+	case err == nil && got != (Collected{}):
+		r.Log.Info("collected the registry's garbage", "records", got.Records, "layers", got.Layers, "blobs", got.Blobs, "bytes", got.Bytes, "uploads", got.Uploads)
 	}
 }

@@ -246,6 +246,9 @@ type Manifest struct {
 	Annotations   map[string]string      `protobuf:"bytes,12,rep,name=annotations,proto3" json:"annotations,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	ImageSize     uint64                 `protobuf:"varint,13,opt,name=image_size,json=imageSize,proto3" json:"image_size,omitempty"` // bytes of config and layers; of an index the largest child's
 	Pushed        *timestamppb.Timestamp `protobuf:"bytes,14,opt,name=pushed,proto3" json:"pushed,omitempty"`
+	InArchive     bool                   `protobuf:"varint,15,opt,name=in_archive,json=inArchive,proto3" json:"in_archive,omitempty"` // of the storage class ARCHIVE: not pulled until it is restored or pushed again
+	Archived      *timestamppb.Timestamp `protobuf:"bytes,16,opt,name=archived,proto3" json:"archived,omitempty"`                     // when it last went to the archive
+	Activated     *timestamppb.Timestamp `protobuf:"bytes,17,opt,name=activated,proto3" json:"activated,omitempty"`                   // when it last came back
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -374,6 +377,27 @@ func (x *Manifest) GetImageSize() uint64 {
 func (x *Manifest) GetPushed() *timestamppb.Timestamp {
 	if x != nil {
 		return x.Pushed
+	}
+	return nil
+}
+
+func (x *Manifest) GetInArchive() bool {
+	if x != nil {
+		return x.InArchive
+	}
+	return false
+}
+
+func (x *Manifest) GetArchived() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Archived
+	}
+	return nil
+}
+
+func (x *Manifest) GetActivated() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Activated
 	}
 	return nil
 }
@@ -526,6 +550,246 @@ func (x *RemovedRepository) GetId() string {
 	return ""
 }
 
+// PullTime is when an image was last pulled, written at most once an hour: key account, region, repository, digest.
+type PullTime struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Account       string                 `protobuf:"bytes,1,opt,name=account,proto3" json:"account,omitempty"`
+	Region        string                 `protobuf:"bytes,2,opt,name=region,proto3" json:"region,omitempty"`
+	Repository    string                 `protobuf:"bytes,3,opt,name=repository,proto3" json:"repository,omitempty"` // id
+	Digest        string                 `protobuf:"bytes,4,opt,name=digest,proto3" json:"digest,omitempty"`
+	Pulled        *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=pulled,proto3" json:"pulled,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PullTime) Reset() {
+	*x = PullTime{}
+	mi := &file_registry_registry_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PullTime) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PullTime) ProtoMessage() {}
+
+func (x *PullTime) ProtoReflect() protoreflect.Message {
+	mi := &file_registry_registry_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PullTime.ProtoReflect.Descriptor instead.
+func (*PullTime) Descriptor() ([]byte, []int) {
+	return file_registry_registry_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *PullTime) GetAccount() string {
+	if x != nil {
+		return x.Account
+	}
+	return ""
+}
+
+func (x *PullTime) GetRegion() string {
+	if x != nil {
+		return x.Region
+	}
+	return ""
+}
+
+func (x *PullTime) GetRepository() string {
+	if x != nil {
+		return x.Repository
+	}
+	return ""
+}
+
+func (x *PullTime) GetDigest() string {
+	if x != nil {
+		return x.Digest
+	}
+	return ""
+}
+
+func (x *PullTime) GetPulled() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Pulled
+	}
+	return nil
+}
+
+// LifecyclePolicy of a repository: key account, region, repository.
+type LifecyclePolicy struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Account       string                 `protobuf:"bytes,1,opt,name=account,proto3" json:"account,omitempty"`
+	Region        string                 `protobuf:"bytes,2,opt,name=region,proto3" json:"region,omitempty"`
+	Repository    string                 `protobuf:"bytes,3,opt,name=repository,proto3" json:"repository,omitempty"` // id
+	Name          string                 `protobuf:"bytes,4,opt,name=name,proto3" json:"name,omitempty"`             // of the repository
+	Text          string                 `protobuf:"bytes,5,opt,name=text,proto3" json:"text,omitempty"`             // as it was put
+	Evaluated     *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=evaluated,proto3" json:"evaluated,omitempty"`   // last; absent since the text was put: not yet
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LifecyclePolicy) Reset() {
+	*x = LifecyclePolicy{}
+	mi := &file_registry_registry_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LifecyclePolicy) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LifecyclePolicy) ProtoMessage() {}
+
+func (x *LifecyclePolicy) ProtoReflect() protoreflect.Message {
+	mi := &file_registry_registry_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LifecyclePolicy.ProtoReflect.Descriptor instead.
+func (*LifecyclePolicy) Descriptor() ([]byte, []int) {
+	return file_registry_registry_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *LifecyclePolicy) GetAccount() string {
+	if x != nil {
+		return x.Account
+	}
+	return ""
+}
+
+func (x *LifecyclePolicy) GetRegion() string {
+	if x != nil {
+		return x.Region
+	}
+	return ""
+}
+
+func (x *LifecyclePolicy) GetRepository() string {
+	if x != nil {
+		return x.Repository
+	}
+	return ""
+}
+
+func (x *LifecyclePolicy) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *LifecyclePolicy) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+func (x *LifecyclePolicy) GetEvaluated() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Evaluated
+	}
+	return nil
+}
+
+// LifecyclePreview is the policy that a preview asks about; what it would do is computed when that is read: key account,
+// region, repository.
+type LifecyclePreview struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Account       string                 `protobuf:"bytes,1,opt,name=account,proto3" json:"account,omitempty"`
+	Region        string                 `protobuf:"bytes,2,opt,name=region,proto3" json:"region,omitempty"`
+	Repository    string                 `protobuf:"bytes,3,opt,name=repository,proto3" json:"repository,omitempty"` // id
+	Text          string                 `protobuf:"bytes,4,opt,name=text,proto3" json:"text,omitempty"`
+	Started       *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=started,proto3" json:"started,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LifecyclePreview) Reset() {
+	*x = LifecyclePreview{}
+	mi := &file_registry_registry_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LifecyclePreview) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LifecyclePreview) ProtoMessage() {}
+
+func (x *LifecyclePreview) ProtoReflect() protoreflect.Message {
+	mi := &file_registry_registry_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LifecyclePreview.ProtoReflect.Descriptor instead.
+func (*LifecyclePreview) Descriptor() ([]byte, []int) {
+	return file_registry_registry_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *LifecyclePreview) GetAccount() string {
+	if x != nil {
+		return x.Account
+	}
+	return ""
+}
+
+func (x *LifecyclePreview) GetRegion() string {
+	if x != nil {
+		return x.Region
+	}
+	return ""
+}
+
+func (x *LifecyclePreview) GetRepository() string {
+	if x != nil {
+		return x.Repository
+	}
+	return ""
+}
+
+func (x *LifecyclePreview) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+func (x *LifecyclePreview) GetStarted() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Started
+	}
+	return nil
+}
+
 var File_registry_registry_proto protoreflect.FileDescriptor
 
 const file_registry_registry_proto_rawDesc = "" +
@@ -553,7 +817,7 @@ const file_registry_registry_proto_rawDesc = "" +
 	"repository\x12\x12\n" +
 	"\x04name\x18\x04 \x01(\tR\x04name\x12\x16\n" +
 	"\x06digest\x18\x05 \x01(\tR\x06digest\x120\n" +
-	"\x05moved\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x05moved\"\xa1\x04\n" +
+	"\x05moved\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x05moved\"\xb2\x05\n" +
 	"\bManifest\x12\x18\n" +
 	"\aaccount\x18\x01 \x01(\tR\aaccount\x12\x16\n" +
 	"\x06region\x18\x02 \x01(\tR\x06region\x12\x1e\n" +
@@ -574,7 +838,11 @@ const file_registry_registry_proto_rawDesc = "" +
 	"\vannotations\x18\f \x03(\v2/.neargate.registry.v1.Manifest.AnnotationsEntryR\vannotations\x12\x1d\n" +
 	"\n" +
 	"image_size\x18\r \x01(\x04R\timageSize\x122\n" +
-	"\x06pushed\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampR\x06pushed\x1a>\n" +
+	"\x06pushed\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampR\x06pushed\x12\x1d\n" +
+	"\n" +
+	"in_archive\x18\x0f \x01(\bR\tinArchive\x126\n" +
+	"\barchived\x18\x10 \x01(\v2\x1a.google.protobuf.TimestampR\barchived\x128\n" +
+	"\tactivated\x18\x11 \x01(\v2\x1a.google.protobuf.TimestampR\tactivated\x1a>\n" +
 	"\x10AnnotationsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xbb\x01\n" +
@@ -590,7 +858,32 @@ const file_registry_registry_proto_rawDesc = "" +
 	"\x11RemovedRepository\x12\x18\n" +
 	"\aaccount\x18\x01 \x01(\tR\aaccount\x12\x16\n" +
 	"\x06region\x18\x02 \x01(\tR\x06region\x12\x0e\n" +
-	"\x02id\x18\x03 \x01(\tR\x02idB5Z3github.com/seed-2f228079/neargate/registry;registryb\x06proto3"
+	"\x02id\x18\x03 \x01(\tR\x02id\"\xa8\x01\n" +
+	"\bPullTime\x12\x18\n" +
+	"\aaccount\x18\x01 \x01(\tR\aaccount\x12\x16\n" +
+	"\x06region\x18\x02 \x01(\tR\x06region\x12\x1e\n" +
+	"\n" +
+	"repository\x18\x03 \x01(\tR\n" +
+	"repository\x12\x16\n" +
+	"\x06digest\x18\x04 \x01(\tR\x06digest\x122\n" +
+	"\x06pulled\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x06pulled\"\xc5\x01\n" +
+	"\x0fLifecyclePolicy\x12\x18\n" +
+	"\aaccount\x18\x01 \x01(\tR\aaccount\x12\x16\n" +
+	"\x06region\x18\x02 \x01(\tR\x06region\x12\x1e\n" +
+	"\n" +
+	"repository\x18\x03 \x01(\tR\n" +
+	"repository\x12\x12\n" +
+	"\x04name\x18\x04 \x01(\tR\x04name\x12\x12\n" +
+	"\x04text\x18\x05 \x01(\tR\x04text\x128\n" +
+	"\tevaluated\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\tevaluated\"\xae\x01\n" +
+	"\x10LifecyclePreview\x12\x18\n" +
+	"\aaccount\x18\x01 \x01(\tR\aaccount\x12\x16\n" +
+	"\x06region\x18\x02 \x01(\tR\x06region\x12\x1e\n" +
+	"\n" +
+	"repository\x18\x03 \x01(\tR\n" +
+	"repository\x12\x12\n" +
+	"\x04text\x18\x04 \x01(\tR\x04text\x124\n" +
+	"\astarted\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\astartedB5Z3github.com/seed-2f228079/neargate/registry;registryb\x06proto3"
 
 var (
 	file_registry_registry_proto_rawDescOnce sync.Once
@@ -604,27 +897,35 @@ func file_registry_registry_proto_rawDescGZIP() []byte {
 	return file_registry_registry_proto_rawDescData
 }
 
-var file_registry_registry_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
+var file_registry_registry_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
 var file_registry_registry_proto_goTypes = []any{
 	(*Repository)(nil),            // 0: neargate.registry.v1.Repository
 	(*Tag)(nil),                   // 1: neargate.registry.v1.Tag
 	(*Manifest)(nil),              // 2: neargate.registry.v1.Manifest
 	(*Layer)(nil),                 // 3: neargate.registry.v1.Layer
 	(*RemovedRepository)(nil),     // 4: neargate.registry.v1.RemovedRepository
-	nil,                           // 5: neargate.registry.v1.Manifest.AnnotationsEntry
-	(*timestamppb.Timestamp)(nil), // 6: google.protobuf.Timestamp
+	(*PullTime)(nil),              // 5: neargate.registry.v1.PullTime
+	(*LifecyclePolicy)(nil),       // 6: neargate.registry.v1.LifecyclePolicy
+	(*LifecyclePreview)(nil),      // 7: neargate.registry.v1.LifecyclePreview
+	nil,                           // 8: neargate.registry.v1.Manifest.AnnotationsEntry
+	(*timestamppb.Timestamp)(nil), // 9: google.protobuf.Timestamp
 }
 var file_registry_registry_proto_depIdxs = []int32{
-	6, // 0: neargate.registry.v1.Repository.created:type_name -> google.protobuf.Timestamp
-	6, // 1: neargate.registry.v1.Tag.moved:type_name -> google.protobuf.Timestamp
-	5, // 2: neargate.registry.v1.Manifest.annotations:type_name -> neargate.registry.v1.Manifest.AnnotationsEntry
-	6, // 3: neargate.registry.v1.Manifest.pushed:type_name -> google.protobuf.Timestamp
-	6, // 4: neargate.registry.v1.Layer.counted:type_name -> google.protobuf.Timestamp
-	5, // [5:5] is the sub-list for method output_type
-	5, // [5:5] is the sub-list for method input_type
-	5, // [5:5] is the sub-list for extension type_name
-	5, // [5:5] is the sub-list for extension extendee
-	0, // [0:5] is the sub-list for field type_name
+	9,  // 0: neargate.registry.v1.Repository.created:type_name -> google.protobuf.Timestamp
+	9,  // 1: neargate.registry.v1.Tag.moved:type_name -> google.protobuf.Timestamp
+	8,  // 2: neargate.registry.v1.Manifest.annotations:type_name -> neargate.registry.v1.Manifest.AnnotationsEntry
+	9,  // 3: neargate.registry.v1.Manifest.pushed:type_name -> google.protobuf.Timestamp
+	9,  // 4: neargate.registry.v1.Manifest.archived:type_name -> google.protobuf.Timestamp
+	9,  // 5: neargate.registry.v1.Manifest.activated:type_name -> google.protobuf.Timestamp
+	9,  // 6: neargate.registry.v1.Layer.counted:type_name -> google.protobuf.Timestamp
+	9,  // 7: neargate.registry.v1.PullTime.pulled:type_name -> google.protobuf.Timestamp
+	9,  // 8: neargate.registry.v1.LifecyclePolicy.evaluated:type_name -> google.protobuf.Timestamp
+	9,  // 9: neargate.registry.v1.LifecyclePreview.started:type_name -> google.protobuf.Timestamp
+	10, // [10:10] is the sub-list for method output_type
+	10, // [10:10] is the sub-list for method input_type
+	10, // [10:10] is the sub-list for extension type_name
+	10, // [10:10] is the sub-list for extension extendee
+	0,  // [0:10] is the sub-list for field type_name
 }
 
 func init() { file_registry_registry_proto_init() }
@@ -638,7 +939,7 @@ func file_registry_registry_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_registry_registry_proto_rawDesc), len(file_registry_registry_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   6,
+			NumMessages:   9,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -69,6 +69,8 @@ func (r *Registry) remove(ctx context.Context, account, region, name string, for
 		}
 		Repositories.Delete(tx, Repositories.Key(repo))
 		controlplane.PutTags(tx, repo.scope(), repo.arn(), nil)
+		LifecyclePolicies.Delete(tx, repo.in())
+		LifecyclePreviews.Delete(tx, repo.in())
 		RemovedRepositories.Put(tx, &RemovedRepository{Account: account, Region: region, Id: repo.Id})
 		removed = repo
 		return nil

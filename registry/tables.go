@@ -21,6 +21,15 @@ var (
 	Layers = state.NewTable("ecr.layer", func(l *Layer) state.Key {
 		return state.K(l.Account, l.Region, l.Repository, l.Digest)
 	})
+	PullTimes = state.NewTable("ecr.pulltime", func(p *PullTime) state.Key {
+		return state.K(p.Account, p.Region, p.Repository, p.Digest)
+	})
+	LifecyclePolicies = state.NewTable("ecr.lifecyclepolicy", func(p *LifecyclePolicy) state.Key {
+		return state.K(p.Account, p.Region, p.Repository)
+	})
+	LifecyclePreviews = state.NewTable("ecr.lifecyclepreview", func(p *LifecyclePreview) state.Key {
+		return state.K(p.Account, p.Region, p.Repository)
+	})
 )
 
 // Indexes within a repository: key account, region, repository, digest.
@@ -54,7 +63,9 @@ var (
 )
 
 // Schema is all of it; the tags of repositories are in the domain's ResourceTags.
-var Schema = state.Schema{Repositories, RemovedRepositories, Tags, Manifests, Layers}
+var Schema = state.Schema{
+	Repositories, RemovedRepositories, Tags, Manifests, Layers, PullTimes, LifecyclePolicies, LifecyclePreviews,
+}
 
 // in is the key of something that belongs to the repository; with no parts, the prefix of all of that kind.
 func (r *Repository) in(parts ...string) state.Key {

@@ -136,7 +136,7 @@ func newControlPlane(cfg controlConfig) (_ *controlPlane, err error) {
 	c.registry, err = registry.New(registry.Config{
 		Store: c.store, Blobs: blobs, Seal: sealRegistry, Region: cfg.region, Domain: cfg.domain, Log: cfg.log,
 		PublicName: func(string, string) string { return cfg.publicName }, TLS: cfg.tls,
-		Credentials: checkSecret(credentials),
+		Credentials: checkSecret(credentials), Users: controlplane.ImagesInUse,
 	})
 	if err != nil {
 		return nil, err
@@ -160,7 +160,7 @@ func newControlPlane(cfg controlConfig) (_ *controlPlane, err error) {
 	})
 	c.operations = slices.Concat(containers.Operations(), balancing.Operations(), c.registry.Operations(), discovery.Operations(),
 		ec2.New(network, pages).Operations(), sts.Operations())
-	c.resources = tasks.New(tasks.Config{Store: c.store, Placer: placer, Nodes: c.dispatcher}).Resources()
+	c.resources = slices.Concat(tasks.New(tasks.Config{Store: c.store, Placer: placer, Nodes: c.dispatcher}).Resources(), c.registry.Resources())
 	c.public, err = server.New(server.Config{
 		Operations: c.operations, Resources: c.resources, Credentials: credentials, Account: cfg.account, Region: cfg.region,
 		Registry: c.registry.Handler(), LoadBalancer: cfg.loadBalancer, Guard: cfg.guard,
