@@ -39,7 +39,8 @@ func (f front) getManifest(w http.ResponseWriter, q *request) error {
 	if err != nil {
 		return err
 	}
-	m, err := image(f.Store.View(), q.repo, string(digest), tag)
+	v := f.Store.View()
+	m, err := image(v, q.repo, string(digest), tag)
 	if err != nil {
 		return err
 	}
@@ -58,7 +59,7 @@ func (f front) getManifest(w http.ResponseWriter, q *request) error {
 	if err != nil {
 		return err
 	}
-	f.pulls.note(Manifests.Key(m), f.Clock.Now())
+	f.notePull(v, m, q.arn)
 	w.Write(body)
 	return nil
 }

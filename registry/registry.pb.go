@@ -790,6 +790,152 @@ func (x *LifecyclePreview) GetStarted() *timestamppb.Timestamp {
 	return nil
 }
 
+// RegistrySettings of an account in a region: key account, region.
+type RegistrySettings struct {
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	Account         string                 `protobuf:"bytes,1,opt,name=account,proto3" json:"account,omitempty"`
+	Region          string                 `protobuf:"bytes,2,opt,name=region,proto3" json:"region,omitempty"`
+	AccountSettings map[string]string      `protobuf:"bytes,3,rep,name=account_settings,json=accountSettings,proto3" json:"account_settings,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	PolicyText      string                 `protobuf:"bytes,4,opt,name=policy_text,json=policyText,proto3" json:"policy_text,omitempty"`                // of the registry policy, as it was put
+	ReplicationJson string                 `protobuf:"bytes,5,opt,name=replication_json,json=replicationJson,proto3" json:"replication_json,omitempty"` // ecr ReplicationConfiguration
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *RegistrySettings) Reset() {
+	*x = RegistrySettings{}
+	mi := &file_registry_registry_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RegistrySettings) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RegistrySettings) ProtoMessage() {}
+
+func (x *RegistrySettings) ProtoReflect() protoreflect.Message {
+	mi := &file_registry_registry_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RegistrySettings.ProtoReflect.Descriptor instead.
+func (*RegistrySettings) Descriptor() ([]byte, []int) {
+	return file_registry_registry_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *RegistrySettings) GetAccount() string {
+	if x != nil {
+		return x.Account
+	}
+	return ""
+}
+
+func (x *RegistrySettings) GetRegion() string {
+	if x != nil {
+		return x.Region
+	}
+	return ""
+}
+
+func (x *RegistrySettings) GetAccountSettings() map[string]string {
+	if x != nil {
+		return x.AccountSettings
+	}
+	return nil
+}
+
+func (x *RegistrySettings) GetPolicyText() string {
+	if x != nil {
+		return x.PolicyText
+	}
+	return ""
+}
+
+func (x *RegistrySettings) GetReplicationJson() string {
+	if x != nil {
+		return x.ReplicationJson
+	}
+	return ""
+}
+
+// PullTimeExclusion is a principal whose pulls do not count: key account, region, principal.
+type PullTimeExclusion struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Account       string                 `protobuf:"bytes,1,opt,name=account,proto3" json:"account,omitempty"`
+	Region        string                 `protobuf:"bytes,2,opt,name=region,proto3" json:"region,omitempty"`
+	Principal     string                 `protobuf:"bytes,3,opt,name=principal,proto3" json:"principal,omitempty"` // ARN
+	Created       *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=created,proto3" json:"created,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PullTimeExclusion) Reset() {
+	*x = PullTimeExclusion{}
+	mi := &file_registry_registry_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PullTimeExclusion) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PullTimeExclusion) ProtoMessage() {}
+
+func (x *PullTimeExclusion) ProtoReflect() protoreflect.Message {
+	mi := &file_registry_registry_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PullTimeExclusion.ProtoReflect.Descriptor instead.
+func (*PullTimeExclusion) Descriptor() ([]byte, []int) {
+	return file_registry_registry_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *PullTimeExclusion) GetAccount() string {
+	if x != nil {
+		return x.Account
+	}
+	return ""
+}
+
+func (x *PullTimeExclusion) GetRegion() string {
+	if x != nil {
+		return x.Region
+	}
+	return ""
+}
+
+func (x *PullTimeExclusion) GetPrincipal() string {
+	if x != nil {
+		return x.Principal
+	}
+	return ""
+}
+
+func (x *PullTimeExclusion) GetCreated() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Created
+	}
+	return nil
+}
+
 var File_registry_registry_proto protoreflect.FileDescriptor
 
 const file_registry_registry_proto_rawDesc = "" +
@@ -883,7 +1029,22 @@ const file_registry_registry_proto_rawDesc = "" +
 	"repository\x18\x03 \x01(\tR\n" +
 	"repository\x12\x12\n" +
 	"\x04text\x18\x04 \x01(\tR\x04text\x124\n" +
-	"\astarted\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\astartedB5Z3github.com/seed-2f228079/neargate/registry;registryb\x06proto3"
+	"\astarted\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\astarted\"\xbc\x02\n" +
+	"\x10RegistrySettings\x12\x18\n" +
+	"\aaccount\x18\x01 \x01(\tR\aaccount\x12\x16\n" +
+	"\x06region\x18\x02 \x01(\tR\x06region\x12f\n" +
+	"\x10account_settings\x18\x03 \x03(\v2;.neargate.registry.v1.RegistrySettings.AccountSettingsEntryR\x0faccountSettings\x12\x1f\n" +
+	"\vpolicy_text\x18\x04 \x01(\tR\n" +
+	"policyText\x12)\n" +
+	"\x10replication_json\x18\x05 \x01(\tR\x0freplicationJson\x1aB\n" +
+	"\x14AccountSettingsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x99\x01\n" +
+	"\x11PullTimeExclusion\x12\x18\n" +
+	"\aaccount\x18\x01 \x01(\tR\aaccount\x12\x16\n" +
+	"\x06region\x18\x02 \x01(\tR\x06region\x12\x1c\n" +
+	"\tprincipal\x18\x03 \x01(\tR\tprincipal\x124\n" +
+	"\acreated\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\acreatedB5Z3github.com/seed-2f228079/neargate/registry;registryb\x06proto3"
 
 var (
 	file_registry_registry_proto_rawDescOnce sync.Once
@@ -897,7 +1058,7 @@ func file_registry_registry_proto_rawDescGZIP() []byte {
 	return file_registry_registry_proto_rawDescData
 }
 
-var file_registry_registry_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
+var file_registry_registry_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
 var file_registry_registry_proto_goTypes = []any{
 	(*Repository)(nil),            // 0: neargate.registry.v1.Repository
 	(*Tag)(nil),                   // 1: neargate.registry.v1.Tag
@@ -907,25 +1068,30 @@ var file_registry_registry_proto_goTypes = []any{
 	(*PullTime)(nil),              // 5: neargate.registry.v1.PullTime
 	(*LifecyclePolicy)(nil),       // 6: neargate.registry.v1.LifecyclePolicy
 	(*LifecyclePreview)(nil),      // 7: neargate.registry.v1.LifecyclePreview
-	nil,                           // 8: neargate.registry.v1.Manifest.AnnotationsEntry
-	(*timestamppb.Timestamp)(nil), // 9: google.protobuf.Timestamp
+	(*RegistrySettings)(nil),      // 8: neargate.registry.v1.RegistrySettings
+	(*PullTimeExclusion)(nil),     // 9: neargate.registry.v1.PullTimeExclusion
+	nil,                           // 10: neargate.registry.v1.Manifest.AnnotationsEntry
+	nil,                           // 11: neargate.registry.v1.RegistrySettings.AccountSettingsEntry
+	(*timestamppb.Timestamp)(nil), // 12: google.protobuf.Timestamp
 }
 var file_registry_registry_proto_depIdxs = []int32{
-	9,  // 0: neargate.registry.v1.Repository.created:type_name -> google.protobuf.Timestamp
-	9,  // 1: neargate.registry.v1.Tag.moved:type_name -> google.protobuf.Timestamp
-	8,  // 2: neargate.registry.v1.Manifest.annotations:type_name -> neargate.registry.v1.Manifest.AnnotationsEntry
-	9,  // 3: neargate.registry.v1.Manifest.pushed:type_name -> google.protobuf.Timestamp
-	9,  // 4: neargate.registry.v1.Manifest.archived:type_name -> google.protobuf.Timestamp
-	9,  // 5: neargate.registry.v1.Manifest.activated:type_name -> google.protobuf.Timestamp
-	9,  // 6: neargate.registry.v1.Layer.counted:type_name -> google.protobuf.Timestamp
-	9,  // 7: neargate.registry.v1.PullTime.pulled:type_name -> google.protobuf.Timestamp
-	9,  // 8: neargate.registry.v1.LifecyclePolicy.evaluated:type_name -> google.protobuf.Timestamp
-	9,  // 9: neargate.registry.v1.LifecyclePreview.started:type_name -> google.protobuf.Timestamp
-	10, // [10:10] is the sub-list for method output_type
-	10, // [10:10] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	12, // 0: neargate.registry.v1.Repository.created:type_name -> google.protobuf.Timestamp
+	12, // 1: neargate.registry.v1.Tag.moved:type_name -> google.protobuf.Timestamp
+	10, // 2: neargate.registry.v1.Manifest.annotations:type_name -> neargate.registry.v1.Manifest.AnnotationsEntry
+	12, // 3: neargate.registry.v1.Manifest.pushed:type_name -> google.protobuf.Timestamp
+	12, // 4: neargate.registry.v1.Manifest.archived:type_name -> google.protobuf.Timestamp
+	12, // 5: neargate.registry.v1.Manifest.activated:type_name -> google.protobuf.Timestamp
+	12, // 6: neargate.registry.v1.Layer.counted:type_name -> google.protobuf.Timestamp
+	12, // 7: neargate.registry.v1.PullTime.pulled:type_name -> google.protobuf.Timestamp
+	12, // 8: neargate.registry.v1.LifecyclePolicy.evaluated:type_name -> google.protobuf.Timestamp
+	12, // 9: neargate.registry.v1.LifecyclePreview.started:type_name -> google.protobuf.Timestamp
+	11, // 10: neargate.registry.v1.RegistrySettings.account_settings:type_name -> neargate.registry.v1.RegistrySettings.AccountSettingsEntry
+	12, // 11: neargate.registry.v1.PullTimeExclusion.created:type_name -> google.protobuf.Timestamp
+	12, // [12:12] is the sub-list for method output_type
+	12, // [12:12] is the sub-list for method input_type
+	12, // [12:12] is the sub-list for extension type_name
+	12, // [12:12] is the sub-list for extension extendee
+	0,  // [0:12] is the sub-list for field type_name
 }
 
 func init() { file_registry_registry_proto_init() }
@@ -939,7 +1105,7 @@ func file_registry_registry_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_registry_registry_proto_rawDesc), len(file_registry_registry_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   9,
+			NumMessages:   12,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

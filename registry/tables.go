@@ -30,6 +30,12 @@ var (
 	LifecyclePreviews = state.NewTable("ecr.lifecyclepreview", func(p *LifecyclePreview) state.Key {
 		return state.K(p.Account, p.Region, p.Repository)
 	})
+	Registries = state.NewTable("ecr.registry", func(r *RegistrySettings) state.Key {
+		return state.K(r.Account, r.Region)
+	})
+	PullTimeExclusions = state.NewTable("ecr.pulltimeexclusion", func(e *PullTimeExclusion) state.Key {
+		return state.K(e.Account, e.Region, e.Principal)
+	})
 )
 
 // Indexes within a repository: key account, region, repository, digest.
@@ -65,6 +71,7 @@ var (
 // Schema is all of it; the tags of repositories are in the domain's ResourceTags.
 var Schema = state.Schema{
 	Repositories, RemovedRepositories, Tags, Manifests, Layers, PullTimes, LifecyclePolicies, LifecyclePreviews,
+	Registries, PullTimeExclusions,
 }
 
 // in is the key of something that belongs to the repository; with no parts, the prefix of all of that kind.

@@ -86,6 +86,7 @@ func ecrHost(host string) (account, region string, ok bool) {
 // caller is who a request to /v2/ comes from.
 type caller struct {
 	account, region string
+	arn             string
 	pull            string // when set: may only read this repository
 }
 
@@ -93,13 +94,13 @@ type caller struct {
 func (r *Registry) authenticate(ctx context.Context, user, password string) (caller, bool) {
 	if user == tokenUser {
 		t, ok := r.openToken(password)
-		return caller{account: t.Account, region: t.Region, pull: t.Pull}, ok
+		return caller{account: t.Account, region: t.Region, arn: t.ARN, pull: t.Pull}, ok
 	}
 	if r.Credentials == nil {
 		return caller{}, false
 	}
 	who, ok := r.Credentials(ctx, user, password)
-	return caller{account: who.Account, region: r.Region}, ok
+	return caller{account: who.Account, region: r.Region, arn: who.ARN}, ok
 }
 
 // may says whether the caller has the right to a repository of its account. It is the one place where rights are checked.
