@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/aws/aws-sdk-go-v2/service/ecr/types"
+
 	"github.com/seed-2f228079/neargate/controlplane/state"
 	"github.com/seed-2f228079/neargate/internal/awserr"
 	"github.com/seed-2f228079/neargate/storage/blob"
@@ -146,17 +148,17 @@ func (f front) caller(hr *http.Request) (caller, error) {
 	return c, nil
 }
 
-// find looks the repository up, or creates it for a push where that is wanted.
+// find looks the repository up, or creates it for a push where a template, or the configuration, wants that.
 func (f front) find(hr *http.Request, c caller, name string) (*Repository, error) {
-	repo, err := repository(f.Store.View(), c.account, c.region, name)
-	if err == nil || !f.CreateOnPush || hr.Method != http.MethodPost && hr.Method != http.MethodPut {
+	v := f.Store.View()
+	repo, err := repository(v, c.account, c.region, name)
+	if err == nil || hr.Method != http.MethodPost && hr.Method != http.MethodPut {
 		return repo, err
 	}
-	repo = f.newRepository(c.account, c.region, name)
-	if err := f.create(hr.Context(), repo, nil); err != nil && !awserr.Is(err, "RepositoryAlreadyExistsException") {
+	if template(v, c.account, c.region, name, types.RCTAppliedForCreateOnPush) == nil && !f.CreateOnPush {
 		return nil, err
 	}
-	return repository(f.Store.View(), c.account, c.region, name)
+	return f.ensure(hr.Context(), c.account, c.region, name, types.RCTAppliedForCreateOnPush)
 }
 
 // check answers GET /v2/: logged in.

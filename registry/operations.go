@@ -10,12 +10,15 @@ func (r *Registry) Operations() []api.Operation {
 		api.Read(r.batchGetImage),
 		api.Write(r.completeLayerUpload),
 		api.Write(r.createRepository, api.Route("POST /repositories")),
+		api.Write(r.createRepositoryCreationTemplate),
 		api.Write(r.deleteLifecyclePolicy),
 		api.Write(r.deleteRepository, api.Route("DELETE /repositories/{repositoryName}")),
+		api.Write(r.deleteRepositoryCreationTemplate),
 		api.Write(r.deregisterPullTimeUpdateExclusion),
 		api.Read(r.describeImages, api.Route("GET /repositories/{repositoryName}/image-details")),
 		api.Read(r.describeRegistry),
 		api.Read(r.describeRepositories, api.Route("GET /repositories")),
+		api.Read(r.describeRepositoryCreationTemplates),
 		api.Read(r.getAccountSetting),
 		api.Read(r.getAuthorizationToken, api.Route("POST /registry/authorization-token")),
 		api.Read(r.getDownloadURLForLayer),
@@ -35,6 +38,7 @@ func (r *Registry) Operations() []api.Operation {
 		api.Write(r.tagResource),
 		api.Write(r.untagResource),
 		api.Write(r.updateImageStorageClass),
+		api.Write(r.updateRepositoryCreationTemplate),
 		api.Write(r.uploadLayerPart),
 	}
 }

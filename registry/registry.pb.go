@@ -936,6 +936,155 @@ func (x *PullTimeExclusion) GetCreated() *timestamppb.Timestamp {
 	return nil
 }
 
+// CreationTemplate says how repositories are made that nobody creates by hand: key account, region, prefix.
+type CreationTemplate struct {
+	state                protoimpl.MessageState `protogen:"open.v1"`
+	Account              string                 `protobuf:"bytes,1,opt,name=account,proto3" json:"account,omitempty"`
+	Region               string                 `protobuf:"bytes,2,opt,name=region,proto3" json:"region,omitempty"`
+	Prefix               string                 `protobuf:"bytes,3,opt,name=prefix,proto3" json:"prefix,omitempty"` // without a slash at its end; ROOT
+	Description          string                 `protobuf:"bytes,4,opt,name=description,proto3" json:"description,omitempty"`
+	AppliedFor           []string               `protobuf:"bytes,5,rep,name=applied_for,json=appliedFor,proto3" json:"applied_for,omitempty"` // CREATE_ON_PUSH, PULL_THROUGH_CACHE, REPLICATION
+	TagMutability        string                 `protobuf:"bytes,6,opt,name=tag_mutability,json=tagMutability,proto3" json:"tag_mutability,omitempty"`
+	MutabilityExclusions []string               `protobuf:"bytes,7,rep,name=mutability_exclusions,json=mutabilityExclusions,proto3" json:"mutability_exclusions,omitempty"`
+	EncryptionType       string                 `protobuf:"bytes,8,opt,name=encryption_type,json=encryptionType,proto3" json:"encryption_type,omitempty"`
+	KmsKey               string                 `protobuf:"bytes,9,opt,name=kms_key,json=kmsKey,proto3" json:"kms_key,omitempty"`
+	Tags                 map[string]string      `protobuf:"bytes,10,rep,name=tags,proto3" json:"tags,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	LifecyclePolicy      string                 `protobuf:"bytes,11,opt,name=lifecycle_policy,json=lifecyclePolicy,proto3" json:"lifecycle_policy,omitempty"`
+	CustomRole           string                 `protobuf:"bytes,12,opt,name=custom_role,json=customRole,proto3" json:"custom_role,omitempty"` // ARN
+	Created              *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=created,proto3" json:"created,omitempty"`
+	Updated              *timestamppb.Timestamp `protobuf:"bytes,14,opt,name=updated,proto3" json:"updated,omitempty"`
+	unknownFields        protoimpl.UnknownFields
+	sizeCache            protoimpl.SizeCache
+}
+
+func (x *CreationTemplate) Reset() {
+	*x = CreationTemplate{}
+	mi := &file_registry_registry_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreationTemplate) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreationTemplate) ProtoMessage() {}
+
+func (x *CreationTemplate) ProtoReflect() protoreflect.Message {
+	mi := &file_registry_registry_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreationTemplate.ProtoReflect.Descriptor instead.
+func (*CreationTemplate) Descriptor() ([]byte, []int) {
+	return file_registry_registry_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *CreationTemplate) GetAccount() string {
+	if x != nil {
+		return x.Account
+	}
+	return ""
+}
+
+func (x *CreationTemplate) GetRegion() string {
+	if x != nil {
+		return x.Region
+	}
+	return ""
+}
+
+func (x *CreationTemplate) GetPrefix() string {
+	if x != nil {
+		return x.Prefix
+	}
+	return ""
+}
+
+func (x *CreationTemplate) GetDescription() string {
+	if x != nil {
+		return x.Description
+	}
+	return ""
+}
+
+func (x *CreationTemplate) GetAppliedFor() []string {
+	if x != nil {
+		return x.AppliedFor
+	}
+	return nil
+}
+
+func (x *CreationTemplate) GetTagMutability() string {
+	if x != nil {
+		return x.TagMutability
+	}
+	return ""
+}
+
+func (x *CreationTemplate) GetMutabilityExclusions() []string {
+	if x != nil {
+		return x.MutabilityExclusions
+	}
+	return nil
+}
+
+func (x *CreationTemplate) GetEncryptionType() string {
+	if x != nil {
+		return x.EncryptionType
+	}
+	return ""
+}
+
+func (x *CreationTemplate) GetKmsKey() string {
+	if x != nil {
+		return x.KmsKey
+	}
+	return ""
+}
+
+func (x *CreationTemplate) GetTags() map[string]string {
+	if x != nil {
+		return x.Tags
+	}
+	return nil
+}
+
+func (x *CreationTemplate) GetLifecyclePolicy() string {
+	if x != nil {
+		return x.LifecyclePolicy
+	}
+	return ""
+}
+
+func (x *CreationTemplate) GetCustomRole() string {
+	if x != nil {
+		return x.CustomRole
+	}
+	return ""
+}
+
+func (x *CreationTemplate) GetCreated() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Created
+	}
+	return nil
+}
+
+func (x *CreationTemplate) GetUpdated() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Updated
+	}
+	return nil
+}
+
 var File_registry_registry_proto protoreflect.FileDescriptor
 
 const file_registry_registry_proto_rawDesc = "" +
@@ -1044,7 +1193,28 @@ const file_registry_registry_proto_rawDesc = "" +
 	"\aaccount\x18\x01 \x01(\tR\aaccount\x12\x16\n" +
 	"\x06region\x18\x02 \x01(\tR\x06region\x12\x1c\n" +
 	"\tprincipal\x18\x03 \x01(\tR\tprincipal\x124\n" +
-	"\acreated\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\acreatedB5Z3github.com/seed-2f228079/neargate/registry;registryb\x06proto3"
+	"\acreated\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\acreated\"\xf4\x04\n" +
+	"\x10CreationTemplate\x12\x18\n" +
+	"\aaccount\x18\x01 \x01(\tR\aaccount\x12\x16\n" +
+	"\x06region\x18\x02 \x01(\tR\x06region\x12\x16\n" +
+	"\x06prefix\x18\x03 \x01(\tR\x06prefix\x12 \n" +
+	"\vdescription\x18\x04 \x01(\tR\vdescription\x12\x1f\n" +
+	"\vapplied_for\x18\x05 \x03(\tR\n" +
+	"appliedFor\x12%\n" +
+	"\x0etag_mutability\x18\x06 \x01(\tR\rtagMutability\x123\n" +
+	"\x15mutability_exclusions\x18\a \x03(\tR\x14mutabilityExclusions\x12'\n" +
+	"\x0fencryption_type\x18\b \x01(\tR\x0eencryptionType\x12\x17\n" +
+	"\akms_key\x18\t \x01(\tR\x06kmsKey\x12D\n" +
+	"\x04tags\x18\n" +
+	" \x03(\v20.neargate.registry.v1.CreationTemplate.TagsEntryR\x04tags\x12)\n" +
+	"\x10lifecycle_policy\x18\v \x01(\tR\x0flifecyclePolicy\x12\x1f\n" +
+	"\vcustom_role\x18\f \x01(\tR\n" +
+	"customRole\x124\n" +
+	"\acreated\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\acreated\x124\n" +
+	"\aupdated\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampR\aupdated\x1a7\n" +
+	"\tTagsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B5Z3github.com/seed-2f228079/neargate/registry;registryb\x06proto3"
 
 var (
 	file_registry_registry_proto_rawDescOnce sync.Once
@@ -1058,7 +1228,7 @@ func file_registry_registry_proto_rawDescGZIP() []byte {
 	return file_registry_registry_proto_rawDescData
 }
 
-var file_registry_registry_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
+var file_registry_registry_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_registry_registry_proto_goTypes = []any{
 	(*Repository)(nil),            // 0: neargate.registry.v1.Repository
 	(*Tag)(nil),                   // 1: neargate.registry.v1.Tag
@@ -1070,28 +1240,33 @@ var file_registry_registry_proto_goTypes = []any{
 	(*LifecyclePreview)(nil),      // 7: neargate.registry.v1.LifecyclePreview
 	(*RegistrySettings)(nil),      // 8: neargate.registry.v1.RegistrySettings
 	(*PullTimeExclusion)(nil),     // 9: neargate.registry.v1.PullTimeExclusion
-	nil,                           // 10: neargate.registry.v1.Manifest.AnnotationsEntry
-	nil,                           // 11: neargate.registry.v1.RegistrySettings.AccountSettingsEntry
-	(*timestamppb.Timestamp)(nil), // 12: google.protobuf.Timestamp
+	(*CreationTemplate)(nil),      // 10: neargate.registry.v1.CreationTemplate
+	nil,                           // 11: neargate.registry.v1.Manifest.AnnotationsEntry
+	nil,                           // 12: neargate.registry.v1.RegistrySettings.AccountSettingsEntry
+	nil,                           // 13: neargate.registry.v1.CreationTemplate.TagsEntry
+	(*timestamppb.Timestamp)(nil), // 14: google.protobuf.Timestamp
 }
 var file_registry_registry_proto_depIdxs = []int32{
-	12, // 0: neargate.registry.v1.Repository.created:type_name -> google.protobuf.Timestamp
-	12, // 1: neargate.registry.v1.Tag.moved:type_name -> google.protobuf.Timestamp
-	10, // 2: neargate.registry.v1.Manifest.annotations:type_name -> neargate.registry.v1.Manifest.AnnotationsEntry
-	12, // 3: neargate.registry.v1.Manifest.pushed:type_name -> google.protobuf.Timestamp
-	12, // 4: neargate.registry.v1.Manifest.archived:type_name -> google.protobuf.Timestamp
-	12, // 5: neargate.registry.v1.Manifest.activated:type_name -> google.protobuf.Timestamp
-	12, // 6: neargate.registry.v1.Layer.counted:type_name -> google.protobuf.Timestamp
-	12, // 7: neargate.registry.v1.PullTime.pulled:type_name -> google.protobuf.Timestamp
-	12, // 8: neargate.registry.v1.LifecyclePolicy.evaluated:type_name -> google.protobuf.Timestamp
-	12, // 9: neargate.registry.v1.LifecyclePreview.started:type_name -> google.protobuf.Timestamp
-	11, // 10: neargate.registry.v1.RegistrySettings.account_settings:type_name -> neargate.registry.v1.RegistrySettings.AccountSettingsEntry
-	12, // 11: neargate.registry.v1.PullTimeExclusion.created:type_name -> google.protobuf.Timestamp
-	12, // [12:12] is the sub-list for method output_type
-	12, // [12:12] is the sub-list for method input_type
-	12, // [12:12] is the sub-list for extension type_name
-	12, // [12:12] is the sub-list for extension extendee
-	0,  // [0:12] is the sub-list for field type_name
+	14, // 0: neargate.registry.v1.Repository.created:type_name -> google.protobuf.Timestamp
+	14, // 1: neargate.registry.v1.Tag.moved:type_name -> google.protobuf.Timestamp
+	11, // 2: neargate.registry.v1.Manifest.annotations:type_name -> neargate.registry.v1.Manifest.AnnotationsEntry
+	14, // 3: neargate.registry.v1.Manifest.pushed:type_name -> google.protobuf.Timestamp
+	14, // 4: neargate.registry.v1.Manifest.archived:type_name -> google.protobuf.Timestamp
+	14, // 5: neargate.registry.v1.Manifest.activated:type_name -> google.protobuf.Timestamp
+	14, // 6: neargate.registry.v1.Layer.counted:type_name -> google.protobuf.Timestamp
+	14, // 7: neargate.registry.v1.PullTime.pulled:type_name -> google.protobuf.Timestamp
+	14, // 8: neargate.registry.v1.LifecyclePolicy.evaluated:type_name -> google.protobuf.Timestamp
+	14, // 9: neargate.registry.v1.LifecyclePreview.started:type_name -> google.protobuf.Timestamp
+	12, // 10: neargate.registry.v1.RegistrySettings.account_settings:type_name -> neargate.registry.v1.RegistrySettings.AccountSettingsEntry
+	14, // 11: neargate.registry.v1.PullTimeExclusion.created:type_name -> google.protobuf.Timestamp
+	13, // 12: neargate.registry.v1.CreationTemplate.tags:type_name -> neargate.registry.v1.CreationTemplate.TagsEntry
+	14, // 13: neargate.registry.v1.CreationTemplate.created:type_name -> google.protobuf.Timestamp
+	14, // 14: neargate.registry.v1.CreationTemplate.updated:type_name -> google.protobuf.Timestamp
+	15, // [15:15] is the sub-list for method output_type
+	15, // [15:15] is the sub-list for method input_type
+	15, // [15:15] is the sub-list for extension type_name
+	15, // [15:15] is the sub-list for extension extendee
+	0,  // [0:15] is the sub-list for field type_name
 }
 
 func init() { file_registry_registry_proto_init() }
@@ -1105,7 +1280,7 @@ func file_registry_registry_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_registry_registry_proto_rawDesc), len(file_registry_registry_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   12,
+			NumMessages:   14,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

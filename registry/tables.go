@@ -36,6 +36,9 @@ var (
 	PullTimeExclusions = state.NewTable("ecr.pulltimeexclusion", func(e *PullTimeExclusion) state.Key {
 		return state.K(e.Account, e.Region, e.Principal)
 	})
+	CreationTemplates = state.NewTable("ecr.creationtemplate", func(t *CreationTemplate) state.Key {
+		return state.K(t.Account, t.Region, t.Prefix)
+	})
 )
 
 // Indexes within a repository: key account, region, repository, digest.
@@ -71,7 +74,7 @@ var (
 // Schema is all of it; the tags of repositories are in the domain's ResourceTags.
 var Schema = state.Schema{
 	Repositories, RemovedRepositories, Tags, Manifests, Layers, PullTimes, LifecyclePolicies, LifecyclePreviews,
-	Registries, PullTimeExclusions,
+	Registries, PullTimeExclusions, CreationTemplates,
 }
 
 // in is the key of something that belongs to the repository; with no parts, the prefix of all of that kind.
