@@ -197,10 +197,3 @@ func (r *Registry) putImageTagMutability(ctx context.Context, in *ecr.PutImageTa
 		RegistryId: new(repo.Account), RepositoryName: new(repo.Name),
 	}, nil
 }
-
-func (r *Registry) describeRegistry(ctx context.Context, _ *ecr.DescribeRegistryInput) (*ecr.DescribeRegistryOutput, error) {
-	return &ecr.DescribeRegistryOutput{
-		RegistryId:               new(api.CallFrom(ctx).Account),
-		ReplicationConfiguration: &types.ReplicationConfiguration{Rules: []types.ReplicationRule{}},
-	}, nil
-}

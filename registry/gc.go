@@ -25,7 +25,7 @@ type Collected struct {
 // that moment; there is no mark phase whose result could be out of date.
 func (r *Registry) Collect(ctx context.Context) (Collected, error) {
 	var c Collected
-	for _, step := range []func(context.Context, *Collected) error{r.collectRepositories, r.collectLayers, r.collectBlobs} {
+	for _, step := range []func(context.Context, *Collected) error{r.collectRepositories, r.collectReplications, r.collectLayers, r.collectBlobs} {
 		if err := step(ctx, &c); err != nil {
 			return c, err
 		}

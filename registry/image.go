@@ -143,6 +143,9 @@ func (r *Registry) commitImage(tx *state.Tx, repo *Repository, doc *document, di
 		changed = true
 		Tags.Put(tx, &Tag{Account: repo.Account, Region: repo.Region, Repository: repo.Id, Name: tag, Digest: m.Digest, Moved: timestamppb.New(r.Clock.Now())})
 	}
+	if changed {
+		r.queueReplication(tx, repo, m.Digest)
+	}
 	if !changed && p.refuseSame {
 		tag := "null"
 		if len(p.tags) > 0 {

@@ -60,6 +60,10 @@ type Config struct {
 	// Users yields the images that tasks and services of an account need: lifecycle policies keep those. nil: none does.
 	Users func(v state.Reader, account string) iter.Seq[controlplane.ImageUse]
 
+	// Remotes are other clusters that images are replicated to, by the region that stands for each: a region that is none of
+	// this cluster's own.
+	Remotes map[string]Remote
+
 	// LayerGrace is how long a layer that no manifest names stays in its repository after it was pushed or last asked for:
 	// the time a client has between layers and manifest. Default 24 h.
 	LayerGrace time.Duration
@@ -100,12 +104,14 @@ func New(c Config) (*Registry, error) {
 // Handler serves /v2/.
 func (r *Registry) Handler() http.Handler { return front{r} }
 
-// Run works until ctx ends: it collects garbage and records pull times, and where it leads it applies lifecycle policies.
+// Run works until ctx ends: it collects garbage and records pull times, and where it leads it applies lifecycle policies and
+// replicates.
 func (r *Registry) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return r.every(ctx, r.CollectEvery, r.collectAndLog) })
 	g.Go(func() error { return r.every(ctx, pullsEvery, r.recordPullsAndLog) })
 	g.Go(func() error { return r.Store.RunLeader(ctx, r.runLifecycle) })
+	g.Go(func() error { return r.Store.RunLeader(ctx, r.runReplication) })
 	return g.Wait()
 }
 

@@ -1085,6 +1085,148 @@ func (x *CreationTemplate) GetUpdated() *timestamppb.Timestamp {
 	return nil
 }
 
+// Replication is an image on its way to another registry, and afterwards the record that it came there: key account, region,
+// repository, digest, destination account, destination region. While it is not COMPLETE it is the outbox.
+type Replication struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Account       string                 `protobuf:"bytes,1,opt,name=account,proto3" json:"account,omitempty"`
+	Region        string                 `protobuf:"bytes,2,opt,name=region,proto3" json:"region,omitempty"`
+	Repository    string                 `protobuf:"bytes,3,opt,name=repository,proto3" json:"repository,omitempty"` // id
+	Name          string                 `protobuf:"bytes,4,opt,name=name,proto3" json:"name,omitempty"`             // of the repository
+	Digest        string                 `protobuf:"bytes,5,opt,name=digest,proto3" json:"digest,omitempty"`
+	ToAccount     string                 `protobuf:"bytes,6,opt,name=to_account,json=toAccount,proto3" json:"to_account,omitempty"`
+	ToRegion      string                 `protobuf:"bytes,7,opt,name=to_region,json=toRegion,proto3" json:"to_region,omitempty"`
+	Status        string                 `protobuf:"bytes,8,opt,name=status,proto3" json:"status,omitempty"` // IN_PROGRESS, COMPLETE, FAILED (and tried again now and then)
+	FailureCode   string                 `protobuf:"bytes,9,opt,name=failure_code,json=failureCode,proto3" json:"failure_code,omitempty"`
+	Queued        *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=queued,proto3" json:"queued,omitempty"`                        // by the last push
+	NotBefore     *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=not_before,json=notBefore,proto3" json:"not_before,omitempty"` // of the next attempt
+	Attempts      uint32                 `protobuf:"varint,12,opt,name=attempts,proto3" json:"attempts,omitempty"`                   // that failed since it was queued
+	Upload        string                 `protobuf:"bytes,13,opt,name=upload,proto3" json:"upload,omitempty"`                        // digest and location of an upload that another cluster has begun, with a space between
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Replication) Reset() {
+	*x = Replication{}
+	mi := &file_registry_registry_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Replication) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Replication) ProtoMessage() {}
+
+func (x *Replication) ProtoReflect() protoreflect.Message {
+	mi := &file_registry_registry_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Replication.ProtoReflect.Descriptor instead.
+func (*Replication) Descriptor() ([]byte, []int) {
+	return file_registry_registry_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *Replication) GetAccount() string {
+	if x != nil {
+		return x.Account
+	}
+	return ""
+}
+
+func (x *Replication) GetRegion() string {
+	if x != nil {
+		return x.Region
+	}
+	return ""
+}
+
+func (x *Replication) GetRepository() string {
+	if x != nil {
+		return x.Repository
+	}
+	return ""
+}
+
+func (x *Replication) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Replication) GetDigest() string {
+	if x != nil {
+		return x.Digest
+	}
+	return ""
+}
+
+func (x *Replication) GetToAccount() string {
+	if x != nil {
+		return x.ToAccount
+	}
+	return ""
+}
+
+func (x *Replication) GetToRegion() string {
+	if x != nil {
+		return x.ToRegion
+	}
+	return ""
+}
+
+func (x *Replication) GetStatus() string {
+	if x != nil {
+		return x.Status
+	}
+	return ""
+}
+
+func (x *Replication) GetFailureCode() string {
+	if x != nil {
+		return x.FailureCode
+	}
+	return ""
+}
+
+func (x *Replication) GetQueued() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Queued
+	}
+	return nil
+}
+
+func (x *Replication) GetNotBefore() *timestamppb.Timestamp {
+	if x != nil {
+		return x.NotBefore
+	}
+	return nil
+}
+
+func (x *Replication) GetAttempts() uint32 {
+	if x != nil {
+		return x.Attempts
+	}
+	return 0
+}
+
+func (x *Replication) GetUpload() string {
+	if x != nil {
+		return x.Upload
+	}
+	return ""
+}
+
 var File_registry_registry_proto protoreflect.FileDescriptor
 
 const file_registry_registry_proto_rawDesc = "" +
@@ -1214,7 +1356,26 @@ const file_registry_registry_proto_rawDesc = "" +
 	"\aupdated\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampR\aupdated\x1a7\n" +
 	"\tTagsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B5Z3github.com/seed-2f228079/neargate/registry;registryb\x06proto3"
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xa5\x03\n" +
+	"\vReplication\x12\x18\n" +
+	"\aaccount\x18\x01 \x01(\tR\aaccount\x12\x16\n" +
+	"\x06region\x18\x02 \x01(\tR\x06region\x12\x1e\n" +
+	"\n" +
+	"repository\x18\x03 \x01(\tR\n" +
+	"repository\x12\x12\n" +
+	"\x04name\x18\x04 \x01(\tR\x04name\x12\x16\n" +
+	"\x06digest\x18\x05 \x01(\tR\x06digest\x12\x1d\n" +
+	"\n" +
+	"to_account\x18\x06 \x01(\tR\ttoAccount\x12\x1b\n" +
+	"\tto_region\x18\a \x01(\tR\btoRegion\x12\x16\n" +
+	"\x06status\x18\b \x01(\tR\x06status\x12!\n" +
+	"\ffailure_code\x18\t \x01(\tR\vfailureCode\x122\n" +
+	"\x06queued\x18\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampR\x06queued\x129\n" +
+	"\n" +
+	"not_before\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\tnotBefore\x12\x1a\n" +
+	"\battempts\x18\f \x01(\rR\battempts\x12\x16\n" +
+	"\x06upload\x18\r \x01(\tR\x06uploadB5Z3github.com/seed-2f228079/neargate/registry;registryb\x06proto3"
 
 var (
 	file_registry_registry_proto_rawDescOnce sync.Once
@@ -1228,7 +1389,7 @@ func file_registry_registry_proto_rawDescGZIP() []byte {
 	return file_registry_registry_proto_rawDescData
 }
 
-var file_registry_registry_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
+var file_registry_registry_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
 var file_registry_registry_proto_goTypes = []any{
 	(*Repository)(nil),            // 0: neargate.registry.v1.Repository
 	(*Tag)(nil),                   // 1: neargate.registry.v1.Tag
@@ -1241,32 +1402,35 @@ var file_registry_registry_proto_goTypes = []any{
 	(*RegistrySettings)(nil),      // 8: neargate.registry.v1.RegistrySettings
 	(*PullTimeExclusion)(nil),     // 9: neargate.registry.v1.PullTimeExclusion
 	(*CreationTemplate)(nil),      // 10: neargate.registry.v1.CreationTemplate
-	nil,                           // 11: neargate.registry.v1.Manifest.AnnotationsEntry
-	nil,                           // 12: neargate.registry.v1.RegistrySettings.AccountSettingsEntry
-	nil,                           // 13: neargate.registry.v1.CreationTemplate.TagsEntry
-	(*timestamppb.Timestamp)(nil), // 14: google.protobuf.Timestamp
+	(*Replication)(nil),           // 11: neargate.registry.v1.Replication
+	nil,                           // 12: neargate.registry.v1.Manifest.AnnotationsEntry
+	nil,                           // 13: neargate.registry.v1.RegistrySettings.AccountSettingsEntry
+	nil,                           // 14: neargate.registry.v1.CreationTemplate.TagsEntry
+	(*timestamppb.Timestamp)(nil), // 15: google.protobuf.Timestamp
 }
 var file_registry_registry_proto_depIdxs = []int32{
-	14, // 0: neargate.registry.v1.Repository.created:type_name -> google.protobuf.Timestamp
-	14, // 1: neargate.registry.v1.Tag.moved:type_name -> google.protobuf.Timestamp
-	11, // 2: neargate.registry.v1.Manifest.annotations:type_name -> neargate.registry.v1.Manifest.AnnotationsEntry
-	14, // 3: neargate.registry.v1.Manifest.pushed:type_name -> google.protobuf.Timestamp
-	14, // 4: neargate.registry.v1.Manifest.archived:type_name -> google.protobuf.Timestamp
-	14, // 5: neargate.registry.v1.Manifest.activated:type_name -> google.protobuf.Timestamp
-	14, // 6: neargate.registry.v1.Layer.counted:type_name -> google.protobuf.Timestamp
-	14, // 7: neargate.registry.v1.PullTime.pulled:type_name -> google.protobuf.Timestamp
-	14, // 8: neargate.registry.v1.LifecyclePolicy.evaluated:type_name -> google.protobuf.Timestamp
-	14, // 9: neargate.registry.v1.LifecyclePreview.started:type_name -> google.protobuf.Timestamp
-	12, // 10: neargate.registry.v1.RegistrySettings.account_settings:type_name -> neargate.registry.v1.RegistrySettings.AccountSettingsEntry
-	14, // 11: neargate.registry.v1.PullTimeExclusion.created:type_name -> google.protobuf.Timestamp
-	13, // 12: neargate.registry.v1.CreationTemplate.tags:type_name -> neargate.registry.v1.CreationTemplate.TagsEntry
-	14, // 13: neargate.registry.v1.CreationTemplate.created:type_name -> google.protobuf.Timestamp
-	14, // 14: neargate.registry.v1.CreationTemplate.updated:type_name -> google.protobuf.Timestamp
-	15, // [15:15] is the sub-list for method output_type
-	15, // [15:15] is the sub-list for method input_type
-	15, // [15:15] is the sub-list for extension type_name
-	15, // [15:15] is the sub-list for extension extendee
-	0,  // [0:15] is the sub-list for field type_name
+	15, // 0: neargate.registry.v1.Repository.created:type_name -> google.protobuf.Timestamp
+	15, // 1: neargate.registry.v1.Tag.moved:type_name -> google.protobuf.Timestamp
+	12, // 2: neargate.registry.v1.Manifest.annotations:type_name -> neargate.registry.v1.Manifest.AnnotationsEntry
+	15, // 3: neargate.registry.v1.Manifest.pushed:type_name -> google.protobuf.Timestamp
+	15, // 4: neargate.registry.v1.Manifest.archived:type_name -> google.protobuf.Timestamp
+	15, // 5: neargate.registry.v1.Manifest.activated:type_name -> google.protobuf.Timestamp
+	15, // 6: neargate.registry.v1.Layer.counted:type_name -> google.protobuf.Timestamp
+	15, // 7: neargate.registry.v1.PullTime.pulled:type_name -> google.protobuf.Timestamp
+	15, // 8: neargate.registry.v1.LifecyclePolicy.evaluated:type_name -> google.protobuf.Timestamp
+	15, // 9: neargate.registry.v1.LifecyclePreview.started:type_name -> google.protobuf.Timestamp
+	13, // 10: neargate.registry.v1.RegistrySettings.account_settings:type_name -> neargate.registry.v1.RegistrySettings.AccountSettingsEntry
+	15, // 11: neargate.registry.v1.PullTimeExclusion.created:type_name -> google.protobuf.Timestamp
+	14, // 12: neargate.registry.v1.CreationTemplate.tags:type_name -> neargate.registry.v1.CreationTemplate.TagsEntry
+	15, // 13: neargate.registry.v1.CreationTemplate.created:type_name -> google.protobuf.Timestamp
+	15, // 14: neargate.registry.v1.CreationTemplate.updated:type_name -> google.protobuf.Timestamp
+	15, // 15: neargate.registry.v1.Replication.queued:type_name -> google.protobuf.Timestamp
+	15, // 16: neargate.registry.v1.Replication.not_before:type_name -> google.protobuf.Timestamp
+	17, // [17:17] is the sub-list for method output_type
+	17, // [17:17] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_registry_registry_proto_init() }
@@ -1280,7 +1444,7 @@ func file_registry_registry_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_registry_registry_proto_rawDesc), len(file_registry_registry_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   14,
+			NumMessages:   15,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -1,10 +1,11 @@
 package registry
 
 import (
+	"github.com/seed-2f228079/neargate/controlplane"
 	"github.com/seed-2f228079/neargate/controlplane/state"
 )
 
-// The tables. Nobody watches them; Collect follows RemovedRepositories and the indexes by digest.
+// The tables. Nobody watches them but where it says so; Collect follows RemovedRepositories and the indexes by digest.
 var (
 	Repositories = state.NewTable("ecr.repository", func(r *Repository) state.Key {
 		return state.K(r.Account, r.Region, r.Name)
@@ -39,7 +40,19 @@ var (
 	CreationTemplates = state.NewTable("ecr.creationtemplate", func(t *CreationTemplate) state.Key {
 		return state.K(t.Account, t.Region, t.Prefix)
 	})
+	// Replications are watched by the replicators.
+	Replications = state.NewTable("ecr.replication", func(e *Replication) state.Key {
+		return state.K(e.Account, e.Region, e.Repository, e.Digest, e.ToAccount, e.ToRegion)
+	})
 )
+
+// ReplicationsPending is the outbox: destination region, time of the push. It spans accounts.
+var ReplicationsPending = state.NewIndex(Replications, "pending", func(e *Replication) []state.Key {
+	if e.Status == replicationComplete {
+		return nil
+	}
+	return []state.Key{state.K(e.ToRegion, controlplane.TimeKey(e.Queued.AsTime()))}
+})
 
 // Indexes within a repository: key account, region, repository, digest.
 var (
@@ -74,7 +87,7 @@ var (
 // Schema is all of it; the tags of repositories are in the domain's ResourceTags.
 var Schema = state.Schema{
 	Repositories, RemovedRepositories, Tags, Manifests, Layers, PullTimes, LifecyclePolicies, LifecyclePreviews,
-	Registries, PullTimeExclusions, CreationTemplates,
+	Registries, PullTimeExclusions, CreationTemplates, Replications,
 }
 
 // in is the key of something that belongs to the repository; with no parts, the prefix of all of that kind.

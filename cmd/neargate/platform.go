@@ -56,7 +56,8 @@ type controlConfig struct {
 	rule       capacity.Rule
 	// authorize says whether who is on the other end of an agent's session may act for the node; nil: agents are in this process.
 	authorize func(ctx context.Context, node string) error
-	guard     bool // loopback protections
+	guard     bool                       // loopback protections
+	remotes   map[string]registry.Remote // other clusters that images are replicated to, by region
 	// loadBalancer is the handler of the load balancer that has this host name; nil: no proxy is in this process.
 	loadBalancer func(host string) http.Handler
 	// ready are checks of parts outside of the control plane.
@@ -136,7 +137,7 @@ func newControlPlane(cfg controlConfig) (_ *controlPlane, err error) {
 	c.registry, err = registry.New(registry.Config{
 		Store: c.store, Blobs: blobs, Seal: sealRegistry, Region: cfg.region, Domain: cfg.domain, Log: cfg.log,
 		PublicName: func(string, string) string { return cfg.publicName }, TLS: cfg.tls,
-		Credentials: checkSecret(credentials), Users: controlplane.ImagesInUse,
+		Credentials: checkSecret(credentials), Users: controlplane.ImagesInUse, Remotes: cfg.remotes,
 	})
 	if err != nil {
 		return nil, err
