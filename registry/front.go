@@ -65,6 +65,11 @@ func (f front) serve(w http.ResponseWriter, hr *http.Request) error {
 	if !c.may(write, name) {
 		return &ociError{http.StatusForbidden, "DENIED", fmt.Sprintf("Not authorized for the repository with name '%s' in the registry with id '%s'", name, c.account)}
 	}
+	if endpoint == "manifests" && !write {
+		if err := f.cache(hr, c, name, ref); err != nil {
+			return err
+		}
+	}
 	repo, err := f.find(hr, c, name)
 	if err != nil {
 		return err
@@ -161,6 +166,19 @@ func (f front) find(hr *http.Request, c caller, name string) (*Repository, error
 	return f.ensure(hr.Context(), c.account, c.region, name, types.RCTAppliedForCreateOnPush)
 }
 
+// cache brings a manifest from the upstream of a pull through cache rule, where there is a rule and need be.
+func (f front) cache(hr *http.Request, c caller, name, ref string) error {
+	u, ok := upstreamOf(f.Store.View(), c.account, c.region, name)
+	if !ok {
+		return nil
+	}
+	digest, tag, err := (&request{ref: ref}).reference()
+	if err != nil {
+		return nil // which getManifest says
+	}
+	return f.pullThrough(hr.Context(), u, c.account, c.region, name, digest, tag)
+}
+
 // check answers GET /v2/: logged in.
 func (f front) check(w http.ResponseWriter, hr *http.Request) error {
 	if hr.Method != http.MethodGet && hr.Method != http.MethodHead {
@@ -210,6 +228,9 @@ func ociErrorOf(err error) *ociError {
 		if o, ok := ociErrors[e.Code]; ok {
 			return &ociError{o.status, o.code, e.Message}
 		}
+	}
+	if e := upstreamError(err); e != nil {
+		return e
 	}
 	var tooLarge *http.MaxBytesError
 	switch {

@@ -7,7 +7,8 @@
 // Invariants:
 //   - A record that names a digest is committed only after its blob is durable, and while the blob is leased; the push is
 //     acknowledged only after that commit. So every acknowledged image pulls, whatever crashes when.
-//   - Manifests name only layers and children that their repository has (but for foreign layers): the transaction that commits a
+//   - Manifests name only layers and children that their repository has (but for foreign layers, and for cached images, which get
+//     theirs from their upstream when they are asked for): the transaction that commits a
 //     manifest reads those records, the ones that delete them read who refers to them.
 //   - A tag's move and the check of its immutability are one transaction.
 //   - References are never counted: what is referenced is asked of indexes over the records.
@@ -78,8 +79,10 @@ type Config struct {
 // Registry serves all accounts and regions. It is safe for concurrent use.
 type Registry struct {
 	Config
-	pages *api.Pages
-	pulls *pulls
+	pages     *api.Pages
+	pulls     *pulls
+	remotes   map[string]*remote // of Remotes
+	upstreams *upstreams
 }
 
 // New checks the configuration.
@@ -98,7 +101,11 @@ func New(c Config) (*Registry, error) {
 	if c.Log == nil {
 		c.Log = slog.Default()
 	}
-	return &Registry{Config: c, pages: api.NewPages(c.Seal), pulls: newPulls()}, nil
+	r := &Registry{Config: c, pages: api.NewPages(c.Seal), pulls: newPulls(), remotes: map[string]*remote{}, upstreams: newUpstreams(c.Clock)}
+	for region, remote := range c.Remotes {
+		r.remotes[region] = newRemote(region, remote, c.Clock)
+	}
+	return r, nil
 }
 
 // Handler serves /v2/.

@@ -152,6 +152,7 @@ type Tag struct {
 	Name          string                 `protobuf:"bytes,4,opt,name=name,proto3" json:"name,omitempty"`
 	Digest        string                 `protobuf:"bytes,5,opt,name=digest,proto3" json:"digest,omitempty"`
 	Moved         *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=moved,proto3" json:"moved,omitempty"`
+	Checked       *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=checked,proto3" json:"checked,omitempty"` // of a cached image: when the upstream was last asked what the tag means there
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -228,6 +229,13 @@ func (x *Tag) GetMoved() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *Tag) GetChecked() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Checked
+	}
+	return nil
+}
+
 // Manifest is a manifest's descriptor with what is asked about it without reading its bytes, which are the blob of that
 // digest: key account, region, repository, digest.
 type Manifest struct {
@@ -249,6 +257,7 @@ type Manifest struct {
 	InArchive     bool                   `protobuf:"varint,15,opt,name=in_archive,json=inArchive,proto3" json:"in_archive,omitempty"` // of the storage class ARCHIVE: not pulled until it is restored or pushed again
 	Archived      *timestamppb.Timestamp `protobuf:"bytes,16,opt,name=archived,proto3" json:"archived,omitempty"`                     // when it last went to the archive
 	Activated     *timestamppb.Timestamp `protobuf:"bytes,17,opt,name=activated,proto3" json:"activated,omitempty"`                   // when it last came back
+	Cached        bool                   `protobuf:"varint,18,opt,name=cached,proto3" json:"cached,omitempty"`                        // of an upstream: its blobs come when they are asked for, its children are not kept for it
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -400,6 +409,13 @@ func (x *Manifest) GetActivated() *timestamppb.Timestamp {
 		return x.Activated
 	}
 	return nil
+}
+
+func (x *Manifest) GetCached() bool {
+	if x != nil {
+		return x.Cached
+	}
+	return false
 }
 
 // Layer says that a blob belongs to a repository, as config or layer: key account, region, repository, digest. It is written
@@ -1227,6 +1243,107 @@ func (x *Replication) GetUpload() string {
 	return ""
 }
 
+// PullThroughRule makes repositories below a prefix caches of another registry's: key account, region, prefix.
+type PullThroughRule struct {
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	Account        string                 `protobuf:"bytes,1,opt,name=account,proto3" json:"account,omitempty"`
+	Region         string                 `protobuf:"bytes,2,opt,name=region,proto3" json:"region,omitempty"`
+	Prefix         string                 `protobuf:"bytes,3,opt,name=prefix,proto3" json:"prefix,omitempty"`                                       // without a slash at its end; ROOT
+	Upstream       string                 `protobuf:"bytes,4,opt,name=upstream,proto3" json:"upstream,omitempty"`                                   // host[:port]
+	Kind           string                 `protobuf:"bytes,5,opt,name=kind,proto3" json:"kind,omitempty"`                                           // ecr UpstreamRegistry, where it is known
+	UpstreamPrefix string                 `protobuf:"bytes,6,opt,name=upstream_prefix,json=upstreamPrefix,proto3" json:"upstream_prefix,omitempty"` // of the names there; ROOT or empty: none
+	Created        *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=created,proto3" json:"created,omitempty"`
+	Updated        *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=updated,proto3" json:"updated,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *PullThroughRule) Reset() {
+	*x = PullThroughRule{}
+	mi := &file_registry_registry_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PullThroughRule) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PullThroughRule) ProtoMessage() {}
+
+func (x *PullThroughRule) ProtoReflect() protoreflect.Message {
+	mi := &file_registry_registry_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PullThroughRule.ProtoReflect.Descriptor instead.
+func (*PullThroughRule) Descriptor() ([]byte, []int) {
+	return file_registry_registry_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *PullThroughRule) GetAccount() string {
+	if x != nil {
+		return x.Account
+	}
+	return ""
+}
+
+func (x *PullThroughRule) GetRegion() string {
+	if x != nil {
+		return x.Region
+	}
+	return ""
+}
+
+func (x *PullThroughRule) GetPrefix() string {
+	if x != nil {
+		return x.Prefix
+	}
+	return ""
+}
+
+func (x *PullThroughRule) GetUpstream() string {
+	if x != nil {
+		return x.Upstream
+	}
+	return ""
+}
+
+func (x *PullThroughRule) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *PullThroughRule) GetUpstreamPrefix() string {
+	if x != nil {
+		return x.UpstreamPrefix
+	}
+	return ""
+}
+
+func (x *PullThroughRule) GetCreated() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Created
+	}
+	return nil
+}
+
+func (x *PullThroughRule) GetUpdated() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Updated
+	}
+	return nil
+}
+
 var File_registry_registry_proto protoreflect.FileDescriptor
 
 const file_registry_registry_proto_rawDesc = "" +
@@ -1245,7 +1362,7 @@ const file_registry_registry_proto_rawDesc = "" +
 	"\x0fencryption_type\x18\b \x01(\tR\x0eencryptionType\x12\x17\n" +
 	"\akms_key\x18\t \x01(\tR\x06kmsKey\x124\n" +
 	"\acreated\x18\n" +
-	" \x01(\v2\x1a.google.protobuf.TimestampR\acreated\"\xb5\x01\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampR\acreated\"\xeb\x01\n" +
 	"\x03Tag\x12\x18\n" +
 	"\aaccount\x18\x01 \x01(\tR\aaccount\x12\x16\n" +
 	"\x06region\x18\x02 \x01(\tR\x06region\x12\x1e\n" +
@@ -1254,7 +1371,8 @@ const file_registry_registry_proto_rawDesc = "" +
 	"repository\x12\x12\n" +
 	"\x04name\x18\x04 \x01(\tR\x04name\x12\x16\n" +
 	"\x06digest\x18\x05 \x01(\tR\x06digest\x120\n" +
-	"\x05moved\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x05moved\"\xb2\x05\n" +
+	"\x05moved\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x05moved\x124\n" +
+	"\achecked\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\achecked\"\xca\x05\n" +
 	"\bManifest\x12\x18\n" +
 	"\aaccount\x18\x01 \x01(\tR\aaccount\x12\x16\n" +
 	"\x06region\x18\x02 \x01(\tR\x06region\x12\x1e\n" +
@@ -1279,7 +1397,8 @@ const file_registry_registry_proto_rawDesc = "" +
 	"\n" +
 	"in_archive\x18\x0f \x01(\bR\tinArchive\x126\n" +
 	"\barchived\x18\x10 \x01(\v2\x1a.google.protobuf.TimestampR\barchived\x128\n" +
-	"\tactivated\x18\x11 \x01(\v2\x1a.google.protobuf.TimestampR\tactivated\x1a>\n" +
+	"\tactivated\x18\x11 \x01(\v2\x1a.google.protobuf.TimestampR\tactivated\x12\x16\n" +
+	"\x06cached\x18\x12 \x01(\bR\x06cached\x1a>\n" +
 	"\x10AnnotationsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xbb\x01\n" +
@@ -1375,7 +1494,16 @@ const file_registry_registry_proto_rawDesc = "" +
 	"\n" +
 	"not_before\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\tnotBefore\x12\x1a\n" +
 	"\battempts\x18\f \x01(\rR\battempts\x12\x16\n" +
-	"\x06upload\x18\r \x01(\tR\x06uploadB5Z3github.com/seed-2f228079/neargate/registry;registryb\x06proto3"
+	"\x06upload\x18\r \x01(\tR\x06upload\"\xa0\x02\n" +
+	"\x0fPullThroughRule\x12\x18\n" +
+	"\aaccount\x18\x01 \x01(\tR\aaccount\x12\x16\n" +
+	"\x06region\x18\x02 \x01(\tR\x06region\x12\x16\n" +
+	"\x06prefix\x18\x03 \x01(\tR\x06prefix\x12\x1a\n" +
+	"\bupstream\x18\x04 \x01(\tR\bupstream\x12\x12\n" +
+	"\x04kind\x18\x05 \x01(\tR\x04kind\x12'\n" +
+	"\x0fupstream_prefix\x18\x06 \x01(\tR\x0eupstreamPrefix\x124\n" +
+	"\acreated\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\acreated\x124\n" +
+	"\aupdated\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\aupdatedB5Z3github.com/seed-2f228079/neargate/registry;registryb\x06proto3"
 
 var (
 	file_registry_registry_proto_rawDescOnce sync.Once
@@ -1389,7 +1517,7 @@ func file_registry_registry_proto_rawDescGZIP() []byte {
 	return file_registry_registry_proto_rawDescData
 }
 
-var file_registry_registry_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
+var file_registry_registry_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
 var file_registry_registry_proto_goTypes = []any{
 	(*Repository)(nil),            // 0: neargate.registry.v1.Repository
 	(*Tag)(nil),                   // 1: neargate.registry.v1.Tag
@@ -1403,34 +1531,38 @@ var file_registry_registry_proto_goTypes = []any{
 	(*PullTimeExclusion)(nil),     // 9: neargate.registry.v1.PullTimeExclusion
 	(*CreationTemplate)(nil),      // 10: neargate.registry.v1.CreationTemplate
 	(*Replication)(nil),           // 11: neargate.registry.v1.Replication
-	nil,                           // 12: neargate.registry.v1.Manifest.AnnotationsEntry
-	nil,                           // 13: neargate.registry.v1.RegistrySettings.AccountSettingsEntry
-	nil,                           // 14: neargate.registry.v1.CreationTemplate.TagsEntry
-	(*timestamppb.Timestamp)(nil), // 15: google.protobuf.Timestamp
+	(*PullThroughRule)(nil),       // 12: neargate.registry.v1.PullThroughRule
+	nil,                           // 13: neargate.registry.v1.Manifest.AnnotationsEntry
+	nil,                           // 14: neargate.registry.v1.RegistrySettings.AccountSettingsEntry
+	nil,                           // 15: neargate.registry.v1.CreationTemplate.TagsEntry
+	(*timestamppb.Timestamp)(nil), // 16: google.protobuf.Timestamp
 }
 var file_registry_registry_proto_depIdxs = []int32{
-	15, // 0: neargate.registry.v1.Repository.created:type_name -> google.protobuf.Timestamp
-	15, // 1: neargate.registry.v1.Tag.moved:type_name -> google.protobuf.Timestamp
-	12, // 2: neargate.registry.v1.Manifest.annotations:type_name -> neargate.registry.v1.Manifest.AnnotationsEntry
-	15, // 3: neargate.registry.v1.Manifest.pushed:type_name -> google.protobuf.Timestamp
-	15, // 4: neargate.registry.v1.Manifest.archived:type_name -> google.protobuf.Timestamp
-	15, // 5: neargate.registry.v1.Manifest.activated:type_name -> google.protobuf.Timestamp
-	15, // 6: neargate.registry.v1.Layer.counted:type_name -> google.protobuf.Timestamp
-	15, // 7: neargate.registry.v1.PullTime.pulled:type_name -> google.protobuf.Timestamp
-	15, // 8: neargate.registry.v1.LifecyclePolicy.evaluated:type_name -> google.protobuf.Timestamp
-	15, // 9: neargate.registry.v1.LifecyclePreview.started:type_name -> google.protobuf.Timestamp
-	13, // 10: neargate.registry.v1.RegistrySettings.account_settings:type_name -> neargate.registry.v1.RegistrySettings.AccountSettingsEntry
-	15, // 11: neargate.registry.v1.PullTimeExclusion.created:type_name -> google.protobuf.Timestamp
-	14, // 12: neargate.registry.v1.CreationTemplate.tags:type_name -> neargate.registry.v1.CreationTemplate.TagsEntry
-	15, // 13: neargate.registry.v1.CreationTemplate.created:type_name -> google.protobuf.Timestamp
-	15, // 14: neargate.registry.v1.CreationTemplate.updated:type_name -> google.protobuf.Timestamp
-	15, // 15: neargate.registry.v1.Replication.queued:type_name -> google.protobuf.Timestamp
-	15, // 16: neargate.registry.v1.Replication.not_before:type_name -> google.protobuf.Timestamp
-	17, // [17:17] is the sub-list for method output_type
-	17, // [17:17] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	16, // 0: neargate.registry.v1.Repository.created:type_name -> google.protobuf.Timestamp
+	16, // 1: neargate.registry.v1.Tag.moved:type_name -> google.protobuf.Timestamp
+	16, // 2: neargate.registry.v1.Tag.checked:type_name -> google.protobuf.Timestamp
+	13, // 3: neargate.registry.v1.Manifest.annotations:type_name -> neargate.registry.v1.Manifest.AnnotationsEntry
+	16, // 4: neargate.registry.v1.Manifest.pushed:type_name -> google.protobuf.Timestamp
+	16, // 5: neargate.registry.v1.Manifest.archived:type_name -> google.protobuf.Timestamp
+	16, // 6: neargate.registry.v1.Manifest.activated:type_name -> google.protobuf.Timestamp
+	16, // 7: neargate.registry.v1.Layer.counted:type_name -> google.protobuf.Timestamp
+	16, // 8: neargate.registry.v1.PullTime.pulled:type_name -> google.protobuf.Timestamp
+	16, // 9: neargate.registry.v1.LifecyclePolicy.evaluated:type_name -> google.protobuf.Timestamp
+	16, // 10: neargate.registry.v1.LifecyclePreview.started:type_name -> google.protobuf.Timestamp
+	14, // 11: neargate.registry.v1.RegistrySettings.account_settings:type_name -> neargate.registry.v1.RegistrySettings.AccountSettingsEntry
+	16, // 12: neargate.registry.v1.PullTimeExclusion.created:type_name -> google.protobuf.Timestamp
+	15, // 13: neargate.registry.v1.CreationTemplate.tags:type_name -> neargate.registry.v1.CreationTemplate.TagsEntry
+	16, // 14: neargate.registry.v1.CreationTemplate.created:type_name -> google.protobuf.Timestamp
+	16, // 15: neargate.registry.v1.CreationTemplate.updated:type_name -> google.protobuf.Timestamp
+	16, // 16: neargate.registry.v1.Replication.queued:type_name -> google.protobuf.Timestamp
+	16, // 17: neargate.registry.v1.Replication.not_before:type_name -> google.protobuf.Timestamp
+	16, // 18: neargate.registry.v1.PullThroughRule.created:type_name -> google.protobuf.Timestamp
+	16, // 19: neargate.registry.v1.PullThroughRule.updated:type_name -> google.protobuf.Timestamp
+	20, // [20:20] is the sub-list for method output_type
+	20, // [20:20] is the sub-list for method input_type
+	20, // [20:20] is the sub-list for extension type_name
+	20, // [20:20] is the sub-list for extension extendee
+	0,  // [0:20] is the sub-list for field type_name
 }
 
 func init() { file_registry_registry_proto_init() }
@@ -1444,7 +1576,7 @@ func file_registry_registry_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_registry_registry_proto_rawDesc), len(file_registry_registry_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   15,
+			NumMessages:   16,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

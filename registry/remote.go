@@ -39,7 +39,7 @@ type Remote struct {
 // not cost.
 const wholeBlob = 1 << 20
 
-// remote speaks to one remote registry. It is for one goroutine.
+// remote speaks to one remote registry.
 type remote struct {
 	Remote
 	ecr      *ecr.Client
@@ -60,6 +60,15 @@ func newRemote(region string, r Remote, clk clock.Clock) *remote {
 		return aws.Credentials{AccessKeyID: r.AccessKeyID, SecretAccessKey: r.SecretAccessKey}, nil
 	})
 	return &remote{Remote: r, clock: clk, ecr: ecr.New(ecr.Options{BaseEndpoint: &r.Endpoint, Region: region, Credentials: key, HTTPClient: r.Client, Retryer: aws.NopRetryer{}})}
+}
+
+// host is the registry's host:port, as image names have it.
+func (c *remote) host() string {
+	u, err := url.Parse(c.Registry)
+	if err != nil {
+		return ""
+	}
+	return u.Host
 }
 
 // remoteError is a remote registry's refusal, or that it could not be reached.

@@ -65,8 +65,8 @@ func (r *Registry) queueReplication(tx *state.Tx, repo *Repository, digest strin
 // nobody else waiting.
 func (r *Registry) runReplication(ctx context.Context) error {
 	workers := []*replicator{{Registry: r}}
-	for region, remote := range r.Remotes {
-		workers = append(workers, &replicator{Registry: r, region: region, remote: newRemote(region, remote, r.Clock)})
+	for region, remote := range r.remotes {
+		workers = append(workers, &replicator{Registry: r, region: region, remote: remote})
 	}
 	done := make(chan struct{}, len(workers))
 	for _, w := range workers {

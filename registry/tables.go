@@ -40,6 +40,9 @@ var (
 	CreationTemplates = state.NewTable("ecr.creationtemplate", func(t *CreationTemplate) state.Key {
 		return state.K(t.Account, t.Region, t.Prefix)
 	})
+	PullThroughRules = state.NewTable("ecr.pullthroughrule", func(p *PullThroughRule) state.Key {
+		return state.K(p.Account, p.Region, p.Prefix)
+	})
 	// Replications are watched by the replicators.
 	Replications = state.NewTable("ecr.replication", func(e *Replication) state.Key {
 		return state.K(e.Account, e.Region, e.Repository, e.Digest, e.ToAccount, e.ToRegion)
@@ -87,7 +90,7 @@ var (
 // Schema is all of it; the tags of repositories are in the domain's ResourceTags.
 var Schema = state.Schema{
 	Repositories, RemovedRepositories, Tags, Manifests, Layers, PullTimes, LifecyclePolicies, LifecyclePreviews,
-	Registries, PullTimeExclusions, CreationTemplates, Replications,
+	Registries, PullTimeExclusions, CreationTemplates, PullThroughRules, Replications,
 }
 
 // in is the key of something that belongs to the repository; with no parts, the prefix of all of that kind.

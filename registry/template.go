@@ -2,6 +2,7 @@ package registry
 
 import (
 	"context"
+	"iter"
 	"slices"
 	"strings"
 
@@ -18,20 +19,24 @@ const rootPrefix = "ROOT"
 // template finds the creation template for a repository to be made for a reason: of those that apply for it, the one with the
 // longest prefix. nil: there is none.
 func template(v state.Reader, account, region, name string, reason types.RCTAppliedFor) *CreationTemplate {
-	for prefix := name; ; {
-		i := strings.LastIndexByte(prefix, '/')
-		if i < 0 {
-			break
-		}
-		prefix = prefix[:i]
+	for prefix := range prefixes(name) {
 		if t, ok := CreationTemplates.Get(v, state.K(account, region, prefix)); ok && slices.Contains(t.AppliedFor, string(reason)) {
 			return t
 		}
 	}
-	if t, ok := CreationTemplates.Get(v, state.K(account, region, rootPrefix)); ok && slices.Contains(t.AppliedFor, string(reason)) {
-		return t
-	}
 	return nil
+}
+
+// prefixes yields what a repository's name may be known under, the longest first: "a/b" and "a" of "a/b/c", then ROOT.
+func prefixes(name string) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for i := strings.LastIndexByte(name, '/'); i >= 0; i = strings.LastIndexByte(name, '/') {
+			if name = name[:i]; !yield(name) {
+				return
+			}
+		}
+		yield(rootPrefix)
+	}
 }
 
 // makeRepository commits a repository as the template has it; nil is ECR's defaults.
