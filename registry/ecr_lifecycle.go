@@ -25,7 +25,7 @@ func policyNotFound(r *Repository) error {
 	return awserr.New("LifecyclePolicyNotFoundException", "Lifecycle policy does not exist for the repository with name '%s' in the registry with id '%s'", r.Name, r.Account)
 }
 
-// putLifecyclePolicy implements ecr:PutLifecyclePolicy. ApplyLifecyclePolicies does what it says, within a minute or two.
+// putLifecyclePolicy implements ecr:PutLifecyclePolicy. ApplyLifecyclePolicies does what it says, soon.
 func (r *Registry) putLifecyclePolicy(ctx context.Context, in *ecr.PutLifecyclePolicyInput) (*ecr.PutLifecyclePolicyOutput, error) {
 	repo, err := r.repositoryOf(ctx, in.RegistryId, in.RepositoryName)
 	if err != nil {

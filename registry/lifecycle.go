@@ -17,7 +17,7 @@ import (
 // lifecycleEvery is how often a policy is evaluated; ECR promises 24 hours.
 const lifecycleEvery = time.Hour
 
-// lifecycleTick is how long a policy that was put may wait for its first evaluation.
+// lifecycleTick is how late an evaluation may be.
 const lifecycleTick = time.Minute
 
 // Expired says what an evaluation of lifecycle policies did.
@@ -28,8 +28,9 @@ type Expired struct {
 	Kept         int // images that a rule asks for and somebody needs, or an index names
 }
 
-// runLifecycle evaluates policies as they become due, until ctx ends.
+// runLifecycle evaluates policies as they are put and as they become due, until ctx ends.
 func (r *Registry) runLifecycle(ctx context.Context) error {
+	changed := r.changes(ctx, LifecyclePolicies)
 	for {
 		got, err := r.ApplyLifecyclePolicies(ctx)
 		switch {
@@ -43,6 +44,7 @@ func (r *Registry) runLifecycle(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-changed:
 		case <-r.Clock.After(lifecycleTick):
 		}
 	}
