@@ -30,7 +30,8 @@ type Expired struct {
 
 // runLifecycle evaluates policies as they are put and as they become due, until ctx ends.
 func (r *Registry) runLifecycle(ctx context.Context) error {
-	changed := r.changes(ctx, LifecyclePolicies)
+	changed, ended := r.changes(ctx, LifecyclePolicies)
+	defer ended()
 	for {
 		got, err := r.ApplyLifecyclePolicies(ctx)
 		switch {

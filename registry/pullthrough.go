@@ -207,8 +207,8 @@ func (r *Registry) commitCached(tx *state.Tx, repo *Repository, doc *document, d
 	return nil
 }
 
-// cachedDescriptor names every layer, there or not, and no children: an index is not to keep images that nobody pulled, and one
-// that is missing comes again when it is asked for.
+// cachedDescriptor names every layer and child, there or not: what is missing comes when it is asked for, and what came stays as
+// long as the index does.
 func (r *Registry) cachedDescriptor(repo *Repository, doc *document, digest blob.Digest, body []byte) *Manifest {
 	m := newDescriptor(repo, doc, digest, body, r.Clock.Now())
 	m.Cached = true
@@ -217,6 +217,9 @@ func (r *Registry) cachedDescriptor(repo *Repository, doc *document, digest blob
 		if !d.foreign() {
 			m.Blobs = appendNew(m.Blobs, d.Digest)
 		}
+	}
+	for _, d := range doc.Manifests {
+		m.Manifests = appendNew(m.Manifests, d.Digest)
 	}
 	return m
 }

@@ -257,7 +257,7 @@ type Manifest struct {
 	InArchive     bool                   `protobuf:"varint,15,opt,name=in_archive,json=inArchive,proto3" json:"in_archive,omitempty"` // of the storage class ARCHIVE: not pulled until it is restored or pushed again
 	Archived      *timestamppb.Timestamp `protobuf:"bytes,16,opt,name=archived,proto3" json:"archived,omitempty"`                     // when it last went to the archive
 	Activated     *timestamppb.Timestamp `protobuf:"bytes,17,opt,name=activated,proto3" json:"activated,omitempty"`                   // when it last came back
-	Cached        bool                   `protobuf:"varint,18,opt,name=cached,proto3" json:"cached,omitempty"`                        // of an upstream: its blobs come when they are asked for, its children are not kept for it
+	Cached        bool                   `protobuf:"varint,18,opt,name=cached,proto3" json:"cached,omitempty"`                        // of an upstream: its blobs and children come when they are asked for
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }

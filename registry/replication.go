@@ -89,7 +89,8 @@ type replicator struct {
 }
 
 func (w *replicator) run(ctx context.Context) {
-	changed := w.changes(ctx, Replications)
+	changed, ended := w.changes(ctx, Replications)
+	defer ended()
 	for ctx.Err() == nil {
 		next := w.drain(ctx)
 		var timer <-chan time.Time
@@ -104,10 +105,11 @@ func (w *replicator) run(ctx context.Context) {
 	}
 }
 
-// changes signals, at first and then whenever one of the tables has changed, until ctx ends.
-func (r *Registry) changes(ctx context.Context, tables ...state.TableInfo) <-chan struct{} {
-	signal := make(chan struct{}, 1)
+// changes signals, at first and then whenever one of the tables has changed, until ctx ends; ended waits until nothing of it is left.
+func (r *Registry) changes(ctx context.Context, tables ...state.TableInfo) (changed <-chan struct{}, ended func()) {
+	signal, done := make(chan struct{}, 1), make(chan struct{})
 	go func() {
+		defer close(done)
 		for ctx.Err() == nil {
 			w := r.Store.Watch(ctx, r.Store.Revision(), tables...)
 			for err := error(nil); err == nil; _, err = w.Next(ctx) { // after an error, which is "compacted", anew
@@ -118,7 +120,7 @@ func (r *Registry) changes(ctx context.Context, tables ...state.TableInfo) <-cha
 			}
 		}
 	}()
-	return signal
+	return signal, func() { <-done }
 }
 
 // drain attempts every entry that is due, in the order of pushes, and says when the next one will be; zero: none is left.
