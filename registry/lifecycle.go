@@ -96,7 +96,8 @@ func (r *lifecycleRun) apply(ctx context.Context, p *LifecyclePolicy) error {
 		}
 		return c.kept != ""
 	})
-	for len(verdicts) > 0 { // an index lets its children go once it is gone
+	slices.SortStableFunc(verdicts, func(a, b verdict) int { return a.since().Compare(b.since()) }) // older images go before newer ones
+	for len(verdicts) > 0 {                                                                         // an index lets its children go once it is gone
 		var again []verdict
 		for _, c := range verdicts {
 			switch err := r.carryOut(ctx, repo, p, c); {
