@@ -70,6 +70,14 @@ func (f front) cacheBlob(w http.ResponseWriter, q *request, d blob.Digest) (done
 	if !ok || err != nil {
 		return false, err
 	}
+	release, err := f.upstreams.alone(q.Context(), string(q.repo.in(string(d))))
+	if err != nil {
+		return false, err
+	}
+	defer release()
+	if _, err := f.layer(f.Store.View(), q.repo, d); err == nil {
+		return false, nil // it came while we waited
+	}
 	if q.Method != http.MethodGet || q.Header.Get("Range") != "" {
 		return false, f.fetchBlob(q.Context(), u, q.repo, d, io.Discard)
 	}

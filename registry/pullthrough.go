@@ -37,13 +37,14 @@ type upstreams struct {
 	client ociclient.Client
 	clock  clock.Clock
 
-	mu   sync.Mutex
-	down map[string]time.Time // until when a host is taken for unreachable
+	mu       sync.Mutex
+	down     map[string]time.Time     // until when a host is taken for unreachable
+	underway map[string]chan struct{} // what is being fetched; closed when that is over
 }
 
 func newUpstreams(clk clock.Clock) *upstreams {
 	dialer := &net.Dialer{Timeout: 10 * time.Second, Control: notLinkLocal}
-	return &upstreams{clock: clk, down: map[string]time.Time{}, client: ociclient.Client{Transport: &http.Transport{
+	return &upstreams{clock: clk, down: map[string]time.Time{}, underway: map[string]chan struct{}{}, client: ociclient.Client{Transport: &http.Transport{
 		Proxy: http.ProxyFromEnvironment, DialContext: dialer.DialContext, TLSHandshakeTimeout: 10 * time.Second, ForceAttemptHTTP2: true,
 		ResponseHeaderTimeout: upstreamPatience, MaxIdleConnsPerHost: 8, IdleConnTimeout: time.Minute,
 	}}}
@@ -72,6 +73,32 @@ func (u *upstreams) isDown(host string) bool {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	return u.clock.Now().Before(u.down[host])
+}
+
+// alone waits until nobody else fetches what the key names: the tasks of a service that start at once have their image fetched once.
+// The caller looks whether it has come by then, and releases when it is done.
+func (u *upstreams) alone(ctx context.Context, key string) (release func(), err error) {
+	for {
+		u.mu.Lock()
+		other, ok := u.underway[key]
+		if !ok {
+			done := make(chan struct{})
+			u.underway[key] = done
+			u.mu.Unlock()
+			return func() {
+				u.mu.Lock()
+				delete(u.underway, key)
+				u.mu.Unlock()
+				close(done)
+			}, nil
+		}
+		u.mu.Unlock()
+		select {
+		case <-other:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
 }
 
 // upstream is what a repository caches: another one, of another registry.
@@ -123,25 +150,42 @@ func (r *Registry) upstreamCredentials(ctx context.Context, rule *PullThroughRul
 // pullThrough makes sure that a manifest that a client pulls, by digest or tag, is cached and not older than ECR allows. The repository
 // is made when its first image comes. An upstream that cannot be reached is no error where something is cached.
 func (r *Registry) pullThrough(ctx context.Context, u upstream, account, region, name string, digest blob.Digest, tag string) error {
-	v := r.Store.View()
-	cached := false
-	if repo, err := repository(v, account, region, name); err == nil {
-		if m, err := image(v, repo, string(digest), tag); err == nil {
-			if digest != "" || !m.Cached { // never older; pushed here by hand
-				return nil
-			}
-			t, ok := Tags.Get(v, repo.in(tag))
-			if cached = ok; ok && r.Clock.Now().Sub(timeOf(t.Checked)) < recheckAfter || r.upstreams.isDown(u.rule.Upstream) {
-				return nil
-			}
-		}
+	if _, fresh := r.cachedManifest(u, account, region, name, digest, tag); fresh {
+		return nil
 	}
-	err := r.fetchManifest(ctx, u, account, region, name, digest, tag)
+	release, err := r.upstreams.alone(ctx, string(state.K(account, region, name, string(digest), tag)))
+	if err != nil {
+		return err
+	}
+	defer release()
+	cached, fresh := r.cachedManifest(u, account, region, name, digest, tag)
+	if fresh {
+		return nil
+	}
+	err = r.fetchManifest(ctx, u, account, region, name, digest, tag)
 	if err != nil && cached && ctx.Err() == nil {
 		r.Log.Warn("an upstream does not give an image; the cached one is served", "upstream", u.reference(digest, tag), "error", err)
 		return nil
 	}
 	return err
+}
+
+// cachedManifest says whether a manifest is here, and whether there is no need to ask the upstream.
+func (r *Registry) cachedManifest(u upstream, account, region, name string, digest blob.Digest, tag string) (cached, fresh bool) {
+	v := r.Store.View()
+	repo, err := repository(v, account, region, name)
+	if err != nil {
+		return false, false
+	}
+	m, err := image(v, repo, string(digest), tag)
+	if err != nil {
+		return false, false
+	}
+	if digest != "" || !m.Cached { // it cannot change; it was pushed here by hand
+		return true, true
+	}
+	t, ok := Tags.Get(v, repo.in(tag))
+	return ok, ok && r.Clock.Now().Sub(timeOf(t.Checked)) < recheckAfter || r.upstreams.isDown(u.rule.Upstream)
 }
 
 // fetchManifest caches what the upstream has now.

@@ -279,6 +279,29 @@ func TestPullThroughCluster(t *testing.T) {
 	}
 }
 
+// TestPullThroughOnce: tasks that start at once have their image fetched once, and each gets all of it.
+func TestPullThroughOnce(t *testing.T) {
+	u := newOpen(t)
+	u.create("app")
+	content := strings.Repeat("layer", 100_000)
+	u.pushImage("app", "v1", content)
+	b := newBench(t)
+	b.cacheOf("up", u.host(), "")
+	u.questions()
+	var pulls sync.WaitGroup
+	for range 10 {
+		pulls.Go(func() {
+			if m := b.pullAll(b.token, "up/app", "v1"); m != manifestText(content) {
+				t.Errorf("%s", m)
+			}
+		})
+	}
+	pulls.Wait()
+	if q := u.questions(); len(q) != 3 {
+		t.Errorf("the upstream was asked for manifest, config and layer %d times: %v", len(q), q)
+	}
+}
+
 // TestPullThroughImmutable: a tag that may not move keeps its first image.
 func TestPullThroughImmutable(t *testing.T) {
 	u := newOpen(t)
