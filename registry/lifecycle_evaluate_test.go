@@ -195,3 +195,24 @@ func TestMatchesWildcard(t *testing.T) {
 		t.Error("matched")
 	}
 }
+
+// BenchmarkEvaluateLifecycle evaluates fifty rules over as many images as ECR lets a repository have.
+func BenchmarkEvaluateLifecycle(b *testing.B) {
+	var rules []string
+	for i := range 49 {
+		rules = append(rules, fmt.Sprintf(`{"rulePriority":%d,"selection":{"tagStatus":"tagged","tagPatternList":["v%d-*"],"countType":"imageCountMoreThan","countNumber":10},"action":{"type":"expire"}}`, i+1, i))
+	}
+	rules = append(rules, `{"rulePriority":50,"selection":{"tagStatus":"any","countType":"sinceImagePushed","countUnit":"days","countNumber":14},"action":{"type":"expire"}}`)
+	p, err := parseLifecyclePolicy(`{"rules":[` + strings.Join(rules, ",") + `]}`)
+	if err != nil {
+		b.Fatal(err)
+	}
+	now := time.Now()
+	images := make([]*candidate, 100_000)
+	for i := range images {
+		images[i] = &candidate{digest: fmt.Sprintf("sha256:%064x", i), tags: []string{fmt.Sprintf("v%d-%d", i%60, i)}, pushed: now.Add(-time.Duration(i) * time.Minute)}
+	}
+	for b.Loop() {
+		p.evaluate(images, now)
+	}
+}

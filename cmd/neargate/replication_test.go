@@ -2,7 +2,12 @@ package main
 
 import (
 	"context"
+	"encoding/pem"
 	"fmt"
+	"io"
+	"log"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -117,5 +122,34 @@ func TestReadRemotes(t *testing.T) {
 	}
 	if r, err := readRemotes("", "us-east-1"); r != nil || err != nil {
 		t.Errorf("%v, %v", r, err)
+	}
+}
+
+// TestRemoteCA: another cluster's own authority is trusted where the file says so, and not otherwise.
+func TestRemoteCA(t *testing.T) {
+	srv := httptest.NewTLSServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	defer srv.Close()
+	srv.Config.ErrorLog = log.New(io.Discard, "", 0)
+	dir := t.TempDir()
+	ca := filepath.Join(dir, "ca.pem")
+	if err := os.WriteFile(ca, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: srv.Certificate().Raw}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, trusted := range []string{ca, ""} {
+		file := filepath.Join(dir, "remotes.json")
+		if err := os.WriteFile(file, fmt.Appendf(nil, `{"far": {"endpoint": %q, "accessKeyId": "a", "secretAccessKey": "s", "ca": %q}}`, srv.URL, trusted), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		remotes, err := readRemotes(file, "us-east-1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, err := remotes["far"].Client.Get(srv.URL)
+		if err == nil {
+			resp.Body.Close()
+		}
+		if (err == nil) != (trusted != "") {
+			t.Errorf("with CA %q: %v", trusted, err)
+		}
 	}
 }
