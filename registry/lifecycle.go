@@ -96,8 +96,9 @@ func (r *lifecycleRun) apply(ctx context.Context, p *LifecyclePolicy) error {
 		}
 		return c.kept != ""
 	})
-	slices.SortStableFunc(verdicts, func(a, b verdict) int { return a.since().Compare(b.since()) }) // older images go before newer ones
-	for len(verdicts) > 0 {                                                                         // an index lets its children go once it is gone
+	// Older images go before newer ones, and an index lets its children go once it is gone.
+	slices.SortStableFunc(verdicts, func(a, b verdict) int { return a.since().Compare(b.since()) })
+	for len(verdicts) > 0 {
 		var again []verdict
 		for _, c := range verdicts {
 			switch err := r.carryOut(ctx, repo, p, c); {
