@@ -280,12 +280,15 @@ func filters(wildcards ...string) []types.ImageTagMutabilityExclusionFilter {
 }
 
 // broken sends a request whose body fails, and gives the client's error.
-func (b *bench) broken(method, path string, body io.Reader) error {
+func (b *bench) broken(method, path string, body io.Reader, opts ...option) error {
 	req, err := http.NewRequestWithContext(b.t.Context(), method, b.server.URL+path, body)
 	if err != nil {
 		b.t.Fatal(err)
 	}
 	req.SetBasicAuth("AWS", b.token)
+	for _, o := range opts {
+		o(req)
+	}
 	resp, err := b.server.Client().Do(req)
 	if err == nil {
 		resp.Body.Close()
