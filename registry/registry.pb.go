@@ -1118,6 +1118,7 @@ type Replication struct {
 	NotBefore     *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=not_before,json=notBefore,proto3" json:"not_before,omitempty"` // of the next attempt
 	Attempts      uint32                 `protobuf:"varint,12,opt,name=attempts,proto3" json:"attempts,omitempty"`                   // that failed since it was queued
 	Upload        string                 `protobuf:"bytes,13,opt,name=upload,proto3" json:"upload,omitempty"`                        // digest and location of an upload that another cluster has begun, with a space between
+	Pushes        uint64                 `protobuf:"varint,14,opt,name=pushes,proto3" json:"pushes,omitempty"`                       // raised whenever it is queued
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1241,6 +1242,13 @@ func (x *Replication) GetUpload() string {
 		return x.Upload
 	}
 	return ""
+}
+
+func (x *Replication) GetPushes() uint64 {
+	if x != nil {
+		return x.Pushes
+	}
+	return 0
 }
 
 // PullThroughRule makes repositories below a prefix caches of another registry's: key account, region, prefix.
@@ -1475,7 +1483,7 @@ const file_registry_registry_proto_rawDesc = "" +
 	"\aupdated\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampR\aupdated\x1a7\n" +
 	"\tTagsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xa5\x03\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xbd\x03\n" +
 	"\vReplication\x12\x18\n" +
 	"\aaccount\x18\x01 \x01(\tR\aaccount\x12\x16\n" +
 	"\x06region\x18\x02 \x01(\tR\x06region\x12\x1e\n" +
@@ -1494,7 +1502,8 @@ const file_registry_registry_proto_rawDesc = "" +
 	"\n" +
 	"not_before\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\tnotBefore\x12\x1a\n" +
 	"\battempts\x18\f \x01(\rR\battempts\x12\x16\n" +
-	"\x06upload\x18\r \x01(\tR\x06upload\"\xa0\x02\n" +
+	"\x06upload\x18\r \x01(\tR\x06upload\x12\x16\n" +
+	"\x06pushes\x18\x0e \x01(\x04R\x06pushes\"\xa0\x02\n" +
 	"\x0fPullThroughRule\x12\x18\n" +
 	"\aaccount\x18\x01 \x01(\tR\aaccount\x12\x16\n" +
 	"\x06region\x18\x02 \x01(\tR\x06region\x12\x16\n" +

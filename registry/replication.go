@@ -21,11 +21,13 @@ const (
 	replicationComplete   = string(types.ReplicationStatusComplete)
 	replicationFailed     = string(types.ReplicationStatusFailed)
 
-	// A failed attempt is repeated after replicationPause, then twice that, up to replicationPauseMost. It shows as FAILED when
-	// the destination has refused it, or after replicationPatience.
+	// A failed attempt is repeated after replicationPause, then twice that, up to replicationPauseMost; an image that a
+	// destination refuses waits alone, for a destination that does not answer all its images wait, up to replicationDownMost. It
+	// shows as FAILED when the destination has refused it, or after replicationPatience.
 	replicationPause     = time.Second
 	replicationPauseMost = time.Hour
-	replicationPatience  = 12 // attempts, the last a good half-hour after the first
+	replicationDownMost  = time.Minute
+	replicationPatience  = 12 // attempts, the last some minutes after the first
 )
 
 // destinations are where the registry's configuration wants a repository's images, each once.
@@ -56,8 +58,11 @@ func (s *RegistrySettings) destinations(repository string) []types.ReplicationDe
 // late finds its tag gone to another image, and leaves it alone.
 func (r *Registry) queueReplication(tx *state.Tx, repo *Repository, digest string) {
 	for _, d := range registryRecord(tx, repo.Account, repo.Region).destinations(repo.Name) {
-		Replications.Put(tx, &Replication{Account: repo.Account, Region: repo.Region, Repository: repo.Id, Name: repo.Name, Digest: digest,
-			ToAccount: *d.RegistryId, ToRegion: *d.Region, Status: replicationInProgress, Queued: timestamppb.New(r.Clock.Now())})
+		e := &Replication{Account: repo.Account, Region: repo.Region, Repository: repo.Id, Name: repo.Name, Digest: digest,
+			ToAccount: *d.RegistryId, ToRegion: *d.Region, Status: replicationInProgress, Queued: timestamppb.New(r.Clock.Now())}
+		old, _ := Replications.Get(tx, Replications.Key(e))
+		e.Pushes = old.GetPushes() + 1
+		Replications.Put(tx, e)
 	}
 }
 
@@ -86,6 +91,9 @@ type replicator struct {
 	*Registry
 	region string
 	remote *remote // nil: this cluster
+
+	failures uint32    // in a row of which the destination did not answer
+	resume   time.Time // until when it is left alone for that
 }
 
 func (w *replicator) run(ctx context.Context) {
@@ -123,55 +131,69 @@ func (r *Registry) changes(ctx context.Context, tables ...state.TableInfo) (chan
 	return signal, func() { <-done }
 }
 
-// drain attempts every entry that is due, in the order of pushes, and says when the next one will be; zero: none is left.
+// drain attempts every entry that is due, in the order of pushes, until the destination does not answer, and says when there is
+// something to do again; zero: nothing is left.
 func (w *replicator) drain(ctx context.Context) (next time.Time) {
-	v := w.Store.View()
+	if w.resume.After(w.Clock.Now()) {
+		return w.resume
+	}
+	sooner := func(at time.Time) {
+		if !at.IsZero() && (next.IsZero() || at.Before(next)) {
+			next = at
+		}
+	}
 	prefix := state.K()
 	if w.remote != nil {
 		prefix = state.K(w.region)
 	}
-	for e := range ReplicationsPending.Scan(v, prefix) {
+	for e := range ReplicationsPending.Scan(w.Store.View(), prefix) {
 		if _, remote := w.Remotes[e.ToRegion]; remote != (w.remote != nil) {
 			continue
 		}
 		if at := timeOf(e.NotBefore); at.After(w.Clock.Now()) {
-			if next.IsZero() || at.Before(next) {
-				next = at
-			}
+			sooner(at)
 			continue
 		}
 		if ctx.Err() != nil {
 			return next
 		}
-		if again := w.attempt(ctx, e); !again.IsZero() && (next.IsZero() || again.Before(next)) {
-			next = again
+		again, err := w.attempt(ctx, e)
+		sooner(again)
+		if r, ok := errors.AsType[*remoteError](err); ok && !r.refused() {
+			w.failures++
+			w.resume = w.Clock.Now().Add(min(replicationPause<<min(w.failures-1, 20), replicationDownMost))
+			return w.resume
 		}
+		w.failures = 0
 	}
 	return next
 }
 
-// attempt brings one image to its destination and writes down how that went. again is when it will be tried next.
-func (w *replicator) attempt(ctx context.Context, e *Replication) (again time.Time) {
-	current, ok := Replications.Get(w.Store.View(), Replications.Key(e)) // a failure of the same entry may have come between
+// attempt brings one image to its destination and writes down how that went. again is when this image is due next, err why.
+func (w *replicator) attempt(ctx context.Context, e *Replication) (again time.Time, err error) {
+	current, ok := Replications.Get(w.Store.View(), Replications.Key(e)) // something may have come between
 	if !ok || current.Status == replicationComplete || !proto.Equal(current.NotBefore, e.NotBefore) {
-		return time.Time{}
+		return time.Time{}, nil
 	}
-	err := w.replicate(ctx, current)
+	err = w.replicate(ctx, current)
 	if ctx.Err() != nil {
-		return time.Time{} // the next leader goes on
+		return time.Time{}, nil // the next leader goes on
 	}
 	_, there := Manifests.Get(w.Store.View(), state.K(e.Account, e.Region, e.Repository, e.Digest))
 	gone := err != nil && (errors.Is(err, errNotWanted) || !there)
-	if err != nil && !gone {
+	if gone {
+		err = nil
+	}
+	if err != nil {
 		w.Log.Warn("replicate an image", "repository", e.Name, "digest", e.Digest, "account", e.ToAccount, "region", e.ToRegion, "error", err)
 	}
 	_, werr := w.Store.Update(ctx, func(tx *state.Tx) error {
 		again = time.Time{}
 		now, ok := Replications.Get(tx, Replications.Key(e))
-		if !ok || !proto.Equal(now.Queued, current.Queued) {
-			return nil // pushed again meanwhile: it is due
-		}
-		if gone {
+		switch {
+		case !ok || now.Pushes != current.Pushes: // pushed again meanwhile: it is due
+			return nil
+		case gone:
 			Replications.Delete(tx, Replications.Key(e))
 			return nil
 		}
@@ -179,20 +201,31 @@ func (w *replicator) attempt(ctx context.Context, e *Replication) (again time.Ti
 		if err == nil {
 			now.Status, now.FailureCode, now.NotBefore, now.Upload = replicationComplete, "", nil, ""
 		} else {
-			now.Attempts++
-			again = w.Clock.Now().Add(min(replicationPause<<min(now.Attempts-1, 20), replicationPauseMost))
-			now.NotBefore = timestamppb.New(again)
-			if code, refused := failureCode(err); refused || now.Attempts >= replicationPatience {
-				now.Status, now.FailureCode = replicationFailed, code
-			}
+			again = w.failed(now, err)
 		}
 		Replications.Put(tx, now)
 		return nil
 	})
 	if werr != nil && ctx.Err() == nil {
 		w.Log.Error("write down a replication", "error", werr)
-		return w.Clock.Now().Add(replicationPause)
+		return w.Clock.Now().Add(replicationPause), err
 	}
+	return again, err
+}
+
+// failed notes a failure in an entry. again is when it is due next, where that is the entry's own affair.
+func (w *replicator) failed(e *Replication, err error) (again time.Time) {
+	e.Attempts++
+	code, refused := failureCode(err)
+	if refused || e.Attempts >= replicationPatience {
+		e.Status, e.FailureCode = replicationFailed, code
+	}
+	if r, ok := errors.AsType[*remoteError](err); ok && !r.refused() {
+		e.NotBefore = nil
+		return time.Time{} // as soon as the destination answers
+	}
+	again = w.Clock.Now().Add(min(replicationPause<<min(e.Attempts-1, 20), replicationPauseMost))
+	e.NotBefore = timestamppb.New(again)
 	return again
 }
 

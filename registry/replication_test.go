@@ -471,6 +471,37 @@ func TestReplicationFails(t *testing.T) {
 	b2.eventually(time.Second, func(*state.View) bool { return b2.statuses("users", "v1")["far"] == "FAILED AccessDenied" })
 }
 
+// TestReplicationRecovers: however long a cluster was down, all that waits for it comes within minutes of its return.
+func TestReplicationRecovers(t *testing.T) {
+	there := newCluster(t)
+	there.create("users")
+	b := newBench(t, there.as("far", "AKIA"))
+	b.create("users")
+	b.replicateTo("far")
+	there.fail(func(http.ResponseWriter, *http.Request) bool { panic(http.ErrAbortHandler) })
+	b.run()
+	for i := range 20 {
+		b.pushImage("users", fmt.Sprint("v", i), fmt.Sprint(i))
+	}
+	b.eventually(time.Minute, func(v *state.View) bool { // the first in the queue finds out for all
+		for e := range registry.Replications.Scan(v, state.K()) {
+			if e.Status == "FAILED" && e.FailureCode == "DestinationUnavailable" {
+				return true
+			}
+		}
+		return false
+	})
+	there.heal()
+	back := b.clock.Now()
+	b.replicated()
+	if took := b.clock.Now().Sub(back); took > 5*time.Minute {
+		t.Errorf("it took %v", took)
+	}
+	for i := range 20 {
+		there.pullAll(there.token, "users", fmt.Sprint("v", i))
+	}
+}
+
 // TestReplicationFollowsNoLocation: the token is not sent to another host.
 func TestReplicationFollowsNoLocation(t *testing.T) {
 	other := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { t.Errorf("%s %s with %v", r.Method, r.URL, r.Header) }))
