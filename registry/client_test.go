@@ -65,7 +65,8 @@ func TestClient(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := remote.Write(ref("copy:v1"), source, auth); err != nil {
+	// One at a time: go-containerregistry's writers race with one another over the scopes of mounts.
+	if err := remote.Write(ref("copy:v1"), source, auth, remote.WithJobs(1)); err != nil {
 		t.Fatal(err)
 	}
 	tags, err := remote.List(ref("users").Context(), auth)

@@ -35,8 +35,8 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// serveForever runs a registry on the raft engine below dir, collecting garbage all the time, and prints where it
-// listens.
+// serveForever runs a registry on the raft engine below dir, collecting garbage all the time and replicating all images to another
+// region, and prints where it listens.
 func serveForever(dir string) error {
 	engine, err := raft.Open(raft.Options{Dir: filepath.Join(dir, "state"), NodeID: "one", Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
@@ -63,6 +63,14 @@ func serveForever(dir string) error {
 	if err != nil {
 		return err
 	}
+	if _, err := store.Update(context.Background(), func(tx *state.Tx) error {
+		registry.Registries.Put(tx, &registry.RegistrySettings{Account: account, Region: region,
+			ReplicationJson: `{"rules":[{"destinations":[{"region":"` + elsewhere + `","registryId":"` + account + `"}]}]}`})
+		return nil
+	}); err != nil {
+		return err
+	}
+	go reg.Run(context.Background())
 	go func() {
 		for {
 			if _, err := reg.Collect(context.Background()); err != nil {
@@ -79,6 +87,7 @@ func serveForever(dir string) error {
 type child struct {
 	cmd  *exec.Cmd
 	base string
+	host string // that requests are for, where it is not base's
 }
 
 func startChild(t *testing.T, dir string) *child {
@@ -122,6 +131,7 @@ func (c *child) do(method, path, body, contentType string) (status int, got stri
 	}
 	req.SetBasicAuth("AKIA", "secret")
 	req.Header.Set("Content-Type", contentType)
+	req.Host = c.host
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
 		return 0, "", err
@@ -192,8 +202,8 @@ func (c *child) acknowledged(t *testing.T, want, status int, got string, err err
 }
 
 // TestKilled kills a registry with SIGKILL, again and again, while images are pushed, tags moved and garbage collected: after
-// each restart every acknowledged image pulls byte for byte, every tag that is listed pulls whole, and an upload under way goes
-// on where it was.
+// each restart every acknowledged image pulls byte for byte, here and, replicated, in the other region, every tag that is listed
+// pulls whole, and an upload under way goes on where it was.
 func TestKilled(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
@@ -261,9 +271,34 @@ func TestKilled(t *testing.T) {
 		}
 		status, got, err := c.do("PUT", at+"?digest="+string(blob.Sum([]byte("first half, second half"))), " second half", "")
 		c.acknowledged(t, 201, status, got, err)
+		there := &child{cmd: c.cmd, base: c.base, host: account + ".dkr.ecr." + elsewhere + ".localhost"}
+		for w := range workers {
+			for tag, p := range acknowledged[w] {
+				there.replicated(t, fmt.Sprint("repo", w), p)
+				if inFlight[w][tag] == nil {
+					there.pulls(t, fmt.Sprint("repo", w), "manifests/"+tag, p)
+				}
+			}
+		}
 		c.kill()
 	}
 	t.Logf("%d pushes acknowledged before the kills", total)
+}
+
+// replicated waits until an image has come, and pulls it.
+func (c *child) replicated(t *testing.T, repo string, p pushed) {
+	t.Helper()
+	path := "manifests/" + string(blob.Sum([]byte(p.manifest)))
+	for {
+		status, _, err := c.do("HEAD", "/v2/"+repo+"/"+path, "", "")
+		if err != nil || t.Context().Err() != nil {
+			t.Fatalf("%s %s: %v", repo, path, err)
+		}
+		if status == http.StatusOK {
+			break
+		}
+	}
+	c.pulls(t, repo, path, p)
 }
 
 // pulls fails unless the image is there byte for byte.

@@ -7,6 +7,7 @@ import (
 	"iter"
 	"regexp"
 	"slices"
+	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/service/ecr"
 	"github.com/aws/aws-sdk-go-v2/service/ecr/types"
@@ -44,14 +45,14 @@ func (r *Registry) describeImages(ctx context.Context, in *ecr.DescribeImagesInp
 		}
 		return out, nil
 	}
-	var status types.TagStatus
+	var filter types.DescribeImagesFilter
 	if in.Filter != nil {
-		status = in.Filter.TagStatus
+		filter = *in.Filter
 	}
 	page, next, err := api.Page(ctx, r.pages, in, api.PageSize(in.MaxResults, pageFallback, pageMost), func(after state.Key) iter.Seq[*Manifest] {
 		return func(yield func(*Manifest) bool) {
 			for m := range Manifests.ScanFrom(v, repo.in(), max(after, repo.in())) {
-				if shows(status, isTagged(v, m)) && !yield(m) {
+				if m.inStatus(filter.ImageStatus) && shows(filter.TagStatus, isTagged(v, m)) && !yield(m) {
 					return
 				}
 			}
@@ -90,10 +91,12 @@ func (r *Registry) detail(v state.Reader, repo *Repository, m *Manifest) types.I
 		ImageManifestMediaType: new(m.MediaType),
 		ImagePushedAt:          new(m.Pushed.AsTime()),
 		ImageSizeInBytes:       new(int64(m.ImageSize)),
-		ImageStatus:            types.ImageStatusActive,
+		ImageStatus:            m.status(),
 		ImageTags:              tagsOf(v, m),
 		RegistryId:             new(repo.Account),
 		RepositoryName:         new(repo.Name),
+		LastArchivedAt:         optionalTime(m.Archived),
+		LastActivatedAt:        optionalTime(m.Activated),
 	}
 	if m.ArtifactType != "" {
 		d.ArtifactMediaType = new(m.ArtifactType)
@@ -101,7 +104,7 @@ func (r *Registry) detail(v state.Reader, repo *Repository, m *Manifest) types.I
 	if m.Subject != "" {
 		d.SubjectManifestDigest = new(m.Subject)
 	}
-	if t, ok := r.pulls.of(Manifests.Key(m)); ok {
+	if t := r.lastPull(v, Manifests.Key(m)); !t.IsZero() {
 		d.LastRecordedPullTime = new(t)
 	}
 	return d
@@ -117,15 +120,15 @@ func (r *Registry) listImages(ctx context.Context, in *ecr.ListImagesInput) (*ec
 	if err != nil {
 		return nil, err
 	}
-	var status types.TagStatus
+	var filter types.ListImagesFilter
 	if in.Filter != nil {
-		status = in.Filter.TagStatus
+		filter = *in.Filter
 	}
 	v := r.Store.View()
 	page, next, err := api.Page(ctx, r.pages, in, api.PageSize(in.MaxResults, pageFallback, pageMost), func(after string) iter.Seq[listed] {
 		return func(yield func(listed) bool) {
-			for l := range listImages(v, repo, after) {
-				if l.key() > after && shows(status, l.tag != "") && !yield(l) {
+			for l := range listImages(v, repo, after, filter.ImageStatus) {
+				if l.key() > after && shows(filter.TagStatus, l.tag != "") && !yield(l) {
 					return
 				}
 			}
@@ -141,18 +144,19 @@ func (r *Registry) listImages(ctx context.Context, in *ecr.ListImagesInput) (*ec
 	return out, nil
 }
 
-// listImages yields images by digest and tag, from the image that the key after lies in.
-func listImages(v state.Reader, repo *Repository, after string) iter.Seq[listed] {
+// listImages yields the images of a status by digest and tag, from the image that the key after lies in.
+func listImages(v state.Reader, repo *Repository, after string, status types.ImageStatusFilter) iter.Seq[listed] {
 	return func(yield func(listed) bool) {
+		show := func(m *Manifest) bool { return !m.inStatus(status) || listTags(v, m, yield) }
 		from := repo.in()
-		if i := slices.Index([]byte(after), ' '); i >= 0 {
-			from = repo.in(after[:i])
-			if m, ok := Manifests.Get(v, from); ok && !listTags(v, m, yield) {
+		if digest, _, ok := strings.Cut(after, " "); ok {
+			from = repo.in(digest)
+			if m, ok := Manifests.Get(v, from); ok && !show(m) {
 				return
 			}
 		}
 		for m := range Manifests.ScanFrom(v, repo.in(), from) {
-			if !listTags(v, m, yield) {
+			if !show(m) {
 				return
 			}
 		}
@@ -226,7 +230,7 @@ func (r *Registry) batchGetImage(ctx context.Context, in *ecr.BatchGetImageInput
 	for _, id := range in.ImageIds {
 		f := failure(id)
 		if f == nil {
-			m, body, err := r.get(v, repo, id, in.AcceptedMediaTypes)
+			m, body, err := r.get(v, repo, id, in.AcceptedMediaTypes, api.CallFrom(ctx).ARN)
 			if err == nil {
 				out.Images = append(out.Images, imageShape(repo, m, value(id.ImageTag), body))
 				continue
@@ -241,7 +245,7 @@ func (r *Registry) batchGetImage(ctx context.Context, in *ecr.BatchGetImageInput
 }
 
 // get reads one image. One of a media type that the caller does not accept is not converted: it counts as not found.
-func (r *Registry) get(v state.Reader, repo *Repository, id types.ImageIdentifier, accepted []string) (*Manifest, []byte, error) {
+func (r *Registry) get(v state.Reader, repo *Repository, id types.ImageIdentifier, accepted []string, by string) (*Manifest, []byte, error) {
 	m, err := image(v, repo, value(id.ImageDigest), value(id.ImageTag))
 	if err != nil {
 		return nil, nil, err
@@ -254,11 +258,14 @@ func (r *Registry) get(v state.Reader, repo *Repository, id types.ImageIdentifie
 	if len(accepted) > 0 && !slices.Contains(accepted, m.MediaType) {
 		return nil, nil, imageNotFound(repo, m.Digest, value(id.ImageTag))
 	}
+	if err := pullable(repo, m); err != nil {
+		return nil, nil, err
+	}
 	body, err := r.content(m)
 	if err != nil {
 		return nil, nil, err
 	}
-	r.pulls.note(Manifests.Key(m), r.Clock.Now())
+	r.notePull(v, m, by)
 	return m, body, nil
 }
 
@@ -308,7 +315,7 @@ func (r *Registry) deleteOne(ctx context.Context, repo *Repository, id types.Ima
 		}
 		return []types.ImageIdentifier{imageID(digest, *id.ImageTag)}, nil
 	}
-	_, tags, err := r.removeImage(ctx, repo, *id.ImageDigest)
+	_, tags, err := r.removeImage(ctx, repo, *id.ImageDigest, nil)
 	if err != nil {
 		return nil, err
 	}

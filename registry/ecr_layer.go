@@ -34,7 +34,7 @@ func (r *Registry) batchCheckLayerAvailability(ctx context.Context, in *ecr.Batc
 		}
 		switch {
 		case err == nil:
-			out.Layers = append(out.Layers, types.Layer{LayerAvailability: types.LayerAvailabilityAvailable, LayerDigest: new(s), LayerSize: new(int64(l.Size)), MediaType: new("application/vnd.docker.image.rootfs.diff.tar.gzip")})
+			out.Layers = append(out.Layers, types.Layer{LayerAvailability: r.availability(l), LayerDigest: new(s), LayerSize: new(int64(l.Size)), MediaType: new("application/vnd.docker.image.rootfs.diff.tar.gzip")})
 		case awserr.Is(err, "LayersNotFoundException"):
 			out.Layers = append(out.Layers, types.Layer{LayerAvailability: types.LayerAvailabilityUnavailable, LayerDigest: new(s)})
 		default:
@@ -42,6 +42,18 @@ func (r *Registry) batchCheckLayerAvailability(ctx context.Context, in *ecr.Batc
 		}
 	}
 	return out, nil
+}
+
+// availability is ARCHIVED for what only archived images have.
+func (r *Registry) availability(l *Layer) types.LayerAvailability {
+	availability := types.LayerAvailabilityAvailable
+	for m := range ManifestsByReference.Scan(r.Store.View(), Layers.Key(l)) {
+		if !m.InArchive {
+			return types.LayerAvailabilityAvailable
+		}
+		availability = types.LayerAvailabilityArchived
+	}
+	return availability
 }
 
 // getDownloadURLForLayer makes a URL that needs no further credentials, for an hour.

@@ -3,6 +3,7 @@ package registry
 import (
 	"context"
 	"iter"
+	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/service/ecr"
 	"github.com/aws/aws-sdk-go-v2/service/ecr/types"
@@ -12,6 +13,9 @@ import (
 	"github.com/seed-2f228079/neargate/controlplane/state"
 	"github.com/seed-2f228079/neargate/internal/awserr"
 )
+
+// maxFilterWildcards is how many * a filter of tags that mutability leaves out may have.
+const maxFilterWildcards = 2
 
 const (
 	pageFallback = 100
@@ -84,6 +88,9 @@ func (r *Repository) setMutability(m types.ImageTagMutability, filters []types.I
 	}
 	r.TagMutability, r.MutabilityExclusions = string(m), nil
 	for _, f := range filters {
+		if n := strings.Count(value(f.Filter), "*"); n > maxFilterWildcards {
+			return awserr.New("InvalidParameterException", "Invalid parameter at 'imageTagMutabilityExclusionFilters' failed to satisfy constraint: 'a filter has at most %d wildcards, %q has %d'", maxFilterWildcards, *f.Filter, n)
+		}
 		r.MutabilityExclusions = append(r.MutabilityExclusions, value(f.Filter))
 	}
 	return nil
@@ -188,12 +195,5 @@ func (r *Registry) putImageTagMutability(ctx context.Context, in *ecr.PutImageTa
 	return &ecr.PutImageTagMutabilityOutput{
 		ImageTagMutability: in.ImageTagMutability, ImageTagMutabilityExclusionFilters: repo.exclusionFilters(),
 		RegistryId: new(repo.Account), RepositoryName: new(repo.Name),
-	}, nil
-}
-
-func (r *Registry) describeRegistry(ctx context.Context, _ *ecr.DescribeRegistryInput) (*ecr.DescribeRegistryOutput, error) {
-	return &ecr.DescribeRegistryOutput{
-		RegistryId:               new(api.CallFrom(ctx).Account),
-		ReplicationConfiguration: &types.ReplicationConfiguration{Rules: []types.ReplicationRule{}},
 	}, nil
 }

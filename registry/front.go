@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/aws/aws-sdk-go-v2/service/ecr/types"
+
 	"github.com/seed-2f228079/neargate/controlplane/state"
 	"github.com/seed-2f228079/neargate/internal/awserr"
 	"github.com/seed-2f228079/neargate/storage/blob"
@@ -65,6 +67,11 @@ func (f front) serve(w http.ResponseWriter, hr *http.Request) error {
 	}
 	if err := f.may(hr, c, key, name); err != nil {
 		return err
+	}
+	if endpoint == "manifests" && (hr.Method == http.MethodGet || hr.Method == http.MethodHead) {
+		if err := f.cache(hr, c, name, ref); err != nil {
+			return err
+		}
 	}
 	repo, err := f.find(hr, c, name)
 	if err != nil {
@@ -145,20 +152,36 @@ func (f front) caller(hr *http.Request) (caller, error) {
 	return c, nil
 }
 
-// find looks the repository up, or creates it for a push where that is wanted.
+// find looks the repository up, or creates it for a push where a template, or the configuration, wants that.
 func (f front) find(hr *http.Request, c caller, name string) (*Repository, error) {
-	repo, err := repository(f.Store.View(), c.account, c.region, name)
-	if err == nil || !f.CreateOnPush || hr.Method != http.MethodPost && hr.Method != http.MethodPut {
+	v := f.Store.View()
+	repo, err := repository(v, c.account, c.region, name)
+	if err == nil || hr.Method != http.MethodPost && hr.Method != http.MethodPut {
 		return repo, err
+	}
+	if template(v, c.account, c.region, name, types.RCTAppliedForCreateOnPush) == nil && !f.CreateOnPush {
+		return nil, err
 	}
 	if err := f.may(hr, c, "create", name); err != nil {
 		return nil, err
 	}
-	repo = f.newRepository(c.account, c.region, name)
-	if err := f.create(hr.Context(), repo, nil); err != nil && !awserr.Is(err, "RepositoryAlreadyExistsException") {
-		return nil, err
+	return f.ensure(hr.Context(), c.account, c.region, name, types.RCTAppliedForCreateOnPush)
+}
+
+// cache brings a manifest from the upstream of a pull through cache rule, where there is a rule and need be.
+func (f front) cache(hr *http.Request, c caller, name, ref string) error {
+	u, ok := upstreamOf(f.Store.View(), c.account, c.region, name)
+	if !ok {
+		return nil
 	}
-	return repository(f.Store.View(), c.account, c.region, name)
+	digest, tag, err := (&request{ref: ref}).reference()
+	if err != nil {
+		return nil // which getManifest says
+	}
+	if c.pull == "" && f.may(hr, c, "import", name) != nil {
+		return nil // who may not import has what others imported
+	}
+	return f.pullThrough(hr.Context(), u, c.account, c.region, name, digest, tag)
 }
 
 // check answers GET /v2/: logged in.
@@ -210,6 +233,9 @@ func ociErrorOf(err error) *ociError {
 		if o, ok := ociErrors[e.Code]; ok {
 			return &ociError{o.status, o.code, e.Message}
 		}
+	}
+	if e := upstreamError(err); e != nil {
+		return e
 	}
 	var tooLarge *http.MaxBytesError
 	switch {

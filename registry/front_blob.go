@@ -4,11 +4,13 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"strconv"
 	"strings"
 	"time"
 
+	"github.com/seed-2f228079/neargate/internal/awserr"
 	"github.com/seed-2f228079/neargate/storage/blob"
 )
 
@@ -33,6 +35,13 @@ func (f front) getBlob(w http.ResponseWriter, q *request) error {
 		return err
 	}
 	l, err := f.layer(f.Store.View(), q.repo, d)
+	if awserr.Is(err, "LayersNotFoundException") {
+		done, cerr := f.cacheBlob(w, q, d)
+		if done || cerr != nil {
+			return cerr
+		}
+		l, err = f.layer(f.Store.View(), q.repo, d)
+	}
 	if err != nil {
 		return err
 	}
@@ -46,13 +55,73 @@ func (f front) getBlob(w http.ResponseWriter, q *request) error {
 		return err
 	}
 	defer r.Close()
+	blobHeader(w, d)
+	http.ServeContent(w, q.Request, "", time.Time{}, r)
+	return nil
+}
+
+// cacheBlob brings a blob from the upstream if an image that is cached here names it. A plain GET gets the bytes as they come
+// (done); for anything else they are then here.
+func (f front) cacheBlob(w http.ResponseWriter, q *request, d blob.Digest) (done bool, err error) {
+	u, ok := upstreamOf(f.Store.View(), q.account, q.region, q.name)
+	if !ok {
+		return false, nil
+	}
+	size, ok, err := f.cachedBlob(q.repo, d)
+	if !ok || err != nil {
+		return false, err
+	}
+	release, err := f.upstreams.alone(q.Context(), string(q.repo.in(string(d))))
+	if err != nil {
+		return false, err
+	}
+	defer release()
+	if _, err := f.layer(f.Store.View(), q.repo, d); err == nil {
+		return false, nil // it came while we waited
+	}
+	if q.Method != http.MethodGet || q.Header.Get("Range") != "" {
+		return false, f.fetchBlob(q.Context(), u, q.repo, d, io.Discard)
+	}
+	sink := &blobSink{w: w, digest: d, size: size}
+	if err := f.fetchBlob(q.Context(), u, q.repo, d, sink); err != nil {
+		if !sink.begun {
+			return false, err
+		}
+		f.Log.Warn("a blob of an upstream ended early or was not kept", "digest", d, "repository", q.name, "error", err)
+		panic(http.ErrAbortHandler) // a cut answer must not look whole
+	}
+	sink.begin() // an empty blob has no bytes to do it
+	return true, nil
+}
+
+// blobSink is a blob's answer that begins with its first byte: until then an error can be answered.
+type blobSink struct {
+	w      http.ResponseWriter
+	digest blob.Digest
+	size   int64
+	begun  bool
+}
+
+func (s *blobSink) begin() {
+	if s.begun {
+		return
+	}
+	s.begun = true
+	blobHeader(s.w, s.digest)
+	s.w.Header().Set("Content-Length", strconv.FormatInt(s.size, 10))
+}
+
+func (s *blobSink) Write(b []byte) (int, error) {
+	s.begin()
+	return s.w.Write(b)
+}
+
+func blobHeader(w http.ResponseWriter, d blob.Digest) {
 	h := w.Header()
 	h.Set(digestHeader, string(d))
 	h.Set("ETag", `"`+string(d)+`"`)
 	h.Set("Content-Type", "application/octet-stream")
 	h.Set("Cache-Control", "max-age=31536000")
-	http.ServeContent(w, q.Request, "", time.Time{}, r)
-	return nil
 }
 
 func (f front) deleteBlob(w http.ResponseWriter, q *request) error {

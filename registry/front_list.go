@@ -100,7 +100,7 @@ func (f front) listReferrers(w http.ResponseWriter, q *request) error {
 	}
 	found, size := []referrer{}, 0
 	for m := range scan {
-		if filter != "" && m.ArtifactType != filter {
+		if m.InArchive || filter != "" && m.ArtifactType != filter {
 			continue
 		}
 		if size > maxReferrersBytes {

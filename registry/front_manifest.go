@@ -39,8 +39,12 @@ func (f front) getManifest(w http.ResponseWriter, q *request) error {
 	if err != nil {
 		return err
 	}
-	m, err := image(f.Store.View(), q.repo, string(digest), tag)
+	v := f.Store.View()
+	m, err := image(v, q.repo, string(digest), tag)
 	if err != nil {
+		return err
+	}
+	if err := pullable(q.repo, m); err != nil {
 		return err
 	}
 	h := w.Header()
@@ -55,7 +59,7 @@ func (f front) getManifest(w http.ResponseWriter, q *request) error {
 	if err != nil {
 		return err
 	}
-	f.pulls.note(Manifests.Key(m), f.Clock.Now())
+	f.notePull(v, m, q.who.ARN)
 	w.Write(body)
 	return nil
 }
@@ -110,7 +114,7 @@ func (f front) deleteManifest(w http.ResponseWriter, q *request) error {
 	if tag != "" {
 		_, err = f.removeTag(q.Context(), q.repo, tag, false)
 	} else {
-		_, _, err = f.removeImage(q.Context(), q.repo, string(digest))
+		_, _, err = f.removeImage(q.Context(), q.repo, string(digest), nil)
 	}
 	if err != nil {
 		return err

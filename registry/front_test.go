@@ -41,6 +41,7 @@ type bench struct {
 	clock  *clock.Fake
 	server *httptest.Server
 	token  string // of account and region
+	config registry.Config
 }
 
 func newBench(t testing.TB, change ...func(*registry.Config)) *bench {
@@ -65,10 +66,21 @@ func newBench(t testing.TB, change ...func(*registry.Config)) *bench {
 	for _, f := range change {
 		f(&c)
 	}
+	b.config = c
 	if b.reg, err = registry.New(c); err != nil {
 		t.Fatal(err)
 	}
 	b.token = b.login(account, region)
+	return b
+}
+
+// restart forgets what is only in memory.
+func (b *bench) restart() *bench {
+	b.t.Helper()
+	var err error
+	if b.reg, err = registry.New(b.config); err != nil {
+		b.t.Fatal(err)
+	}
 	return b
 }
 
@@ -245,6 +257,11 @@ func (b *bench) create(names ...string) {
 	}
 }
 
+// anyone takes every access key for the identity.
+func anyone(who *api.Identity) func(context.Context, string, string) (api.Identity, bool) {
+	return func(context.Context, string, string) (api.Identity, bool) { return *who, true }
+}
+
 // acceptKey lets one access key in.
 func acceptKey(key, secret, account string) func(*registry.Config) {
 	return func(c *registry.Config) {
@@ -263,12 +280,15 @@ func filters(wildcards ...string) []types.ImageTagMutabilityExclusionFilter {
 }
 
 // broken sends a request whose body fails, and gives the client's error.
-func (b *bench) broken(method, path string, body io.Reader) error {
+func (b *bench) broken(method, path string, body io.Reader, opts ...option) error {
 	req, err := http.NewRequestWithContext(b.t.Context(), method, b.server.URL+path, body)
 	if err != nil {
 		b.t.Fatal(err)
 	}
 	req.SetBasicAuth("AWS", b.token)
+	for _, o := range opts {
+		o(req)
+	}
 	resp, err := b.server.Client().Do(req)
 	if err == nil {
 		resp.Body.Close()

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/seed-2f228079/neargate/controlplane/state"
 	"github.com/seed-2f228079/neargate/storage/blob"
 )
@@ -23,60 +25,49 @@ type Collected struct {
 // that moment; there is no mark phase whose result could be out of date.
 func (r *Registry) Collect(ctx context.Context) (Collected, error) {
 	var c Collected
-	for _, step := range []func(context.Context, *Collected) error{r.collectRepositories, r.collectLayers, r.collectBlobs} {
+	for _, step := range []func(context.Context, *Collected) error{r.collectRepositories, r.collectReplications, r.collectLayers, r.collectBlobs} {
 		if err := step(ctx, &c); err != nil {
 			return c, err
 		}
 	}
 	n, err := r.Blobs.ExpireUploads()
 	c.Uploads = n
-	v := r.Store.View()
-	r.pulls.forget(func(manifest state.Key) bool {
-		_, ok := Manifests.Get(v, manifest)
-		return ok
-	})
 	return c, err
 }
 
 // collectRepositories deletes the records that deleted repositories left, a transaction's worth at a time.
 func (r *Registry) collectRepositories(ctx context.Context, c *Collected) error {
 	for gone := range RemovedRepositories.Scan(r.Store.View(), state.K()) {
+		prefix := state.K(gone.Account, gone.Region, gone.Id)
 		for done := false; !done; {
 			n := 0
 			_, err := r.Store.Update(ctx, func(tx *state.Tx) error {
 				n = 0
-				prefix := state.K(gone.Account, gone.Region, gone.Id)
-				for t := range Tags.Scan(tx, prefix) {
-					if n++; n == state.MaxOps {
-						return nil
-					}
-					Tags.Delete(tx, Tags.Key(t))
+				if done = deleteBelow(tx, Tags, prefix, &n) && deleteBelow(tx, Manifests, prefix, &n) && deleteBelow(tx, Layers, prefix, &n) &&
+					deleteBelow(tx, PullTimes, prefix, &n); done {
+					RemovedRepositories.Delete(tx, RemovedRepositories.Key(gone))
 				}
-				for m := range Manifests.Scan(tx, prefix) {
-					if n++; n == state.MaxOps {
-						return nil
-					}
-					Manifests.Delete(tx, Manifests.Key(m))
-				}
-				for l := range Layers.Scan(tx, prefix) {
-					if n++; n == state.MaxOps {
-						return nil
-					}
-					Layers.Delete(tx, Layers.Key(l))
-				}
-				RemovedRepositories.Delete(tx, RemovedRepositories.Key(gone))
 				return nil
 			})
 			if err != nil {
 				return fmt.Errorf("delete what repository %s contained: %w", gone.Id, err)
 			}
-			if done = n < state.MaxOps; !done {
-				n-- // the last one found was left
-			}
 			c.Records += n
 		}
 	}
 	return nil
+}
+
+// deleteBelow deletes records until n has come to what a transaction may hold, less one. It reports whether none is left.
+func deleteBelow[T proto.Message](tx *state.Tx, table *state.Table[T], prefix state.Key, n *int) bool {
+	for v := range table.Scan(tx, prefix) {
+		if *n == state.MaxOps-1 {
+			return false
+		}
+		*n++
+		table.Delete(tx, table.Key(v))
+	}
+	return true
 }
 
 // collectLayers takes layers from their repository that no manifest names and that nobody pushed or asked for within the

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -81,7 +82,7 @@ func (r *Registry) putImage(ctx context.Context, repo *Repository, p push) (*Man
 	if err := r.layersPresent(repo, doc); err != nil {
 		return nil, err
 	}
-	lease, _, err := r.Blobs.Put(ctx, digest, bytes.NewReader(p.body))
+	lease, err := r.keepManifest(ctx, digest, p.body)
 	if err != nil {
 		return nil, err
 	}
@@ -92,6 +93,12 @@ func (r *Registry) putImage(ctx context.Context, repo *Repository, p push) (*Man
 		return err
 	})
 	return m, err
+}
+
+// keepManifest makes a manifest's bytes a durable blob, leased to the caller.
+func (r *Registry) keepManifest(ctx context.Context, digest blob.Digest, body []byte) (*blob.Lease, error) {
+	lease, _, err := r.Blobs.Put(ctx, digest, bytes.NewReader(body))
+	return lease, err
 }
 
 // layersPresent refuses before anything is written what commitImage would refuse, and, beyond the records, looks at the disk.
@@ -127,6 +134,11 @@ func (r *Registry) commitImage(tx *state.Tx, repo *Repository, doc *document, di
 		Manifests.Put(tx, m)
 	}
 	changed := !exists
+	if m.InArchive { // pushed again: it comes back
+		m = r.withClass(m, false)
+		Manifests.Put(tx, m)
+		changed = true
+	}
 	for _, tag := range p.tags {
 		old, ok := Tags.Get(tx, repo.in(tag))
 		if ok && old.Digest == m.Digest {
@@ -137,6 +149,9 @@ func (r *Registry) commitImage(tx *state.Tx, repo *Repository, doc *document, di
 		}
 		changed = true
 		Tags.Put(tx, &Tag{Account: repo.Account, Region: repo.Region, Repository: repo.Id, Name: tag, Digest: m.Digest, Moved: timestamppb.New(r.Clock.Now())})
+	}
+	if changed {
+		r.queueReplication(tx, repo, m.Digest)
 	}
 	if !changed && p.refuseSame {
 		tag := "null"
@@ -151,19 +166,7 @@ func (r *Registry) commitImage(tx *state.Tx, repo *Repository, doc *document, di
 // describe makes a manifest's record, reading those of everything it refers to: should one of them be deleted meanwhile, the
 // transaction fails and is run again.
 func (r *Registry) describe(tx *state.Tx, repo *Repository, doc *document, digest blob.Digest, body []byte) (*Manifest, error) {
-	m := &Manifest{
-		Account: repo.Account, Region: repo.Region, Repository: repo.Id, Digest: string(digest),
-		Size: uint64(len(body)), MediaType: doc.MediaType, ArtifactType: doc.ArtifactType, Pushed: timestamppb.New(r.Clock.Now()),
-	}
-	if doc.Config != nil {
-		m.ConfigType = doc.Config.MediaType
-		if m.ArtifactType == "" {
-			m.ArtifactType = doc.Config.MediaType
-		}
-	}
-	if doc.Subject != nil {
-		m.Subject, m.Annotations = doc.Subject.Digest, doc.Annotations
-	}
+	m := newDescriptor(repo, doc, digest, body, r.Clock.Now())
 	var missing []string
 	for _, d := range doc.blobs() {
 		m.ImageSize += uint64(d.Size)
@@ -171,8 +174,8 @@ func (r *Registry) describe(tx *state.Tx, repo *Repository, doc *document, diges
 		switch {
 		case ok && l.Size != uint64(d.Size):
 			return nil, manifestInvalid(fmt.Errorf("layer %s has %d bytes, not %d", d.Digest, l.Size, d.Size))
-		case ok && !slices.Contains(m.Blobs, d.Digest):
-			m.Blobs = append(m.Blobs, d.Digest)
+		case ok:
+			m.Blobs = appendNew(m.Blobs, d.Digest)
 		case !ok && !d.foreign():
 			missing = append(missing, d.Digest)
 		}
@@ -187,14 +190,38 @@ func (r *Registry) describe(tx *state.Tx, repo *Repository, doc *document, diges
 			continue
 		}
 		m.ImageSize = max(m.ImageSize, child.ImageSize)
-		if !slices.Contains(m.Manifests, d.Digest) {
-			m.Manifests = append(m.Manifests, d.Digest)
-		}
+		m.Manifests = appendNew(m.Manifests, d.Digest)
 	}
 	if missing != nil {
 		return nil, childrenNotFound(repo, missing)
 	}
 	return m, nil
+}
+
+// newDescriptor is what a manifest says by itself.
+func newDescriptor(repo *Repository, doc *document, digest blob.Digest, body []byte, now time.Time) *Manifest {
+	m := &Manifest{
+		Account: repo.Account, Region: repo.Region, Repository: repo.Id, Digest: string(digest),
+		Size: uint64(len(body)), MediaType: doc.MediaType, ArtifactType: doc.ArtifactType, Pushed: timestamppb.New(now),
+	}
+	if doc.Config != nil {
+		m.ConfigType = doc.Config.MediaType
+		if m.ArtifactType == "" {
+			m.ArtifactType = doc.Config.MediaType
+		}
+	}
+	if doc.Subject != nil {
+		m.Subject, m.Annotations = doc.Subject.Digest, doc.Annotations
+	}
+	return m
+}
+
+// appendNew appends what is not there.
+func appendNew(list []string, s string) []string {
+	if slices.Contains(list, s) {
+		return list
+	}
+	return append(list, s)
 }
 
 // errInIndex says that a manifest stays because indexes name it.
@@ -204,13 +231,15 @@ func (e *errInIndex) Error() string {
 	return fmt.Sprintf("Requested image referenced by manifest list: %v", e.indexes)
 }
 
-// tagsPerTransaction leaves room for the manifest itself.
-const tagsPerTransaction = state.MaxOps - 1
+// tagsPerTransaction leaves room for the manifest itself and its pull time.
+const tagsPerTransaction = state.MaxOps - 2
 
 // removeImage deletes a manifest and its tags, in several transactions when it has very many of them; the manifest goes last.
-func (r *Registry) removeImage(ctx context.Context, repo *Repository, digest string) (removed *Manifest, tags []string, err error) {
+// check, unless nil, can refuse in the first of them.
+func (r *Registry) removeImage(ctx context.Context, repo *Repository, digest string, check func(*state.Tx, *Manifest) error) (removed *Manifest, tags []string, err error) {
 	for done := false; !done && err == nil; {
 		var batch []string
+		var found *Manifest
 		_, err = r.Store.Update(ctx, func(tx *state.Tx) error {
 			batch, done = nil, true
 			if _, err := repo.still(tx); err != nil {
@@ -227,7 +256,11 @@ func (r *Registry) removeImage(ctx context.Context, repo *Repository, digest str
 			if in.indexes != nil {
 				return &in
 			}
-			removed = m
+			if check != nil && removed == nil {
+				if err := check(tx, m); err != nil {
+					return err
+				}
+			}
 			for t := range TagsByDigest.Scan(tx, Manifests.Key(m)) {
 				if len(batch) == tagsPerTransaction {
 					done = false
@@ -237,15 +270,21 @@ func (r *Registry) removeImage(ctx context.Context, repo *Repository, digest str
 				Tags.Delete(tx, Tags.Key(t))
 			}
 			if done {
-				Manifests.Delete(tx, Manifests.Key(m))
+				deleteManifest(tx, m)
 			}
+			found = m
 			return nil
 		})
 		if err == nil {
-			tags = append(tags, batch...)
+			removed, tags = found, append(tags, batch...)
 		}
 	}
 	return removed, tags, err
+}
+
+func deleteManifest(tx *state.Tx, m *Manifest) {
+	Manifests.Delete(tx, Manifests.Key(m))
+	PullTimes.Delete(tx, Manifests.Key(m))
 }
 
 // removeTag takes a tag away and says what it pointed at. The manifest stays unless andImage is set and it was the last tag,
@@ -267,7 +306,7 @@ func (r *Registry) removeTag(ctx context.Context, repo *Repository, tag string, 
 		for parent := range ManifestsByReference.Scan(tx, Manifests.Key(m)) {
 			return &errInIndex{[]string{parent.Digest}}
 		}
-		Manifests.Delete(tx, Manifests.Key(m))
+		deleteManifest(tx, m)
 		return nil
 	})
 	return digest, err

@@ -90,7 +90,8 @@ func (r *Registry) mount(ctx context.Context, repo *Repository, from string, d b
 		if err != nil {
 			return err
 		}
-		if mounted = mountable(tx, now, from, d); mounted {
+		mounted = registryRecord(tx, now.Account, now.Region).setting(blobMounting) == "ENABLED" && mountable(tx, now, from, d)
+		if mounted {
 			r.putLayer(tx, now, string(d), uint64(info.Size))
 		}
 		return nil

@@ -15,6 +15,7 @@ const (
 var (
 	repositoryRE = regexp.MustCompile(`^` + repositoryPattern + `$`)
 	tagRE        = regexp.MustCompile(`^` + tagPattern + `$`)
+	tagFilterRE  = regexp.MustCompile(`^[0-9a-zA-Z._*-]{1,128}$`) // part of a tag, with wildcards
 )
 
 func checkRepositoryName(name string) error {
@@ -40,13 +41,13 @@ func matchesWildcard(filter, tag string) bool {
 	if !star {
 		return filter == tag
 	}
-	if !strings.HasPrefix(tag, head) {
-		return false
-	}
-	for i := len(head); i <= len(tag); i++ {
-		if matchesWildcard(rest, tag[i:]) {
-			return true
+	tag, ok := strings.CutPrefix(tag, head)
+	for ok {
+		head, rest, star = strings.Cut(rest, "*")
+		if !star {
+			return strings.HasSuffix(tag, head)
 		}
+		_, tag, ok = strings.Cut(tag, head) // the first place is as good as any
 	}
 	return false
 }

@@ -7,11 +7,12 @@
 // Invariants:
 //   - A record that names a digest is committed only after its blob is durable, and while the blob is leased; the push is
 //     acknowledged only after that commit. So every acknowledged image pulls, whatever crashes when.
-//   - Manifests name only layers and children that their repository has (but for foreign layers): the transaction that commits a
+//   - Manifests name only layers and children that their repository has (but for foreign layers, and for cached images, which get
+//     theirs from their upstream when they are asked for): the transaction that commits a
 //     manifest reads those records, the ones that delete them read who refers to them.
 //   - A tag's move and the check of its immutability are one transaction.
 //   - References are never counted: what is referenced is asked of indexes over the records.
-//   - When an image was last pulled is kept in memory only (pulls.go).
+//   - When an image was last pulled is kept in memory and written down at most once an hour (pulls.go).
 //
 // docs/design/registry.md says why it is not an existing registry behind a façade.
 package registry
@@ -22,11 +23,15 @@ import (
 	"crypto/rand"
 	"errors"
 	"io"
+	"iter"
 	"log/slog"
 	"net/http"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/seed-2f228079/neargate/api"
+	"github.com/seed-2f228079/neargate/controlplane"
 	"github.com/seed-2f228079/neargate/controlplane/state"
 	"github.com/seed-2f228079/neargate/internal/clock"
 	"github.com/seed-2f228079/neargate/storage/blob"
@@ -56,6 +61,13 @@ type Config struct {
 	// CreateOnPush creates a repository when something is pushed to it. Off, as in ECR, unless set.
 	CreateOnPush bool
 
+	// Users yields the images that tasks and services of an account need: lifecycle policies keep those. nil: none does.
+	Users func(v state.Reader, account string) iter.Seq[controlplane.ImageUse]
+
+	// Remotes are other clusters that images are replicated to, by the region that stands for each: a region that is none of
+	// this cluster's own.
+	Remotes map[string]Remote
+
 	// LayerGrace is how long a layer that no manifest names stays in its repository after it was pushed or last asked for:
 	// the time a client has between layers and manifest. Default 24 h.
 	LayerGrace time.Duration
@@ -75,8 +87,10 @@ type Authorizer interface {
 // Registry serves all accounts and regions. It is safe for concurrent use.
 type Registry struct {
 	Config
-	pages *api.Pages
-	pulls *pulls
+	pages     *api.Pages
+	pulls     *pulls
+	remotes   map[string]*remote // of Remotes
+	upstreams *upstreams
 }
 
 // New checks the configuration.
@@ -95,27 +109,51 @@ func New(c Config) (*Registry, error) {
 	if c.Log == nil {
 		c.Log = slog.Default()
 	}
-	return &Registry{Config: c, pages: api.NewPages(c.Seal), pulls: newPulls()}, nil
+	r := &Registry{Config: c, pages: api.NewPages(c.Seal), pulls: newPulls(), remotes: map[string]*remote{}, upstreams: newUpstreams(c.Clock)}
+	for region, remote := range c.Remotes {
+		r.remotes[region] = newRemote(region, remote, c.Clock)
+	}
+	return r, nil
 }
 
 // Handler serves /v2/.
 func (r *Registry) Handler() http.Handler { return front{r} }
 
-// Run collects garbage until ctx ends.
+// Run works until ctx ends: it collects garbage and records pull times, and where it leads it applies lifecycle policies and
+// replicates.
 func (r *Registry) Run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return r.every(ctx, r.CollectEvery, r.collectAndLog) })
+	g.Go(func() error { return r.every(ctx, pullsEvery, r.recordPullsAndLog) })
+	g.Go(func() error { return r.Store.RunLeader(ctx, r.runLifecycle) })
+	g.Go(func() error { return r.Store.RunLeader(ctx, r.runReplication) })
+	return g.Wait()
+}
+
+// every calls f, which has logged what failed, again and again with a pause before each time.
+func (r *Registry) every(ctx context.Context, pause time.Duration, f func(context.Context)) error {
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-r.Clock.After(r.CollectEvery):
+		case <-r.Clock.After(pause):
+			f(ctx)
 		}
-		got, err := r.Collect(ctx)
-		if err != nil && ctx.Err() == nil {
-			r.Log.Error("collect the registry's garbage", "error", err)
-			continue
-		}
-		if got != (Collected{}) {
-			r.Log.Info("collected the registry's garbage", "records", got.Records, "layers", got.Layers, "blobs", got.Blobs, "bytes", got.Bytes, "uploads", got.Uploads)
-		}
+	}
+}
+
+func (r *Registry) recordPullsAndLog(ctx context.Context) {
+	if err := r.recordPulls(ctx); err != nil && ctx.Err() == nil {
+		r.Log.Error("record when images were pulled", "error", err)
+	}
+}
+
+func (r *Registry) collectAndLog(ctx context.Context) {
+	got, err := r.Collect(ctx)
+	switch {
+	case err != nil && ctx.Err() == nil:
+		r.Log.Error("collect the registry's garbage", "error", err)
+	case err == nil && got != (Collected{}):
+		r.Log.Info("collected the registry's garbage", "records", got.Records, "layers", got.Layers, "blobs", got.Blobs, "bytes", got.Bytes, "uploads", got.Uploads)
 	}
 }

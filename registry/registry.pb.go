@@ -152,6 +152,7 @@ type Tag struct {
 	Name          string                 `protobuf:"bytes,4,opt,name=name,proto3" json:"name,omitempty"`
 	Digest        string                 `protobuf:"bytes,5,opt,name=digest,proto3" json:"digest,omitempty"`
 	Moved         *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=moved,proto3" json:"moved,omitempty"`
+	Checked       *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=checked,proto3" json:"checked,omitempty"` // of a cached image: when the upstream was last asked what the tag means there
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -228,6 +229,13 @@ func (x *Tag) GetMoved() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *Tag) GetChecked() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Checked
+	}
+	return nil
+}
+
 // Manifest is a manifest's descriptor with what is asked about it without reading its bytes, which are the blob of that
 // digest: key account, region, repository, digest.
 type Manifest struct {
@@ -246,6 +254,10 @@ type Manifest struct {
 	Annotations   map[string]string      `protobuf:"bytes,12,rep,name=annotations,proto3" json:"annotations,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	ImageSize     uint64                 `protobuf:"varint,13,opt,name=image_size,json=imageSize,proto3" json:"image_size,omitempty"` // bytes of config and layers; of an index the largest child's
 	Pushed        *timestamppb.Timestamp `protobuf:"bytes,14,opt,name=pushed,proto3" json:"pushed,omitempty"`
+	InArchive     bool                   `protobuf:"varint,15,opt,name=in_archive,json=inArchive,proto3" json:"in_archive,omitempty"` // of the storage class ARCHIVE: not pulled until it is restored or pushed again
+	Archived      *timestamppb.Timestamp `protobuf:"bytes,16,opt,name=archived,proto3" json:"archived,omitempty"`                     // when it last went to the archive
+	Activated     *timestamppb.Timestamp `protobuf:"bytes,17,opt,name=activated,proto3" json:"activated,omitempty"`                   // when it last came back
+	Cached        bool                   `protobuf:"varint,18,opt,name=cached,proto3" json:"cached,omitempty"`                        // of an upstream: its blobs and children come when they are asked for
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -376,6 +388,34 @@ func (x *Manifest) GetPushed() *timestamppb.Timestamp {
 		return x.Pushed
 	}
 	return nil
+}
+
+func (x *Manifest) GetInArchive() bool {
+	if x != nil {
+		return x.InArchive
+	}
+	return false
+}
+
+func (x *Manifest) GetArchived() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Archived
+	}
+	return nil
+}
+
+func (x *Manifest) GetActivated() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Activated
+	}
+	return nil
+}
+
+func (x *Manifest) GetCached() bool {
+	if x != nil {
+		return x.Cached
+	}
+	return false
 }
 
 // Layer says that a blob belongs to a repository, as config or layer: key account, region, repository, digest. It is written
@@ -526,6 +566,792 @@ func (x *RemovedRepository) GetId() string {
 	return ""
 }
 
+// PullTime is when an image was last pulled, written at most once an hour: key account, region, repository, digest.
+type PullTime struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Account       string                 `protobuf:"bytes,1,opt,name=account,proto3" json:"account,omitempty"`
+	Region        string                 `protobuf:"bytes,2,opt,name=region,proto3" json:"region,omitempty"`
+	Repository    string                 `protobuf:"bytes,3,opt,name=repository,proto3" json:"repository,omitempty"` // id
+	Digest        string                 `protobuf:"bytes,4,opt,name=digest,proto3" json:"digest,omitempty"`
+	Pulled        *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=pulled,proto3" json:"pulled,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PullTime) Reset() {
+	*x = PullTime{}
+	mi := &file_registry_registry_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PullTime) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PullTime) ProtoMessage() {}
+
+func (x *PullTime) ProtoReflect() protoreflect.Message {
+	mi := &file_registry_registry_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PullTime.ProtoReflect.Descriptor instead.
+func (*PullTime) Descriptor() ([]byte, []int) {
+	return file_registry_registry_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *PullTime) GetAccount() string {
+	if x != nil {
+		return x.Account
+	}
+	return ""
+}
+
+func (x *PullTime) GetRegion() string {
+	if x != nil {
+		return x.Region
+	}
+	return ""
+}
+
+func (x *PullTime) GetRepository() string {
+	if x != nil {
+		return x.Repository
+	}
+	return ""
+}
+
+func (x *PullTime) GetDigest() string {
+	if x != nil {
+		return x.Digest
+	}
+	return ""
+}
+
+func (x *PullTime) GetPulled() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Pulled
+	}
+	return nil
+}
+
+// LifecyclePolicy of a repository: key account, region, repository.
+type LifecyclePolicy struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Account       string                 `protobuf:"bytes,1,opt,name=account,proto3" json:"account,omitempty"`
+	Region        string                 `protobuf:"bytes,2,opt,name=region,proto3" json:"region,omitempty"`
+	Repository    string                 `protobuf:"bytes,3,opt,name=repository,proto3" json:"repository,omitempty"` // id
+	Name          string                 `protobuf:"bytes,4,opt,name=name,proto3" json:"name,omitempty"`             // of the repository
+	Text          string                 `protobuf:"bytes,5,opt,name=text,proto3" json:"text,omitempty"`             // as it was put
+	Evaluated     *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=evaluated,proto3" json:"evaluated,omitempty"`   // last; absent since the text was put: not yet
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LifecyclePolicy) Reset() {
+	*x = LifecyclePolicy{}
+	mi := &file_registry_registry_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LifecyclePolicy) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LifecyclePolicy) ProtoMessage() {}
+
+func (x *LifecyclePolicy) ProtoReflect() protoreflect.Message {
+	mi := &file_registry_registry_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LifecyclePolicy.ProtoReflect.Descriptor instead.
+func (*LifecyclePolicy) Descriptor() ([]byte, []int) {
+	return file_registry_registry_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *LifecyclePolicy) GetAccount() string {
+	if x != nil {
+		return x.Account
+	}
+	return ""
+}
+
+func (x *LifecyclePolicy) GetRegion() string {
+	if x != nil {
+		return x.Region
+	}
+	return ""
+}
+
+func (x *LifecyclePolicy) GetRepository() string {
+	if x != nil {
+		return x.Repository
+	}
+	return ""
+}
+
+func (x *LifecyclePolicy) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *LifecyclePolicy) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+func (x *LifecyclePolicy) GetEvaluated() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Evaluated
+	}
+	return nil
+}
+
+// LifecyclePreview is the policy that a preview asks about; what it would do is computed when that is read: key account,
+// region, repository.
+type LifecyclePreview struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Account       string                 `protobuf:"bytes,1,opt,name=account,proto3" json:"account,omitempty"`
+	Region        string                 `protobuf:"bytes,2,opt,name=region,proto3" json:"region,omitempty"`
+	Repository    string                 `protobuf:"bytes,3,opt,name=repository,proto3" json:"repository,omitempty"` // id
+	Text          string                 `protobuf:"bytes,4,opt,name=text,proto3" json:"text,omitempty"`
+	Started       *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=started,proto3" json:"started,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LifecyclePreview) Reset() {
+	*x = LifecyclePreview{}
+	mi := &file_registry_registry_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LifecyclePreview) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LifecyclePreview) ProtoMessage() {}
+
+func (x *LifecyclePreview) ProtoReflect() protoreflect.Message {
+	mi := &file_registry_registry_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LifecyclePreview.ProtoReflect.Descriptor instead.
+func (*LifecyclePreview) Descriptor() ([]byte, []int) {
+	return file_registry_registry_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *LifecyclePreview) GetAccount() string {
+	if x != nil {
+		return x.Account
+	}
+	return ""
+}
+
+func (x *LifecyclePreview) GetRegion() string {
+	if x != nil {
+		return x.Region
+	}
+	return ""
+}
+
+func (x *LifecyclePreview) GetRepository() string {
+	if x != nil {
+		return x.Repository
+	}
+	return ""
+}
+
+func (x *LifecyclePreview) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+func (x *LifecyclePreview) GetStarted() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Started
+	}
+	return nil
+}
+
+// RegistrySettings of an account in a region: key account, region.
+type RegistrySettings struct {
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	Account         string                 `protobuf:"bytes,1,opt,name=account,proto3" json:"account,omitempty"`
+	Region          string                 `protobuf:"bytes,2,opt,name=region,proto3" json:"region,omitempty"`
+	AccountSettings map[string]string      `protobuf:"bytes,3,rep,name=account_settings,json=accountSettings,proto3" json:"account_settings,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	PolicyText      string                 `protobuf:"bytes,4,opt,name=policy_text,json=policyText,proto3" json:"policy_text,omitempty"`                // of the registry policy, as it was put
+	ReplicationJson string                 `protobuf:"bytes,5,opt,name=replication_json,json=replicationJson,proto3" json:"replication_json,omitempty"` // ecr ReplicationConfiguration
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *RegistrySettings) Reset() {
+	*x = RegistrySettings{}
+	mi := &file_registry_registry_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RegistrySettings) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RegistrySettings) ProtoMessage() {}
+
+func (x *RegistrySettings) ProtoReflect() protoreflect.Message {
+	mi := &file_registry_registry_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RegistrySettings.ProtoReflect.Descriptor instead.
+func (*RegistrySettings) Descriptor() ([]byte, []int) {
+	return file_registry_registry_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *RegistrySettings) GetAccount() string {
+	if x != nil {
+		return x.Account
+	}
+	return ""
+}
+
+func (x *RegistrySettings) GetRegion() string {
+	if x != nil {
+		return x.Region
+	}
+	return ""
+}
+
+func (x *RegistrySettings) GetAccountSettings() map[string]string {
+	if x != nil {
+		return x.AccountSettings
+	}
+	return nil
+}
+
+func (x *RegistrySettings) GetPolicyText() string {
+	if x != nil {
+		return x.PolicyText
+	}
+	return ""
+}
+
+func (x *RegistrySettings) GetReplicationJson() string {
+	if x != nil {
+		return x.ReplicationJson
+	}
+	return ""
+}
+
+// PullTimeExclusion is a principal whose pulls do not count: key account, region, principal.
+type PullTimeExclusion struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Account       string                 `protobuf:"bytes,1,opt,name=account,proto3" json:"account,omitempty"`
+	Region        string                 `protobuf:"bytes,2,opt,name=region,proto3" json:"region,omitempty"`
+	Principal     string                 `protobuf:"bytes,3,opt,name=principal,proto3" json:"principal,omitempty"` // ARN
+	Created       *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=created,proto3" json:"created,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PullTimeExclusion) Reset() {
+	*x = PullTimeExclusion{}
+	mi := &file_registry_registry_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PullTimeExclusion) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PullTimeExclusion) ProtoMessage() {}
+
+func (x *PullTimeExclusion) ProtoReflect() protoreflect.Message {
+	mi := &file_registry_registry_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PullTimeExclusion.ProtoReflect.Descriptor instead.
+func (*PullTimeExclusion) Descriptor() ([]byte, []int) {
+	return file_registry_registry_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *PullTimeExclusion) GetAccount() string {
+	if x != nil {
+		return x.Account
+	}
+	return ""
+}
+
+func (x *PullTimeExclusion) GetRegion() string {
+	if x != nil {
+		return x.Region
+	}
+	return ""
+}
+
+func (x *PullTimeExclusion) GetPrincipal() string {
+	if x != nil {
+		return x.Principal
+	}
+	return ""
+}
+
+func (x *PullTimeExclusion) GetCreated() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Created
+	}
+	return nil
+}
+
+// CreationTemplate says how repositories are made that nobody creates by hand: key account, region, prefix.
+type CreationTemplate struct {
+	state                protoimpl.MessageState `protogen:"open.v1"`
+	Account              string                 `protobuf:"bytes,1,opt,name=account,proto3" json:"account,omitempty"`
+	Region               string                 `protobuf:"bytes,2,opt,name=region,proto3" json:"region,omitempty"`
+	Prefix               string                 `protobuf:"bytes,3,opt,name=prefix,proto3" json:"prefix,omitempty"` // without a slash at its end; ROOT
+	Description          string                 `protobuf:"bytes,4,opt,name=description,proto3" json:"description,omitempty"`
+	AppliedFor           []string               `protobuf:"bytes,5,rep,name=applied_for,json=appliedFor,proto3" json:"applied_for,omitempty"` // CREATE_ON_PUSH, PULL_THROUGH_CACHE, REPLICATION
+	TagMutability        string                 `protobuf:"bytes,6,opt,name=tag_mutability,json=tagMutability,proto3" json:"tag_mutability,omitempty"`
+	MutabilityExclusions []string               `protobuf:"bytes,7,rep,name=mutability_exclusions,json=mutabilityExclusions,proto3" json:"mutability_exclusions,omitempty"`
+	EncryptionType       string                 `protobuf:"bytes,8,opt,name=encryption_type,json=encryptionType,proto3" json:"encryption_type,omitempty"`
+	KmsKey               string                 `protobuf:"bytes,9,opt,name=kms_key,json=kmsKey,proto3" json:"kms_key,omitempty"`
+	Tags                 map[string]string      `protobuf:"bytes,10,rep,name=tags,proto3" json:"tags,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	LifecyclePolicy      string                 `protobuf:"bytes,11,opt,name=lifecycle_policy,json=lifecyclePolicy,proto3" json:"lifecycle_policy,omitempty"`
+	CustomRole           string                 `protobuf:"bytes,12,opt,name=custom_role,json=customRole,proto3" json:"custom_role,omitempty"` // ARN
+	Created              *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=created,proto3" json:"created,omitempty"`
+	Updated              *timestamppb.Timestamp `protobuf:"bytes,14,opt,name=updated,proto3" json:"updated,omitempty"`
+	unknownFields        protoimpl.UnknownFields
+	sizeCache            protoimpl.SizeCache
+}
+
+func (x *CreationTemplate) Reset() {
+	*x = CreationTemplate{}
+	mi := &file_registry_registry_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreationTemplate) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreationTemplate) ProtoMessage() {}
+
+func (x *CreationTemplate) ProtoReflect() protoreflect.Message {
+	mi := &file_registry_registry_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreationTemplate.ProtoReflect.Descriptor instead.
+func (*CreationTemplate) Descriptor() ([]byte, []int) {
+	return file_registry_registry_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *CreationTemplate) GetAccount() string {
+	if x != nil {
+		return x.Account
+	}
+	return ""
+}
+
+func (x *CreationTemplate) GetRegion() string {
+	if x != nil {
+		return x.Region
+	}
+	return ""
+}
+
+func (x *CreationTemplate) GetPrefix() string {
+	if x != nil {
+		return x.Prefix
+	}
+	return ""
+}
+
+func (x *CreationTemplate) GetDescription() string {
+	if x != nil {
+		return x.Description
+	}
+	return ""
+}
+
+func (x *CreationTemplate) GetAppliedFor() []string {
+	if x != nil {
+		return x.AppliedFor
+	}
+	return nil
+}
+
+func (x *CreationTemplate) GetTagMutability() string {
+	if x != nil {
+		return x.TagMutability
+	}
+	return ""
+}
+
+func (x *CreationTemplate) GetMutabilityExclusions() []string {
+	if x != nil {
+		return x.MutabilityExclusions
+	}
+	return nil
+}
+
+func (x *CreationTemplate) GetEncryptionType() string {
+	if x != nil {
+		return x.EncryptionType
+	}
+	return ""
+}
+
+func (x *CreationTemplate) GetKmsKey() string {
+	if x != nil {
+		return x.KmsKey
+	}
+	return ""
+}
+
+func (x *CreationTemplate) GetTags() map[string]string {
+	if x != nil {
+		return x.Tags
+	}
+	return nil
+}
+
+func (x *CreationTemplate) GetLifecyclePolicy() string {
+	if x != nil {
+		return x.LifecyclePolicy
+	}
+	return ""
+}
+
+func (x *CreationTemplate) GetCustomRole() string {
+	if x != nil {
+		return x.CustomRole
+	}
+	return ""
+}
+
+func (x *CreationTemplate) GetCreated() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Created
+	}
+	return nil
+}
+
+func (x *CreationTemplate) GetUpdated() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Updated
+	}
+	return nil
+}
+
+// Replication is an image on its way to another registry, and afterwards the record that it came there: key account, region,
+// repository, digest, destination account, destination region. While it is not COMPLETE it is the outbox.
+type Replication struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Account       string                 `protobuf:"bytes,1,opt,name=account,proto3" json:"account,omitempty"`
+	Region        string                 `protobuf:"bytes,2,opt,name=region,proto3" json:"region,omitempty"`
+	Repository    string                 `protobuf:"bytes,3,opt,name=repository,proto3" json:"repository,omitempty"` // id
+	Name          string                 `protobuf:"bytes,4,opt,name=name,proto3" json:"name,omitempty"`             // of the repository
+	Digest        string                 `protobuf:"bytes,5,opt,name=digest,proto3" json:"digest,omitempty"`
+	ToAccount     string                 `protobuf:"bytes,6,opt,name=to_account,json=toAccount,proto3" json:"to_account,omitempty"`
+	ToRegion      string                 `protobuf:"bytes,7,opt,name=to_region,json=toRegion,proto3" json:"to_region,omitempty"`
+	Status        string                 `protobuf:"bytes,8,opt,name=status,proto3" json:"status,omitempty"` // IN_PROGRESS, COMPLETE, FAILED (and tried again now and then)
+	FailureCode   string                 `protobuf:"bytes,9,opt,name=failure_code,json=failureCode,proto3" json:"failure_code,omitempty"`
+	Queued        *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=queued,proto3" json:"queued,omitempty"`                        // by the last push
+	NotBefore     *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=not_before,json=notBefore,proto3" json:"not_before,omitempty"` // of the next attempt
+	Attempts      uint32                 `protobuf:"varint,12,opt,name=attempts,proto3" json:"attempts,omitempty"`                   // that failed since it was queued
+	Upload        string                 `protobuf:"bytes,13,opt,name=upload,proto3" json:"upload,omitempty"`                        // digest and location of an upload that another cluster has begun, with a space between
+	Pushes        uint64                 `protobuf:"varint,14,opt,name=pushes,proto3" json:"pushes,omitempty"`                       // raised whenever it is queued
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Replication) Reset() {
+	*x = Replication{}
+	mi := &file_registry_registry_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Replication) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Replication) ProtoMessage() {}
+
+func (x *Replication) ProtoReflect() protoreflect.Message {
+	mi := &file_registry_registry_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Replication.ProtoReflect.Descriptor instead.
+func (*Replication) Descriptor() ([]byte, []int) {
+	return file_registry_registry_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *Replication) GetAccount() string {
+	if x != nil {
+		return x.Account
+	}
+	return ""
+}
+
+func (x *Replication) GetRegion() string {
+	if x != nil {
+		return x.Region
+	}
+	return ""
+}
+
+func (x *Replication) GetRepository() string {
+	if x != nil {
+		return x.Repository
+	}
+	return ""
+}
+
+func (x *Replication) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Replication) GetDigest() string {
+	if x != nil {
+		return x.Digest
+	}
+	return ""
+}
+
+func (x *Replication) GetToAccount() string {
+	if x != nil {
+		return x.ToAccount
+	}
+	return ""
+}
+
+func (x *Replication) GetToRegion() string {
+	if x != nil {
+		return x.ToRegion
+	}
+	return ""
+}
+
+func (x *Replication) GetStatus() string {
+	if x != nil {
+		return x.Status
+	}
+	return ""
+}
+
+func (x *Replication) GetFailureCode() string {
+	if x != nil {
+		return x.FailureCode
+	}
+	return ""
+}
+
+func (x *Replication) GetQueued() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Queued
+	}
+	return nil
+}
+
+func (x *Replication) GetNotBefore() *timestamppb.Timestamp {
+	if x != nil {
+		return x.NotBefore
+	}
+	return nil
+}
+
+func (x *Replication) GetAttempts() uint32 {
+	if x != nil {
+		return x.Attempts
+	}
+	return 0
+}
+
+func (x *Replication) GetUpload() string {
+	if x != nil {
+		return x.Upload
+	}
+	return ""
+}
+
+func (x *Replication) GetPushes() uint64 {
+	if x != nil {
+		return x.Pushes
+	}
+	return 0
+}
+
+// PullThroughRule makes repositories below a prefix caches of another registry's: key account, region, prefix.
+type PullThroughRule struct {
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	Account        string                 `protobuf:"bytes,1,opt,name=account,proto3" json:"account,omitempty"`
+	Region         string                 `protobuf:"bytes,2,opt,name=region,proto3" json:"region,omitempty"`
+	Prefix         string                 `protobuf:"bytes,3,opt,name=prefix,proto3" json:"prefix,omitempty"`                                       // without a slash at its end; ROOT
+	Upstream       string                 `protobuf:"bytes,4,opt,name=upstream,proto3" json:"upstream,omitempty"`                                   // host[:port]
+	Kind           string                 `protobuf:"bytes,5,opt,name=kind,proto3" json:"kind,omitempty"`                                           // ecr UpstreamRegistry, where it is known
+	UpstreamPrefix string                 `protobuf:"bytes,6,opt,name=upstream_prefix,json=upstreamPrefix,proto3" json:"upstream_prefix,omitempty"` // of the names there; ROOT or empty: none
+	Created        *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=created,proto3" json:"created,omitempty"`
+	Updated        *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=updated,proto3" json:"updated,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *PullThroughRule) Reset() {
+	*x = PullThroughRule{}
+	mi := &file_registry_registry_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PullThroughRule) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PullThroughRule) ProtoMessage() {}
+
+func (x *PullThroughRule) ProtoReflect() protoreflect.Message {
+	mi := &file_registry_registry_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PullThroughRule.ProtoReflect.Descriptor instead.
+func (*PullThroughRule) Descriptor() ([]byte, []int) {
+	return file_registry_registry_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *PullThroughRule) GetAccount() string {
+	if x != nil {
+		return x.Account
+	}
+	return ""
+}
+
+func (x *PullThroughRule) GetRegion() string {
+	if x != nil {
+		return x.Region
+	}
+	return ""
+}
+
+func (x *PullThroughRule) GetPrefix() string {
+	if x != nil {
+		return x.Prefix
+	}
+	return ""
+}
+
+func (x *PullThroughRule) GetUpstream() string {
+	if x != nil {
+		return x.Upstream
+	}
+	return ""
+}
+
+func (x *PullThroughRule) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *PullThroughRule) GetUpstreamPrefix() string {
+	if x != nil {
+		return x.UpstreamPrefix
+	}
+	return ""
+}
+
+func (x *PullThroughRule) GetCreated() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Created
+	}
+	return nil
+}
+
+func (x *PullThroughRule) GetUpdated() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Updated
+	}
+	return nil
+}
+
 var File_registry_registry_proto protoreflect.FileDescriptor
 
 const file_registry_registry_proto_rawDesc = "" +
@@ -544,7 +1370,7 @@ const file_registry_registry_proto_rawDesc = "" +
 	"\x0fencryption_type\x18\b \x01(\tR\x0eencryptionType\x12\x17\n" +
 	"\akms_key\x18\t \x01(\tR\x06kmsKey\x124\n" +
 	"\acreated\x18\n" +
-	" \x01(\v2\x1a.google.protobuf.TimestampR\acreated\"\xb5\x01\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampR\acreated\"\xeb\x01\n" +
 	"\x03Tag\x12\x18\n" +
 	"\aaccount\x18\x01 \x01(\tR\aaccount\x12\x16\n" +
 	"\x06region\x18\x02 \x01(\tR\x06region\x12\x1e\n" +
@@ -553,7 +1379,8 @@ const file_registry_registry_proto_rawDesc = "" +
 	"repository\x12\x12\n" +
 	"\x04name\x18\x04 \x01(\tR\x04name\x12\x16\n" +
 	"\x06digest\x18\x05 \x01(\tR\x06digest\x120\n" +
-	"\x05moved\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x05moved\"\xa1\x04\n" +
+	"\x05moved\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x05moved\x124\n" +
+	"\achecked\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\achecked\"\xca\x05\n" +
 	"\bManifest\x12\x18\n" +
 	"\aaccount\x18\x01 \x01(\tR\aaccount\x12\x16\n" +
 	"\x06region\x18\x02 \x01(\tR\x06region\x12\x1e\n" +
@@ -574,7 +1401,12 @@ const file_registry_registry_proto_rawDesc = "" +
 	"\vannotations\x18\f \x03(\v2/.neargate.registry.v1.Manifest.AnnotationsEntryR\vannotations\x12\x1d\n" +
 	"\n" +
 	"image_size\x18\r \x01(\x04R\timageSize\x122\n" +
-	"\x06pushed\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampR\x06pushed\x1a>\n" +
+	"\x06pushed\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampR\x06pushed\x12\x1d\n" +
+	"\n" +
+	"in_archive\x18\x0f \x01(\bR\tinArchive\x126\n" +
+	"\barchived\x18\x10 \x01(\v2\x1a.google.protobuf.TimestampR\barchived\x128\n" +
+	"\tactivated\x18\x11 \x01(\v2\x1a.google.protobuf.TimestampR\tactivated\x12\x16\n" +
+	"\x06cached\x18\x12 \x01(\bR\x06cached\x1a>\n" +
 	"\x10AnnotationsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xbb\x01\n" +
@@ -590,7 +1422,97 @@ const file_registry_registry_proto_rawDesc = "" +
 	"\x11RemovedRepository\x12\x18\n" +
 	"\aaccount\x18\x01 \x01(\tR\aaccount\x12\x16\n" +
 	"\x06region\x18\x02 \x01(\tR\x06region\x12\x0e\n" +
-	"\x02id\x18\x03 \x01(\tR\x02idB5Z3github.com/seed-2f228079/neargate/registry;registryb\x06proto3"
+	"\x02id\x18\x03 \x01(\tR\x02id\"\xa8\x01\n" +
+	"\bPullTime\x12\x18\n" +
+	"\aaccount\x18\x01 \x01(\tR\aaccount\x12\x16\n" +
+	"\x06region\x18\x02 \x01(\tR\x06region\x12\x1e\n" +
+	"\n" +
+	"repository\x18\x03 \x01(\tR\n" +
+	"repository\x12\x16\n" +
+	"\x06digest\x18\x04 \x01(\tR\x06digest\x122\n" +
+	"\x06pulled\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x06pulled\"\xc5\x01\n" +
+	"\x0fLifecyclePolicy\x12\x18\n" +
+	"\aaccount\x18\x01 \x01(\tR\aaccount\x12\x16\n" +
+	"\x06region\x18\x02 \x01(\tR\x06region\x12\x1e\n" +
+	"\n" +
+	"repository\x18\x03 \x01(\tR\n" +
+	"repository\x12\x12\n" +
+	"\x04name\x18\x04 \x01(\tR\x04name\x12\x12\n" +
+	"\x04text\x18\x05 \x01(\tR\x04text\x128\n" +
+	"\tevaluated\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\tevaluated\"\xae\x01\n" +
+	"\x10LifecyclePreview\x12\x18\n" +
+	"\aaccount\x18\x01 \x01(\tR\aaccount\x12\x16\n" +
+	"\x06region\x18\x02 \x01(\tR\x06region\x12\x1e\n" +
+	"\n" +
+	"repository\x18\x03 \x01(\tR\n" +
+	"repository\x12\x12\n" +
+	"\x04text\x18\x04 \x01(\tR\x04text\x124\n" +
+	"\astarted\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\astarted\"\xbc\x02\n" +
+	"\x10RegistrySettings\x12\x18\n" +
+	"\aaccount\x18\x01 \x01(\tR\aaccount\x12\x16\n" +
+	"\x06region\x18\x02 \x01(\tR\x06region\x12f\n" +
+	"\x10account_settings\x18\x03 \x03(\v2;.neargate.registry.v1.RegistrySettings.AccountSettingsEntryR\x0faccountSettings\x12\x1f\n" +
+	"\vpolicy_text\x18\x04 \x01(\tR\n" +
+	"policyText\x12)\n" +
+	"\x10replication_json\x18\x05 \x01(\tR\x0freplicationJson\x1aB\n" +
+	"\x14AccountSettingsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x99\x01\n" +
+	"\x11PullTimeExclusion\x12\x18\n" +
+	"\aaccount\x18\x01 \x01(\tR\aaccount\x12\x16\n" +
+	"\x06region\x18\x02 \x01(\tR\x06region\x12\x1c\n" +
+	"\tprincipal\x18\x03 \x01(\tR\tprincipal\x124\n" +
+	"\acreated\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\acreated\"\xf4\x04\n" +
+	"\x10CreationTemplate\x12\x18\n" +
+	"\aaccount\x18\x01 \x01(\tR\aaccount\x12\x16\n" +
+	"\x06region\x18\x02 \x01(\tR\x06region\x12\x16\n" +
+	"\x06prefix\x18\x03 \x01(\tR\x06prefix\x12 \n" +
+	"\vdescription\x18\x04 \x01(\tR\vdescription\x12\x1f\n" +
+	"\vapplied_for\x18\x05 \x03(\tR\n" +
+	"appliedFor\x12%\n" +
+	"\x0etag_mutability\x18\x06 \x01(\tR\rtagMutability\x123\n" +
+	"\x15mutability_exclusions\x18\a \x03(\tR\x14mutabilityExclusions\x12'\n" +
+	"\x0fencryption_type\x18\b \x01(\tR\x0eencryptionType\x12\x17\n" +
+	"\akms_key\x18\t \x01(\tR\x06kmsKey\x12D\n" +
+	"\x04tags\x18\n" +
+	" \x03(\v20.neargate.registry.v1.CreationTemplate.TagsEntryR\x04tags\x12)\n" +
+	"\x10lifecycle_policy\x18\v \x01(\tR\x0flifecyclePolicy\x12\x1f\n" +
+	"\vcustom_role\x18\f \x01(\tR\n" +
+	"customRole\x124\n" +
+	"\acreated\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\acreated\x124\n" +
+	"\aupdated\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampR\aupdated\x1a7\n" +
+	"\tTagsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xbd\x03\n" +
+	"\vReplication\x12\x18\n" +
+	"\aaccount\x18\x01 \x01(\tR\aaccount\x12\x16\n" +
+	"\x06region\x18\x02 \x01(\tR\x06region\x12\x1e\n" +
+	"\n" +
+	"repository\x18\x03 \x01(\tR\n" +
+	"repository\x12\x12\n" +
+	"\x04name\x18\x04 \x01(\tR\x04name\x12\x16\n" +
+	"\x06digest\x18\x05 \x01(\tR\x06digest\x12\x1d\n" +
+	"\n" +
+	"to_account\x18\x06 \x01(\tR\ttoAccount\x12\x1b\n" +
+	"\tto_region\x18\a \x01(\tR\btoRegion\x12\x16\n" +
+	"\x06status\x18\b \x01(\tR\x06status\x12!\n" +
+	"\ffailure_code\x18\t \x01(\tR\vfailureCode\x122\n" +
+	"\x06queued\x18\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampR\x06queued\x129\n" +
+	"\n" +
+	"not_before\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\tnotBefore\x12\x1a\n" +
+	"\battempts\x18\f \x01(\rR\battempts\x12\x16\n" +
+	"\x06upload\x18\r \x01(\tR\x06upload\x12\x16\n" +
+	"\x06pushes\x18\x0e \x01(\x04R\x06pushes\"\xa0\x02\n" +
+	"\x0fPullThroughRule\x12\x18\n" +
+	"\aaccount\x18\x01 \x01(\tR\aaccount\x12\x16\n" +
+	"\x06region\x18\x02 \x01(\tR\x06region\x12\x16\n" +
+	"\x06prefix\x18\x03 \x01(\tR\x06prefix\x12\x1a\n" +
+	"\bupstream\x18\x04 \x01(\tR\bupstream\x12\x12\n" +
+	"\x04kind\x18\x05 \x01(\tR\x04kind\x12'\n" +
+	"\x0fupstream_prefix\x18\x06 \x01(\tR\x0eupstreamPrefix\x124\n" +
+	"\acreated\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\acreated\x124\n" +
+	"\aupdated\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\aupdatedB5Z3github.com/seed-2f228079/neargate/registry;registryb\x06proto3"
 
 var (
 	file_registry_registry_proto_rawDescOnce sync.Once
@@ -604,27 +1526,52 @@ func file_registry_registry_proto_rawDescGZIP() []byte {
 	return file_registry_registry_proto_rawDescData
 }
 
-var file_registry_registry_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
+var file_registry_registry_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
 var file_registry_registry_proto_goTypes = []any{
 	(*Repository)(nil),            // 0: neargate.registry.v1.Repository
 	(*Tag)(nil),                   // 1: neargate.registry.v1.Tag
 	(*Manifest)(nil),              // 2: neargate.registry.v1.Manifest
 	(*Layer)(nil),                 // 3: neargate.registry.v1.Layer
 	(*RemovedRepository)(nil),     // 4: neargate.registry.v1.RemovedRepository
-	nil,                           // 5: neargate.registry.v1.Manifest.AnnotationsEntry
-	(*timestamppb.Timestamp)(nil), // 6: google.protobuf.Timestamp
+	(*PullTime)(nil),              // 5: neargate.registry.v1.PullTime
+	(*LifecyclePolicy)(nil),       // 6: neargate.registry.v1.LifecyclePolicy
+	(*LifecyclePreview)(nil),      // 7: neargate.registry.v1.LifecyclePreview
+	(*RegistrySettings)(nil),      // 8: neargate.registry.v1.RegistrySettings
+	(*PullTimeExclusion)(nil),     // 9: neargate.registry.v1.PullTimeExclusion
+	(*CreationTemplate)(nil),      // 10: neargate.registry.v1.CreationTemplate
+	(*Replication)(nil),           // 11: neargate.registry.v1.Replication
+	(*PullThroughRule)(nil),       // 12: neargate.registry.v1.PullThroughRule
+	nil,                           // 13: neargate.registry.v1.Manifest.AnnotationsEntry
+	nil,                           // 14: neargate.registry.v1.RegistrySettings.AccountSettingsEntry
+	nil,                           // 15: neargate.registry.v1.CreationTemplate.TagsEntry
+	(*timestamppb.Timestamp)(nil), // 16: google.protobuf.Timestamp
 }
 var file_registry_registry_proto_depIdxs = []int32{
-	6, // 0: neargate.registry.v1.Repository.created:type_name -> google.protobuf.Timestamp
-	6, // 1: neargate.registry.v1.Tag.moved:type_name -> google.protobuf.Timestamp
-	5, // 2: neargate.registry.v1.Manifest.annotations:type_name -> neargate.registry.v1.Manifest.AnnotationsEntry
-	6, // 3: neargate.registry.v1.Manifest.pushed:type_name -> google.protobuf.Timestamp
-	6, // 4: neargate.registry.v1.Layer.counted:type_name -> google.protobuf.Timestamp
-	5, // [5:5] is the sub-list for method output_type
-	5, // [5:5] is the sub-list for method input_type
-	5, // [5:5] is the sub-list for extension type_name
-	5, // [5:5] is the sub-list for extension extendee
-	0, // [0:5] is the sub-list for field type_name
+	16, // 0: neargate.registry.v1.Repository.created:type_name -> google.protobuf.Timestamp
+	16, // 1: neargate.registry.v1.Tag.moved:type_name -> google.protobuf.Timestamp
+	16, // 2: neargate.registry.v1.Tag.checked:type_name -> google.protobuf.Timestamp
+	13, // 3: neargate.registry.v1.Manifest.annotations:type_name -> neargate.registry.v1.Manifest.AnnotationsEntry
+	16, // 4: neargate.registry.v1.Manifest.pushed:type_name -> google.protobuf.Timestamp
+	16, // 5: neargate.registry.v1.Manifest.archived:type_name -> google.protobuf.Timestamp
+	16, // 6: neargate.registry.v1.Manifest.activated:type_name -> google.protobuf.Timestamp
+	16, // 7: neargate.registry.v1.Layer.counted:type_name -> google.protobuf.Timestamp
+	16, // 8: neargate.registry.v1.PullTime.pulled:type_name -> google.protobuf.Timestamp
+	16, // 9: neargate.registry.v1.LifecyclePolicy.evaluated:type_name -> google.protobuf.Timestamp
+	16, // 10: neargate.registry.v1.LifecyclePreview.started:type_name -> google.protobuf.Timestamp
+	14, // 11: neargate.registry.v1.RegistrySettings.account_settings:type_name -> neargate.registry.v1.RegistrySettings.AccountSettingsEntry
+	16, // 12: neargate.registry.v1.PullTimeExclusion.created:type_name -> google.protobuf.Timestamp
+	15, // 13: neargate.registry.v1.CreationTemplate.tags:type_name -> neargate.registry.v1.CreationTemplate.TagsEntry
+	16, // 14: neargate.registry.v1.CreationTemplate.created:type_name -> google.protobuf.Timestamp
+	16, // 15: neargate.registry.v1.CreationTemplate.updated:type_name -> google.protobuf.Timestamp
+	16, // 16: neargate.registry.v1.Replication.queued:type_name -> google.protobuf.Timestamp
+	16, // 17: neargate.registry.v1.Replication.not_before:type_name -> google.protobuf.Timestamp
+	16, // 18: neargate.registry.v1.PullThroughRule.created:type_name -> google.protobuf.Timestamp
+	16, // 19: neargate.registry.v1.PullThroughRule.updated:type_name -> google.protobuf.Timestamp
+	20, // [20:20] is the sub-list for method output_type
+	20, // [20:20] is the sub-list for method input_type
+	20, // [20:20] is the sub-list for extension type_name
+	20, // [20:20] is the sub-list for extension extendee
+	0,  // [0:20] is the sub-list for field type_name
 }
 
 func init() { file_registry_registry_proto_init() }
@@ -638,7 +1585,7 @@ func file_registry_registry_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_registry_registry_proto_rawDesc), len(file_registry_registry_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   6,
+			NumMessages:   16,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -44,12 +44,7 @@ func (r *Registry) newRepository(account, region, name string) *Repository {
 // create commits a new repository with its tags.
 func (r *Registry) create(ctx context.Context, repo *Repository, tags map[string]string) error {
 	_, err := r.Store.Update(ctx, func(tx *state.Tx) error {
-		if _, exists := Repositories.Get(tx, Repositories.Key(repo)); exists {
-			return awserr.New("RepositoryAlreadyExistsException", "The repository with name '%s' already exists in the registry with id '%s'", repo.Name, repo.Account)
-		}
-		Repositories.Put(tx, repo)
-		controlplane.PutTags(tx, repo.scope(), repo.arn(), tags)
-		return nil
+		return createIn(tx, repo, tags)
 	})
 	return err
 }
@@ -69,6 +64,8 @@ func (r *Registry) remove(ctx context.Context, account, region, name string, for
 		}
 		Repositories.Delete(tx, Repositories.Key(repo))
 		controlplane.PutTags(tx, repo.scope(), repo.arn(), nil)
+		LifecyclePolicies.Delete(tx, repo.in())
+		LifecyclePreviews.Delete(tx, repo.in())
 		RemovedRepositories.Put(tx, &RemovedRepository{Account: account, Region: region, Id: repo.Id})
 		removed = repo
 		return nil

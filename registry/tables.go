@@ -1,10 +1,11 @@
 package registry
 
 import (
+	"github.com/seed-2f228079/neargate/controlplane"
 	"github.com/seed-2f228079/neargate/controlplane/state"
 )
 
-// The tables. Nobody watches them; Collect follows RemovedRepositories and the indexes by digest.
+// The tables. Nobody watches them but where it says so; Collect follows RemovedRepositories and the indexes by digest.
 var (
 	Repositories = state.NewTable("ecr.repository", func(r *Repository) state.Key {
 		return state.K(r.Account, r.Region, r.Name)
@@ -21,7 +22,40 @@ var (
 	Layers = state.NewTable("ecr.layer", func(l *Layer) state.Key {
 		return state.K(l.Account, l.Region, l.Repository, l.Digest)
 	})
+	PullTimes = state.NewTable("ecr.pulltime", func(p *PullTime) state.Key {
+		return state.K(p.Account, p.Region, p.Repository, p.Digest)
+	})
+	LifecyclePolicies = state.NewTable("ecr.lifecyclepolicy", func(p *LifecyclePolicy) state.Key {
+		return state.K(p.Account, p.Region, p.Repository)
+	})
+	LifecyclePreviews = state.NewTable("ecr.lifecyclepreview", func(p *LifecyclePreview) state.Key {
+		return state.K(p.Account, p.Region, p.Repository)
+	})
+	Registries = state.NewTable("ecr.registry", func(r *RegistrySettings) state.Key {
+		return state.K(r.Account, r.Region)
+	})
+	PullTimeExclusions = state.NewTable("ecr.pulltimeexclusion", func(e *PullTimeExclusion) state.Key {
+		return state.K(e.Account, e.Region, e.Principal)
+	})
+	CreationTemplates = state.NewTable("ecr.creationtemplate", func(t *CreationTemplate) state.Key {
+		return state.K(t.Account, t.Region, t.Prefix)
+	})
+	PullThroughRules = state.NewTable("ecr.pullthroughrule", func(p *PullThroughRule) state.Key {
+		return state.K(p.Account, p.Region, p.Prefix)
+	})
+	// Replications are watched by the replicators.
+	Replications = state.NewTable("ecr.replication", func(e *Replication) state.Key {
+		return state.K(e.Account, e.Region, e.Repository, e.Digest, e.ToAccount, e.ToRegion)
+	})
 )
+
+// ReplicationsPending is the outbox: destination region, time of the push. It spans accounts.
+var ReplicationsPending = state.NewIndex(Replications, "pending", func(e *Replication) []state.Key {
+	if e.Status == replicationComplete {
+		return nil
+	}
+	return []state.Key{state.K(e.ToRegion, controlplane.TimeKey(e.Queued.AsTime()))}
+})
 
 // Indexes within a repository: key account, region, repository, digest.
 var (
@@ -54,7 +88,10 @@ var (
 )
 
 // Schema is all of it; the tags of repositories are in the domain's ResourceTags.
-var Schema = state.Schema{Repositories, RemovedRepositories, Tags, Manifests, Layers}
+var Schema = state.Schema{
+	Repositories, RemovedRepositories, Tags, Manifests, Layers, PullTimes, LifecyclePolicies, LifecyclePreviews,
+	Registries, PullTimeExclusions, CreationTemplates, PullThroughRules, Replications,
+}
 
 // in is the key of something that belongs to the repository; with no parts, the prefix of all of that kind.
 func (r *Repository) in(parts ...string) state.Key {

@@ -67,24 +67,11 @@ func (r *Registry) PullToken(account, region, repository string) string {
 // PullCredentials says how a task of the account and region gets an image that is kept here; ok is false for an image of any
 // other registry.
 func (r *Registry) PullCredentials(account, region, image string) (user, password string, ok bool) {
-	host, rest, found := strings.Cut(image, "/")
-	if !found {
+	region, repository, _, _, ok := r.ownImage(account, region, image)
+	if !ok {
 		return "", "", false
 	}
-	repo, _, _ := strings.Cut(rest, "@")
-	if i := strings.LastIndexByte(repo, ':'); i >= 0 {
-		repo = repo[:i]
-	}
-	if host != r.PublicName(account, region) {
-		// Hosts of AWS itself have the same form: the domain makes one ours.
-		a, g, isECR := ecrHost(host)
-		bare, _, _ := strings.Cut(host, ":")
-		if !isECR || a != account || r.Domain == "" || bare != a+".dkr.ecr."+g+"."+r.Domain {
-			return "", "", false
-		}
-		region = g
-	}
-	return tokenUser, r.PullToken(account, region, repo), true
+	return tokenUser, r.PullToken(account, region, repository), true
 }
 
 var ecrHostRE = regexp.MustCompile(`^([0-9]{12})\.dkr\.ecr\.([a-z0-9-]+)\.`)
@@ -137,6 +124,7 @@ var actions = map[string]string{
 	"DELETE uploads/id": "ecr:UploadLayerPart",
 	"GET catalog":       "ecr:DescribeRepositories",
 	"create":            "ecr:CreateRepository",
+	"import":            "ecr:BatchImportUpstreamImage",
 	"mount":             "ecr:GetDownloadUrlForLayer", // of the repository that a layer is taken from
 }
 

@@ -26,6 +26,7 @@ const stopGrace = 5 * time.Second
 // devFlags are what `neargate dev` can be told.
 type devFlags struct {
 	data, listen, dns, runtime, account, region string
+	remoteRegions                               string
 	keepTasks, verbose                          bool
 	policy                                      agent.Policy
 	seams                                       seams
@@ -56,6 +57,7 @@ services back.`,
 	fl.StringVar(&f.runtime, "runtime", "native", "what runs containers: native, docker or fake")
 	fl.StringVar(&f.account, "account-id", "000000000000", "account of the root credentials")
 	fl.StringVar(&f.region, "region", "us-east-1", "default region")
+	remoteFlag(fl, &f.remoteRegions)
 	fl.BoolVar(&f.keepTasks, "keep-tasks", false, "leave tasks running at the end; the next start takes them over")
 	policyFlags(fl, &f.policy)
 	fl.BoolVarP(&f.verbose, "verbose", "v", false, "log what is done, not only what goes wrong")
@@ -92,6 +94,10 @@ func roots(account string, fallback func() (id, secret string, err error)) ([]au
 func dev(ctx context.Context, f devFlags, out io.Writer) (err error) {
 	began := time.Now()
 	log := logger(out, f.verbose)
+	remotes, err := readRemotes(f.remoteRegions, f.region)
+	if err != nil {
+		return err
+	}
 	credentials, err := roots(f.account, testRoot)
 	if err != nil {
 		return err
@@ -116,7 +122,7 @@ func dev(ctx context.Context, f devFlags, out io.Writer) (err error) {
 		return errors.Join(err, l.Close())
 	}
 	control, err := newControlPlane(controlConfig{
-		dir: dir, account: f.account, region: f.region, publicName: l.Addr().String(), domain: "localhost", roots: credentials, guard: true,
+		dir: dir, account: f.account, region: f.region, publicName: l.Addr().String(), domain: "localhost", roots: credentials, guard: true, remotes: remotes,
 		rule: capacity.Rule{Account: f.account, Region: f.region, EveryCluster: true, Serverless: true}, log: log,
 		loadBalancer: host.loadBalancer, ready: host.checks, routers: f.seams.routers,
 	})

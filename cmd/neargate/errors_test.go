@@ -101,7 +101,7 @@ func TestErrors(t *testing.T) {
 var times = regexp.MustCompile(`\d{8}T\d{6}Z`)
 
 // startControlPlane runs a control plane without hosts on a port of its own until the test ends.
-func startControlPlane(t *testing.T) (control *controlPlane, url string) {
+func startControlPlane(t *testing.T, change ...func(*controlConfig)) (control *controlPlane, url string) {
 	dir, err := datadir.Open(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
@@ -110,12 +110,16 @@ func startControlPlane(t *testing.T) (control *controlPlane, url string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	control, err = newControlPlane(controlConfig{
+	cfg := controlConfig{
 		dir: dir, account: "000000000000", region: "us-east-1", publicName: l.Addr().String(), domain: "localhost",
 		roots: []auth.Root{{Account: "000000000000", AccessKeyID: "test", SecretAccessKey: "test"}},
 		rule:  capacity.Rule{Account: "000000000000", Region: "us-east-1"}, guard: true,
 		ready: func() []server.Check { return nil }, log: slog.New(slog.DiscardHandler),
-	})
+	}
+	for _, f := range change {
+		f(&cfg)
+	}
+	control, err = newControlPlane(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}

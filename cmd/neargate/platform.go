@@ -61,7 +61,8 @@ type controlConfig struct {
 	rule       capacity.Rule
 	// authorize says whether who is on the other end of an agent's session may act for the node; nil: agents are in this process.
 	authorize func(ctx context.Context, node string) error
-	guard     bool // loopback protections
+	guard     bool                       // loopback protections
+	remotes   map[string]registry.Remote // other clusters that images are replicated to, by region
 	// loadBalancer is the handler of the load balancer that has this host name; nil: no proxy is in this process.
 	loadBalancer func(host string) http.Handler
 	// ready are checks of parts outside of the control plane.
@@ -154,7 +155,7 @@ func newControlPlane(cfg controlConfig) (_ *controlPlane, err error) {
 	c.registry, err = registry.New(registry.Config{
 		Store: c.store, Blobs: blobs, Seal: sealRegistry, Region: cfg.region, Domain: cfg.domain, Log: cfg.log,
 		PublicName: func(string, string) string { return cfg.publicName }, TLS: cfg.tls,
-		Credentials: checkSecret(credentials), Authorizer: access,
+		Credentials: checkSecret(credentials), Authorizer: access, Users: controlplane.ImagesInUse, Remotes: cfg.remotes,
 	})
 	if err != nil {
 		return nil, err
@@ -179,7 +180,7 @@ func newControlPlane(cfg controlConfig) (_ *controlPlane, err error) {
 	})
 	c.operations = slices.Concat(containers.Operations(), balancing.Operations(), c.registry.Operations(), discovery.Operations(),
 		logging.Operations(), ec2.New(network, pages).Operations(), identities.Operations(), tokens.Operations())
-	c.resources = tasks.New(tasks.Config{Store: c.store, Placer: placer, Nodes: c.dispatcher}).Resources()
+	c.resources = slices.Concat(tasks.New(tasks.Config{Store: c.store, Placer: placer, Nodes: c.dispatcher}).Resources(), c.registry.Resources())
 	c.public, err = server.New(server.Config{
 		Operations: c.operations, Resources: c.resources, Credentials: credentials, Authorizer: access,
 		Observe: identities.Used, Account: cfg.account, Region: cfg.region,

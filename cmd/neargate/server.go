@@ -31,6 +31,7 @@ type serverFlags struct {
 	insecure, verbose                   bool
 	tlsCert, tlsKey                     string
 	publicName, domain, account, region string
+	remoteRegions                       string
 }
 
 func serverCommand() *cobra.Command {
@@ -61,6 +62,7 @@ at the first start and printed once. Tasks go on running while no server is ther
 	fl.StringVar(&f.domain, "domain", "localhost", "domain of load balancers' names")
 	fl.StringVar(&f.account, "account-id", "000000000000", "account of the root credentials")
 	fl.StringVar(&f.region, "region", "us-east-1", "default region")
+	remoteFlag(fl, &f.remoteRegions)
 	fl.BoolVarP(&f.verbose, "verbose", "v", false, "log what is done, not only what goes wrong")
 	return cmd
 }
@@ -97,6 +99,10 @@ func runServer(ctx context.Context, f serverFlags, out io.Writer) (err error) {
 		return err
 	}
 	log := logger(out, f.verbose)
+	remotes, err := readRemotes(f.remoteRegions, f.region)
+	if err != nil {
+		return err
+	}
 	public, err := net.Listen("tcp", f.listen)
 	if err != nil {
 		return fmt.Errorf("public port: %w", err)
@@ -141,7 +147,7 @@ func runServer(ctx context.Context, f serverFlags, out io.Writer) (err error) {
 	}
 	control, err := newControlPlane(controlConfig{
 		dir: dir, account: f.account, region: f.region, publicName: f.publicName, tls: !f.insecure, domain: f.domain, roots: credentials,
-		guard: f.insecure, authorize: trust.AuthorizeNode, ready: func() []server.Check { return nil }, log: log,
+		guard: f.insecure, authorize: trust.AuthorizeNode, ready: func() []server.Check { return nil }, log: log, remotes: remotes,
 		// Until there is a pool of its own, every host runs FARGATE tasks beside those of its cluster.
 		rule: capacity.Rule{Account: f.account, Region: f.region, Serverless: true},
 	})

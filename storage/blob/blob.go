@@ -21,6 +21,7 @@ package blob
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -65,6 +66,8 @@ type Store struct {
 	clock  clock.Clock
 	expiry time.Duration
 	leases leases
+	// unnamed says that files can be written before they have a name, which the file system and /proc must support.
+	unnamed bool
 
 	mu       sync.Mutex
 	sessions map[string]*session // by file name; only those this process has touched
@@ -91,7 +94,47 @@ func Open(dir string, opts Options) (*Store, error) {
 	if err := syncDir(dir); err != nil {
 		return nil, err
 	}
+	s.unnamed = s.tryUnnamed() == nil
 	return s, nil
+}
+
+func (s *Store) tryUnnamed() error {
+	f, err := createUnnamed(s.path("partial"))
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	name := s.path("partial", "probe")
+	if err := linkUnnamed(f, name); err != nil {
+		return err
+	}
+	return os.Remove(name)
+}
+
+// partial is a file on its way to become a blob.
+type partial struct {
+	*os.File
+	name string // where it is; empty: nowhere yet
+}
+
+// create makes a partial file, which discard closes and, unless it was renamed, removes.
+func (s *Store) create() (*partial, error) {
+	if s.unnamed {
+		f, err := createUnnamed(s.path("partial"))
+		return &partial{f, ""}, err
+	}
+	f, err := os.CreateTemp(s.path("partial"), "")
+	if err != nil {
+		return nil, err
+	}
+	return &partial{f, f.Name()}, nil
+}
+
+func (p *partial) discard() {
+	if p.name != "" {
+		os.Remove(p.name)
+	}
+	p.Close()
 }
 
 func (s *Store) path(parts ...string) string {
@@ -144,12 +187,11 @@ func (s *Store) ReadAll(d Digest, limit int64) ([]byte, error) {
 // Put stores what r delivers under d, or nothing: ErrMismatch when the content is another. The blob is durable when Put
 // returns, and leased to the caller.
 func (s *Store) Put(ctx context.Context, d Digest, r io.Reader) (*Lease, Info, error) {
-	f, err := os.CreateTemp(s.path("partial"), "")
+	f, err := s.create()
 	if err != nil {
 		return nil, Info{}, noSpace("create blob", err)
 	}
-	defer os.Remove(f.Name()) // fails, rightly, once it was renamed
-	defer f.Close()
+	defer f.discard()
 	h := d.newHash()
 	n, err := copyHashed(f, h, r)
 	if err != nil {
@@ -161,8 +203,8 @@ func (s *Store) Put(ctx context.Context, d Digest, r io.Reader) (*Lease, Info, e
 	return s.publish(ctx, f, d)
 }
 
-// publish makes a written file the blob d: lease, sync, rename, sync the folder. The order is the invariant.
-func (s *Store) publish(ctx context.Context, f *os.File, d Digest) (*Lease, Info, error) {
+// publish makes a written file the blob d: lease, sync, rename or link, sync the folder. The order is the invariant.
+func (s *Store) publish(ctx context.Context, f *partial, d Digest) (*Lease, Info, error) {
 	lease, err := s.Lease(ctx, d)
 	if err != nil {
 		return nil, Info{}, err
@@ -179,13 +221,13 @@ func (s *Store) publish(ctx context.Context, f *os.File, d Digest) (*Lease, Info
 	return lease, Info{d, fi.Size(), fi.ModTime()}, nil
 }
 
-func (s *Store) rename(f *os.File, d Digest) error {
+func (s *Store) rename(f *partial, d Digest) error {
 	if err := f.Sync(); err != nil {
 		return noSpace("sync blob", err)
 	}
 	to := s.blobPath(d)
 	folder := filepath.Dir(to)
-	err := os.Rename(f.Name(), to)
+	err := s.place(f, to)
 	if errors.Is(err, fs.ErrNotExist) { // the first blob of its folder
 		if err := os.MkdirAll(folder, 0o700); err != nil {
 			return noSpace("create blob folder", err)
@@ -193,12 +235,32 @@ func (s *Store) rename(f *os.File, d Digest) error {
 		if err := syncDir(filepath.Dir(folder)); err != nil {
 			return err
 		}
-		err = os.Rename(f.Name(), to)
+		err = s.place(f, to)
 	}
 	if err != nil {
 		return noSpace("publish blob", err)
 	}
 	return syncDir(folder)
+}
+
+// place gives the file its blob's name. What has that name already is replaced, which takes a rename.
+func (s *Store) place(f *partial, to string) error {
+	if f.name == "" {
+		err := linkUnnamed(f.File, to)
+		if !errors.Is(err, fs.ErrExist) {
+			return err
+		}
+		name := s.path("partial", rand.Text())
+		if err := linkUnnamed(f.File, name); err != nil {
+			return err
+		}
+		f.name = name
+	}
+	err := os.Rename(f.name, to)
+	if err == nil {
+		f.name = ""
+	}
+	return err
 }
 
 // All lists every blob, in no particular order. Blobs that come or go meanwhile may be listed or not.

@@ -114,7 +114,7 @@ func (u *Upload) Commit(ctx context.Context, d Digest) (*Lease, Info, error) {
 		err := fmt.Errorf("%w: named %s, received %d bytes of %s", ErrMismatch, d, u.Size(), got)
 		return nil, Info{}, errors.Join(err, u.Cancel())
 	}
-	lease, info, err := u.store.publish(ctx, u.file, d)
+	lease, info, err := u.store.publish(ctx, &partial{u.file, u.file.Name()}, d)
 	if err != nil {
 		u.Release()
 		return nil, Info{}, err

@@ -78,6 +78,7 @@ type platform struct {
 	dns      string
 	endpoint string
 	extra    []string // further environment of clients
+	args     []string // further arguments of the process
 }
 
 // output collects what a process writes.
@@ -103,10 +104,15 @@ func start(t *testing.T, env ...string) *platform { return startOn(t, "native", 
 
 func startOn(t *testing.T, driver string, env ...string) *platform {
 	t.Helper()
+	return startWith(t, driver, nil, env...)
+}
+
+func startWith(t *testing.T, driver string, args []string, env ...string) *platform {
+	t.Helper()
 	if driver == "native" && os.Geteuid() != 0 {
 		t.Skip("the native driver needs root")
 	}
-	p := &platform{t: t, driver: driver, data: t.TempDir()}
+	p := &platform{t: t, driver: driver, data: t.TempDir(), args: args}
 	p.run(env...)
 	t.Cleanup(func() {
 		p.stop()
@@ -143,6 +149,7 @@ func (p *platform) run(env ...string) {
 		p.endpoint = "http://" + p.listen
 		p.out, p.done = &output{}, make(chan struct{})
 		p.cmd = exec.Command(binary, "dev", "--data", p.data, "--listen", p.listen, "--dns", p.dns, "--runtime", p.driver)
+		p.cmd.Args = append(p.cmd.Args, p.args...)
 		p.cmd.Env = append(os.Environ(), env...)
 		p.cmd.Stdout, p.cmd.Stderr = p.out, p.out
 		if err := p.cmd.Start(); err != nil {
