@@ -65,7 +65,7 @@ func (e *Engine) setLeadership(term uint64) {
 	e.leadership = state.Leadership{Term: term, Leader: leader, Changed: e.changed}
 }
 
-// awaitLeading returns once this server leads. It waits while nobody is known to lead.
+// awaitLeading returns once this server leads, which it does when nobody else can.
 func (e *Engine) awaitLeading(ctx context.Context) error {
 	for {
 		l := e.Leadership()
