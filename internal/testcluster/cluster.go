@@ -14,6 +14,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -53,9 +54,11 @@ type Server struct {
 	founder bool
 	address string
 
-	mu      sync.Mutex
-	engine  *raft.Engine // nil: stopped
-	store   *state.Store
+	mu     sync.Mutex
+	engine *raft.Engine // nil: stopped
+	store  *state.Store
+
+	fault   sync.Mutex // after mu
 	stalled chan struct{} // closed when the disk goes on; nil: it does
 	broken  func(raft.DiskOp) error
 }
@@ -104,6 +107,13 @@ func (c *Cluster) Join(id string) *Server {
 	s := c.add(id, false)
 	s.Start()
 	return s
+}
+
+// Remove forgets a server that has been killed for good.
+func (c *Cluster) Remove(gone *Server) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.servers = slices.DeleteFunc(slices.Clone(c.servers), func(s *Server) bool { return s == gone })
 }
 
 // Servers are all servers, running or not.
@@ -204,11 +214,21 @@ func (s *Server) take() *raft.Engine {
 	defer s.mu.Unlock()
 	e := s.engine
 	s.engine = nil
-	if s.stalled != nil {
+	s.stall(false)
+	return e
+}
+
+// stall stops the server's disk, or lets it go on.
+func (s *Server) stall(stop bool) {
+	s.fault.Lock()
+	defer s.fault.Unlock()
+	switch {
+	case stop && s.stalled == nil:
+		s.stalled = make(chan struct{})
+	case !stop && s.stalled != nil:
 		close(s.stalled)
 		s.stalled = nil
 	}
-	return e
 }
 
 // Stop closes the server, which hands over if it leads.
@@ -232,22 +252,13 @@ func (s *Server) Kill() {
 
 // Pause stops the server's disk and all its links, as far as a process can do that to a part of itself. Resume undoes it.
 func (s *Server) Pause() {
-	s.mu.Lock()
-	if s.stalled == nil {
-		s.stalled = make(chan struct{})
-	}
-	s.mu.Unlock()
+	s.stall(true)
 	s.Isolate()
 }
 
 // Resume lets a paused server go on.
 func (s *Server) Resume() {
-	s.mu.Lock()
-	if s.stalled != nil {
-		close(s.stalled)
-		s.stalled = nil
-	}
-	s.mu.Unlock()
+	s.stall(false)
 	for _, other := range s.cluster.Servers() {
 		s.cluster.Network.Heal(s.ID, other.ID)
 		s.cluster.Network.Heal(other.ID, s.ID)
@@ -266,15 +277,15 @@ func (s *Server) Isolate() {
 
 // BreakDisk makes the server's disk answer as broken says; nil mends it.
 func (s *Server) BreakDisk(broken func(raft.DiskOp) error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	s.fault.Lock()
+	defer s.fault.Unlock()
 	s.broken = broken
 }
 
 func (s *Server) disk(op raft.DiskOp) error {
-	s.mu.Lock()
+	s.fault.Lock()
 	stalled, broken := s.stalled, s.broken
-	s.mu.Unlock()
+	s.fault.Unlock()
 	if stalled != nil {
 		<-stalled
 	}
@@ -291,7 +302,7 @@ func (c *Cluster) Leader(except ...*Server) *Server {
 	defer cancel()
 	for {
 		for _, s := range c.Servers() {
-			if store := s.Store(); store != nil && !in(s, except) && store.Leadership().Term != 0 {
+			if store := s.Store(); store != nil && !slices.Contains(except, s) && store.Leadership().Term != 0 {
 				return s
 			}
 		}
@@ -310,15 +321,6 @@ func (c *Cluster) Followers(leader *Server) []*Server {
 		}
 	}
 	return out
-}
-
-func in(s *Server, list []*Server) bool {
-	for _, other := range list {
-		if s == other {
-			return true
-		}
-	}
-	return false
 }
 
 func pause(ctx context.Context, d time.Duration) bool {

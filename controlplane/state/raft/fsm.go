@@ -115,7 +115,7 @@ func (snapshot) Release() {}
 
 // Bounds of how many entries stay in the log after a snapshot, for servers that lag behind a little.
 const (
-	minTrailing = 128
+	minTrailing = 32
 	maxTrailing = 8192
 )
 
@@ -128,7 +128,7 @@ func (e *Engine) snapshotBySize() {
 			config := e.raft.ReloadableConfig()
 			config.TrailingLogs = uint64(min(max(e.fsm.entries.Load(), minTrailing), maxTrailing))
 			if e.alone {
-				config.TrailingLogs = minTrailing // nobody lags behind
+				config.TrailingLogs = minTrailing // nobody does
 			}
 			if err := e.raft.ReloadConfig(config); err != nil {
 				e.logger.Error("keep entries in the log", "error", err)
