@@ -58,7 +58,7 @@ type Server struct {
 	engine *raft.Engine // nil: stopped
 	store  *state.Store
 
-	fault   sync.Mutex // after mu
+	fault   sync.Mutex    // after mu
 	stalled chan struct{} // closed when the disk goes on; nil: it does
 	broken  func(raft.DiskOp) error
 }

@@ -103,8 +103,13 @@ func openDisk(closing context.Context, dir string, logger hclog.Logger, space fu
 }
 
 func (d *disk) open() (*wal.WAL, error) {
-	return wal.Open(d.dir, wal.WithMetaStore(&d.meta), wal.WithSegmentSize(segmentBytes), wal.WithLogger(d.logger))
+	return wal.Open(d.dir, wal.WithMetaStore(meta{&d.meta}), wal.WithSegmentSize(segmentBytes), wal.WithLogger(d.logger))
 }
+
+// meta outlives the log that uses it.
+type meta struct{ *metadb.BoltMetaDB }
+
+func (meta) Close() error { return nil }
 
 // describe tells damage from what passes.
 func (d *disk) describe(err error) error {
