@@ -182,6 +182,16 @@ func logger(id string) *slog.Logger {
 	return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug})).With("server", id)
 }
 
+// Move gives a server that is stopped another address, on Loopback.
+func (s *Server) Move() {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		s.cluster.t.Fatal(err)
+	}
+	defer l.Close()
+	s.address = l.Addr().String()
+}
+
 // Address is the one by which others dial the server.
 func (s *Server) Address() string { return s.address }
 

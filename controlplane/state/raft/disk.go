@@ -147,6 +147,12 @@ func (d *disk) problem() error {
 }
 
 func (d *disk) broke(err error) error {
+	if errors.Is(err, wal.ErrSealed) { // the log makes segments behind our back, and keeps to itself why it could not
+		err = errors.New("no new segment of the log could be made")
+		if free, freeErr := freeBytes(d.dir); freeErr == nil && free < segmentBytes {
+			err = fmt.Errorf("%w: %w", err, syscall.ENOSPC)
+		}
+	}
 	failure := &state.DiskError{Dir: d.dir, Err: err}
 	d.mu.Lock()
 	first := d.failed == nil
@@ -386,12 +392,17 @@ func (r *room) check() error {
 		return r.err
 	}
 	r.err = nil
-	var fs syscall.Statfs_t
-	if err := syscall.Statfs(r.dir, &fs); err != nil {
+	if free, err := freeBytes(r.dir); err != nil {
 		r.err = &state.DiskError{Dir: r.dir, Err: err}
-	} else if free := int64(fs.Bavail) * int64(fs.Bsize); free < r.minimum {
+	} else if free < r.minimum {
 		r.err = &state.DiskError{Dir: r.dir, Err: fmt.Errorf("%d MiB are free, %d MiB are kept free: %w", free>>20, r.minimum>>20, syscall.ENOSPC)}
 	}
 	r.looked = time.Now()
 	return r.err
+}
+
+func freeBytes(dir string) (int64, error) {
+	var fs syscall.Statfs_t
+	err := syscall.Statfs(dir, &fs)
+	return int64(fs.Bavail) * int64(fs.Bsize), err
 }

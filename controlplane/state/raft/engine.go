@@ -238,9 +238,7 @@ func (e *Engine) config() *raft.Config {
 	c.ShutdownOnRemove = false
 	// Replay is bounded by bytes (see snapshotBySize), not by the number of entries, which are of very different sizes.
 	c.SnapshotThreshold = 1 << 16
-	if c.TrailingLogs = maxTrailing; e.alone {
-		c.TrailingLogs = minTrailing // nobody lags behind
-	}
+	c.TrailingLogs = maxTrailing // see snapshotBySize, too
 	return c
 }
 
@@ -282,6 +280,8 @@ func (e *Engine) leadAtOnce(conf *raft.Config) error {
 		only = only && (s.ID == id || s.Suffrage != raft.Voter)
 	}
 	switch {
+	case e.alone && len(members) == 0:
+		return &state.DamagedError{Path: e.disk.dir, Advice: adviceDamaged, Err: errors.New("there was a log, and it is empty")}
 	case e.alone && (len(members) != 1 || members[0].ID != id):
 		return fmt.Errorf("raft: %s belongs to the group %v, not to server %s alone", e.opts.Dir, members, e.opts.NodeID)
 	case len(members) == 0 || !only:

@@ -113,23 +113,21 @@ func (s snapshot) Persist(sink raft.SnapshotSink) error {
 
 func (snapshot) Release() {}
 
-// Bounds of how many entries stay in the log after a snapshot, for servers that lag behind a little.
+// Bounds of how many entries stay in the log after a snapshot: for servers that lag behind a little, and so that the snapshot before
+// is of use if the new one should be damaged.
 const (
 	minTrailing = 32
 	maxTrailing = 8192
 )
 
-// snapshotBySize takes a snapshot, which also lets the log be cut, whenever enough has been applied. As many entries as came
+// snapshotBySize takes a snapshot, which also lets the log be cut, whenever enough has been applied. Twice as many entries as came
 // since the last one stay, so the log is bounded in bytes, however large its entries are.
 func (e *Engine) snapshotBySize() {
 	for {
 		select {
 		case <-e.fsm.snapshotDue:
 			config := e.raft.ReloadableConfig()
-			config.TrailingLogs = uint64(min(max(e.fsm.entries.Load(), minTrailing), maxTrailing))
-			if e.alone {
-				config.TrailingLogs = minTrailing // nobody does
-			}
+			config.TrailingLogs = uint64(min(max(2*e.fsm.entries.Load(), minTrailing), maxTrailing))
 			if err := e.raft.ReloadConfig(config); err != nil {
 				e.logger.Error("keep entries in the log", "error", err)
 			}

@@ -64,28 +64,30 @@ func (e *Engine) Commit(ctx context.Context, tx *state.Transaction) (state.Outco
 func (e *Engine) propose() {
 	defer e.refuseWaiting()
 	for {
+		var first *proposal
+		select {
+		case first = <-e.proposals:
+		case <-e.stop:
+			return
+		}
 		select {
 		case e.slots <- struct{}{}: // first a place, then what has come meanwhile
 		case <-e.stop:
+			first.done <- result{err: state.ErrClosed}
 			return
 		}
-		select {
-		case p := <-e.proposals:
-			batch := e.collect(p)
-			if err := e.refuse(); err != nil {
-				settle(batch, nil, err)
-				<-e.slots
-				continue
-			}
-			future := e.raft.Apply(seal(encode(batch)), 0)
-			// Not one of the workers: when raft ends it may leave a future without an answer.
-			go func() {
-				settle(batch, future, translate(future.Error()))
-				<-e.slots
-			}()
-		case <-e.stop:
-			return
+		batch := e.collect(first)
+		if err := e.refuse(); err != nil {
+			settle(batch, nil, err)
+			<-e.slots
+			continue
 		}
+		future := e.raft.Apply(seal(encode(batch)), 0)
+		// Not one of the workers: when raft ends it may leave a future without an answer.
+		go func() {
+			settle(batch, future, translate(future.Error()))
+			<-e.slots
+		}()
 	}
 }
 
