@@ -176,7 +176,7 @@ func BenchmarkIdle(b *testing.B) {
 	for range b.N {
 		time.Sleep(time.Second)
 	}
-	b.ReportMetric(float64((cpu(b) - before).Microseconds())/b.Elapsed().Seconds()/1000, "cpu-ms/s")
+	b.ReportMetric(float64((cpu(b)-before).Microseconds())/b.Elapsed().Seconds()/1000, "cpu-ms/s")
 }
 
 func cpu(b *testing.B) time.Duration {

@@ -39,8 +39,15 @@ func (e *Engine) followLeadership(notify <-chan bool, observations <-chan raft.O
 func (e *Engine) takeOver() {
 	term := e.raft.CurrentTerm()
 	e.setLeadership(0)
-	if err := e.raft.Barrier(0).Error(); err != nil {
-		e.logger.Warn("lost leadership before it began", "term", term, "error", err)
+	applied := make(chan error, 1)
+	go func() { applied <- e.raft.Barrier(0).Error() }() // raft may end without an answer
+	select {
+	case err := <-applied:
+		if err != nil {
+			e.logger.Warn("lost leadership before it began", "term", term, "error", err)
+			return
+		}
+	case <-e.stop:
 		return
 	}
 	// Were it another term by now, a further notification would be on its way.

@@ -191,7 +191,16 @@ func (e *Engine) Restore(ctx context.Context, r io.Reader) (state.Revision, erro
 	if err != nil {
 		return 0, fmt.Errorf("restore snapshot: %w", &state.DiskError{Dir: e.opts.Dir, Err: err})
 	}
-	if err := e.raft.Restore(&raft.SnapshotMeta{Version: raft.SnapshotVersionMax, Size: size}, renumbered, e.enqueueTimeout(ctx)); err != nil {
+	restored := make(chan error, 1) // not given up when ctx ends: raft reads from the file
+	go func() {
+		restored <- e.raft.Restore(&raft.SnapshotMeta{Version: raft.SnapshotVersionMax, Size: size}, renumbered, e.enqueueTimeout(ctx))
+	}()
+	select {
+	case err = <-restored:
+	case <-e.down:
+		err = raft.ErrRaftShutdown
+	}
+	if err != nil {
 		return 0, fmt.Errorf("restore snapshot: %w", translate(err))
 	}
 	return snapshot.Revision(), nil
