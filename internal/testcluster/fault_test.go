@@ -69,6 +69,7 @@ func TestFaults(t *testing.T) {
 		{"Lagging", lagging},
 		{"Membership", membership},
 		{"DiskFails", diskFails},
+		{"Mixed", mixed},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			cluster := testcluster.New(t, testcluster.Config{Servers: 3, Schema: statetest.Schema, Seed: seed, Configure: func(o *raft.Options) {
@@ -83,6 +84,17 @@ func TestFaults(t *testing.T) {
 			f.load.end()
 		})
 	}
+}
+
+// mixed is one after the other, some while the network is slow and lossy still.
+func mixed(f *faults) {
+	all := []fault{
+		oneWay, slowAndLossy, restartAll, membership, diskFails,
+		func(f *faults) { s := f.Leader(); s.Kill(); f.wait(); s.Start() },
+		func(f *faults) { s := f.any(); s.Pause(); f.wait(); s.Resume() },
+		func(f *faults) { f.any().Isolate(); f.wait(); f.Network.HealAll() },
+	}
+	all[f.IntN(len(all))](f)
 }
 
 func oneWay(f *faults) {

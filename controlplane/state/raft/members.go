@@ -69,6 +69,7 @@ func (e *Engine) Members(ctx context.Context) ([]Member, error) {
 		case <-l.Changed:
 		case <-time.After(e.timeout / 20):
 		case <-ctx.Done():
+			return nil, fmt.Errorf("%w: %w", state.ErrNoLeader, ctx.Err())
 		}
 	}
 }

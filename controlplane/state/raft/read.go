@@ -39,6 +39,7 @@ func (e *Engine) Barrier(ctx context.Context) error {
 		case <-l.Changed:
 		case <-time.After(e.timeout / 20):
 		case <-ctx.Done():
+			return fmt.Errorf("%w: %w", state.ErrNoLeader, ctx.Err())
 		}
 	}
 }

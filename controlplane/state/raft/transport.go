@@ -184,7 +184,11 @@ func target(id raft.ServerID, address raft.ServerAddress) raft.ServerAddress {
 }
 
 func (l *links) AppendEntriesPipeline(id raft.ServerID, to raft.ServerAddress) (raft.AppendPipeline, error) {
-	return l.NetworkTransport.AppendEntriesPipeline(id, target(id, to))
+	p, err := l.NetworkTransport.AppendEntriesPipeline(id, target(id, to))
+	if err != nil {
+		return nil, err
+	}
+	return newPipeline(p), nil
 }
 
 func (l *links) AppendEntries(id raft.ServerID, to raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
