@@ -73,7 +73,7 @@ func TestFaults(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			cluster := testcluster.New(t, testcluster.Config{Servers: 3, Schema: statetest.Schema, Seed: seed, Configure: func(o *raft.Options) {
-				o.ElectionTimeout, o.SnapshotBytes = 150*time.Millisecond, 128<<10
+				o.ElectionTimeout, o.SnapshotBytes, o.SegmentBytes = 150*time.Millisecond, 128<<10, 64<<10
 			}})
 			cluster.Leader()
 			f := &faults{t: t, Cluster: cluster, Rand: rand.New(rand.NewPCG(seed, 2))}
@@ -137,17 +137,18 @@ func restartAll(f *faults) {
 // lagging lets a server miss so much that it needs a snapshot. At the end its machine is as the others'.
 func lagging(f *faults) {
 	s := f.Followers(f.Leader())[f.IntN(2)]
-	if f.IntN(2) == 0 {
+	if f.step%2 == 0 {
 		s.Isolate() // its watchers go on, and are told that they missed something
 	} else {
 		s.Kill()
 	}
 	before := f.load.count()
-	f.Await("much has been written", func() bool { return f.load.count() > before+500 })
+	f.Await("much has been written", func() bool { return f.load.count() > before+1000 })
 	f.Network.HealAll()
 	s.Start()
 	leader := f.Leader(s)
 	f.Await(s.ID+" has caught up", func() bool { return s.Store().Revision()+100 > leader.Store().Revision() })
+	f.Await("a watcher was told to list again", func() bool { return f.load.relisted.Load() > 0 })
 }
 
 // membership adds a server, waits until it has a vote, hands leadership to it, removes another one, and so on.

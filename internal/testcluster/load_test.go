@@ -33,6 +33,7 @@ type load struct {
 	stopped  atomic.Bool // clients begin nothing more
 	stop     context.CancelFunc
 
+	relisted   atomic.Int64            // how often a running watcher found that it had missed something
 	generation [registers]atomic.Int64 // a register that saw an uncertain outcome is given up for a new one
 
 	mu      sync.Mutex
@@ -132,7 +133,7 @@ func (l *load) operate(ctx context.Context, r *rand.Rand, client, n int) {
 		if store == nil {
 			return
 		}
-		limit, cancel := context.WithTimeout(ctx, time.Second)
+		limit, cancel := context.WithTimeout(ctx, 300*time.Millisecond)
 		defer cancel()
 		v, err := store.Linearizable(limit)
 		if err != nil {
@@ -210,6 +211,9 @@ func (l *load) follow(ctx context.Context, s *testcluster.Server, store *state.S
 		b, err := w.Next(limit)
 		cancel()
 		if errors.Is(err, state.ErrCompacted) {
+			if last > 0 {
+				l.relisted.Add(1)
+			}
 			v := store.View()
 			if v.Revision() < last {
 				l.t.Errorf("%s went from revision %d back to %d", s.ID, last, v.Revision())

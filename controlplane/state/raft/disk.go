@@ -20,9 +20,8 @@ import (
 )
 
 const (
-	segmentBytes = 16 << 20 // of the write-ahead log; allocated when a segment is made
-	healPause    = 200 * time.Millisecond
-	spacePause   = 100 * time.Millisecond // between two looks at the room left
+	healPause  = 200 * time.Millisecond
+	spacePause = 100 * time.Millisecond // between two looks at the room left
 )
 
 const adviceDamaged = "if other servers of the group are well, remove this server from it, delete its data directory and let it join again; " +
@@ -57,6 +56,7 @@ type disk struct {
 	inject func(DiskOp) error
 	logger hclog.Logger
 	fail   func(error) // is told of what cannot be healed
+	size   int64       // of a segment
 	meta   metadb.BoltMetaDB
 
 	closing context.Context
@@ -74,12 +74,13 @@ type disk struct {
 	ill      chan struct{}
 }
 
-func openDisk(closing context.Context, dir string, logger hclog.Logger, space func() error, inject func(DiskOp) error, fail func(error)) (_ *disk, err error) {
-	d := &disk{dir: dir, space: space, inject: inject, logger: logger, fail: fail, closing: closing, ill: make(chan struct{}, 1)}
+// openDisk opens what is in d.dir. Set are dir, space, inject (or nil), logger, fail, size and closing.
+func openDisk(d *disk) (_ *disk, err error) {
+	d.ill = make(chan struct{}, 1)
 	if d.inject == nil {
 		d.inject = func(DiskOp) error { return nil }
 	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if err := os.MkdirAll(d.dir, 0o700); err != nil {
 		return nil, err
 	}
 	defer func() { // bbolt panics on some kinds of damage
@@ -103,7 +104,7 @@ func openDisk(closing context.Context, dir string, logger hclog.Logger, space fu
 }
 
 func (d *disk) open() (*wal.WAL, error) {
-	return wal.Open(d.dir, wal.WithMetaStore(meta{&d.meta}), wal.WithSegmentSize(segmentBytes), wal.WithLogger(d.logger))
+	return wal.Open(d.dir, wal.WithMetaStore(meta{&d.meta}), wal.WithSegmentSize(int(d.size)), wal.WithLogger(d.logger))
 }
 
 // meta outlives the log that uses it.
@@ -149,7 +150,7 @@ func (d *disk) problem() error {
 func (d *disk) broke(err error) error {
 	if errors.Is(err, wal.ErrSealed) { // the log makes segments behind our back, and keeps to itself why it could not
 		err = errors.New("no new segment of the log could be made")
-		if free, freeErr := freeBytes(d.dir); freeErr == nil && free < segmentBytes {
+		if free, freeErr := freeBytes(d.dir); freeErr == nil && free < d.size {
 			err = fmt.Errorf("%w: %w", err, syscall.ENOSPC)
 		}
 	}

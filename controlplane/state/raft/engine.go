@@ -49,6 +49,8 @@ type Options struct {
 	Autopilot       Autopilot
 	// SnapshotBytes is how many bytes of log are applied between two snapshots; 64 MiB by default.
 	SnapshotBytes int64
+	// SegmentBytes is the size of the log's files, which are allocated as a whole; 16 MiB by default.
+	SegmentBytes int64
 	// MinFreeBytes is how much room Dir's file system must have for writes to be accepted; 64 MiB by default.
 	MinFreeBytes int64
 	// Disk, if set, is asked before things are done to the disk, and its error is as good as the disk's own. It may block. For tests.
@@ -70,6 +72,9 @@ func (o *Options) setDefaults() {
 	}
 	if o.SnapshotBytes <= 0 {
 		o.SnapshotBytes = 64 << 20
+	}
+	if o.SegmentBytes <= 0 {
+		o.SegmentBytes = 16 << 20
 	}
 	if o.MinFreeBytes <= 0 {
 		o.MinFreeBytes = 64 << 20
@@ -156,7 +161,11 @@ func Open(opts Options) (_ *Engine, err error) {
 	e.leadership.Changed = e.changed
 	e.reads.engine = e
 	e.room = &room{dir: opts.Dir, minimum: opts.MinFreeBytes}
-	if e.disk, err = openDisk(e.life, filepath.Join(opts.Dir, "log"), e.hclog(), e.room.check, opts.Disk, e.fail); err != nil {
+	e.disk, err = openDisk(&disk{
+		dir: filepath.Join(opts.Dir, "log"), size: opts.SegmentBytes, space: e.room.check, inject: opts.Disk, fail: e.fail,
+		logger: e.hclog(), closing: e.life,
+	})
+	if err != nil {
 		return nil, fmt.Errorf("raft: open log: %w", err)
 	}
 	if e.snapshots, err = openSnapshots(opts.Dir, e.hclog()); err != nil {
