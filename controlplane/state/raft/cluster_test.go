@@ -29,7 +29,7 @@ func openGroup(dir string) (state.Engine, error) {
 	}
 	g := &group{}
 	for _, s := range servers {
-		e, err := raft.Open(raft.Options{Dir: dir + "/" + s.ID, NodeID: s.ID, Servers: servers, ElectionTimeout: 150 * time.Millisecond, Transport: &raft.Transport{
+		e, err := raft.Open(raft.Options{Dir: dir + "/" + s.ID, NodeID: s.ID, Servers: servers, ElectionTimeout: 300 * time.Millisecond, Transport: &raft.Transport{
 			Listener: network.Listen(s.ID), Dial: network.Dialer(s.ID), Address: s.Address,
 		}})
 		if err != nil {
