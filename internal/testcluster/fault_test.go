@@ -137,6 +137,7 @@ func restartAll(f *faults) {
 // lagging lets a server miss so much that it needs a snapshot. At the end its machine is as the others'.
 func lagging(f *faults) {
 	s := f.Followers(f.Leader())[f.IntN(2)]
+	f.Await(s.ID+" has something", func() bool { return s.Store().Revision() > 50 })
 	if f.step%2 == 0 {
 		s.Isolate() // its watchers go on, and are told that they missed something
 	} else {
