@@ -186,7 +186,7 @@ func newControlPlane(cfg controlConfig) (_ *controlPlane, err error) {
 		Observe: identities.Used, Account: cfg.account, Region: cfg.region,
 		Registry: c.registry.Handler(), LoadBalancer: cfg.loadBalancer, Guard: cfg.guard,
 		Names: []string{cfg.publicName, cfg.domain}, PublicName: cfg.publicName, Metrics: c.metrics, Logger: cfg.log,
-		Retryable: func(err error) bool { return errors.Is(err, state.ErrNotLeader) },
+		Retryable: state.Retryable,
 		Ready:     func(ctx context.Context) []server.Check { return append(c.checks(ctx), cfg.ready()...) },
 	})
 	if err != nil {

@@ -8,11 +8,12 @@ type Engine interface {
 	// leads and has applied everything kept.
 	Start(m *Machine) error
 
-	// Commit has tx ordered and made durable, and returns its outcome once this server's machine has applied it. An error other
-	// than ErrNotLeader leaves open whether tx will be applied.
+	// Commit has tx ordered and made durable, and returns its outcome once this server's machine has applied it. It is for the
+	// leader. An error that is ErrUncertain leaves open whether tx will be applied; after any other one it will not.
 	Commit(ctx context.Context, tx *Transaction) (Outcome, error)
 
-	// Barrier returns when this server's machine holds everything that any server acknowledged before the call.
+	// Barrier returns when this server's machine, whoever leads, holds everything that any server acknowledged before the call.
+	// It waits for a leader until ctx ends, and then returns an error that is ErrNoLeader.
 	Barrier(ctx context.Context) error
 
 	// Leadership tells who leads, as far as this server knows.

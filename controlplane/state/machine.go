@@ -47,6 +47,21 @@ func (m *Machine) empty() *View {
 // Revision is that of the last transaction applied.
 func (m *Machine) Revision() Revision { return m.view.Load().revision }
 
+// Await returns once transaction r has been applied, or done is closed.
+func (m *Machine) Await(r Revision, done <-chan struct{}) bool {
+	for {
+		applied, changed := m.feed.current()
+		if applied >= r {
+			return true
+		}
+		select {
+		case <-changed:
+		case <-done:
+			return false
+		}
+	}
+}
+
 // Apply applies one entry and returns an outcome per transaction in it. The error is ErrUnknownFormat or that the entry is
 // malformed; either way nothing was applied, and a malformed entry may be passed over: every server does.
 func (m *Machine) Apply(entry []byte) ([]Outcome, error) {

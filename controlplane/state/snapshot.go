@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"io/fs"
 	"maps"
 	"slices"
 )
@@ -96,9 +97,9 @@ func (s *Snapshot) WriteTo(w io.Writer) (int64, error) {
 
 // Restore replaces everything by what a snapshot holds; watchers have to begin anew. After an error nothing has changed.
 func (m *Machine) Restore(r io.Reader) error {
-	v, h, err := m.readSnapshot(bufio.NewReaderSize(r, frameBytes))
+	v, h, err := m.readSnapshot(bufio.NewReaderSize(r, frameBytes), false)
 	if err != nil {
-		return fmt.Errorf("restore snapshot: %w", err)
+		return fmt.Errorf("restore snapshot: %w", describe(err))
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -108,7 +109,30 @@ func (m *Machine) Restore(r io.Reader) error {
 	return nil
 }
 
-func (m *Machine) readSnapshot(r *bufio.Reader) (*View, *history, error) {
+// Renumbered is what the snapshot in r holds, put by one transaction that comes after all that this machine has applied: no guard
+// and no watcher can take a record for one that it has seen before, in this cluster or the snapshot's.
+func (m *Machine) Renumbered(r io.Reader) (*Snapshot, error) {
+	v, h, err := m.readSnapshot(bufio.NewReaderSize(r, frameBytes), true)
+	if err != nil {
+		return nil, fmt.Errorf("read snapshot: %w", describe(err))
+	}
+	return &Snapshot{view: v, floor: h.floor, spaces: h.spaces}, nil
+}
+
+// describe says what is wrong with a snapshot.
+func describe(err error) error {
+	var pathErr *fs.PathError
+	switch {
+	case errors.Is(err, ErrUnknownFormat), errors.As(err, &pathErr):
+		return err
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		return &DamagedError{Err: errors.New("the snapshot is cut short")}
+	}
+	return &DamagedError{Err: fmt.Errorf("the snapshot: %w", err)}
+}
+
+// readSnapshot reads a snapshot as it is, or renumbered.
+func (m *Machine) readSnapshot(r *bufio.Reader, renumber bool) (*View, *history, error) {
 	magic := make([]byte, len(snapshotMagic))
 	if _, err := io.ReadFull(r, magic); err != nil {
 		return nil, nil, err
@@ -136,12 +160,19 @@ func (m *Machine) readSnapshot(r *bufio.Reader) (*View, *history, error) {
 			switch kind := d.byte(); kind {
 			case itemHead:
 				b.revision, h.floor = Revision(d.uvarint()), Revision(d.uvarint())
+				if renumber {
+					b.revision = max(b.revision, m.Revision()) + 1
+					h.floor = b.revision
+				}
 			case itemTable:
 				table = b.draft(d.string())
 			case itemRow:
 				k, revision, value := Key(d.string()), Revision(d.uvarint()), slices.Clone(d.bytes())
 				if table == nil {
 					return nil, nil, errors.New("row without table")
+				}
+				if renumber {
+					revision = b.revision
 				}
 				if d.err == nil {
 					table.put(m.newRecord(table.from, k, value, revision))
@@ -150,6 +181,9 @@ func (m *Machine) readSnapshot(r *bufio.Reader) (*View, *history, error) {
 				space = d.string()
 			case itemTouch:
 				t := touch{Revision(d.uvarint()), Key(d.string())}
+				if renumber {
+					break // all of it is older than floor
+				}
 				h.spaces[space] = append(h.spaces[space], t)
 				sizes[t.revision] += touchSize(space, t.key)
 			case itemEnd:

@@ -62,8 +62,10 @@ func (s *Store) Revision() Revision { return s.machine.Revision() }
 // ctx ends. fn must have no side effects. If fn returns an error nothing is written and Update returns that error. The
 // revision is that of the transaction, or, if fn wrote nothing, of the snapshot it read.
 //
-// Errors other than fn's, ErrNotLeader and LimitError leave open whether the transaction will be committed.
+// On a server that follows, Update returns ErrNotLeader at once: the caller passes the request on to the leader. While nobody
+// leads it waits. Only an error that is ErrUncertain leaves open whether the transaction will be committed.
 func (s *Store) Update(ctx context.Context, fn func(tx *Tx) error) (Revision, error) {
+	confirmed := false // what fn sees has everything that was acknowledged before the call
 	for attempt := 0; ; attempt++ {
 		if err := s.awaitLeading(ctx); err != nil {
 			return 0, err
@@ -78,15 +80,22 @@ func (s *Store) Update(ctx context.Context, fn func(tx *Tx) error) (Revision, er
 			}
 		}
 		if fnErr != nil || len(t.Ops) == 0 {
-			// What fn read decided the answer, so it must not come from a leader that has been deposed without noticing.
-			if err := s.engine.Barrier(ctx); err != nil && ctx.Err() == nil {
-				return 0, err
+			// What fn read decided the answer, so it must not be what a leader knew that has been deposed without noticing.
+			if !confirmed {
+				if err := s.engine.Barrier(ctx); err != nil {
+					return 0, err
+				}
+				if confirmed = true; s.machine.Conflicts(&Transaction{Guards: tx.guards}) {
+					continue
+				}
 			}
 			return tx.base.revision, fnErr
 		}
 		if !s.machine.Conflicts(t) {
 			outcome, err := s.engine.Commit(ctx, t)
 			switch {
+			case errors.Is(err, ErrNotLeader):
+				// Nothing was committed. If it is another server's turn, awaitLeading says so.
 			case err != nil:
 				return 0, fmt.Errorf("state: commit: %w", err)
 			case outcome.Refused != "":
@@ -119,10 +128,10 @@ func pause(ctx context.Context, attempt int) error {
 
 // awaitLeading returns once this server leads. It waits while nobody is known to lead.
 func (s *Store) awaitLeading(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	for {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
 		l := s.engine.Leadership()
 		switch {
 		case l.Term != 0:
@@ -135,6 +144,7 @@ func (s *Store) awaitLeading(ctx context.Context) error {
 		select {
 		case <-l.Changed:
 		case <-ctx.Done():
+			return fmt.Errorf("%w: %w", ErrNoLeader, ctx.Err())
 		}
 	}
 }

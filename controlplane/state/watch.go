@@ -72,6 +72,13 @@ func (f *feed) reset(v *View) {
 	f.changed = make(chan struct{})
 }
 
+// current is the last revision published, and what the next publication closes.
+func (f *feed) current() (Revision, <-chan struct{}) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.view.revision, f.changed
+}
+
 // position is that of the first change after r.
 func (f *feed) position(r Revision) int {
 	return sort.Search(len(f.changes), func(i int) bool { return f.changes[i].revision > r })

@@ -1,15 +1,10 @@
 package raft_test
 
 import (
-	"context"
-	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
-
-	hraft "github.com/hashicorp/raft"
 
 	"github.com/seed-2f228079/neargate/controlplane/state"
 	"github.com/seed-2f228079/neargate/controlplane/state/raft"
@@ -120,81 +115,5 @@ func TestNewerLog(t *testing.T) {
 	}
 	if _, err := state.New(again, nil, state.Options{}); err == nil || !strings.Contains(err.Error(), "entry of format 99") {
 		t.Fatalf("restart: %v", err)
-	}
-}
-
-// Three servers over a transport: the engine is ready for several.
-func TestThreeServers(t *testing.T) {
-	var transports []*hraft.InmemTransport
-	var servers []hraft.Server
-	for i := range 3 {
-		name := fmt.Sprint("server", i)
-		addr, tr := hraft.NewInmemTransport(hraft.ServerAddress(name))
-		transports = append(transports, tr)
-		servers = append(servers, hraft.Server{ID: hraft.ServerID(name), Address: addr})
-	}
-	for i, tr := range transports {
-		for j, other := range transports {
-			if i != j {
-				tr.Connect(servers[j].Address, other)
-			}
-		}
-	}
-	var stores []*state.Store
-	for i, tr := range transports {
-		engine, err := raft.Open(raft.Options{Dir: t.TempDir(), NodeID: string(servers[i].ID), Transport: tr, Servers: servers})
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { engine.Close() })
-		s, err := state.New(engine, statetest.Schema, state.Options{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		stores = append(stores, s)
-	}
-	leader := awaitLeader(t, stores)
-	for i := range 50 {
-		statetest.Put(t, leader, &statetest.Record{Id: fmt.Sprint(i)})
-	}
-	if v, err := leader.Linearizable(t.Context()); err != nil || v.Revision() != 50 {
-		t.Fatalf("linearizable: %v", err)
-	}
-	for _, s := range stores {
-		seen := 0
-		for w := s.Watch(t.Context(), 0); seen < 50; {
-			b, err := w.Next(t.Context())
-			if err != nil {
-				t.Fatal(err)
-			}
-			seen += len(b.Events)
-		}
-		if s == leader {
-			continue
-		}
-		if _, err := s.Update(t.Context(), func(*state.Tx) error { return nil }); err != state.ErrNotLeader {
-			t.Errorf("update on a follower: %v", err)
-		}
-	}
-}
-
-func awaitLeader(t *testing.T, stores []*state.Store) *state.Store {
-	t.Helper()
-	leads := make(chan *state.Store, len(stores))
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	t.Cleanup(cancel)
-	for _, s := range stores {
-		go s.RunLeader(ctx, func(ctx context.Context) error {
-			leads <- s
-			<-ctx.Done()
-			return nil
-		})
-	}
-	select {
-	case s := <-leads:
-		return s
-	case <-ctx.Done():
-		t.Fatal("no leader")
-		return nil
 	}
 }

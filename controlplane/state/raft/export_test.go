@@ -2,7 +2,7 @@ package raft
 
 // ApplyRaw has an entry committed as it is and returns what the machine made of it.
 func (e *Engine) ApplyRaw(entry []byte) error {
-	f := e.raft.Apply(entry, 0)
+	f := e.raft.Apply(seal(entry), 0)
 	if err := f.Error(); err != nil {
 		return err
 	}

@@ -1,7 +1,10 @@
 package raft
 
 import (
+	"encoding/binary"
 	"errors"
+	"fmt"
+	"hash/crc32"
 	"io"
 	"log/slog"
 	"sync/atomic"
@@ -11,16 +14,36 @@ import (
 	"github.com/seed-2f228079/neargate/controlplane/state"
 )
 
+// An entry of the log is a state entry and its CRC-32C. The log's own checksums end with the segment that is being written: what
+// rots on the disk later would be found malformed, and be passed over, on one server alone.
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+var errChecksum = errors.New("wrong checksum")
+
+func seal(entry []byte) []byte {
+	return binary.LittleEndian.AppendUint32(entry, crc32.Checksum(entry, castagnoli))
+}
+
+func unseal(data []byte) ([]byte, error) {
+	n := len(data) - crc32.Size
+	if n < 0 || binary.LittleEndian.Uint32(data[n:]) != crc32.Checksum(data[:n], castagnoli) {
+		return nil, errChecksum
+	}
+	return data[:n:n], nil
+}
+
 // fsm is the machine as raft sees it. Raft calls Apply, Snapshot and Restore from one goroutine.
 type fsm struct {
 	machine *state.Machine
 	logger  *slog.Logger
 
-	halted error        // an entry in an unknown format: apply nothing after it
-	failed chan<- error // receives halted
+	halted error               // an entry in an unknown format, or damaged: apply nothing after it
+	fail   func(error)         // is told of halted
+	file   func(uint64) string // of the log that holds an index
 
 	snapshotBytes int64
 	pending       atomic.Int64  // bytes applied since the last snapshot
+	entries       atomic.Int64  // so many entries
 	snapshotDue   chan struct{} // of one
 }
 
@@ -29,19 +52,22 @@ func (f *fsm) Apply(l *raft.Log) any {
 	if f.halted != nil {
 		return f.halted
 	}
+	f.entries.Add(1)
 	if f.pending.Add(int64(len(l.Data))) >= f.snapshotBytes {
 		select {
 		case f.snapshotDue <- struct{}{}:
 		default:
 		}
 	}
-	outcomes, err := f.machine.Apply(l.Data)
+	entry, err := unseal(l.Data)
+	if err != nil {
+		err = &state.DamagedError{Path: f.file(l.Index), Advice: adviceDamaged, Err: fmt.Errorf("log entry %d: %w", l.Index, err)}
+		return f.halt(l.Index, err)
+	}
+	outcomes, err := f.machine.Apply(entry)
 	switch {
 	case errors.Is(err, state.ErrUnknownFormat):
-		f.logger.Error("log written by a newer version; nothing more is applied", "index", l.Index, "error", err)
-		f.halted = err
-		f.failed <- err
-		return err
+		return f.halt(l.Index, err)
 	case err != nil:
 		// Every server finds the same bytes malformed and passes over them.
 		f.logger.Error("malformed log entry passed over", "index", l.Index, "error", err)
@@ -50,17 +76,28 @@ func (f *fsm) Apply(l *raft.Log) any {
 	return outcomes
 }
 
+// halt ends applying: going on would make this server's copy another one.
+func (f *fsm) halt(index uint64, err error) error {
+	f.logger.Error("nothing more is applied", "index", index, "error", err)
+	f.halted = err
+	f.fail(err)
+	return err
+}
+
 // Snapshot captures; Persist writes while entries are applied.
 func (f *fsm) Snapshot() (raft.FSMSnapshot, error) {
 	if f.halted != nil {
 		return nil, f.halted
 	}
 	f.pending.Store(0)
+	f.entries.Store(0)
 	return snapshot{f.machine.Snapshot()}, nil
 }
 
 func (f *fsm) Restore(r io.ReadCloser) error {
 	defer r.Close()
+	f.pending.Store(0)
+	f.entries.Store(0)
 	return f.machine.Restore(r)
 }
 
@@ -76,11 +113,24 @@ func (s snapshot) Persist(sink raft.SnapshotSink) error {
 
 func (snapshot) Release() {}
 
-// snapshotBySize takes a snapshot, which also lets the log be cut, whenever enough has been applied.
+// Bounds of how many entries stay in the log after a snapshot: for servers that lag behind a little, and so that the snapshot before
+// is of use if the new one should be damaged.
+const (
+	minTrailing = 32
+	maxTrailing = 8192
+)
+
+// snapshotBySize takes a snapshot, which also lets the log be cut, whenever enough has been applied. Twice as many entries as came
+// since the last one stay, so the log is bounded in bytes, however large its entries are.
 func (e *Engine) snapshotBySize() {
 	for {
 		select {
 		case <-e.fsm.snapshotDue:
+			config := e.raft.ReloadableConfig()
+			config.TrailingLogs = uint64(min(max(2*e.fsm.entries.Load(), minTrailing), maxTrailing))
+			if err := e.raft.ReloadConfig(config); err != nil {
+				e.logger.Error("keep entries in the log", "error", err)
+			}
 			if err := e.raft.Snapshot().Error(); err != nil && !errors.Is(err, raft.ErrNothingNewToSnapshot) && !errors.Is(err, raft.ErrRaftShutdown) {
 				e.logger.Error("snapshot failed; the log keeps growing", "error", err)
 			}

@@ -39,8 +39,15 @@ func (e *Engine) followLeadership(notify <-chan bool, observations <-chan raft.O
 func (e *Engine) takeOver() {
 	term := e.raft.CurrentTerm()
 	e.setLeadership(0)
-	if err := e.raft.Barrier(0).Error(); err != nil {
-		e.logger.Warn("lost leadership before it began", "term", term, "error", err)
+	applied := make(chan error, 1)
+	go func() { applied <- e.raft.Barrier(0).Error() }() // raft may end without an answer
+	select {
+	case err := <-applied:
+		if err != nil {
+			e.logger.Warn("lost leadership before it began", "term", term, "error", err)
+			return
+		}
+	case <-e.stop:
 		return
 	}
 	// Were it another term by now, a further notification would be on its way.
@@ -65,7 +72,7 @@ func (e *Engine) setLeadership(term uint64) {
 	e.leadership = state.Leadership{Term: term, Leader: leader, Changed: e.changed}
 }
 
-// awaitLeading returns once this server leads. It waits while nobody is known to lead.
+// awaitLeading returns once this server leads, which it does when nobody else can.
 func (e *Engine) awaitLeading(ctx context.Context) error {
 	for {
 		l := e.Leadership()

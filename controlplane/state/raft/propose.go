@@ -12,7 +12,7 @@ import (
 
 const (
 	maxBatch      = 1024    // transactions in one entry
-	maxBatchBytes = 4 << 20 // of an entry; one transaction always fits
+	maxBatchBytes = 1 << 20 // an entry with as many is full; one transaction always fits
 	// While one entry is on its way to the disk another one waits behind it, and the next is being collected.
 	maxInFlight = 2
 )
@@ -30,6 +30,12 @@ type result struct {
 
 // Commit implements state.Engine.
 func (e *Engine) Commit(ctx context.Context, tx *state.Transaction) (state.Outcome, error) {
+	switch l := e.Leadership(); {
+	case l.Changed == nil:
+		return state.Outcome{}, state.ErrClosed
+	case l.Term == 0:
+		return state.Outcome{}, state.ErrNotLeader
+	}
 	p := &proposal{tx: tx, done: make(chan result, 1)}
 	tx.Encode() // here, where it is done in parallel
 	select {
@@ -43,38 +49,66 @@ func (e *Engine) Commit(ctx context.Context, tx *state.Transaction) (state.Outco
 	case r := <-p.done:
 		return r.outcome, r.err
 	case <-ctx.Done():
-		return state.Outcome{}, ctx.Err()
-	case <-e.stop:
+		return state.Outcome{}, fmt.Errorf("%w: %w", state.ErrUncertain, ctx.Err())
+	case <-e.down:
 		select {
 		case r := <-p.done:
 			return r.outcome, r.err
 		default:
-			return state.Outcome{}, state.ErrClosed
+			return state.Outcome{}, fmt.Errorf("%w: %w", state.ErrUncertain, state.ErrClosed)
 		}
 	}
 }
 
 // propose joins waiting transactions into entries until Close.
 func (e *Engine) propose() {
-	free := make(chan struct{}, maxInFlight)
+	defer e.refuseWaiting()
 	for {
+		var first *proposal
 		select {
-		case free <- struct{}{}: // first a place, then what has come meanwhile
+		case first = <-e.proposals:
 		case <-e.stop:
 			return
 		}
 		select {
-		case p := <-e.proposals:
-			batch := e.collect(p)
-			future := e.raft.Apply(encode(batch), 0)
-			e.workers.Go(func() {
-				settle(batch, future)
-				<-free
-			})
+		case e.slots <- struct{}{}: // first a place, then what has come meanwhile
 		case <-e.stop:
+			first.done <- result{err: state.ErrClosed}
+			return
+		}
+		batch := e.collect(first)
+		if err := e.refuse(); err != nil {
+			settle(batch, nil, err)
+			<-e.slots
+			continue
+		}
+		future := e.raft.Apply(seal(encode(batch)), 0)
+		// Not one of the workers: when raft ends it may leave a future without an answer.
+		go func() {
+			settle(batch, future, translate(future.Error()))
+			<-e.slots
+		}()
+	}
+}
+
+// refuseWaiting answers those whose transactions will not be proposed any more.
+func (e *Engine) refuseWaiting() {
+	for {
+		select {
+		case p := <-e.proposals:
+			p.done <- result{err: state.ErrClosed}
+		default:
 			return
 		}
 	}
+}
+
+// refuse says why nothing is to be proposed now.
+func (e *Engine) refuse() error {
+	if e.closed() {
+		return state.ErrNotLeader // another one is about to
+	}
+	return e.writable()
 }
 
 // collect adds to first what is waiting, up to the limits of an entry.
@@ -99,19 +133,18 @@ func encode(batch []*proposal) []byte {
 	return state.EncodeEntry(txs)
 }
 
-// settle waits for an entry and tells each of its transactions what became of it.
-func settle(batch []*proposal, future raft.ApplyFuture) {
-	err := translate(future.Error())
+// settle tells each transaction of an entry what became of it.
+func settle(batch []*proposal, future raft.ApplyFuture, err error) {
 	var outcomes []state.Outcome
 	if err == nil {
 		switch response := future.Response().(type) {
 		case []state.Outcome:
 			outcomes = response
 		case error:
-			err = response
+			err = fmt.Errorf("%w: %w", state.ErrUncertain, response) // this server cannot apply it; others might
 		}
 		if err == nil && len(outcomes) != len(batch) {
-			err = fmt.Errorf("raft: %d outcomes for %d transactions", len(outcomes), len(batch))
+			err = fmt.Errorf("%w: raft: %d outcomes for %d transactions", state.ErrUncertain, len(outcomes), len(batch))
 		}
 	}
 	for i, p := range batch {
@@ -124,15 +157,18 @@ func settle(batch []*proposal, future raft.ApplyFuture) {
 }
 
 // translate gives raft's errors the meaning they have for package state: those that say that nothing was proposed become
-// ErrNotLeader, all others leave it open.
+// ErrNotLeader, or stay what this package made them; all others leave it open.
 func translate(err error) error {
+	var disk *state.DiskError
 	switch {
-	case err == nil:
-		return nil
-	case errors.Is(err, raft.ErrNotLeader), errors.Is(err, raft.ErrLeadershipTransferInProgress):
+	case err == nil, errors.Is(err, state.ErrNotLeader):
+		return err
+	case errors.Is(err, raft.ErrNotLeader), errors.Is(err, raft.ErrLeadershipTransferInProgress), errors.Is(err, raft.ErrEnqueueTimeout):
 		return state.ErrNotLeader
 	case errors.Is(err, raft.ErrRaftShutdown):
-		return state.ErrClosed
+		return fmt.Errorf("%w: %w", state.ErrUncertain, state.ErrClosed)
+	case errors.As(err, &disk):
+		return fmt.Errorf("%w: %w", state.ErrUncertain, err)
 	}
-	return fmt.Errorf("raft: %w", err)
+	return fmt.Errorf("%w: raft: %w", state.ErrUncertain, err)
 }

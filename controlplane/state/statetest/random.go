@@ -93,8 +93,9 @@ func testRandom(t *testing.T, s *state.Store) {
 	var kept []past
 	for step := range 300 {
 		fail := r.IntN(10) == 0
+		var next model
 		_, err := s.Update(t.Context(), func(tx *state.Tx) error {
-			next := m.clone()
+			next = m.clone() // anew if this runs again
 			for range r.IntN(8) {
 				if r.IntN(3) == 0 {
 					id := randomID(r)
@@ -110,11 +111,13 @@ func testRandom(t *testing.T, s *state.Store) {
 			if fail {
 				return errExists
 			}
-			m = next
 			return nil
 		})
-		if (err != nil) != fail {
+		if (err != nil) != fail || fail && err != errExists {
 			t.Fatalf("step %d: %v", step, err)
+		}
+		if err == nil {
+			m = next
 		}
 		compare(t, r, s.View(), m)
 		if r.IntN(20) == 0 {
