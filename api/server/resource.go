@@ -120,6 +120,9 @@ func setParameter(field reflect.Value, text string) (err error) {
 
 // restResource answers a request for a resource, in the pipeline of all calls.
 func (s *Server) restResource(x *exchange, r *resource, params url.Values) {
+	if s.elsewhere(x, api.ModeRead, nil, func(err error) { s.restRefuse(x, r.binding.service, err) }) {
+		return
+	}
 	who, region, err := s.restIdentity(x.r, nil)
 	if err != nil {
 		s.restRefuse(x, r.binding.service, err)

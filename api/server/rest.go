@@ -137,6 +137,9 @@ func (s *Server) restCall(x *exchange, b *binding, params url.Values) {
 		s.restRefuse(x, b.service, err)
 		return
 	}
+	if s.elsewhere(x, b.Mode, body, func(err error) { s.restRefuse(x, b.service, err) }) {
+		return
+	}
 	who, region, err := s.restIdentity(x.r, body)
 	if err != nil {
 		s.restRefuse(x, b.service, err)

@@ -46,6 +46,8 @@ type Config struct {
 	Ready func(ctx context.Context) []Check
 	// Retryable says that an error of a handler will pass (no leader just now): clients are told to try again.
 	Retryable func(error) bool
+	// Cluster is what this server has of the others; nil: it is alone.
+	Cluster Cluster
 	// Throttle refuses calls that come too fast, with the service's own error; nil lets everything through.
 	Throttle func(ctx context.Context, c *api.Call) error
 

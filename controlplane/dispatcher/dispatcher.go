@@ -11,11 +11,14 @@
 //  3. A node has one session; a newer one replaces the older.
 //  4. A subscriber that went away is waited for until its lease is lost: until then it may still act on what it knows.
 //  5. An agent reads and reports its own tasks only.
-//  6. What an agent sends of a log goes to the reader whose request it names, if that request went to this agent's node; who reads
+//  6. A node counts as a subscriber, on the leader, before the server that it has its session with sends it anything.
+//  7. What an agent sends of a log goes to the reader whose request it names, if that request went to this agent's node; who reads
 //     slowly slows the agent down and fills no memory, and the agent's call ends when the reader leaves.
 //
 // Lock order: Server.mu, then nothing. It is not held across I/O.
 package dispatcher
+
+//go:generate protoc -I ../.. --go_out=../.. --go_opt=paths=source_relative controlplane/dispatcher/relay.proto
 
 import (
 	"context"
@@ -62,6 +65,8 @@ type Reporter interface {
 type Traffic interface {
 	Health(ctx context.Context, node string, transitions []*agentapi.HealthTransition) error
 	Drained(ctx context.Context, node string, drained []*agentapi.Drained) error
+	// Repeat is what a node has reported as drained and is still of interest: a new leader has not heard it.
+	Repeat(node string) []*agentapi.Drained
 }
 
 // Config of a Server. Zero durations have useful values.
@@ -76,6 +81,10 @@ type Config struct {
 	Traffic  Traffic // may be nil: reports of traffic are then refused
 	// Authorize says whether who is on the other end of the stream may act for the node; nil: everybody who can connect.
 	Authorize func(ctx context.Context, nodeID string) error
+	// Leader passes a message on to the server that leads, whose Relayed takes it in. Nil: this server is alone.
+	Leader func(ctx context.Context, msg *Relay) (*RelayAnswer, error)
+	// Servers are the ids of the other servers, as far as they are known; nil: there are none.
+	Servers func() []string
 
 	Heartbeat time.Duration // how often agents report; 3 s
 	Lease     time.Duration // silent for longer: the lease is lost; 10 s
@@ -94,6 +103,11 @@ type Server struct {
 	published   map[agentapi.Kind]state.Revision
 	changed     chan struct{} // closed when acknowledgements, leases or published revisions change
 	watching    bool          // the publisher follows: sessions may begin
+
+	// On the leader: nodes that have their session with another server, and how far each of those has published.
+	remotes map[string]*remote
+	beats   map[string]map[int32]uint64
+	began   time.Time // of this server's leadership
 }
 
 // lineage is the table of one record: the incarnation of this cluster's state. Who restores a snapshot replaces it.
@@ -115,6 +129,7 @@ func New(c Config) *Server {
 	}
 	s := &Server{
 		Config: c, subscribers: map[string]*subscriber{}, readers: map[string]*logReader{}, published: map[agentapi.Kind]state.Revision{}, changed: make(chan struct{}),
+		remotes: map[string]*remote{}, beats: map[string]map[int32]uint64{},
 	}
 	s.reports = newReports(s)
 	return s
@@ -125,6 +140,7 @@ func (s *Server) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return s.publish(ctx) })
 	g.Go(func() error { return s.reports.run(ctx) })
+	g.Go(func() error { return s.beat(ctx) })
 	g.Go(func() error { return s.Store.RunLeader(ctx, s.watchNodes) })
 	g.Go(func() error { return s.Store.RunLeader(ctx, s.makeLineage) })
 	err := g.Wait()

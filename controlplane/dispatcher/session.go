@@ -48,7 +48,7 @@ func (s *Server) Session(stream agentapi.Dispatcher_SessionServer) error {
 		return status.Error(codes.Unavailable, err.Error())
 	}
 	defer s.unsubscribe(sub)
-	if _, err := s.Store.Update(ctx, func(tx *state.Tx) error { return s.Rule.Join(tx, hello, s.Clock.Now()) }); err != nil {
+	if err := s.join(ctx, hello); err != nil {
 		return status.Errorf(codes.FailedPrecondition, "node %s can not join: %v", hello.NodeId, err)
 	}
 	s.Log.Info("agent connected", "node", sub.node, "name", hello.NodeName, "session", sub.session)
@@ -232,11 +232,7 @@ func (s *Server) takeTraffic(ctx context.Context, sub *subscriber, inbox <-chan 
 		var err error
 		select {
 		case up := <-inbox:
-			if h := up.GetHealth(); h != nil {
-				err = s.Traffic.Health(ctx, sub.node, h.Transitions)
-			} else {
-				err = s.Traffic.Drained(ctx, sub.node, up.GetDrained().GetDrained())
-			}
+			err = s.takeReport(ctx, sub.node, up)
 		case <-ctx.Done():
 			return
 		}
@@ -250,4 +246,22 @@ func (s *Server) takeTraffic(ctx context.Context, sub *subscriber, inbox <-chan 
 			return
 		}
 	}
+}
+
+// takeReport takes in one report of traffic. Of drains the leader and this server are told: the one that it may become has to know.
+func (s *Server) takeReport(ctx context.Context, node string, up *agentapi.Up) error {
+	report := &TrafficReport{Node: node, Health: up.GetHealth().GetTransitions(), Drained: up.GetDrained().GetDrained()}
+	msg := &Relay{Body: &Relay_Traffic{report}}
+	if len(report.Health) > 0 {
+		return s.lead(ctx, func() error { return s.Traffic.Health(ctx, node, report.Health) }, msg)
+	}
+	return s.lead(ctx, func() error {
+		if err := s.Traffic.Drained(ctx, node, report.Drained); err != nil {
+			return err
+		}
+		if l := s.Store.Leadership(); l.Term == 0 && l.Leader != "" {
+			return state.ErrNotLeader
+		}
+		return nil
+	}, msg)
 }

@@ -156,7 +156,7 @@ func (s *Server) acknowledged(kind agentapi.Kind, r state.Revision) bool {
 			return false
 		}
 	}
-	return true
+	return s.remotesKnow(kind, r)
 }
 
 // maxWait bounds WaitAcked: who is slower is not waited for.
@@ -199,6 +199,13 @@ func (s *Server) Subscribers() []Subscriber {
 		one := Subscriber{Node: sub.node, Stale: !s.leased(sub), Acked: map[agentapi.Kind]state.Revision{}}
 		for kind, t := range sub.sets {
 			one.Acked[kind] = t.acked
+		}
+		list = append(list, one)
+	}
+	for node, r := range s.remotes {
+		one := Subscriber{Node: node, Stale: s.Clock.Now().Sub(r.seen) >= s.Lease, Acked: map[agentapi.Kind]state.Revision{}}
+		for kind, set := range r.sets {
+			one.Acked[kind] = state.Revision(set.Acked)
 		}
 		list = append(list, one)
 	}
