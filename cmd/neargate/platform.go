@@ -30,6 +30,7 @@ import (
 	"github.com/seed-2f228079/neargate/controlplane/ecs"
 	"github.com/seed-2f228079/neargate/controlplane/elb"
 	"github.com/seed-2f228079/neargate/controlplane/orchestrator"
+	"github.com/seed-2f228079/neargate/controlplane/peers"
 	"github.com/seed-2f228079/neargate/controlplane/scheduler/placement"
 	"github.com/seed-2f228079/neargate/controlplane/state"
 	"github.com/seed-2f228079/neargate/controlplane/state/raft"
@@ -38,6 +39,7 @@ import (
 	"github.com/seed-2f228079/neargate/internal/clock"
 	"github.com/seed-2f228079/neargate/internal/datadir"
 	"github.com/seed-2f228079/neargate/internal/seal"
+	"github.com/seed-2f228079/neargate/internal/trust"
 	"github.com/seed-2f228079/neargate/mesh"
 	"github.com/seed-2f228079/neargate/registry"
 	"github.com/seed-2f228079/neargate/servicediscovery"
@@ -63,13 +65,23 @@ type controlConfig struct {
 	ready func() []server.Check
 	// routers says what the orchestrator gets instead of the routers; nil: themselves.
 	routers func([]orchestrator.Router) []orchestrator.Router
+	cluster *clusterConfig // nil: there are no other servers
 	log     *slog.Logger
+}
+
+// clusterConfig is what a server has to speak to others.
+type clusterConfig struct {
+	port       *trust.Port
+	credential *trust.Credential
+	address    string        // of the peer port, as the others reach it
+	members    []raft.Server // of a cluster that is new
 }
 
 // controlPlane is one server: state, families, reconcilers, registry and the public port.
 type controlPlane struct {
 	engine     *raft.Engine
 	store      *state.Store
+	peers      *peers.Peers // nil: there are none
 	dispatcher *dispatcher.Server
 	registry   *registry.Registry
 	metrics    *prometheus.Registry
@@ -87,7 +99,7 @@ type part struct {
 
 // schema is every family's tables.
 func schema() state.Schema {
-	return slices.Concat(controlplane.Schema, dispatcher.Schema, elb.Schema, mesh.Schema, registry.Schema, servicediscovery.Schema)
+	return slices.Concat(controlplane.Schema, dispatcher.Schema, elb.Schema, mesh.Schema, peers.Schema, registry.Schema, servicediscovery.Schema)
 }
 
 // newControlPlane opens the state and puts the families on it. The caller runs the parts, then closes.
@@ -106,7 +118,7 @@ func newControlPlane(cfg controlConfig) (_ *controlPlane, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if c.engine, err = raft.Open(raft.Options{Dir: cfg.dir.State("main"), NodeID: cfg.dir.ID(), Logger: cfg.log}); err != nil {
+	if c.engine, err = raft.Open(cfg.engine()); err != nil {
 		return nil, err
 	}
 	defer func() {
@@ -116,6 +128,9 @@ func newControlPlane(cfg controlConfig) (_ *controlPlane, err error) {
 	}()
 	if c.store, err = state.New(c.engine, schema(), state.Options{Logger: cfg.log}); err != nil {
 		return nil, err
+	}
+	if cfg.cluster != nil {
+		c.peers = peers.New(cfg.peers(c.engine, c.store))
 	}
 	blobs, err := blob.Open(cfg.dir.Blobs(), blob.Options{})
 	if err != nil {
@@ -142,14 +157,18 @@ func newControlPlane(cfg controlConfig) (_ *controlPlane, err error) {
 		return nil, err
 	}
 	drainer := mesh.NewDrainer(mesh.DrainerConfig{Store: c.store, Clock: real, Log: cfg.log})
-	c.dispatcher = dispatcher.New(dispatcher.Config{
+	dispatching := dispatcher.Config{
 		Store: c.store, Clock: real, Rand: rand.Reader, Log: cfg.log, Rule: cfg.rule, Authorize: cfg.authorize, Reporter: lifecycle, Traffic: drainer,
 		Sources: []dispatcher.Source{
 			dispatcher.Assignments{Log: cfg.log, Credentials: c.registry.PullCredentials},
 			elb.ListenerSource{Service: balancing}, elb.TargetSource{}, elb.CheckSource{},
 			servicediscovery.Source{Names: elb.Names{Service: balancing}},
 		},
-	})
+	}
+	if c.peers != nil {
+		dispatching.Leader, dispatching.Servers = c.peers.Relay, c.peers.Others
+	}
+	c.dispatcher = dispatcher.New(dispatching)
 	drainer.Subscribers = c.dispatcher
 	orch := orchestrator.New(orchestrator.Config{
 		Store: c.store, Clock: real, Rand: rand.Reader, Log: cfg.log, RouterTables: []state.TableInfo{mesh.Endpoints, elb.Listeners, elb.Rules},
@@ -161,14 +180,17 @@ func newControlPlane(cfg controlConfig) (_ *controlPlane, err error) {
 	c.operations = slices.Concat(containers.Operations(), balancing.Operations(), c.registry.Operations(), discovery.Operations(),
 		ec2.New(network, pages).Operations(), sts.Operations())
 	c.resources = tasks.New(tasks.Config{Store: c.store, Placer: placer, Nodes: c.dispatcher}).Resources()
-	c.public, err = server.New(server.Config{
+	serving := server.Config{
 		Operations: c.operations, Resources: c.resources, Credentials: credentials, Account: cfg.account, Region: cfg.region,
 		Registry: c.registry.Handler(), LoadBalancer: cfg.loadBalancer, Guard: cfg.guard,
 		Names: []string{cfg.publicName, cfg.domain}, PublicName: cfg.publicName, Metrics: c.metrics, Logger: cfg.log,
 		Retryable: state.Retryable,
 		Ready:     func(ctx context.Context) []server.Check { return append(c.checks(ctx), cfg.ready()...) },
-	})
-	if err != nil {
+	}
+	if c.peers != nil {
+		serving.Cluster = c.peers
+	}
+	if c.public, err = server.New(serving); err != nil {
 		return nil, err
 	}
 	memberships := &capacity.Memberships{Store: c.store, Now: real.Now, Log: cfg.log}
@@ -182,7 +204,38 @@ func newControlPlane(cfg controlConfig) (_ *controlPlane, err error) {
 		{"capacity", memberships.Run},
 		{"registry", c.registry.Run},
 	}
+	if c.peers != nil {
+		c.peers.Forwarded, c.peers.Dispatcher = c.public.Forwarded(), c.dispatcher
+		c.parts = append(c.parts, part{"peers", c.peers.Run})
+	}
 	return c, nil
+}
+
+// engine is how the state is kept: by this server alone, or with others.
+func (cfg controlConfig) engine() raft.Options {
+	o := raft.Options{Dir: cfg.dir.State("main"), NodeID: cfg.dir.ID(), Logger: cfg.log}
+	if c := cfg.cluster; c != nil {
+		o.Servers = c.members
+		o.Transport = &raft.Transport{
+			Listener: c.port.Handle(peers.ProtocolRaft, trust.Server), Address: c.address,
+			Dial: func(ctx context.Context, id, address string) (net.Conn, error) {
+				return c.credential.DialServer(ctx, peers.ProtocolRaft, id, address)
+			},
+		}
+	}
+	return o
+}
+
+func (cfg controlConfig) peers(engine *raft.Engine, store *state.Store) peers.Config {
+	c := cfg.cluster
+	return peers.Config{
+		ID: cfg.dir.ID(), Address: c.address, Engine: engine, Store: store, Dial: c.credential.DialServer, Clock: clock.Real{}, Log: cfg.log,
+		Forwards: c.port.Handle(peers.ProtocolForward, trust.Server), Relays: c.port.Handle(peers.ProtocolRelay, trust.Server),
+		Peer: func(conn net.Conn) (string, bool) {
+			who, ok := trust.ConnPeer(conn)
+			return who.ID, ok
+		},
+	}
 }
 
 // checkSecret lets the registry take an access key and its secret as user name and password.

@@ -67,10 +67,9 @@ at the first start and printed once. Tasks go on running while no server is ther
 
 // check refuses what cannot work.
 func (f serverFlags) check() error {
-	others := slices.DeleteFunc(slices.Clone(f.join), func(a string) bool { return a == f.peerListen })
 	switch {
-	case f.bootstrapExpect != 1 || len(others) > 0:
-		return errors.New("not implemented yet: more than one server; leave --bootstrap-expect at 1 and --join empty")
+	case f.bootstrapExpect != 1 && f.bootstrapExpect != 3 && f.bootstrapExpect != 5:
+		return fmt.Errorf("--bootstrap-expect is 1, 3 or 5, not %d: an even number survives the loss of no more servers than the one below it", f.bootstrapExpect)
 	case f.insecure && !server.IsLoopback(f.listen):
 		return fmt.Errorf("--insecure is for loopback only, and --listen is %s", f.listen)
 	case (f.tlsCert == "") != (f.tlsKey == ""):
@@ -118,6 +117,10 @@ func runServer(ctx context.Context, f serverFlags, out io.Writer) (err error) {
 	}
 	defer func() { err = errors.Join(err, dir.Close()) }()
 
+	founding, err := f.found(ctx, dir, peers.(*net.TCPListener), out, log)
+	if err != nil {
+		return err
+	}
 	fallback := func() (string, string, error) { return keptRoot(dir.Keys(), out) }
 	if f.insecure {
 		fallback = testRoot
@@ -135,19 +138,25 @@ func runServer(ctx context.Context, f serverFlags, out io.Writer) (err error) {
 	if err != nil {
 		return err
 	}
-	port, trustParts, err := peerPort(f, dir, authority, log)
+	port, err := newPeerPort(f, dir, authority, founding, log)
+	if err != nil {
+		return err
+	}
+	trustParts := port.parts
+	cluster, err := port.cluster(dir, founding, peers.Addr())
 	if err != nil {
 		return err
 	}
 	control, err := newControlPlane(controlConfig{
 		dir: dir, account: f.account, region: f.region, publicName: f.publicName, tls: !f.insecure, domain: f.domain, roots: credentials,
-		guard: f.insecure, authorize: trust.AuthorizeNode, ready: func() []server.Check { return nil }, log: log,
+		guard: f.insecure, authorize: trust.AuthorizeNode, ready: func() []server.Check { return nil }, cluster: cluster, log: log,
 		// Until there is a pool of its own, every host runs FARGATE tasks beside those of its cluster.
 		rule: capacity.Rule{Account: f.account, Region: f.region, Serverless: true},
 	})
 	if err != nil {
 		return err
 	}
+	port.admit = control.peers.Admit
 	scheme := "http"
 	if !f.insecure {
 		scheme = "https"
@@ -172,34 +181,6 @@ func runServer(ctx context.Context, f serverFlags, out io.Writer) (err error) {
 		}},
 	})
 	return runParts(ctx, parts...)
-}
-
-// peerPort is the port for agents with admission on it; the caller adds protocols and serves it.
-func peerPort(f serverFlags, dir *datadir.Dir, authority *trust.Authority, log *slog.Logger) (*trust.Port, []part, error) {
-	secret, ignored, err := trust.KeepSecret(dir.Keys(), f.joinToken)
-	switch {
-	case err != nil:
-		return nil, nil, err
-	case ignored:
-		log.Warn("--join-token is ignored: this cluster has another one from its first start")
-	case secret == nil:
-		log.Warn("no host can join: this cluster has no join token")
-	case f.joinToken != "" && len(f.joinToken) < trust.WeakToken:
-		log.Warn("the join token is short: take one of 16 random characters or more")
-	}
-	credential, err := authority.ServerCredential(dir.ID(), log)
-	if err != nil {
-		return nil, nil, err
-	}
-	port := trust.NewPort(credential, log)
-	admission := trust.NewAdmission(port, trust.AdmissionConfig{Authority: authority, Clock: clock.Real{}, Log: log,
-		Secret: func(token string) *trust.Secret {
-			if token != "" {
-				return nil
-			}
-			return secret
-		}})
-	return port, []part{{"admission", admission.Run}, {"certificate", credential.Run}}, nil
 }
 
 // publicTLS is the public port's certificate: the one that was given, or one of the authority for every name of this server.

@@ -69,6 +69,12 @@ func OpenAuthority(keys string, c clock.Clock) (*Authority, error) {
 	return a, nil
 }
 
+// HasAuthority says whether a folder of keys holds an authority: its server belongs to a cluster.
+func HasAuthority(keys string) bool {
+	_, err := os.Stat(filepath.Join(keys, authorityFile))
+	return !errors.Is(err, fs.ErrNotExist)
+}
+
 // found makes a new authority, as its file has it.
 func found(now time.Time) ([]byte, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)

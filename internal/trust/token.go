@@ -77,3 +77,9 @@ func parseToken(token string) (*Secret, error) {
 	}
 	return &Secret{key: key, id: id, role: role}, nil
 }
+
+// TokenEnds is when the token with an id ends.
+func TokenEnds(id string) time.Time {
+	_, _, ends := parseTokenID(id)
+	return ends
+}
