@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/seed-2f228079/neargate/api"
 	"github.com/seed-2f228079/neargate/controlplane/state"
 	"github.com/seed-2f228079/neargate/internal/awserr"
 	"github.com/seed-2f228079/neargate/storage/blob"
@@ -236,6 +237,9 @@ func (f front) fail(w http.ResponseWriter, hr *http.Request, err error) {
 		e = &ociError{http.StatusInternalServerError, "UNKNOWN", "internal error"}
 	}
 	h := w.Header()
+	if errors.Is(err, state.ErrNotLeader) {
+		h.Set(api.NotLeaderHeader, "1") // whoever has passed the request to this server finds another
+	}
 	if e.status == http.StatusUnauthorized {
 		scheme := "http"
 		if f.TLS {

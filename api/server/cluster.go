@@ -34,18 +34,11 @@ type Cluster interface {
 // ConsistencyHeader says what a reading request wants: "linearizable", which is the default, or "stale", what this server has.
 const ConsistencyHeader = "X-Neargate-Consistency"
 
-// Headers between servers. Both mean nothing to anybody else.
-const (
-	clientHeader    = "Neargate-Client"    // of a request: where the client is
-	unhandledHeader = "Neargate-Unhandled" // of an answer: nothing was done, somebody else leads
-)
+// clientHeader says, between servers, where the client is.
+const clientHeader = "Neargate-Client"
 
-const (
-	// leaderTimeout is how long a request waits for a leader: a few elections.
-	leaderTimeout = 15 * time.Second
-	// answerTimeout is how long the leader may take.
-	answerTimeout = 2 * time.Minute
-)
+// leaderTimeout is how long a request waits for a leader: a few elections.
+const leaderTimeout = 15 * time.Second
 
 type forwardedKey struct{}
 
@@ -80,23 +73,33 @@ func (s *Server) elsewhere(x *exchange, mode api.Mode, body []byte, refuse func(
 		return err != nil
 	}
 	for {
-		leader, err := s.cfg.Cluster.Leader(ctx)
-		switch {
-		case err != nil:
-			refuse(unavailable("No server leads the cluster just now. Please try again."))
-			return true
-		case leader == "":
-			return false
-		case isForwarded(x.r):
-			x.w.Header().Set(unhandledHeader, "1")
-			refuse(unavailable("This server does not lead the cluster any more. Please try again."))
-			return true
+		here, leader := s.leads(ctx, x, refuse)
+		if leader == "" {
+			return !here
 		}
-		if s.forward(x, leader, body, refuse) {
+		// Its context is the request's: the answer may take longer than a leader is waited for.
+		if s.send(x, leader, passOn(x.r.Context(), x.r, body), refuse) {
 			return true
 		}
 		s.cfg.Cluster.Changed(ctx)
 	}
+}
+
+// leads finds out where to do what writes: here, or with the leader named. With neither the request has been refused.
+func (s *Server) leads(ctx context.Context, x *exchange, refuse func(error)) (here bool, leader string) {
+	leader, err := s.cfg.Cluster.Leader(ctx)
+	switch {
+	case err != nil:
+		refuse(unavailable("No server leads the cluster just now. Please try again."))
+		return false, ""
+	case leader == "":
+		return true, ""
+	case isForwarded(x.r):
+		x.w.Header().Set(api.NotLeaderHeader, "1")
+		refuse(unavailable("This server does not lead the cluster any more. Please try again."))
+		return false, ""
+	}
+	return false, leader
 }
 
 // fresh makes sure that a read sees what it has to.
@@ -114,11 +117,9 @@ func (s *Server) fresh(ctx context.Context, r *http.Request) error {
 	return nil
 }
 
-// forward passes the request on and its answer back. False: nothing was done anywhere.
-func (s *Server) forward(x *exchange, leader string, body []byte, refuse func(error)) bool {
-	ctx, cancel := context.WithTimeout(x.r.Context(), answerTimeout)
-	defer cancel()
-	answer, sent, err := s.cfg.Cluster.Send(ctx, leader, passOn(ctx, x.r, body))
+// send passes a request on and its answer back. False: nothing was done anywhere.
+func (s *Server) send(x *exchange, leader string, out *http.Request, refuse func(error)) bool {
+	answer, sent, err := s.cfg.Cluster.Send(out.Context(), leader, out)
 	switch {
 	case err != nil && !sent:
 		s.log.Debug("cannot reach the leader", "leader", leader, "error", err)
@@ -131,7 +132,7 @@ func (s *Server) forward(x *exchange, leader string, body []byte, refuse func(er
 		return true
 	}
 	defer answer.Body.Close()
-	if answer.Header.Get(unhandledHeader) != "" {
+	if answer.Header.Get(api.NotLeaderHeader) != "" {
 		_, _ = io.Copy(io.Discard, answer.Body) // the connection is of use again
 		return false
 	}

@@ -93,7 +93,7 @@ func (s *Server) newREST() (h http.Handler, err error) {
 		g.Handle(r.method, r.pattern(), func(c *gin.Context) { s.restCall(exchangeOf(c), b, r.params(c)) })
 	}
 	for _, r := range s.resources {
-		g.GET(r.route.pattern(), func(c *gin.Context) { s.restResource(exchangeOf(c), r, r.route.params(c)) })
+		g.Handle(r.route.method, r.route.pattern(), func(c *gin.Context) { s.restResource(exchangeOf(c), r, r.route.params(c)) })
 	}
 	g.POST(restPrefix+"/actions/:service/:operation", func(c *gin.Context) {
 		x, svc := exchangeOf(c), s.services.services[c.Param("service")]

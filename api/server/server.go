@@ -176,7 +176,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case signed:
 		s.aws(x)
 	case isRegistry(path) && s.cfg.Registry != nil:
-		s.cfg.Registry.ServeHTTP(w, r)
+		s.registry(x)
 	default:
 		s.aws(x)
 	}

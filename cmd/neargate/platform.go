@@ -179,7 +179,11 @@ func newControlPlane(cfg controlConfig) (_ *controlPlane, err error) {
 	})
 	c.operations = slices.Concat(containers.Operations(), balancing.Operations(), c.registry.Operations(), discovery.Operations(),
 		ec2.New(network, pages).Operations(), sts.Operations())
-	c.resources = tasks.New(tasks.Config{Store: c.store, Placer: placer, Nodes: c.dispatcher}).Resources()
+	operator := peers.Operator{Engine: c.engine, Rand: rand.Reader, Clock: real}
+	if cfg.cluster != nil {
+		operator.Tokens = trust.NewTokens(cfg.dir.SealingKey())
+	}
+	c.resources = slices.Concat(operator.Resources(), tasks.New(tasks.Config{Store: c.store, Placer: placer, Nodes: c.dispatcher}).Resources())
 	serving := server.Config{
 		Operations: c.operations, Resources: c.resources, Credentials: credentials, Account: cfg.account, Region: cfg.region,
 		Registry: c.registry.Handler(), LoadBalancer: cfg.loadBalancer, Guard: cfg.guard,

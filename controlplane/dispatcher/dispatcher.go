@@ -23,6 +23,7 @@ package dispatcher
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"sync"
@@ -110,7 +111,7 @@ type Server struct {
 	began   time.Time // of this server's leadership
 }
 
-// lineage is the table of one record: the incarnation of this cluster's state. Who restores a snapshot replaces it.
+// lineage is the table of one record: the name of this cluster's state.
 var lineage = state.NewTable("dispatcher.lineage", func(*wrapperspb.StringValue) state.Key { return state.K("incarnation") })
 
 // Schema is the dispatcher's own tables.
@@ -168,13 +169,23 @@ func (s *Server) makeLineage(ctx context.Context) error {
 	}
 }
 
+// incarnationOf is the name of the lineage that a view belongs to. A snapshot that is restored is put as a whole by a new revision, so that
+// no view is both restored and of the lineage that was before.
+func incarnationOf(v *state.View) (string, bool) {
+	name, at, ok := lineage.GetRevision(v, state.K("incarnation"))
+	if !ok {
+		return "", false
+	}
+	return fmt.Sprintf("%s@%d", name.Value, at), true
+}
+
 // incarnation waits until the lineage has its name.
 func (s *Server) incarnation(ctx context.Context) (string, error) {
 	v := s.Store.View()
 	w := s.Store.Watch(ctx, v.Revision(), lineage)
 	for {
-		if name, ok := lineage.Get(v, state.K("incarnation")); ok {
-			return name.Value, nil
+		if name, ok := incarnationOf(v); ok {
+			return name, nil
 		}
 		b, err := w.Next(ctx)
 		switch {

@@ -43,7 +43,7 @@ func (s *Server) Session(stream agentapi.Dispatcher_SessionServer) error {
 	if err := s.catchUp(ctx, hello, incarnation); err != nil {
 		return status.Error(codes.Unavailable, err.Error())
 	}
-	sub, err := s.subscribe(hello, func(reason string) { cancel(closed(reason)) })
+	sub, err := s.subscribe(hello, incarnation, func(reason string) { cancel(closed(reason)) })
 	if err != nil {
 		return status.Error(codes.Unavailable, err.Error())
 	}
@@ -86,9 +86,9 @@ func (s *Server) catchUp(ctx context.Context, h *agentapi.Hello, incarnation str
 }
 
 // subscribe makes the node's new subscriber and ends the older session, if there is one.
-func (s *Server) subscribe(h *agentapi.Hello, close func(string)) (*subscriber, error) {
+func (s *Server) subscribe(h *agentapi.Hello, incarnation string, close func(string)) (*subscriber, error) {
 	sub := &subscriber{
-		node: h.NodeId, session: id.Hex(s.Rand, 16), sets: map[agentapi.Kind]*set{}, ready: make(chan struct{}, 1), gone: make(chan struct{}), close: close,
+		node: h.NodeId, session: id.Hex(s.Rand, 16), incarnation: incarnation, sets: map[agentapi.Kind]*set{}, ready: make(chan struct{}, 1), gone: make(chan struct{}), close: close,
 	}
 	served := map[agentapi.Kind]bool{}
 	for _, source := range s.Sources {
@@ -172,7 +172,7 @@ func (s *Server) send(ctx context.Context, stream agentapi.Dispatcher_SessionSer
 	for {
 		for u := s.next(sub); u != nil; u = s.next(sub) {
 			if u.Full && !s.fill(sub, u) {
-				return closed("replaced by a newer session")
+				return closed("replaced by a newer session, or the state was replaced by an older one")
 			}
 			if err := stream.Send(&agentapi.Down{Body: &agentapi.Down_Update{Update: u}}); err != nil {
 				return err

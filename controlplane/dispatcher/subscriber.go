@@ -14,13 +14,14 @@ const maxInFlight = 8
 // subscriber is a node as one session made it known. It outlives the session until the node comes back or is given up: what
 // the node has not acknowledged it may still be acting against.
 type subscriber struct {
-	node    string
-	session string
-	seen    time.Time // last sign of life
-	sets    map[agentapi.Kind]*set
-	ready   chan struct{} // capacity 1: there is something to send
-	gone    chan struct{} // closed when the session has ended
-	close   func(reason string)
+	node        string
+	session     string
+	incarnation string    // that it was told
+	seen        time.Time // last sign of life
+	sets        map[agentapi.Kind]*set
+	ready       chan struct{} // capacity 1: there is something to send
+	gone        chan struct{} // closed when the session has ended
+	close       func(reason string)
 	// requests are what the node is still to be asked for, on behalf of readers.
 	requests []*agentapi.LogRequest
 }
@@ -118,13 +119,17 @@ func (t *set) delta(kind agentapi.Kind) *agentapi.Update {
 	return u
 }
 
-// fill reads a full set. Changes committed meanwhile wait behind it, or are in it and will be dropped.
+// fill reads a full set. Changes committed meanwhile wait behind it, or are in it and will be dropped. False: the session is over; what is
+// read of another incarnation must not be taken for the one that the subscriber knows.
 func (s *Server) fill(sub *subscriber, u *agentapi.Update) bool {
 	for _, source := range s.Sources {
 		if source.Kind() != u.Kind {
 			continue
 		}
 		v := s.Store.View()
+		if now, _ := incarnationOf(v); now != sub.incarnation {
+			return false
+		}
 		u.Resources = source.Full(v, sub.node)
 		u.Revision = uint64(v.Revision())
 	}

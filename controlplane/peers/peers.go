@@ -87,7 +87,8 @@ func (p *Peers) transport(protocol string) *http.Transport {
 			if err != nil {
 				return nil, err
 			}
-			conn, err := p.dial(ctx, protocol, id)
+			// A request that gets another connection meanwhile does not break this one off: it will be of use to the next.
+			conn, err := p.dial(context.WithoutCancel(ctx), protocol, id)
 			if err != nil {
 				return nil, &unsentError{err}
 			}
