@@ -226,7 +226,7 @@ func (r *Registry) batchGetImage(ctx context.Context, in *ecr.BatchGetImageInput
 	for _, id := range in.ImageIds {
 		f := failure(id)
 		if f == nil {
-			m, body, err := r.get(v, repo, id, in.AcceptedMediaTypes)
+			m, body, err := r.get(ctx, v, repo, id, in.AcceptedMediaTypes)
 			if err == nil {
 				out.Images = append(out.Images, imageShape(repo, m, value(id.ImageTag), body))
 				continue
@@ -241,7 +241,7 @@ func (r *Registry) batchGetImage(ctx context.Context, in *ecr.BatchGetImageInput
 }
 
 // get reads one image. One of a media type that the caller does not accept is not converted: it counts as not found.
-func (r *Registry) get(v state.Reader, repo *Repository, id types.ImageIdentifier, accepted []string) (*Manifest, []byte, error) {
+func (r *Registry) get(ctx context.Context, v state.Reader, repo *Repository, id types.ImageIdentifier, accepted []string) (*Manifest, []byte, error) {
 	m, err := image(v, repo, value(id.ImageDigest), value(id.ImageTag))
 	if err != nil {
 		return nil, nil, err
@@ -254,7 +254,7 @@ func (r *Registry) get(v state.Reader, repo *Repository, id types.ImageIdentifie
 	if len(accepted) > 0 && !slices.Contains(accepted, m.MediaType) {
 		return nil, nil, imageNotFound(repo, m.Digest, value(id.ImageTag))
 	}
-	body, err := r.content(m)
+	body, err := r.content(ctx, m)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -222,6 +222,8 @@ func ociErrorOf(err error) *ociError {
 		return &ociError{http.StatusForbidden, "DENIED", err.Error()}
 	case errors.Is(err, state.ErrNotLeader):
 		return &ociError{http.StatusServiceUnavailable, "UNAVAILABLE", "The cluster has no leader just now. Try again."}
+	case errors.Is(err, errTooFewCopies):
+		return &ociError{http.StatusServiceUnavailable, "UNAVAILABLE", errTooFewCopies.Error()}
 	case errors.As(err, &tooLarge):
 		return &ociError{http.StatusRequestEntityTooLarge, "SIZE_INVALID", fmt.Sprintf("The body has more than %d bytes.", tooLarge.Limit)}
 	}

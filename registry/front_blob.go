@@ -31,7 +31,7 @@ func (f front) getBlob(w http.ResponseWriter, q *request) error {
 	if err != nil {
 		return err
 	}
-	l, err := f.layer(f.Store.View(), q.repo, d)
+	l, err := f.layer(q.Context(), f.Store.View(), q.repo, d)
 	if err != nil {
 		return err
 	}

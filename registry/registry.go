@@ -26,6 +26,8 @@ import (
 	"net/http"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/seed-2f228079/neargate/api"
 	"github.com/seed-2f228079/neargate/controlplane/state"
 	"github.com/seed-2f228079/neargate/internal/clock"
@@ -52,6 +54,9 @@ type Config struct {
 	Credentials func(ctx context.Context, accessKeyID, secret string) (api.Identity, bool)
 	// CreateOnPush creates a repository when something is pushed to it. Off, as in ECR, unless set.
 	CreateOnPush bool
+
+	// Copies are the blobs of other servers; nil: there are none.
+	Copies Copies
 
 	// LayerGrace is how long a layer that no manifest names stays in its repository after it was pushed or last asked for:
 	// the time a client has between layers and manifest. Default 24 h.
@@ -93,8 +98,15 @@ func New(c Config) (*Registry, error) {
 // Handler serves /v2/.
 func (r *Registry) Handler() http.Handler { return front{r} }
 
-// Run collects garbage until ctx ends.
+// Run collects garbage, and copies from other servers what is missing here, until ctx ends.
 func (r *Registry) Run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return r.mirror(ctx) })
+	g.Go(func() error { return r.collectForever(ctx) })
+	return g.Wait()
+}
+
+func (r *Registry) collectForever(ctx context.Context) error {
 	for {
 		select {
 		case <-ctx.Done():

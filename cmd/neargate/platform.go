@@ -75,6 +75,7 @@ type clusterConfig struct {
 	credential *trust.Credential
 	address    string        // of the peer port, as the others reach it
 	members    []raft.Server // of a cluster that is new
+	blobCopies int           // on so many servers a layer is before its push is acknowledged
 }
 
 // controlPlane is one server: state, families, reconcilers, registry and the public port.
@@ -148,12 +149,16 @@ func newControlPlane(cfg controlConfig) (_ *controlPlane, err error) {
 	}
 	lifecycle := orchestrator.NewLifecycle(real, rand.Reader, routers...)
 	placer := placement.New(c.store, real, cfg.log)
-	c.registry, err = registry.New(registry.Config{
+	keeping := registry.Config{
 		Store: c.store, Blobs: blobs, Seal: sealRegistry, Region: cfg.region, Domain: cfg.domain, Log: cfg.log,
 		PublicName: func(string, string) string { return cfg.publicName }, TLS: cfg.tls,
 		Credentials: checkSecret(credentials),
-	})
-	if err != nil {
+	}
+	if c.peers != nil {
+		c.peers.Blobs = blobs
+		keeping.Copies = &peers.Blobs{Peers: c.peers, Store: blobs, Copies: cfg.cluster.blobCopies}
+	}
+	if c.registry, err = registry.New(keeping); err != nil {
 		return nil, err
 	}
 	drainer := mesh.NewDrainer(mesh.DrainerConfig{Store: c.store, Clock: real, Log: cfg.log})

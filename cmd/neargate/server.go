@@ -26,7 +26,7 @@ import (
 // serverFlags are what `neargate server` can be told.
 type serverFlags struct {
 	data, listen, peerListen, joinToken string
-	bootstrapExpect                     int
+	bootstrapExpect, blobCopies         int
 	join                                []string
 	insecure, verbose                   bool
 	tlsCert, tlsKey                     string
@@ -53,7 +53,8 @@ at the first start and printed once. Tasks go on running while no server is ther
 	fl.StringVar(&f.joinToken, "join-token", os.Getenv("NEARGATE_JOIN_TOKEN"), "the cluster's bootstrap secret, by which agents join; kept from the first start on (default $NEARGATE_JOIN_TOKEN)")
 	fl.Lookup("join-token").DefValue = "" // not for help's eyes
 	fl.IntVar(&f.bootstrapExpect, "bootstrap-expect", 1, "number of servers that form the cluster")
-	fl.StringSliceVar(&f.join, "join", nil, "peer addresses of the other servers")
+	fl.StringSliceVar(&f.join, "join", nil, "peer addresses of the servers, HOST:PORT,...; this one's own may be among them")
+	fl.IntVar(&f.blobCopies, "blob-copies", 2, "number of servers that have an image's layer before its push is acknowledged; the others copy it afterwards")
 	fl.BoolVar(&f.insecure, "insecure", false, "plain HTTP on the public port, which must be on loopback; the root credentials are test/test unless given")
 	fl.StringVar(&f.tlsCert, "tls-cert", "", "certificate chain of the public port (PEM) instead of one of the cluster's authority")
 	fl.StringVar(&f.tlsKey, "tls-key", "", "its key (PEM)")
@@ -70,6 +71,8 @@ func (f serverFlags) check() error {
 	switch {
 	case f.bootstrapExpect != 1 && f.bootstrapExpect != 3 && f.bootstrapExpect != 5:
 		return fmt.Errorf("--bootstrap-expect is 1, 3 or 5, not %d: an even number survives the loss of no more servers than the one below it", f.bootstrapExpect)
+	case f.blobCopies < 1 || f.blobCopies > 5:
+		return fmt.Errorf("--blob-copies is between 1 and 5, not %d", f.blobCopies)
 	case f.insecure && !server.IsLoopback(f.listen):
 		return fmt.Errorf("--insecure is for loopback only, and --listen is %s", f.listen)
 	case (f.tlsCert == "") != (f.tlsKey == ""):
@@ -147,6 +150,7 @@ func runServer(ctx context.Context, f serverFlags, out io.Writer) (err error) {
 	if err != nil {
 		return err
 	}
+	cluster.blobCopies = f.blobCopies
 	control, err := newControlPlane(controlConfig{
 		dir: dir, account: f.account, region: f.region, publicName: f.publicName, tls: !f.insecure, domain: f.domain, roots: credentials,
 		guard: f.insecure, authorize: trust.AuthorizeNode, ready: func() []server.Check { return nil }, cluster: cluster, log: log,

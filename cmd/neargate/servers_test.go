@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"io/fs"
 	"net"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -12,10 +15,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/service/ecr"
 	"github.com/aws/aws-sdk-go-v2/service/ecs"
 	ecstypes "github.com/aws/aws-sdk-go-v2/service/ecs/types"
 
 	"github.com/seed-2f228079/neargate/client"
+	"github.com/seed-2f228079/neargate/internal/ociclient"
+	"github.com/seed-2f228079/neargate/internal/ociclient/ocitest"
 )
 
 // servers are processes that form one cluster.
@@ -346,4 +352,92 @@ func (one *oneServer) allClusters(t *testing.T) map[string]bool {
 		}
 	}
 	return names
+}
+
+// TestRegistryOfThreeServers: what is pushed to any server is pulled from any, also once the one that took it in is gone.
+func TestRegistryOfThreeServers(t *testing.T) {
+	s := startServers(t, 3)
+	leader, others := s.leader()
+	repository := "app/web"
+	if _, err := others[0].ECR.CreateRepository(t.Context(), &ecr.CreateRepositoryInput{RepositoryName: &repository}); err != nil {
+		t.Fatal(err)
+	}
+	login := ociclient.Credentials{User: "test", Password: "test"}
+	name := func(one *oneServer, tag string) string { return one.listen + "/" + repository + ":" + tag }
+	push := func(one *oneServer, tag string) {
+		t.Helper()
+		image := ocitest.Image(t, ociclient.Config{}, []ociclient.File{ociclient.Text("same", strings.Repeat("x", 1<<20))}, []ociclient.File{ociclient.Text("tag", tag)})
+		if _, err := new(ociclient.Client).Push(t.Context(), name(one, tag), login, image); err != nil {
+			t.Fatal(err)
+		}
+	}
+	pulled := func(one *oneServer, tag string) {
+		t.Helper()
+		if err := pull(t, name(one, tag), login); err != nil {
+			t.Errorf("%s of server %s: %v", tag, one.peers, err)
+		}
+	}
+	push(others[0], "first")
+	for _, one := range s.all {
+		pulled(one, "first")
+	}
+	s.kill(leader)
+	_, left := s.leader()
+	push(left[0], "second")
+	for _, one := range s.all {
+		if one.process != nil {
+			pulled(one, "first")
+			pulled(one, "second")
+		}
+	}
+	// The one that was away copies what it has missed, without being asked for it.
+	s.start(leader, token)
+	s.ready(leader)
+	blobs := func(one *oneServer) (names []string) {
+		t.Helper()
+		err := filepath.WalkDir(filepath.Join(one.dir, "blobs", "sha256"), func(_ string, d fs.DirEntry, err error) error {
+			if err == nil && !d.IsDir() {
+				names = append(names, d.Name())
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return names
+	}
+	eventually(t, func() error {
+		want, is := blobs(left[0]), blobs(leader)
+		if len(want) < 6 || !slices.Equal(want, is) {
+			return fmt.Errorf("one server has the blobs %v, the other %v", want, is)
+		}
+		return nil
+	})
+}
+
+// pull reads an image, whose bytes the client checks.
+func pull(t *testing.T, ref string, login ociclient.Credentials) error {
+	t.Helper()
+	image, err := new(ociclient.Client).Resolve(t.Context(), ref, login)
+	if err != nil {
+		return err
+	}
+	if _, err := image.Config(); err != nil {
+		return err
+	}
+	layers, err := image.Layers()
+	if err != nil {
+		return err
+	}
+	for _, l := range layers {
+		r, err := l.Open()
+		if err != nil {
+			return err
+		}
+		_, err = io.Copy(io.Discard, r)
+		if err = errors.Join(err, r.Close()); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -25,6 +25,7 @@ import (
 	"github.com/seed-2f228079/neargate/controlplane/state"
 	"github.com/seed-2f228079/neargate/controlplane/state/raft"
 	"github.com/seed-2f228079/neargate/internal/clock"
+	"github.com/seed-2f228079/neargate/storage/blob"
 )
 
 // The protocols' names on the peer port.
@@ -53,6 +54,7 @@ type Config struct {
 	Dispatcher interface {
 		Relayed(ctx context.Context, from string, msg *dispatcher.Relay) (*dispatcher.RelayAnswer, error)
 	}
+	Blobs *blob.Store // that other servers read and write; nil: none
 }
 
 // Peers are the other servers. Safe for concurrent use.

@@ -96,6 +96,9 @@ func (p *Peers) relayed() http.Handler {
 		}
 		return json.Marshal(p.admit(ctx, a))
 	}))
+	if p.Blobs != nil {
+		serveBlobs(mux, p.Blobs, p.Log)
+	}
 	return mux
 }
 
