@@ -37,6 +37,12 @@ type RESTResource struct {
 	Take func(ctx context.Context, in any, body io.Reader) (any, error)
 }
 
+// ElsewhereError says that another server of the cluster has what a resource shows. The request is passed on to it, if nothing has been
+// emitted yet.
+type ElsewhereError struct{ Server string }
+
+func (e *ElsewhereError) Error() string { return "server " + e.Server + " has it" }
+
 // Action is the resource's IAM action name, for example "neargate:GetTaskLogs".
 func (r RESTResource) Action() string { return Platform + ":" + r.Name }
 

@@ -148,9 +148,27 @@ func (x *exchange) relay(answer *http.Response) {
 		}
 	}
 	x.w.WriteHeader(answer.StatusCode)
-	if _, err := io.Copy(x.w, answer.Body); err != nil {
+	var to io.Writer = x.w
+	if answer.ContentLength < 0 { // it comes as it is made
+		to = flushing{x.w, http.NewResponseController(x.w)}
+	}
+	if _, err := io.Copy(to, answer.Body); err != nil {
 		panic(http.ErrAbortHandler)
 	}
+}
+
+// flushing sends out every piece as it comes.
+type flushing struct {
+	io.Writer
+	control *http.ResponseController
+}
+
+func (f flushing) Write(b []byte) (int, error) {
+	n, err := f.Writer.Write(b)
+	if err == nil {
+		err = f.control.Flush()
+	}
+	return n, err
 }
 
 // hopByHop are the headers that concern one connection only (RFC 9110, 7.6.1).

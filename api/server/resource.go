@@ -146,16 +146,25 @@ func (s *Server) restResource(x *exchange, r *resource, params url.Values) {
 	defer cancel()
 	defer context.AfterFunc(s.leaving, cancel)()
 	a, left := answer{x: x, stream: r.Stream, bytes: r.Send != nil}, false
+	var at *api.ElsewhereError
 	b := r.binding
 	b.Call = func(ctx context.Context, in any) (any, error) {
 		err := r.perform(ctx, in, x.r.Body, &a)
 		if left = a.unread || ctx.Err() != nil; left {
 			err = nil // the end of somebody's interest is no failure
 		}
+		if errors.As(err, &at) && !a.begun && s.cfg.Cluster != nil && !isForwarded(x.r) {
+			return in, nil // somebody else's call
+		}
+		at = nil
 		return in, err
 	}
 	_, err = s.perform(ctx, &b, x.call(&b, who, region), in)
 	switch {
+	case at != nil:
+		if !s.send(x, at.Server, passOn(ctx, x.r, nil), refuse) {
+			refuse(unavailable("The server that has this cannot be reached just now. Please try again."))
+		}
 	case a.begun && (err != nil || left):
 		panic(http.ErrAbortHandler) // a cut answer must not look whole
 	case err != nil:

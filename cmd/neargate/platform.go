@@ -171,7 +171,7 @@ func newControlPlane(cfg controlConfig) (_ *controlPlane, err error) {
 		},
 	}
 	if c.peers != nil {
-		dispatching.Leader, dispatching.Servers = c.peers.Relay, c.peers.Others
+		dispatching.Leader, dispatching.Self, dispatching.Servers = c.peers.Relay, cfg.dir.ID(), c.peers.Others
 	}
 	c.dispatcher = dispatcher.New(dispatching)
 	drainer.Subscribers = c.dispatcher

@@ -80,7 +80,7 @@ func (s *servers) start(one *oneServer, token string, more ...string) {
 func (s *servers) ready(one *oneServer) {
 	s.t.Helper()
 	m := one.says(`ready at (http://(\S+)) .*peers at ([^,]+),`)
-	one.url, one.listen = m[0], m[1]
+	one.url, one.listen, one.peers = m[0], m[1], m[2]
 	var err error
 	if one.Client, err = client.New(client.Config{Endpoint: one.url, Region: "us-east-1", AccessKey: "test", SecretKey: "test"}); err != nil {
 		s.t.Fatal(err)
@@ -241,6 +241,26 @@ func TestThreeServers(t *testing.T) {
 		t.Helper()
 		if now := (&site{t: t, Client: ask.Client}).running(len(tasks)); !slices.Equal(now, tasks) {
 			t.Errorf("%s: the tasks were %v and are %v", when, tasks, now)
+		}
+	}
+
+	// An agent has its session with one server; the others find it.
+	for _, one := range s.all {
+		for _, task := range tasks {
+			arn, _, _ := strings.Cut(task, " ")
+			found, err := one.FindTask(t.Context(), cluster, arn)
+			if err != nil {
+				t.Fatal(err)
+			}
+			err = one.Logs(t.Context(), found, client.LogOptions{}, func(l client.LogLine) error {
+				if l.Stream == "platform" {
+					t.Errorf("server %s about the logs of %s: %s", one.peers, arn, l.Message)
+				}
+				return nil
+			})
+			if err != nil {
+				t.Errorf("server %s about the logs of %s: %v", one.peers, arn, err)
+			}
 		}
 	}
 

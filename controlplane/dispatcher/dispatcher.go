@@ -84,7 +84,8 @@ type Config struct {
 	Authorize func(ctx context.Context, nodeID string) error
 	// Leader passes a message on to the server that leads, whose Relayed takes it in. Nil: this server is alone.
 	Leader func(ctx context.Context, msg *Relay) (*RelayAnswer, error)
-	// Servers are the ids of the other servers, as far as they are known; nil: there are none.
+	// Self is the id of this server; Servers are those of the other servers, as far as they are known; nil: there are none.
+	Self    string
 	Servers func() []string
 
 	Heartbeat time.Duration // how often agents report; 3 s

@@ -102,10 +102,13 @@ func (s *Server) drop(node, reason string) {
 	s.wake()
 }
 
-// where is the server, other than this one, that has the node's session.
+// where is the server that has the node's session, as the leader knows.
 func (s *Server) where(node string) string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if sub := s.subscribers[node]; sub != nil && sub.close != nil {
+		return s.Self
+	}
 	if r := s.remotes[node]; r != nil {
 		return r.server
 	}
@@ -117,14 +120,18 @@ func (s *Server) Where(ctx context.Context, node string) (string, error) {
 	if s.Leader == nil {
 		return "", nil
 	}
-	if s.Store.Leadership().Term != 0 {
-		return s.where(node), nil
+	server := s.where(node)
+	if s.Store.Leadership().Term == 0 {
+		a, err := s.Leader(ctx, &Relay{Body: &Relay_Where{&Whereabouts{Node: node}}})
+		if err != nil {
+			return "", fmt.Errorf("ask the leader for node %s: %w", node, err)
+		}
+		server = a.Server
 	}
-	a, err := s.Leader(ctx, &Relay{Body: &Relay_Where{&Whereabouts{Node: node}}})
-	if err != nil {
-		return "", fmt.Errorf("ask the leader for node %s: %w", node, err)
+	if server == s.Self {
+		return "", nil
 	}
-	return a.Server, nil
+	return server, nil
 }
 
 // beginTerm forgets what another leader's followers told this server earlier.
