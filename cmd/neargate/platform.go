@@ -228,7 +228,13 @@ func (cfg controlConfig) engine() raft.Options {
 		o.Transport = &raft.Transport{
 			Listener: c.port.Handle(peers.ProtocolRaft, trust.Server), Address: c.address,
 			Dial: func(ctx context.Context, id, address string) (net.Conn, error) {
-				return c.credential.DialServer(ctx, peers.ProtocolRaft, id, address)
+				// Whoever has got his answer elsewhere meanwhile does not break a handshake off: the connection will be of use.
+				limit, cancel := context.WithoutCancel(ctx), context.CancelFunc(func() {})
+				if deadline, ok := ctx.Deadline(); ok {
+					limit, cancel = context.WithDeadline(limit, deadline)
+				}
+				defer cancel()
+				return c.credential.DialServer(limit, peers.ProtocolRaft, id, address)
 			},
 		}
 	}

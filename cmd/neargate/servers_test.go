@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"net"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -460,4 +461,105 @@ func pull(t *testing.T, ref string, login ociclient.Credentials) error {
 		}
 	}
 	return nil
+}
+
+// TestFormingServers: first servers that are killed while they form the cluster form one all the same, with one authority and one set of
+// root credentials, printed once; afterwards they come back to it whatever the flags say.
+func TestFormingServers(t *testing.T) {
+	s := &servers{t: t, peers: freeAddresses(t, 3)}
+	var outputs []func() string
+	run := func(one *oneServer, expect string) {
+		one.process = start(t, "server", "--data", one.dir, "--listen", one.listen, "--peer-listen", one.peers, "--join", strings.Join(s.peers, ","),
+			"--join-token", token, "--bootstrap-expect", expect)
+		outputs = append(outputs, one.process.output)
+	}
+	for _, address := range s.peers {
+		s.all = append(s.all, &oneServer{dir: t.TempDir(), listen: "127.0.0.1:0", peers: address})
+	}
+	run(s.all[0], "3")
+	s.all[0].says("1 of 3 servers are there")
+	s.kill(s.all[0])
+	run(s.all[0], "3")
+	run(s.all[1], "5")
+	s.all[0].says("has --bootstrap-expect 5 and this one 3: start all with the same")
+	s.kill(s.all[1])
+	run(s.all[2], "3")
+	s.all[2].says("2 of 3 servers are there")
+	run(s.all[1], "3")
+	ready := func() {
+		t.Helper()
+		for _, one := range s.all {
+			m := one.says(`ready at (https://(\S+)) `)
+			one.url, one.listen = m[0], m[1]
+		}
+	}
+	ready()
+	shown := regexp.MustCompile(`AWS_ACCESS_KEY_ID=(\S+)\s+export AWS_SECRET_ACCESS_KEY=(\S+)`)
+	var roots [][]string
+	for _, output := range outputs {
+		roots = append(roots, shown.FindAllStringSubmatch(output(), -1)...)
+	}
+	if len(roots) != 1 {
+		t.Fatalf("root credentials were shown %d times", len(roots))
+	}
+	clusters := func(want ...string) {
+		t.Helper()
+		for _, one := range s.all {
+			c, err := client.New(client.Config{Endpoint: one.url, Region: "us-east-1", AccessKey: roots[0][1], SecretKey: roots[0][2], CABundle: filepath.Join(s.all[0].dir, "keys", "ca.pem")})
+			if err != nil {
+				t.Fatal(err)
+			}
+			one.Client = c
+			names, err := c.Clusters(t.Context())
+			if err != nil || !slices.Equal(names, want) {
+				t.Errorf("server %s: the clusters are %v, %v; want %v", one.peers, names, err, want)
+			}
+		}
+	}
+	clusters()
+	name := "kept"
+	if _, err := s.all[1].ECS.CreateCluster(t.Context(), &ecs.CreateClusterInput{ClusterName: &name}); err != nil {
+		t.Fatal(err)
+	}
+	// Every server admits hosts.
+	for _, one := range s.all {
+		agent := start(t, "agent", "--data", t.TempDir(), "--servers", one.peers, "--cluster", name, "--runtime", "fake", "--join-token", token)
+		agent.says(`agent (\S+) is connected`)
+	}
+
+	// A snapshot, through whichever server, undoes what came after it.
+	t.Setenv("AWS_ACCESS_KEY_ID", roots[0][1])
+	t.Setenv("AWS_SECRET_ACCESS_KEY", roots[0][2])
+	t.Setenv("AWS_CA_BUNDLE", filepath.Join(s.all[2].dir, "keys", "ca.pem"))
+	operator := func(one *oneServer, args ...string) string {
+		t.Helper()
+		p := start(t, append(append([]string{"operator"}, args...), "--endpoint", one.url)...)
+		p.wait()
+		if code := p.cmd.ProcessState.ExitCode(); code != 0 {
+			t.Fatalf("neargate operator %v ended with %d: %s", args, code, p.output())
+		}
+		return p.output()
+	}
+	file := filepath.Join(t.TempDir(), "state")
+	operator(s.all[0], "snapshot", "save", file)
+	undone := "undone"
+	if _, err := s.all[2].ECS.CreateCluster(t.Context(), &ecs.CreateClusterInput{ClusterName: &undone}); err != nil {
+		t.Fatal(err)
+	}
+	clusters(name, undone)
+	_, followers := s.leader()
+	operator(followers[0], "snapshot", "restore", file)
+	clusters(name)
+	if out := operator(followers[1], "members"); strings.Count(out, "127.0.0.1:") != 3 || strings.Count(out, "leader") != 1 {
+		t.Errorf("the members are\n%s", out)
+	}
+
+	for _, one := range s.all {
+		s.kill(one)
+	}
+	for _, one := range s.all {
+		run(one, "5")
+	}
+	ready()
+	clusters(name)
 }
