@@ -244,7 +244,7 @@ func (cfg controlConfig) engine() raft.Options {
 func (cfg controlConfig) peers(engine *raft.Engine, store *state.Store) peers.Config {
 	c := cfg.cluster
 	return peers.Config{
-		ID: cfg.dir.ID(), Address: c.address, Engine: engine, Store: store, Dial: c.credential.DialServer, Clock: clock.Real{}, Log: cfg.log,
+		ID: cfg.dir.ID(), Engine: engine, Store: store, Dial: c.credential.DialServer, Clock: clock.Real{}, Log: cfg.log,
 		Forwards: c.port.Handle(peers.ProtocolForward, trust.Server), Relays: c.port.Handle(peers.ProtocolRelay, trust.Server),
 		Peer: func(conn net.Conn) (string, bool) {
 			who, ok := trust.ConnPeer(conn)

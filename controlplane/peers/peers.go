@@ -37,10 +37,9 @@ const (
 
 // Config is what Peers is told. Forwarded and Dispatcher are set before Run.
 type Config struct {
-	ID      string // of this server
-	Address string // of its peer port, as the others reach it
-	Engine  *raft.Engine
-	Store   *state.Store
+	ID     string // of this server
+	Engine *raft.Engine
+	Store  *state.Store
 	// Dial connects to the server with an id, at address, and makes sure that it is that one.
 	Dial func(ctx context.Context, protocol, id, address string) (net.Conn, error)
 	// Peer is the id of the server at the other end of a connection.
@@ -218,25 +217,16 @@ func send(t *http.Transport, id string, r *http.Request) (*http.Response, bool, 
 	return answer, !errors.As(err, &unsent), err
 }
 
-// Run serves the other servers until ctx ends, and while this one leads keeps the members informed of its own address.
+// Run serves the other servers until ctx ends.
 func (p *Peers) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return p.serve(ctx, p.Forwards, p.Forwarded) })
 	g.Go(func() error { return p.serve(ctx, p.Relays, p.relayed()) })
 	g.Go(func() error { return p.follow(ctx) })
-	g.Go(func() error { return p.Store.RunLeader(ctx, p.announce) })
 	err := g.Wait()
 	p.forwards.CloseIdleConnections()
 	p.relays.CloseIdleConnections()
 	return err
-}
-
-// announce has the address of this server, which leads, be what it is now: a cluster that began with one server knows none.
-func (p *Peers) announce(ctx context.Context) error {
-	if err := p.Engine.AddServer(ctx, p.ID, p.Address); err != nil && ctx.Err() == nil {
-		p.Log.Error("make this server's address known", "address", p.Address, "error", err)
-	}
-	return nil
 }
 
 // follow keeps what is known of the members' addresses.
