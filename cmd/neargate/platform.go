@@ -220,6 +220,11 @@ func newControlPlane(cfg controlConfig) (_ *controlPlane, err error) {
 	return c, nil
 }
 
+// dial connects to a server, and makes sure that it is the one that id names.
+func (c *clusterConfig) dial(ctx context.Context, protocol, id, address string) (net.Conn, error) {
+	return c.credential.Dial(ctx, protocol, trust.Identity{Role: trust.Server, ID: id}, address)
+}
+
 // engine is how the state is kept: by this server alone, or with others.
 func (cfg controlConfig) engine() raft.Options {
 	o := raft.Options{Dir: cfg.dir.State("main"), NodeID: cfg.dir.ID(), Logger: cfg.log}
@@ -234,7 +239,7 @@ func (cfg controlConfig) engine() raft.Options {
 					limit, cancel = context.WithDeadline(limit, deadline)
 				}
 				defer cancel()
-				return c.credential.DialServer(limit, peers.ProtocolRaft, id, address)
+				return c.dial(limit, peers.ProtocolRaft, id, address)
 			},
 		}
 	}
@@ -244,7 +249,7 @@ func (cfg controlConfig) engine() raft.Options {
 func (cfg controlConfig) peers(engine *raft.Engine, store *state.Store) peers.Config {
 	c := cfg.cluster
 	return peers.Config{
-		ID: cfg.dir.ID(), Engine: engine, Store: store, Dial: c.credential.DialServer, Clock: clock.Real{}, Log: cfg.log,
+		ID: cfg.dir.ID(), Engine: engine, Store: store, Dial: c.dial, Clock: clock.Real{}, Log: cfg.log,
 		Forwards: c.port.Handle(peers.ProtocolForward, trust.Server), Relays: c.port.Handle(peers.ProtocolRelay, trust.Server),
 		Peer: func(conn net.Conn) (string, bool) {
 			who, ok := trust.ConnPeer(conn)

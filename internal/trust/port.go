@@ -149,23 +149,6 @@ func (p *Port) configFor(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 	return nil, fmt.Errorf("no protocol in common: the peer offers %q", slices.Clone(hello.SupportedProtos))
 }
 
-// DialServer connects to the server with an id, at address, for one protocol of its peer port.
-func (c *Credential) DialServer(ctx context.Context, protocol, id, address string) (net.Conn, error) {
-	conn, err := dial(ctx, address, c.peerTLS([]string{protocol}, Server))
-	if err != nil {
-		return nil, err
-	}
-	who, err := peerOf(conn)
-	if err == nil && who.ID != id {
-		err = fmt.Errorf("%s answers at %s, not server %s", who, address, id)
-	}
-	if err != nil {
-		conn.Close()
-		return nil, err
-	}
-	return conn, nil
-}
-
 // ConnPeer says who is at the other end of a connection that a Port has handed over.
 func ConnPeer(conn net.Conn) (Identity, bool) {
 	secured, ok := conn.(*tls.Conn)
