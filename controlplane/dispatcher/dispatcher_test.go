@@ -38,15 +38,24 @@ type plane struct {
 	life   *orchestrator.Lifecycle
 }
 
+// planeSchema are the tables of a plane.
+var planeSchema = slices.Concat(controlplane.Schema, Schema, state.Schema{orchestratortest.Endpoints})
+
 func newPlane(t *testing.T) *plane {
-	p := &plane{t: t, clock: clock.NewFake(time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)), router: &orchestratortest.Router{}}
+	c := clock.NewFake(time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC))
+	p := newPlaneOn(t, Config{Store: statetest.New(t, planeSchema...), Clock: c})
+	p.clock = c
+	return p
+}
+
+// newPlaneOn is newPlane on a state and a clock that there are.
+func newPlaneOn(t *testing.T, cfg Config) *plane {
+	p := &plane{t: t, router: &orchestratortest.Router{}}
 	log := slog.New(slog.DiscardHandler)
-	p.life = orchestrator.NewLifecycle(p.clock, rand.Reader, p.router)
-	p.Server = New(Config{
-		Store: statetest.New(t, slices.Concat(controlplane.Schema, Schema, state.Schema{orchestratortest.Endpoints})...),
-		Clock: p.clock, Rand: rand.Reader, Log: log, Reporter: p.life, Sources: []Source{Assignments{Log: log}},
-		Rule: capacity.Rule{Account: scope.Account, Region: scope.Region},
-	})
+	p.life = orchestrator.NewLifecycle(cfg.Clock, rand.Reader, p.router)
+	cfg.Rand, cfg.Log, cfg.Reporter, cfg.Sources = rand.Reader, log, p.life, []Source{Assignments{Log: log}}
+	cfg.Rule = capacity.Rule{Account: scope.Account, Region: scope.Region}
+	p.Server = New(cfg)
 	listener := bufconn.Listen(1 << 16)
 	// Windows that do not grow with the delays of a busy machine: a test counts what is under way.
 	server := grpc.NewServer(grpc.InitialWindowSize(64<<10), grpc.InitialConnWindowSize(64<<10))
