@@ -109,7 +109,8 @@ type Server struct {
 	// On the leader: nodes that have their session with another server, and how far each of those has published.
 	remotes map[string]*remote
 	beats   map[string]map[int32]uint64
-	began   time.Time // of this server's leadership
+	lost    map[string][]string // by server: nodes whose sessions it is to end, with the answer to its next beat
+	began   time.Time           // of this server's leadership
 }
 
 // lineage is the table of one record: the name of this cluster's state.
@@ -131,7 +132,7 @@ func New(c Config) *Server {
 	}
 	s := &Server{
 		Config: c, subscribers: map[string]*subscriber{}, readers: map[string]*logReader{}, published: map[agentapi.Kind]state.Revision{}, changed: make(chan struct{}),
-		remotes: map[string]*remote{}, beats: map[string]map[int32]uint64{},
+		remotes: map[string]*remote{}, beats: map[string]map[int32]uint64{}, lost: map[string][]string{},
 	}
 	s.reports = newReports(s)
 	return s

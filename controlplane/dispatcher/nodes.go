@@ -73,7 +73,7 @@ func (s *Server) giveUp(ctx context.Context, node string, began time.Time) {
 	s.Log.Warn("node lost", "node", node)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.remotes, node)
+	s.forget(node, "")
 	if sub := s.subscribers[node]; sub != nil && s.Clock.Now().Sub(sub.seen) >= s.Lease+s.Grace {
 		if sub.close != nil {
 			sub.close("the lease is lost")

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	agentapi "github.com/seed-2f228079/neargate/api/agent"
@@ -64,7 +65,7 @@ func (s *Server) join(ctx context.Context, h *agentapi.Hello) error {
 		_, err := s.Store.Update(ctx, func(tx *state.Tx) error { return s.Rule.Join(tx, h, s.Clock.Now()) })
 		if err == nil {
 			s.mu.Lock()
-			delete(s.remotes, h.NodeId)
+			s.forget(h.NodeId, "")
 			s.mu.Unlock()
 		}
 		return err
@@ -82,11 +83,24 @@ func (s *Server) joinElsewhere(ctx context.Context, server string, h *agentapi.H
 		r.sets[kind] = &BeatSet{Kind: kind}
 	}
 	s.mu.Lock()
+	s.forget(h.NodeId, server)
 	s.remotes[h.NodeId] = r
 	s.drop(h.NodeId, "replaced by a newer session")
 	s.mu.Unlock()
 	_, err := s.Store.Update(ctx, func(tx *state.Tx) error { return s.Rule.Join(tx, h, s.Clock.Now()) })
 	return err
+}
+
+// forget ends the part of another server in a node, unless it is the one that keeps it. s.mu is held.
+func (s *Server) forget(node, keeper string) {
+	if r := s.remotes[node]; r != nil && r.server != keeper {
+		s.lost[r.server] = append(s.lost[r.server], node)
+		delete(s.remotes, node)
+	}
+	if keeper == "" {
+		return
+	}
+	s.lost[keeper] = slices.DeleteFunc(s.lost[keeper], func(n string) bool { return n == node })
 }
 
 // drop forgets a node that had a session here. s.mu is held.
@@ -140,6 +154,7 @@ func (s *Server) beginTerm() time.Time {
 	defer s.mu.Unlock()
 	clear(s.remotes)
 	clear(s.beats)
+	clear(s.lost)
 	s.began = s.Clock.Now()
 	return s.began
 }
@@ -152,9 +167,11 @@ func (s *Server) takeBeat(from string, b *Beat) *RelayAnswer {
 		return &RelayAnswer{SendAll: true}
 	}
 	s.beats[from] = b.Published
-	a := &RelayAnswer{}
+	a := &RelayAnswer{Lost: s.lost[from]}
+	delete(s.lost, from)
 	for _, n := range b.Nodes {
 		if !s.takeNode(from, n) {
+			s.Log.Debug("a node's session with another server is to end", "server", from, "node", n.Node)
 			a.Lost = append(a.Lost, n.Node)
 		}
 	}

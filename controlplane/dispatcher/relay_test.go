@@ -24,11 +24,11 @@ type several struct {
 	planes map[string]*plane
 }
 
-func newSeveral(t *testing.T) *several {
+func newSeveral(t *testing.T, lease time.Duration) *several {
 	s := &several{Cluster: testcluster.New(t, testcluster.Config{Servers: 3, Schema: planeSchema}), t: t, planes: map[string]*plane{}}
 	for _, server := range s.Servers() {
 		s.planes[server.ID] = newPlaneOn(t, Config{
-			Store: server.Store(), Clock: clock.Real{}, Traffic: &traffic{}, Heartbeat: 40 * time.Millisecond, Lease: 3 * time.Second, Grace: time.Second, Self: server.ID,
+			Store: server.Store(), Clock: clock.Real{}, Traffic: &traffic{}, Heartbeat: 40 * time.Millisecond, Lease: lease, Grace: time.Second, Self: server.ID,
 			Leader: func(ctx context.Context, msg *Relay) (*RelayAnswer, error) {
 				leader := s.planes[server.Store().Leadership().Leader]
 				if leader == nil {
@@ -92,6 +92,12 @@ func (p *plane) placed(node string) state.Revision {
 	return r
 }
 
+func (p *plane) hasPublished(r state.Revision) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.published[agentapi.Kind_ASSIGNMENTS] >= r
+}
+
 // split is the plane of the leader, and those of the others.
 func (s *several) split() (leader *plane, followers []*plane) {
 	s.t.Helper()
@@ -104,9 +110,10 @@ func (s *several) split() (leader *plane, followers []*plane) {
 
 // TestSessionWithAFollower: whoever has its session with a server that follows is a member, gets its tasks, reports, and counts.
 func TestSessionWithAFollower(t *testing.T) {
-	s := newSeveral(t)
+	s := newSeveral(t, 10*time.Second)
 	leader, followers := s.split()
 	first := leader.placed("a")
+	followers[0].until("it has published the assignment", func() bool { return followers[0].hasPublished(first) })
 	a := followers[0].connect(hello("a"))
 	if w := a.receive().GetWelcome(); w == nil {
 		t.Fatal("no welcome")
@@ -156,9 +163,10 @@ func TestSessionWithAFollower(t *testing.T) {
 
 // TestNewLeaderLearns: what only the old leader's memory held, the new one is told.
 func TestNewLeaderLearns(t *testing.T) {
-	s := newSeveral(t)
+	s := newSeveral(t, 10*time.Second)
 	leader, followers := s.split()
 	first := leader.placed("a")
+	followers[0].until("it has published the assignment", func() bool { return followers[0].hasPublished(first) })
 	a := followers[0].connect(hello("a"))
 	a.receive()
 	full := a.update()
@@ -185,7 +193,7 @@ func TestNewLeaderLearns(t *testing.T) {
 
 // TestSilentNodeOfAFollower: a node that is heard of stays, one that is not is given up, and its session ends.
 func TestSilentNodeOfAFollower(t *testing.T) {
-	s := newSeveral(t)
+	s := newSeveral(t, 2*time.Second)
 	leader, followers := s.split()
 	silent, loud := followers[0].connect(hello("silent")), followers[1].connect(hello("loud"))
 	stop := make(chan struct{})
@@ -210,10 +218,7 @@ func TestSilentNodeOfAFollower(t *testing.T) {
 	if at("loud") != "READY" {
 		t.Errorf("the one that is heard of is %s", at("loud"))
 	}
-	// It wakes up, and has to say hello again.
-	silent.receive()
-	silent.update()
-	silent.send(&agentapi.Up{Body: &agentapi.Up_Heartbeat{Heartbeat: &agentapi.Heartbeat{}}})
+	// Its session has ended: when it wakes up it has to say hello again.
 	for {
 		_, err := silent.stream.Recv()
 		if status.Code(err) == codes.Aborted {
@@ -232,7 +237,7 @@ func TestSilentNodeOfAFollower(t *testing.T) {
 
 // TestSessionsOfOneNodeWithTwoServers: the newer one replaces the older, wherever they are.
 func TestSessionsOfOneNodeWithTwoServers(t *testing.T) {
-	s := newSeveral(t)
+	s := newSeveral(t, 10*time.Second)
 	leader, followers := s.split()
 	for _, way := range [][2]*plane{{followers[0], followers[1]}, {followers[0], leader}, {leader, followers[0]}} {
 		old := way[0].connect(hello("a"))
