@@ -41,8 +41,14 @@ func serverCommand() *cobra.Command {
 
 The public port speaks TLS with a certificate of the cluster's own authority, whose certificate is DIR/keys/ca.pem (point AWS_CA_BUNDLE at
 it), or with --tls-cert. The root credentials are NEARGATE_ROOT_ACCESS_KEY_ID and NEARGATE_ROOT_SECRET_ACCESS_KEY, or are made
-at the first start and printed once. Tasks go on running while no server is there.`,
+at the first start and printed once. Tasks go on running while no server is there.
+
+Three or five servers form a cluster, which lives through the loss of one or two: start each with the same --bootstrap-expect, --join and --join-token.
+Any of them takes any request. A further one joins by a token of "neargate operator token --role server". Once a server has its cluster these flags are
+ignored.`,
 		Example: `  neargate server --data /var/lib/neargate --listen 10.0.0.5:4566 --peer-listen 10.0.0.5:4646
+  neargate server --data /var/lib/neargate --listen 10.0.0.5:4566 --peer-listen 10.0.0.5:4646 --bootstrap-expect 3 \
+    --join 10.0.0.5:4646,10.0.0.6:4646,10.0.0.7:4646 --join-token "$TOKEN"
   neargate server --data ./server --listen 127.0.0.1:4566 --peer-listen 127.0.0.1:4646 --join-token "$TOKEN" --insecure`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return runServer(cmd.Context(), f, cmd.ErrOrStderr()) },
 	}
@@ -50,7 +56,7 @@ at the first start and printed once. Tasks go on running while no server is ther
 	fl.StringVar(&f.data, "data", defaultData(), "data directory (default $NEARGATE_DATA, ~/.neargate)")
 	fl.StringVar(&f.listen, "listen", "127.0.0.1:4566", "address of the public port")
 	fl.StringVar(&f.peerListen, "peer-listen", "127.0.0.1:4646", "address for agents and other servers")
-	fl.StringVar(&f.joinToken, "join-token", os.Getenv("NEARGATE_JOIN_TOKEN"), "the cluster's bootstrap secret, by which agents join; kept from the first start on (default $NEARGATE_JOIN_TOKEN)")
+	fl.StringVar(&f.joinToken, "join-token", os.Getenv("NEARGATE_JOIN_TOKEN"), "the cluster's bootstrap secret, by which its first servers find one another and agents join, kept from the first start on; or a token for a server that joins later (default $NEARGATE_JOIN_TOKEN)")
 	fl.Lookup("join-token").DefValue = "" // not for help's eyes
 	fl.IntVar(&f.bootstrapExpect, "bootstrap-expect", 1, "number of servers that form the cluster")
 	fl.StringSliceVar(&f.join, "join", nil, "peer addresses of the servers, HOST:PORT,...; this one's own may be among them")

@@ -61,8 +61,9 @@ type Peers struct {
 	Config
 	forwards, relays *http.Transport
 
-	mu        sync.Mutex
-	addresses map[string]string // by id, as last told
+	mu      sync.Mutex
+	members []raft.Member // as the leader last told
+	moved   bool          // one could not be reached where it was
 }
 
 const (
@@ -76,7 +77,7 @@ const (
 
 // New makes Peers. Run it.
 func New(c Config) *Peers {
-	p := &Peers{Config: c, addresses: map[string]string{}}
+	p := &Peers{Config: c}
 	p.forwards, p.relays = p.transport(ProtocolForward), p.transport(ProtocolRelay)
 	return p
 }
@@ -116,7 +117,7 @@ func (p *Peers) dial(ctx context.Context, protocol, id string) (net.Conn, error)
 	conn, err := p.Dial(ctx, protocol, id, address)
 	if err != nil {
 		p.mu.Lock()
-		delete(p.addresses, id) // it may have moved
+		p.moved = true // perhaps
 		p.mu.Unlock()
 		return nil, fmt.Errorf("server %s: %w", id, err)
 	}
@@ -126,20 +127,30 @@ func (p *Peers) dial(ctx context.Context, protocol, id string) (net.Conn, error)
 // address is where a server is.
 func (p *Peers) address(ctx context.Context, id string) (string, error) {
 	p.mu.Lock()
-	address := p.addresses[id]
+	address, moved := p.addressOf(id), p.moved
 	p.mu.Unlock()
-	if address != "" {
+	if address != "" && !moved {
 		return address, nil
 	}
-	if err := p.learn(ctx); err != nil {
+	if err := p.learn(ctx); err != nil && address == "" {
 		return "", err
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.addresses[id] == "" {
+	if address = p.addressOf(id); address == "" {
 		return "", fmt.Errorf("server %s is no member of the cluster", id)
 	}
-	return p.addresses[id], nil
+	return address, nil
+}
+
+// addressOf is a member's address as last told. p.mu is held.
+func (p *Peers) addressOf(id string) string {
+	for _, m := range p.members {
+		if m.ID == id {
+			return m.Address
+		}
+	}
+	return ""
 }
 
 func (p *Peers) learn(ctx context.Context) error {
@@ -149,24 +160,25 @@ func (p *Peers) learn(ctx context.Context) error {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	clear(p.addresses)
-	for _, m := range members {
-		p.addresses[m.ID] = m.Address
-	}
+	p.members, p.moved = members, false
 	return nil
 }
 
-// Others are the ids of the other members, as last told.
+// Others are the ids of the other members, as last told: first those that are well.
 func (p *Peers) Others() []string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	var ids []string
-	for id := range p.addresses {
-		if id != p.ID {
-			ids = append(ids, id)
+	var well, ill []string
+	for _, m := range p.members {
+		switch {
+		case m.ID == p.ID:
+		case m.Healthy:
+			well = append(well, m.ID)
+		default:
+			ill = append(ill, m.ID)
 		}
 	}
-	return ids
+	return append(well, ill...)
 }
 
 // Leader waits until somebody leads and says who; "" is this server.
