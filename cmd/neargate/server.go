@@ -131,8 +131,13 @@ func runServer(ctx context.Context, f serverFlags, out io.Writer) (err error) {
 		return err
 	}
 	fallback := func() (string, string, error) { return keptRoot(dir.Keys(), out) }
-	if f.insecure {
+	switch {
+	case f.insecure:
 		fallback = testRoot
+	case founding != nil && len(founding.Root) == 0:
+		fallback = func() (string, string, error) {
+			return "", "", errors.New("the root credentials of this cluster come from the environment: set NEARGATE_ROOT_ACCESS_KEY_ID and NEARGATE_ROOT_SECRET_ACCESS_KEY as on its other servers")
+		}
 	}
 	credentials, err := roots(f.account, fallback)
 	if err != nil {

@@ -95,7 +95,9 @@ func (s *Server) tell(ctx context.Context, known map[string]told, seen bool) err
 	for _, node := range a.Lost {
 		delete(known, node)
 		s.mu.Lock()
-		s.drop(node, "the lease is lost, or there is a newer session")
+		if sub := s.subscribers[node]; sub != nil && sub.joined { // otherwise it is newer than what the leader speaks of
+			s.drop(node, "the lease is lost, or there is a newer session")
+		}
 		s.mu.Unlock()
 	}
 	known[""] = told{} // this leader has been told
@@ -122,6 +124,9 @@ func (s *Server) compose(known map[string]told, seen bool) *Beat {
 	}
 	now := s.Clock.Now()
 	for node, sub := range s.subscribers {
+		if !sub.joined {
+			continue // the leader has not heard of it: it would take the node for one that it has given up
+		}
 		was, is := known[node], told{sub.seen, s.standing(sub)}
 		if same(was.sets, is.sets) && (!seen || was.seen.Equal(is.seen)) {
 			continue

@@ -51,6 +51,10 @@ func (s *Server) Session(stream agentapi.Dispatcher_SessionServer) error {
 	if err := s.join(ctx, hello); err != nil {
 		return status.Errorf(codes.FailedPrecondition, "node %s can not join: %v", hello.NodeId, err)
 	}
+	s.mu.Lock()
+	sub.joined = true
+	s.wake()
+	s.mu.Unlock()
 	s.Log.Info("agent connected", "node", sub.node, "name", hello.NodeName, "session", sub.session)
 	s.reports.add(sub.node, hello.Tasks)
 	err = s.serve(ctx, cancel, stream, sub, incarnation)

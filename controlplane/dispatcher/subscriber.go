@@ -17,6 +17,7 @@ type subscriber struct {
 	node        string
 	session     string
 	incarnation string    // that it was told
+	joined      bool      // the leader knows of this session
 	seen        time.Time // last sign of life
 	sets        map[agentapi.Kind]*set
 	ready       chan struct{} // capacity 1: there is something to send

@@ -41,6 +41,7 @@ func founders(t *testing.T, n int) []*founder {
 	t.Helper()
 	var all []*founder
 	var addresses []string
+	secret := secretOf(t, "the first servers' secret")
 	for i := range n {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
@@ -52,7 +53,7 @@ func founders(t *testing.T, n int) []*founder {
 	}
 	for _, f := range all {
 		f.form = Formation{
-			Keys: f.dir, ID: f.id, Address: "not used", Expect: n, Join: addresses, Secret: secretOf(t, "the first servers' secret"),
+			Keys: f.dir, ID: f.id, Address: "not used", Expect: n, Join: addresses, Secret: secret,
 			Settings: map[string]string{"--region": "us-east-1"}, Sealing: bytes.Repeat([]byte(f.id[7:]), 32), Root: []byte("AKIA" + f.id + " secret\n"),
 			Clock: clock.Real{}, Log: slog.New(slog.NewTextHandler(f.log, nil)),
 		}
@@ -164,6 +165,33 @@ func TestFormation(t *testing.T) {
 				t.Errorf("%s logs a secret", f.id)
 			}
 		}
+	}
+}
+
+// TestFoundingIsCompleted: a crash before the authority was made of the founding is made good; a bootstrap secret that was removed stays so.
+func TestFoundingIsCompleted(t *testing.T) {
+	authority, err := found(time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	keys := t.TempDir()
+	c := &Founding{Members: []Founder{{"server-0", "a:1", "k"}}, Authority: authority, Sealing: []byte("sealing"), Secret: secretOf(t, "secret").key}
+	if err := c.keep(keys); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{authorityFile, secretFile} {
+		if err := os.Remove(filepath.Join(keys, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := LoadFounding(keys); err != nil {
+		t.Fatal(err)
+	}
+	if text, err := os.ReadFile(filepath.Join(keys, authorityFile)); err != nil || !bytes.Equal(text, authority) {
+		t.Errorf("the authority is %q, %v", text, err)
+	}
+	if s, _, err := KeepSecret(keys, ""); s != nil || err != nil {
+		t.Errorf("the bootstrap secret is back: %v, %v", s, err)
 	}
 }
 
@@ -285,12 +313,12 @@ func TestServerEnters(t *testing.T) {
 		t.Fatal(err)
 	}
 	port := NewPort(credential, log)
-	used := map[string]Identity{}
+	used, bootstrap := map[string]Identity{}, secretOf(t, "the cluster's secret")
 	admission := NewAdmission(port, AdmissionConfig{
 		Authority: authority, Clock: clock.Real{}, Log: log,
 		Secret: func(id string) *Secret {
 			if id == "" {
-				return secretOf(t, "the cluster's secret")
+				return bootstrap
 			}
 			return tokens.Secret(id, now)
 		},
@@ -351,12 +379,10 @@ func TestServerEnters(t *testing.T) {
 	}
 	// The bootstrap secret, which agents know, and a token for agents admit no server.
 	for _, text := range []string{"the cluster's secret", token(Agent, time.Minute)} {
-		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		e := Entry{Keys: t.TempDir(), ID: "server-4", Address: "there:1", Servers: []string{l.Addr().String()}, Secret: secretOf(t, text), Clock: clock.Real{}, Log: log}
-		if _, err := e.ask(ctx, l.Addr().String(), request{Role: Server, Request: csrOf(t), ID: "server-4", Address: "there:1"}); err == nil || !strings.Contains(err.Error(), "role") {
+		if _, err := e.ask(t.Context(), l.Addr().String(), request{Role: Server, Request: csrOf(t), ID: "server-4", Address: "there:1"}); err == nil || !strings.Contains(err.Error(), "role") {
 			t.Errorf("%v", err)
 		}
-		cancel()
 	}
 	m := &Membership{Keys: t.TempDir(), Servers: []string{l.Addr().String()}, Secret: secretOf(t, token(Agent, time.Minute)), Clock: clock.Real{}, Log: log}
 	mustJoin(t, m)

@@ -33,7 +33,8 @@ type Founder struct {
 	Key     string `json:"key"`     // KeyID of its host key, by which it is known until it has a certificate
 }
 
-// foundingFile holds a Founding. It is written before anything is made of it, so a crash in between leaves nothing half done.
+// foundingFile holds a Founding. With it the server belongs to the cluster: the authority, by which everything begins, is made of it
+// afterwards, and again at the next start if a crash came between. What may be removed later, the bootstrap secret, is written before.
 const foundingFile = "founding.json"
 
 // RootFile keeps root credentials that no environment gave.
@@ -56,34 +57,34 @@ func LoadFounding(keys string) (*Founding, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
-	return f, f.spread(keys)
+	return f, f.write(keys, authorityFile, f.Authority)
 }
 
 // keep makes f this server's, for good.
 func (f *Founding) keep(keys string) error {
 	text, err := json.Marshal(f)
-	if err == nil {
-		err = datadir.WriteFile(filepath.Join(keys, foundingFile), text)
-	}
 	if err != nil {
-		return fmt.Errorf("keep what the cluster was founded with: %w", err)
+		return err
 	}
-	return f.spread(keys)
+	for _, file := range []struct {
+		name string
+		text []byte
+	}{{secretFile, f.Secret}, {RootFile, f.Root}, {foundingFile, text}, {authorityFile, f.Authority}} {
+		if err := f.write(keys, file.name, file.text); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
-// spread writes the files that the parts read their secrets from, where they do not hold them already.
-func (f *Founding) spread(keys string) error {
-	for name, want := range map[string][]byte{authorityFile: f.Authority, RootFile: f.Root, secretFile: f.Secret} {
-		name = filepath.Join(keys, name)
-		if len(want) == 0 {
-			continue
-		}
-		if is, err := os.ReadFile(name); err == nil && bytes.Equal(is, want) {
-			continue
-		}
-		if err := datadir.WriteFile(name, want); err != nil {
-			return fmt.Errorf("keep what the cluster was founded with: %w", err)
-		}
+// write writes a file, unless it is that already.
+func (f *Founding) write(keys, name string, want []byte) error {
+	name = filepath.Join(keys, name)
+	if is, err := os.ReadFile(name); len(want) == 0 || err == nil && bytes.Equal(is, want) {
+		return nil
+	}
+	if err := datadir.WriteFile(name, want); err != nil {
+		return fmt.Errorf("keep what the cluster was founded with: %w", err)
 	}
 	return nil
 }
