@@ -209,3 +209,66 @@ func TestRegistryOnAFollower(t *testing.T) {
 		t.Errorf("without a leader: %d %s", w.Code, w.Body)
 	}
 }
+
+// DropNewsInput and the others are resources that write, and that move bytes.
+type (
+	DropNewsInput struct {
+		Name string `json:"name"`
+	}
+	SaveNewsInput    struct{}
+	RestoreNewsInput struct{}
+	dropped          struct {
+		Name string `json:"name"`
+	}
+)
+
+func archive() []api.RESTResource {
+	all := "*"
+	return []api.RESTResource{
+		api.Change("DELETE /news/{name}", "Drop it.", func(*api.Call, *DropNewsInput) string { return all },
+			func(_ context.Context, in *DropNewsInput) (*dropped, error) { return &dropped{in.Name}, nil }),
+		api.Download("GET /archive", "All of it.", func(*api.Call, *SaveNewsInput) string { return all },
+			func(_ context.Context, _ *SaveNewsInput, w io.Writer) error {
+				_, err := io.WriteString(w, "\x00old news")
+				return err
+			}),
+		api.Upload("PUT /archive", "Other news.", func(*api.Call, *RestoreNewsInput) string { return all },
+			func(_ context.Context, _ *RestoreNewsInput, body io.Reader) (*dropped, error) {
+				text, err := io.ReadAll(body)
+				return &dropped{string(text)}, err
+			}),
+	}
+}
+
+// TestResourcesThatWrite: they go to the leader, by whatever server, and bytes pass through; no page of another site can ask for them.
+func TestResourcesThatWrite(t *testing.T) {
+	leader, _, _ := newTestServer(t, func(cfg *Config) { cfg.Cluster, cfg.Resources = &cluster{leaders: []string{""}}, archive() })
+	c := &cluster{leaders: []string{"b"}, servers: map[string]http.Handler{"b": leader.Forwarded()}}
+	follower, _, _ := newTestServer(t, func(cfg *Config) { cfg.Cluster, cfg.Resources = c, archive() })
+	for _, one := range []struct {
+		method, path, body string
+		header             []string
+		status             int
+		want               string
+		sent               bool
+	}{
+		{"DELETE", "/api/v1/news/today", "", nil, 200, `{"name":"today"}`, true},
+		{"GET", "/api/v1/archive", "", nil, 200, "\x00old news", false},
+		{"PUT", "/api/v1/archive", "new", []string{"Content-Type", "application/octet-stream", "X-Amz-Content-Sha256", "UNSIGNED-PAYLOAD"}, 200, `{"name":"new"}`, true},
+		{"PUT", "/api/v1/archive", "new", []string{"Content-Type", "text/plain"}, 415, "application/octet-stream", false},
+		{"DELETE", "/api/v1/news/today", "a body", nil, 415, "only that of an upload has a body", false},
+	} {
+		before := len(c.sent)
+		r := httptest.NewRequest(one.method, one.path, strings.NewReader(one.body))
+		r.Host = "127.0.0.1:4566"
+		for i := 0; i+1 < len(one.header); i += 2 {
+			r.Header.Set(one.header[i], one.header[i+1])
+		}
+		r.SetBasicAuth("test", "test")
+		w := httptest.NewRecorder()
+		follower.ServeHTTP(w, r)
+		if w.Code != one.status || !strings.Contains(w.Body.String(), one.want) || (len(c.sent) > before) != one.sent {
+			t.Errorf("%s %s: %d %q, passed on: %v", one.method, one.path, w.Code, w.Body, len(c.sent) > before)
+		}
+	}
+}
