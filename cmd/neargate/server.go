@@ -64,7 +64,7 @@ ignored.`,
 	fl.BoolVar(&f.insecure, "insecure", false, "plain HTTP on the public port, which must be on loopback; the root credentials are test/test unless given")
 	fl.StringVar(&f.tlsCert, "tls-cert", "", "certificate chain of the public port (PEM) instead of one of the cluster's authority")
 	fl.StringVar(&f.tlsKey, "tls-key", "", "its key (PEM)")
-	fl.StringVar(&f.publicName, "public-name", "", "host:port by which clients know the public port (default: --listen, with the host's name where that has no address)")
+	fl.StringVar(&f.publicName, "public-name", "", "host:port by which clients know the public port; with several servers the same on all, a name that leads to any of them (default: --listen, with the host's name where that has no address)")
 	fl.StringVar(&f.domain, "domain", "localhost", "domain of load balancers' names")
 	fl.StringVar(&f.account, "account-id", "000000000000", "account of the root credentials")
 	fl.StringVar(&f.region, "region", "us-east-1", "default region")
@@ -115,7 +115,8 @@ func runServer(ctx context.Context, f serverFlags, out io.Writer) (err error) {
 		return fmt.Errorf("peer port: %w", err)
 	}
 	defer peers.Close()
-	if f.publicName == "" {
+	named := f.publicName != ""
+	if !named {
 		if f.publicName, err = publicName(public.Addr()); err != nil {
 			return err
 		}
@@ -129,6 +130,10 @@ func runServer(ctx context.Context, f serverFlags, out io.Writer) (err error) {
 	founding, err := f.found(ctx, dir, peers.(*net.TCPListener), out, log)
 	if err != nil {
 		return err
+	}
+	if founding != nil && !named {
+		log.Warn("without --public-name image names hold the address of one server: agents get no credentials for them from the others, and cannot pull when it is lost; " +
+			"give all servers the same --public-name, a name that leads to any of them")
 	}
 	fallback := func() (string, string, error) { return keptRoot(dir.Keys(), out) }
 	switch {
