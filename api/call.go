@@ -103,3 +103,6 @@ func Invoke[O any](ctx context.Context, inv Invoker, who Identity, region string
 	}
 	return out.(*O), nil
 }
+
+// NotLeaderHeader is set in an answer by which a server says, to another one, that it has done nothing because it does not lead.
+const NotLeaderHeader = "X-Neargate-Not-Leader"

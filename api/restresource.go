@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"fmt"
+	"io"
 	"reflect"
 	"strings"
 )
@@ -11,15 +12,16 @@ import (
 // with it.
 const Platform = "neargate"
 
-// RESTResource is something that the REST API shows and AWS has no operation for: it answers a GET, changes nothing, and is
-// authenticated, authorized, counted and described like an operation.
+// RESTResource is something that the REST API shows or does and AWS has no operation for. It is authenticated, authorized, counted and
+// described like an operation. What it shows answers a GET and changes nothing.
 //
 // Like an operation it takes one struct, ...Input, from which its name follows. A field is a parameter of the path or
 // the query string, by the name in its json tag; its doc tag describes it. Fields are strings, bools, unsigned integers
 // and times (RFC 3339). What it answers is written by encoding/json.
 type RESTResource struct {
-	Name    string       // "GetTaskLogs"
-	Route   string       // "GET /clusters/{cluster}/tasks/{task}/logs"
+	Name    string // "GetTaskLogs"
+	Mode    Mode
+	Route   string       // "GET /clusters/{cluster}/tasks/{task}/logs"; of one that writes, another method
 	Doc     string       // a sentence for the OpenAPI document
 	In, Out reflect.Type // struct types, not pointers
 	Stream  bool         // any number of Out, a JSON line each, as they come; otherwise one
@@ -29,7 +31,17 @@ type RESTResource struct {
 	// at once, and the first call, even of nothing, says that this is no error any more: later ones only cut the answer.
 	// Emitting fails when the client has left. Otherwise one Out is emitted.
 	Read func(ctx context.Context, in any, emit func(out ...any) error) error
+	// Send, if it is set, writes bytes instead, of no length known beforehand.
+	Send func(ctx context.Context, in any, w io.Writer) error
+	// Take, if it is set, reads the request's body, of any length, and returns its Out.
+	Take func(ctx context.Context, in any, body io.Reader) (any, error)
 }
+
+// ElsewhereError says that another server of the cluster has what a resource shows. The request is passed on to it, if nothing has been
+// emitted yet.
+type ElsewhereError struct{ Server string }
+
+func (e *ElsewhereError) Error() string { return "server " + e.Server + " has it" }
 
 // Action is the resource's IAM action name, for example "neargate:GetTaskLogs".
 func (r RESTResource) Action() string { return Platform + ":" + r.Name }
@@ -43,6 +55,34 @@ func Document[I, O any](route, doc string, target func(*Call, *I) string, f func
 		}
 		return emit(out)
 	})
+}
+
+// Change makes a resource that writes, with one answer. Its parameters stand in path and query string.
+func Change[I, O any](route, doc string, target func(*Call, *I) string, f func(context.Context, *I) (*O, error)) RESTResource {
+	r := Document(route, doc, target, f)
+	r.Mode = ModeWrite
+	return r
+}
+
+// Download makes a resource of bytes.
+func Download[I any](route, doc string, target func(*Call, *I) string, f func(ctx context.Context, in *I, w io.Writer) error) RESTResource {
+	r := resource[I, struct{}](route, doc, target, false, nil)
+	r.Send = func(ctx context.Context, in any, w io.Writer) error { return f(ctx, in.(*I), w) }
+	return r
+}
+
+// Upload makes a resource that writes what it is sent.
+func Upload[I, O any](route, doc string, target func(*Call, *I) string, f func(ctx context.Context, in *I, body io.Reader) (*O, error)) RESTResource {
+	r := resource[I, O](route, doc, target, false, nil)
+	r.Mode = ModeWrite
+	r.Take = func(ctx context.Context, in any, body io.Reader) (any, error) {
+		out, err := f(ctx, in.(*I), body)
+		if err != nil {
+			return nil, err
+		}
+		return out, nil
+	}
+	return r
 }
 
 // Stream makes a resource of many answers, which f emits.

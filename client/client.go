@@ -9,7 +9,6 @@ import (
 	"crypto/x509"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -142,16 +141,38 @@ func (c *Client) ready(ctx context.Context) error {
 	return nil
 }
 
+// restError is what the REST API refuses with.
+type restError struct {
+	status  int
+	message string
+}
+
+func (e *restError) Error() string { return e.message }
+
 // get opens a resource of the REST API below /api/v1; the caller closes the body.
 func (c *Client) get(ctx context.Context, path string, query url.Values) (io.ReadCloser, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.Config.Endpoint+"/api/v1"+path, nil)
+	return c.rest(ctx, http.MethodGet, path, query, nil)
+}
+
+// rest is get with another method, and a body of bytes unless that is nil.
+func (c *Client) rest(ctx context.Context, method, path string, query url.Values, body io.Reader) (io.ReadCloser, error) {
+	req, err := http.NewRequestWithContext(ctx, method, c.Config.Endpoint+"/api/v1"+path, body)
 	if err != nil {
 		return nil, err
 	}
 	req.URL.RawQuery = query.Encode()
 	empty := sha256.Sum256(nil)
+	payload := hex.EncodeToString(empty[:])
+	switch {
+	case body != nil:
+		payload = "UNSIGNED-PAYLOAD" // it is not read twice
+		req.Header.Set("X-Amz-Content-Sha256", payload)
+		req.Header.Set("Content-Type", "application/octet-stream")
+	case method != http.MethodGet:
+		req.Header.Set("Content-Type", "application/json")
+	}
 	creds := aws.Credentials{AccessKeyID: c.Config.AccessKey, SecretAccessKey: c.Config.SecretKey, SessionToken: c.Config.Token}
-	if err := v4.NewSigner().SignHTTP(ctx, creds, req, hex.EncodeToString(empty[:]), "ecs", c.Config.Region, time.Now()); err != nil {
+	if err := v4.NewSigner().SignHTTP(ctx, creds, req, payload, "ecs", c.Config.Region, time.Now()); err != nil {
 		return nil, err
 	}
 	resp, err := c.http.Do(req)
@@ -166,9 +187,10 @@ func (c *Client) get(ctx context.Context, path string, query url.Values) (io.Rea
 	if err != nil {
 		return nil, err
 	}
+	e := &restError{resp.StatusCode, fmt.Sprintf("%s %s: %s: %s", method, path, resp.Status, b)}
 	var answer struct{ Code, Message string }
 	if json.Unmarshal(b, &answer) == nil && answer.Message != "" {
-		return nil, errors.New(answer.Message)
+		e.message = answer.Message
 	}
-	return nil, fmt.Errorf("GET %s: %s: %s", path, resp.Status, b)
+	return nil, e
 }

@@ -46,6 +46,7 @@ type Drainer struct {
 
 	mu      sync.Mutex
 	reports map[state.Key]map[string]uint64 // endpoint → node → revision whose drain is over there
+	tidy    int                             // as many reports are looked through for what is gone
 	wake    chan struct{}
 }
 
@@ -54,7 +55,7 @@ func NewDrainer(c DrainerConfig) *Drainer {
 	if c.AckBound == 0 {
 		c.AckBound = AckBound
 	}
-	return &Drainer{DrainerConfig: c, reports: map[state.Key]map[string]uint64{}, wake: make(chan struct{}, 1)}
+	return &Drainer{DrainerConfig: c, reports: map[state.Key]map[string]uint64{}, wake: make(chan struct{}, 1), tidy: minTidy}
 }
 
 // Drained takes in a node's drain report.
@@ -72,8 +73,29 @@ func (d *Drainer) Drained(_ context.Context, node string, reports []*agent.Drain
 		}
 		d.reports[key][node] = max(d.reports[key][node], r.Revision)
 	}
+	if len(d.reports) >= d.tidy { // only a leader sweeps
+		d.forget(d.Store.View(), nil)
+		d.tidy = max(minTidy, 2*len(d.reports))
+	}
 	d.Wake()
 	return nil
+}
+
+// Repeat is what a node has reported of endpoints that still drain.
+func (d *Drainer) Repeat(node string) []*agent.Drained {
+	v := d.Store.View()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var list []*agent.Drained
+	for key, by := range d.reports {
+		r, ok := by[node]
+		if _, there := Endpoints.Get(v, key); !ok || !there {
+			continue
+		}
+		parts := key.Parts() // as endpointKey has made it
+		list = append(list, &agent.Drained{TargetGroupArn: parts[2], EndpointId: parts[3], Revision: r})
+	}
+	return list
 }
 
 // Wake has the Drainer look now: something was acknowledged.
@@ -168,6 +190,15 @@ func (d *Drainer) sweep(ctx context.Context) (waiting bool, err error) {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	d.forget(v, seen)
+	return waiting, err
+}
+
+// minTidy is the least number of reports that is worth looking through.
+const minTidy = 1024
+
+// forget drops reports on endpoints that are gone. d.mu is held.
+func (d *Drainer) forget(v *state.View, seen map[state.Key]bool) {
 	for key := range d.reports {
 		// A report can come before this server's view shows the drain; it is repeated only with a new session, so it is kept
 		// as long as the endpoint exists.
@@ -175,7 +206,6 @@ func (d *Drainer) sweep(ctx context.Context) (waiting bool, err error) {
 			delete(d.reports, key)
 		}
 	}
-	return waiting, err
 }
 
 // over says whether a draining endpoint gets nothing any more: everybody who follows the table has acknowledged the drain or

@@ -230,7 +230,7 @@ func (r *Registry) batchGetImage(ctx context.Context, in *ecr.BatchGetImageInput
 	for _, id := range in.ImageIds {
 		f := failure(id)
 		if f == nil {
-			m, body, err := r.get(v, repo, id, in.AcceptedMediaTypes, api.CallFrom(ctx).ARN)
+			m, body, err := r.get(ctx, v, repo, id, in.AcceptedMediaTypes, api.CallFrom(ctx).ARN)
 			if err == nil {
 				out.Images = append(out.Images, imageShape(repo, m, value(id.ImageTag), body))
 				continue
@@ -245,7 +245,7 @@ func (r *Registry) batchGetImage(ctx context.Context, in *ecr.BatchGetImageInput
 }
 
 // get reads one image. One of a media type that the caller does not accept is not converted: it counts as not found.
-func (r *Registry) get(v state.Reader, repo *Repository, id types.ImageIdentifier, accepted []string, by string) (*Manifest, []byte, error) {
+func (r *Registry) get(ctx context.Context, v state.Reader, repo *Repository, id types.ImageIdentifier, accepted []string, by string) (*Manifest, []byte, error) {
 	m, err := image(v, repo, value(id.ImageDigest), value(id.ImageTag))
 	if err != nil {
 		return nil, nil, err
@@ -261,7 +261,7 @@ func (r *Registry) get(v state.Reader, repo *Repository, id types.ImageIdentifie
 	if err := pullable(repo, m); err != nil {
 		return nil, nil, err
 	}
-	body, err := r.content(m)
+	body, err := r.content(ctx, m)
 	if err != nil {
 		return nil, nil, err
 	}

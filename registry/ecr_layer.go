@@ -28,7 +28,7 @@ func (r *Registry) batchCheckLayerAvailability(ctx context.Context, in *ecr.Batc
 			out.Failures = append(out.Failures, types.LayerFailure{FailureCode: types.LayerFailureCodeInvalidLayerDigest, FailureReason: new("Invalid layer digest: " + err.Error()), LayerDigest: new(s)})
 			continue
 		}
-		l, err := r.layer(r.Store.View(), repo, d)
+		l, err := r.layer(ctx, r.Store.View(), repo, d)
 		if err == nil {
 			err = r.keepLayer(ctx, repo, l)
 		}
@@ -66,7 +66,7 @@ func (r *Registry) getDownloadURLForLayer(ctx context.Context, in *ecr.GetDownlo
 	if err != nil {
 		return nil, awserr.New("InvalidParameterException", "Invalid parameter at 'layerDigest' failed to satisfy constraint: '%s'", err)
 	}
-	if _, err := r.layer(r.Store.View(), repo, d); err != nil {
+	if _, err := r.layer(ctx, r.Store.View(), repo, d); err != nil {
 		return nil, err
 	}
 	url := fmt.Sprintf("%s/v2/%s/blobs/%s?token=%s", r.url(repo.Account, repo.Region), repo.Name, d, r.PullToken(repo.Account, repo.Region, repo.Name))
@@ -138,7 +138,7 @@ func (r *Registry) completeLayerUpload(ctx context.Context, in *ecr.CompleteLaye
 	if err != nil {
 		return nil, awserr.New("InvalidParameterException", "Invalid parameter at 'layerDigests' failed to satisfy constraint: '%s'", err)
 	}
-	if _, err := r.layer(r.Store.View(), repo, digest); err == nil {
+	if _, err := r.layer(ctx, r.Store.View(), repo, digest); err == nil {
 		if err := u.Cancel(); err != nil {
 			return nil, err
 		}

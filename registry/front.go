@@ -10,6 +10,7 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/service/ecr/types"
 
+	"github.com/seed-2f228079/neargate/api"
 	"github.com/seed-2f228079/neargate/controlplane/state"
 	"github.com/seed-2f228079/neargate/internal/awserr"
 	"github.com/seed-2f228079/neargate/storage/blob"
@@ -249,6 +250,8 @@ func ociErrorOf(err error) *ociError {
 		return &ociError{http.StatusForbidden, "DENIED", err.Error()}
 	case errors.Is(err, state.ErrNotLeader):
 		return &ociError{http.StatusServiceUnavailable, "UNAVAILABLE", "The cluster has no leader just now. Try again."}
+	case errors.Is(err, errTooFewCopies):
+		return &ociError{http.StatusServiceUnavailable, "UNAVAILABLE", errTooFewCopies.Error()}
 	case errors.As(err, &tooLarge):
 		return &ociError{http.StatusRequestEntityTooLarge, "SIZE_INVALID", fmt.Sprintf("The body has more than %d bytes.", tooLarge.Limit)}
 	}
@@ -264,6 +267,9 @@ func (f front) fail(w http.ResponseWriter, hr *http.Request, err error) {
 		e = &ociError{http.StatusInternalServerError, "UNKNOWN", "internal error"}
 	}
 	h := w.Header()
+	if errors.Is(err, state.ErrNotLeader) {
+		h.Set(api.NotLeaderHeader, "1") // whoever has passed the request to this server finds another
+	}
 	if e.status == http.StatusUnauthorized {
 		scheme := "http"
 		if f.TLS {

@@ -34,13 +34,13 @@ func (f front) getBlob(w http.ResponseWriter, q *request) error {
 	if err != nil {
 		return err
 	}
-	l, err := f.layer(f.Store.View(), q.repo, d)
+	l, err := f.layer(q.Context(), f.Store.View(), q.repo, d)
 	if awserr.Is(err, "LayersNotFoundException") {
 		done, cerr := f.cacheBlob(w, q, d)
 		if done || cerr != nil {
 			return cerr
 		}
-		l, err = f.layer(f.Store.View(), q.repo, d)
+		l, err = f.layer(q.Context(), f.Store.View(), q.repo, d)
 	}
 	if err != nil {
 		return err
@@ -67,7 +67,7 @@ func (f front) cacheBlob(w http.ResponseWriter, q *request, d blob.Digest) (done
 	if !ok {
 		return false, nil
 	}
-	size, ok, err := f.cachedBlob(q.repo, d)
+	size, ok, err := f.cachedBlob(q.Context(), q.repo, d)
 	if !ok || err != nil {
 		return false, err
 	}
@@ -76,7 +76,7 @@ func (f front) cacheBlob(w http.ResponseWriter, q *request, d blob.Digest) (done
 		return false, err
 	}
 	defer release()
-	if _, err := f.layer(f.Store.View(), q.repo, d); err == nil {
+	if _, err := f.layer(q.Context(), f.Store.View(), q.repo, d); err == nil {
 		return false, nil // it came while we waited
 	}
 	if q.Method != http.MethodGet || q.Header.Get("Range") != "" {

@@ -55,7 +55,7 @@ func (f front) getManifest(w http.ResponseWriter, q *request) error {
 	if q.Method == http.MethodHead {
 		return nil
 	}
-	body, err := f.content(m)
+	body, err := f.content(q.Context(), m)
 	if err != nil {
 		return err
 	}

@@ -25,8 +25,14 @@ type Collected struct {
 // that moment; there is no mark phase whose result could be out of date.
 func (r *Registry) Collect(ctx context.Context) (Collected, error) {
 	var c Collected
+	if r.Copies != nil { // the records of a server that lags behind would not tell what is needed
+		if _, err := r.Store.Linearizable(ctx); err != nil {
+			return c, err
+		}
+	}
 	for _, step := range []func(context.Context, *Collected) error{r.collectRepositories, r.collectReplications, r.collectLayers, r.collectBlobs} {
-		if err := step(ctx, &c); err != nil {
+		// Records are the leader's to delete, blobs each server's.
+		if err := step(ctx, &c); err != nil && !errors.Is(err, state.ErrNotLeader) {
 			return c, err
 		}
 	}
@@ -116,10 +122,10 @@ func (r *Registry) collectBlobs(ctx context.Context, c *Collected) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if r.kept(info.Digest) {
+		if r.kept(info.Digest) || r.young(info.Digest) {
 			continue
 		}
-		deleted, err := r.Blobs.Delete(info.Digest, func() (bool, error) { return !r.kept(info.Digest), nil })
+		deleted, err := r.Blobs.Delete(info.Digest, func() (bool, error) { return !r.kept(info.Digest) && !r.young(info.Digest), nil })
 		if errors.Is(err, blob.ErrLeased) {
 			continue
 		}

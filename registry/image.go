@@ -53,7 +53,10 @@ func tagsOf(v state.Reader, m *Manifest) []string {
 }
 
 // content is a manifest's bytes.
-func (r *Registry) content(m *Manifest) ([]byte, error) {
+func (r *Registry) content(ctx context.Context, m *Manifest) ([]byte, error) {
+	if err := r.here(ctx, blob.Digest(m.Digest)); err != nil {
+		return nil, fmt.Errorf("read manifest %s: %w", m.Digest, err)
+	}
 	b, err := r.Blobs.ReadAll(blob.Digest(m.Digest), maxManifestBytes)
 	if err != nil {
 		return nil, fmt.Errorf("read manifest %s: %w", m.Digest, err)
@@ -79,7 +82,7 @@ func (r *Registry) putImage(ctx context.Context, repo *Repository, p push) (*Man
 			return nil, digestDoesNotMatch(p.digest, digest)
 		}
 	}
-	if err := r.layersPresent(repo, doc); err != nil {
+	if err := r.layersPresent(ctx, repo, doc); err != nil {
 		return nil, err
 	}
 	lease, err := r.keepManifest(ctx, digest, p.body)
@@ -87,6 +90,9 @@ func (r *Registry) putImage(ctx context.Context, repo *Repository, p push) (*Man
 		return nil, err
 	}
 	defer lease.Release()
+	if err := r.spread(ctx, digest); err != nil {
+		return nil, err
+	}
 	var m *Manifest
 	_, err = r.Store.Update(ctx, func(tx *state.Tx) error {
 		m, err = r.commitImage(tx, repo, doc, digest, p)
@@ -102,11 +108,11 @@ func (r *Registry) keepManifest(ctx context.Context, digest blob.Digest, body []
 }
 
 // layersPresent refuses before anything is written what commitImage would refuse, and, beyond the records, looks at the disk.
-func (r *Registry) layersPresent(repo *Repository, doc *document) error {
+func (r *Registry) layersPresent(ctx context.Context, repo *Repository, doc *document) error {
 	v := r.Store.View()
 	var missing []string
 	for _, d := range doc.blobs() {
-		_, err := r.layer(v, repo, blob.Digest(d.Digest))
+		_, err := r.layer(ctx, v, repo, blob.Digest(d.Digest))
 		switch {
 		case err == nil || d.foreign():
 		case awserr.Is(err, "LayersNotFoundException"):

@@ -13,12 +13,12 @@ import (
 
 // layer finds a layer that the repository has and whose blob is here. A blob that got lost reads as absent, so that the next
 // push brings it again.
-func (r *Registry) layer(v state.Reader, repo *Repository, d blob.Digest) (*Layer, error) {
+func (r *Registry) layer(ctx context.Context, v state.Reader, repo *Repository, d blob.Digest) (*Layer, error) {
 	l, ok := Layers.Get(v, repo.in(string(d)))
 	if !ok {
 		return nil, layerNotFound(repo, string(d))
 	}
-	switch _, err := r.Blobs.Stat(d); {
+	switch err := r.here(ctx, d); {
 	case errors.Is(err, blob.ErrNotFound):
 		r.Log.Error("a layer's blob is missing", "digest", d, "repository", repo.Name)
 		return nil, layerNotFound(repo, string(d))
@@ -30,6 +30,9 @@ func (r *Registry) layer(v state.Reader, repo *Repository, d blob.Digest) (*Laye
 
 // addLayer commits that the repository has the blob, which the caller holds a lease on.
 func (r *Registry) addLayer(ctx context.Context, repo *Repository, info blob.Info) error {
+	if err := r.spread(ctx, info.Digest); err != nil {
+		return err
+	}
 	_, err := r.Store.Update(ctx, func(tx *state.Tx) error {
 		now, err := repo.still(tx)
 		if err != nil {
@@ -77,11 +80,13 @@ func (r *Registry) mount(ctx context.Context, repo *Repository, from string, d b
 		return false, err
 	}
 	defer lease.Release()
+	if err := r.here(ctx, d); errors.Is(err, blob.ErrNotFound) {
+		return false, nil
+	} else if err != nil {
+		return false, err
+	}
 	info, err := r.Blobs.Stat(d)
 	if err != nil {
-		if errors.Is(err, blob.ErrNotFound) {
-			return false, nil
-		}
 		return false, err
 	}
 	mounted := false

@@ -290,12 +290,12 @@ func (r *Registry) fetchBlob(ctx context.Context, u upstream, repo *Repository, 
 }
 
 // cachedBlob says whether an image that is cached in the repository names a blob, and how many bytes it has by that.
-func (r *Registry) cachedBlob(repo *Repository, d blob.Digest) (size int64, ok bool, err error) {
+func (r *Registry) cachedBlob(ctx context.Context, repo *Repository, d blob.Digest) (size int64, ok bool, err error) {
 	for m := range ManifestsByReference.Scan(r.Store.View(), repo.in(string(d))) {
 		if !m.Cached {
 			continue
 		}
-		body, err := r.content(m)
+		body, err := r.content(ctx, m)
 		if err != nil {
 			return 0, false, err
 		}

@@ -68,6 +68,9 @@ type Config struct {
 	// this cluster's own.
 	Remotes map[string]Remote
 
+	// Copies are the blobs of other servers; nil: there are none.
+	Copies Copies
+
 	// LayerGrace is how long a layer that no manifest names stays in its repository after it was pushed or last asked for:
 	// the time a client has between layers and manifest. Default 24 h.
 	LayerGrace time.Duration
@@ -119,10 +122,11 @@ func New(c Config) (*Registry, error) {
 // Handler serves /v2/.
 func (r *Registry) Handler() http.Handler { return front{r} }
 
-// Run works until ctx ends: it collects garbage and records pull times, and where it leads it applies lifecycle policies and
-// replicates.
+// Run works until ctx ends: it collects garbage, records pull times, copies from other servers what is missing here, and where it leads
+// it applies lifecycle policies and replicates.
 func (r *Registry) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return r.mirror(ctx) })
 	g.Go(func() error { return r.every(ctx, r.CollectEvery, r.collectAndLog) })
 	g.Go(func() error { return r.every(ctx, pullsEvery, r.recordPullsAndLog) })
 	g.Go(func() error { return r.Store.RunLeader(ctx, r.runLifecycle) })

@@ -323,7 +323,7 @@ func (w *replicator) sendImage(ctx context.Context, e *Replication, from *Reposi
 	if err != nil {
 		return err
 	}
-	body, err := w.content(m)
+	body, err := w.content(ctx, m)
 	if err != nil {
 		return err
 	}
@@ -354,7 +354,7 @@ func (w *replicator) sendManifest(ctx context.Context, e *Replication, from *Rep
 			return err
 		}
 	}
-	body, err := w.content(m)
+	body, err := w.content(ctx, m)
 	if err != nil {
 		return err
 	}
@@ -363,6 +363,9 @@ func (w *replicator) sendManifest(ctx context.Context, e *Replication, from *Rep
 
 func (w *replicator) sendBlob(ctx context.Context, e *Replication, from *Repository, d blob.Digest) error {
 	if has, err := w.remote.hasBlob(ctx, from.Name, d); has || err != nil {
+		return err
+	}
+	if err := w.here(ctx, d); err != nil {
 		return err
 	}
 	content, info, err := w.Blobs.Open(d)

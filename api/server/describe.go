@@ -1,7 +1,6 @@
 package server
 
 import (
-	"net/http"
 	"reflect"
 	"slices"
 	"strings"
@@ -20,25 +19,33 @@ func (d *document) addResource(r *resource) {
 		params = append(params, p)
 	}
 	says := "The answer."
-	if r.Stream {
+	schema := typeSchema(r.Out)
+	switch {
+	case r.Stream:
 		says = "A JSON object a line, as they come."
+	case r.Send != nil:
+		says, schema = "Bytes.", object{"type": "string", "format": "binary"}
 	}
 	item, _ := d.paths[r.route.path].(object)
 	if item == nil {
 		item = object{}
 		d.paths[r.route.path] = item
 	}
-	item[strings.ToLower(http.MethodGet)] = object{
+	described := object{
 		"operationId": r.binding.Service + "." + r.Name,
 		"tags":        []string{r.binding.Service},
-		"summary":     r.Action() + ", a read",
+		"summary":     r.Action() + ", a " + r.Mode.String(),
 		"description": r.Doc,
 		"parameters":  params,
 		"responses": object{
-			"200":     object{"description": says, "content": object{(&answer{stream: r.Stream}).contentType(): object{"schema": typeSchema(r.Out)}}},
+			"200":     object{"description": says, "content": object{(&answer{stream: r.Stream, bytes: r.Send != nil}).contentType(): object{"schema": schema}}},
 			"default": object{"description": "The request was refused.", "content": jsonContent(object{"$ref": "#/components/schemas/Error"})},
 		},
 	}
+	if r.Take != nil {
+		described["requestBody"] = object{"required": true, "content": object{r.contentType(): object{"schema": object{"type": "string", "format": "binary"}}}}
+	}
+	item[strings.ToLower(r.route.method)] = described
 }
 
 // typeSchema is how encoding/json writes a value of type t; nil for what resources do not use.

@@ -59,7 +59,7 @@ func WriteOperations(w io.Writer, ops []api.Operation, resources ...api.RESTReso
 		}
 	}
 	if len(resources) > 0 {
-		fmt.Fprintf(b, "\n## Beyond AWS (`%s`)\n\nWhat the REST API shows and AWS has no operation for; all of it is read only.\n\n| resource | REST route | IAM action | |\n|---|---|---|---|\n", api.Platform)
+		fmt.Fprintf(b, "\n## Beyond AWS (`%s`)\n\nWhat the REST API shows and does and AWS has no operation for.\n\n| resource | REST route | IAM action | |\n|---|---|---|---|\n", api.Platform)
 	}
 	for _, r := range resources {
 		fmt.Fprintf(b, "| %s | `%s` | `%s` | %s |\n", r.Name, r.Route, r.Action(), r.Doc)

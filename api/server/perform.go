@@ -52,12 +52,20 @@ func (s *Server) perform(ctx context.Context, b *binding, c *api.Call, in any) (
 			return nil, s.shown(b, err, &cause)
 		}
 	}
+	if s.cfg.Cluster != nil && b.wire != nil {
+		limit, cancel := context.WithTimeout(ctx, operationTimeout)
+		defer cancel()
+		ctx = limit
+	}
 	out, err = b.Call(api.WithCall(ctx, c), in)
 	if err != nil {
 		return nil, s.shown(b, err, &cause)
 	}
 	return out, nil
 }
+
+// operationTimeout is how long an operation may take where it can lose its leader on the way: nobody else ends its waiting for another.
+const operationTimeout = time.Minute
 
 // shown is err as the client may see it. What is not an answer by itself becomes cause, and an internal failure.
 func (s *Server) shown(b *binding, err error, cause *error) *awserr.Error {

@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"mime"
 	"net/http"
 	"net/url"
 	"reflect"
@@ -29,13 +31,13 @@ type resource struct {
 
 // newResource checks r: what a request meets has been tried at start.
 func newResource(r api.RESTResource) (*resource, error) {
-	b := binding{Operation: api.Operation{Service: api.Platform, Name: r.Name, Mode: api.ModeRead, In: r.In, Out: r.Out, Route: r.Route,
+	b := binding{Operation: api.Operation{Service: api.Platform, Name: r.Name, Mode: r.Mode, In: r.In, Out: r.Out, Route: r.Route,
 		Resources: func(c *api.Call, in any) []string { return []string{r.Target(c, in)} }},
 		service: &service{name: api.Platform, codec: func() (*wire.Codec, error) {
 			return nil, errors.New("what AWS has no operation for has no AWS protocol")
 		}}}
 	route, err := parseRoute(b.Operation)
-	if err == nil && route.method != http.MethodGet {
+	if err == nil && r.Mode == api.ModeRead && route.method != http.MethodGet {
 		err = fmt.Errorf("resource %s: it is read by GET, not by %q", r.Action(), r.Route)
 	}
 	if err != nil {
@@ -121,45 +123,94 @@ func setParameter(field reflect.Value, text string) (err error) {
 
 // restResource answers a request for a resource, in the pipeline of all calls.
 func (s *Server) restResource(x *exchange, r *resource, params url.Values) {
+	refuse := func(err error) { s.restRefuse(x, r.binding.service, err) }
+	switch {
+	case r.Mode == api.ModeWrite && !r.takes(x.r):
+		x.plain(http.StatusUnsupportedMediaType, "UnsupportedMediaType", "The Content-Type of this request must be "+r.contentType()+", and only that of an upload has a body.")
+		return
+	case r.Take != nil && s.streamElsewhere(x, refuse), r.Take == nil && s.elsewhere(x, r.Mode, nil, refuse):
+		return
+	}
 	who, region, err := s.restIdentity(x.r, nil)
 	if err != nil {
-		s.restRefuse(x, r.binding.service, err)
+		refuse(err)
 		return
 	}
 	dropPresigned(params)
 	in, err := r.decode(params)
 	if err != nil {
-		s.restRefuse(x, r.binding.service, err)
+		refuse(err)
 		return
 	}
 	// Who follows something has no end of his own: he leaves with the server.
 	ctx, cancel := context.WithCancel(x.r.Context())
 	defer cancel()
 	defer context.AfterFunc(s.leaving, cancel)()
-	a, left := answer{x: x, stream: r.Stream}, false
+	a, left := answer{x: x, stream: r.Stream, bytes: r.Send != nil}, false
+	var at *api.ElsewhereError
 	b := r.binding
 	b.Call = func(ctx context.Context, in any) (any, error) {
-		err := r.Read(ctx, in, a.emit)
+		err := r.perform(ctx, in, x.r.Body, &a)
 		if left = a.unread || ctx.Err() != nil; left {
 			err = nil // the end of somebody's interest is no failure
 		}
+		if errors.As(err, &at) && !a.begun && s.cfg.Cluster != nil && !isForwarded(x.r) {
+			return in, nil // somebody else's call
+		}
+		at = nil
 		return in, err
 	}
 	_, err = s.perform(ctx, &b, x.call(&b, who, region), in)
 	switch {
+	case at != nil:
+		if !s.send(x, at.Server, passOn(ctx, x.r, nil), refuse) {
+			refuse(unavailable("The server that has this cannot be reached just now. Please try again."))
+		}
 	case a.begun && (err != nil || left):
 		panic(http.ErrAbortHandler) // a cut answer must not look whole
 	case err != nil:
-		s.restRefuse(x, b.service, err)
+		refuse(err)
 	case !a.begun && !left:
 		a.begin()
 	}
+}
+
+func (r *resource) perform(ctx context.Context, in any, body io.Reader, a *answer) error {
+	switch {
+	case r.Send != nil:
+		return r.Send(ctx, in, a)
+	case r.Take != nil:
+		out, err := r.Take(ctx, in, body)
+		if err != nil {
+			return err
+		}
+		return a.emit(out)
+	}
+	return r.Read(ctx, in, a.emit)
+}
+
+// contentType is what a request that writes has to declare: no form can, so a browser asks first before it sends a page's request.
+func (r *resource) contentType() string {
+	if r.Take != nil {
+		return "application/octet-stream"
+	}
+	return "application/json"
+}
+
+// takes says whether a request that writes is one that the resource takes.
+func (r *resource) takes(q *http.Request) bool {
+	if r.Take == nil && q.ContentLength != 0 {
+		return false
+	}
+	declared, _, err := mime.ParseMediaType(q.Header.Get("Content-Type"))
+	return q.Method == http.MethodDelete || err == nil && declared == r.contentType()
 }
 
 // answer is what a resource emits.
 type answer struct {
 	x      *exchange
 	stream bool
+	bytes  bool
 	begun  bool
 	unread bool // the client takes no more
 }
@@ -174,10 +225,23 @@ func (a *answer) begin() {
 }
 
 func (a *answer) contentType() string {
-	if a.stream {
+	switch {
+	case a.bytes:
+		return "application/octet-stream"
+	case a.stream:
 		return "application/x-ndjson"
 	}
 	return "application/json"
+}
+
+// Write sends bytes as they are.
+func (a *answer) Write(b []byte) (int, error) {
+	if !a.begun {
+		a.begin()
+	}
+	n, err := a.x.w.Write(b)
+	a.unread = err != nil
+	return n, err
 }
 
 func (a *answer) emit(out ...any) error {

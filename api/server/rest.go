@@ -93,7 +93,7 @@ func (s *Server) newREST() (h http.Handler, err error) {
 		g.Handle(r.method, r.pattern(), func(c *gin.Context) { s.restCall(exchangeOf(c), b, r.params(c)) })
 	}
 	for _, r := range s.resources {
-		g.GET(r.route.pattern(), func(c *gin.Context) { s.restResource(exchangeOf(c), r, r.route.params(c)) })
+		g.Handle(r.route.method, r.route.pattern(), func(c *gin.Context) { s.restResource(exchangeOf(c), r, r.route.params(c)) })
 	}
 	g.POST(restPrefix+"/actions/:service/:operation", func(c *gin.Context) {
 		x, svc := exchangeOf(c), s.services.services[c.Param("service")]
@@ -135,6 +135,9 @@ func (s *Server) restCall(x *exchange, b *binding, params url.Values) {
 	body, err := x.readBody(b.Service)
 	if err != nil {
 		s.restRefuse(x, b.service, err)
+		return
+	}
+	if s.elsewhere(x, b.Mode, body, func(err error) { s.restRefuse(x, b.service, err) }) {
 		return
 	}
 	who, region, err := s.restIdentity(x.r, body)

@@ -48,6 +48,8 @@ type Config struct {
 	Retryable func(error) bool
 	// Observe is told of every call that was authorized, before its handler runs; nil: nobody is.
 	Observe func(c *api.Call)
+	// Cluster is what this server has of the others; nil: it is alone.
+	Cluster Cluster
 	// Throttle refuses calls that come too fast, with the service's own error; nil lets everything through.
 	Throttle func(ctx context.Context, c *api.Call) error
 
@@ -176,7 +178,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case signed:
 		s.aws(x)
 	case isRegistry(path) && s.cfg.Registry != nil:
-		s.cfg.Registry.ServeHTTP(w, r)
+		s.registry(x)
 	default:
 		s.aws(x)
 	}

@@ -347,7 +347,7 @@ func TestTLSOnThePublicPort(t *testing.T) {
 }
 
 func TestServerFlags(t *testing.T) {
-	good := serverFlags{listen: "127.0.0.1:4566", peerListen: "10.0.0.1:4646", bootstrapExpect: 1}
+	good := serverFlags{listen: "127.0.0.1:4566", peerListen: "10.0.0.1:4646", bootstrapExpect: 1, blobCopies: 2}
 	for _, c := range []struct {
 		change func(*serverFlags)
 		says   string // "": accepted
@@ -355,8 +355,10 @@ func TestServerFlags(t *testing.T) {
 		{func(*serverFlags) {}, ""},
 		{func(f *serverFlags) { f.join = []string{"10.0.0.1:4646"} }, ""}, // its own
 		{func(f *serverFlags) { f.insecure = true }, ""},
-		{func(f *serverFlags) { f.bootstrapExpect = 3 }, "not implemented yet: more than one server"},
-		{func(f *serverFlags) { f.join = []string{"10.0.0.1:4646", "10.0.0.2:4646"} }, "not implemented yet: more than one server"},
+		{func(f *serverFlags) { f.bootstrapExpect = 3 }, ""},
+		{func(f *serverFlags) { f.bootstrapExpect = 2 }, "--bootstrap-expect is 1, 3 or 5"},
+		{func(f *serverFlags) { f.bootstrapExpect = 0 }, "--bootstrap-expect is 1, 3 or 5"},
+		{func(f *serverFlags) { f.blobCopies = 0 }, "--blob-copies is between 1 and 5"},
 		{func(f *serverFlags) { f.insecure, f.listen = true, "0.0.0.0:4566" }, "--insecure is for loopback only"},
 		{func(f *serverFlags) { f.tlsCert = "cert.pem" }, "go together"},
 		{func(f *serverFlags) { f.insecure, f.tlsCert, f.tlsKey = true, "cert.pem", "key.pem" }, "goes with no --tls-cert"},

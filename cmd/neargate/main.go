@@ -54,7 +54,7 @@ Start it with "neargate dev", then in another terminal:
 		SilenceErrors: true,
 	}
 	cmd.AddGroup(&cobra.Group{ID: "platform", Title: "Run the platform:"}, &cobra.Group{ID: "client", Title: "Use it:"})
-	for _, c := range []*cobra.Command{devCommand(), serverCommand(), agentCommand()} {
+	for _, c := range []*cobra.Command{devCommand(), serverCommand(), agentCommand(), operatorCommand()} {
 		c.GroupID = "platform"
 		cmd.AddCommand(c)
 	}

@@ -33,6 +33,7 @@ import (
 	"github.com/seed-2f228079/neargate/controlplane/iam"
 	"github.com/seed-2f228079/neargate/controlplane/logs"
 	"github.com/seed-2f228079/neargate/controlplane/orchestrator"
+	"github.com/seed-2f228079/neargate/controlplane/peers"
 	"github.com/seed-2f228079/neargate/controlplane/scheduler/placement"
 	"github.com/seed-2f228079/neargate/controlplane/state"
 	"github.com/seed-2f228079/neargate/controlplane/state/raft"
@@ -42,6 +43,7 @@ import (
 	"github.com/seed-2f228079/neargate/internal/clock"
 	"github.com/seed-2f228079/neargate/internal/datadir"
 	"github.com/seed-2f228079/neargate/internal/seal"
+	"github.com/seed-2f228079/neargate/internal/trust"
 	"github.com/seed-2f228079/neargate/mesh"
 	"github.com/seed-2f228079/neargate/registry"
 	"github.com/seed-2f228079/neargate/servicediscovery"
@@ -69,13 +71,24 @@ type controlConfig struct {
 	ready func() []server.Check
 	// routers says what the orchestrator gets instead of the routers; nil: themselves.
 	routers func([]orchestrator.Router) []orchestrator.Router
+	cluster *clusterConfig // nil: there are no other servers
 	log     *slog.Logger
+}
+
+// clusterConfig is what a server has to speak to others.
+type clusterConfig struct {
+	port       *trust.Port
+	credential *trust.Credential
+	address    string        // of the peer port, as the others reach it
+	members    []raft.Server // of a cluster that is new
+	blobCopies int           // on so many servers a layer is before its push is acknowledged
 }
 
 // controlPlane is one server: state, families, reconcilers, registry and the public port.
 type controlPlane struct {
 	engine     *raft.Engine
 	store      *state.Store
+	peers      *peers.Peers // nil: there are none
 	dispatcher *dispatcher.Server
 	registry   *registry.Registry
 	metrics    *prometheus.Registry
@@ -93,7 +106,8 @@ type part struct {
 
 // schema is every family's tables.
 func schema() state.Schema {
-	return slices.Concat(controlplane.Schema, dispatcher.Schema, elb.Schema, iam.Schema, logs.Schema, mesh.Schema, registry.Schema, servicediscovery.Schema)
+	return slices.Concat(controlplane.Schema, dispatcher.Schema, elb.Schema, iam.Schema, logs.Schema, mesh.Schema, peers.Schema, registry.Schema,
+		servicediscovery.Schema)
 }
 
 // newControlPlane opens the state and puts the families on it. The caller runs the parts, then closes.
@@ -116,7 +130,7 @@ func newControlPlane(cfg controlConfig) (_ *controlPlane, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if c.engine, err = raft.Open(raft.Options{Dir: cfg.dir.State("main"), NodeID: cfg.dir.ID(), Logger: cfg.log}); err != nil {
+	if c.engine, err = raft.Open(cfg.engine()); err != nil {
 		return nil, err
 	}
 	defer func() {
@@ -126,6 +140,9 @@ func newControlPlane(cfg controlConfig) (_ *controlPlane, err error) {
 	}()
 	if c.store, err = state.New(c.engine, schema(), state.Options{Logger: cfg.log}); err != nil {
 		return nil, err
+	}
+	if cfg.cluster != nil {
+		c.peers = peers.New(cfg.peers(c.engine, c.store))
 	}
 	blobs, err := blob.Open(cfg.dir.Blobs(), blob.Options{})
 	if err != nil {
@@ -152,16 +169,20 @@ func newControlPlane(cfg controlConfig) (_ *controlPlane, err error) {
 	}
 	lifecycle := orchestrator.NewLifecycle(real, rand.Reader, routers...)
 	placer := placement.New(c.store, real, cfg.log)
-	c.registry, err = registry.New(registry.Config{
+	keeping := registry.Config{
 		Store: c.store, Blobs: blobs, Seal: sealRegistry, Region: cfg.region, Domain: cfg.domain, Log: cfg.log,
 		PublicName: func(string, string) string { return cfg.publicName }, TLS: cfg.tls,
 		Credentials: checkSecret(credentials), Authorizer: access, Users: controlplane.ImagesInUse, Remotes: cfg.remotes,
-	})
-	if err != nil {
+	}
+	if c.peers != nil {
+		c.peers.Blobs = blobs
+		keeping.Copies = &peers.Blobs{Peers: c.peers, Store: blobs, Copies: cfg.cluster.blobCopies}
+	}
+	if c.registry, err = registry.New(keeping); err != nil {
 		return nil, err
 	}
 	drainer := mesh.NewDrainer(mesh.DrainerConfig{Store: c.store, Clock: real, Log: cfg.log})
-	c.dispatcher = dispatcher.New(dispatcher.Config{
+	dispatching := dispatcher.Config{
 		Store: c.store, Clock: real, Rand: rand.Reader, Log: cfg.log, Rule: cfg.rule, Authorize: cfg.authorize, Reporter: lifecycle, Traffic: drainer,
 		LogStreams: logging,
 		Sources: []dispatcher.Source{
@@ -169,7 +190,11 @@ func newControlPlane(cfg controlConfig) (_ *controlPlane, err error) {
 			elb.ListenerSource{Service: balancing}, elb.TargetSource{}, elb.CheckSource{},
 			servicediscovery.Source{Names: elb.Names{Service: balancing}},
 		},
-	})
+	}
+	if c.peers != nil {
+		dispatching.Leader, dispatching.Self, dispatching.Servers = c.peers.Relay, cfg.dir.ID(), c.peers.Others
+	}
+	c.dispatcher = dispatcher.New(dispatching)
 	drainer.Subscribers = c.dispatcher
 	orch := orchestrator.New(orchestrator.Config{
 		Store: c.store, Clock: real, Rand: rand.Reader, Log: cfg.log, RouterTables: []state.TableInfo{mesh.Endpoints, elb.Listeners, elb.Rules},
@@ -180,16 +205,23 @@ func newControlPlane(cfg controlConfig) (_ *controlPlane, err error) {
 	})
 	c.operations = slices.Concat(containers.Operations(), balancing.Operations(), c.registry.Operations(), discovery.Operations(),
 		logging.Operations(), ec2.New(network, pages).Operations(), identities.Operations(), tokens.Operations())
-	c.resources = slices.Concat(tasks.New(tasks.Config{Store: c.store, Placer: placer, Nodes: c.dispatcher}).Resources(), c.registry.Resources())
-	c.public, err = server.New(server.Config{
+	operator := peers.Operator{Engine: c.engine, Rand: rand.Reader, Clock: real}
+	if cfg.cluster != nil {
+		operator.Tokens = trust.NewTokens(cfg.dir.SealingKey())
+	}
+	c.resources = slices.Concat(operator.Resources(), tasks.New(tasks.Config{Store: c.store, Placer: placer, Nodes: c.dispatcher}).Resources(), c.registry.Resources())
+	serving := server.Config{
 		Operations: c.operations, Resources: c.resources, Credentials: credentials, Authorizer: access,
 		Observe: identities.Used, Account: cfg.account, Region: cfg.region,
 		Registry: c.registry.Handler(), LoadBalancer: cfg.loadBalancer, Guard: cfg.guard,
 		Names: []string{cfg.publicName, cfg.domain}, PublicName: cfg.publicName, Metrics: c.metrics, Logger: cfg.log,
 		Retryable: state.Retryable,
 		Ready:     func(ctx context.Context) []server.Check { return append(c.checks(ctx), cfg.ready()...) },
-	})
-	if err != nil {
+	}
+	if c.peers != nil {
+		serving.Cluster = c.peers
+	}
+	if c.public, err = server.New(serving); err != nil {
 		return nil, err
 	}
 	memberships := &capacity.Memberships{Store: c.store, Now: real.Now, Log: cfg.log}
@@ -204,6 +236,10 @@ func newControlPlane(cfg controlConfig) (_ *controlPlane, err error) {
 		{"streams", func(ctx context.Context) error { return errors.Join(events.Run(ctx), events.Close()) }},
 		{"logs", logging.Run},
 		{"registry", c.registry.Run},
+	}
+	if c.peers != nil {
+		c.peers.Forwarded, c.peers.Dispatcher = c.public.Forwarded(), c.dispatcher
+		c.parts = append(c.parts, part{"peers", c.peers.Run})
 	}
 	return c, nil
 }
@@ -228,6 +264,44 @@ func trustOf(identities *iam.Service) func(action, name string) (*policy.Policy,
 			return trust, true
 		}
 		return nil, false
+	}
+}
+
+// dial connects to a server, and makes sure that it is the one that id names.
+func (c *clusterConfig) dial(ctx context.Context, protocol, id, address string) (net.Conn, error) {
+	return c.credential.Dial(ctx, protocol, trust.Identity{Role: trust.Server, ID: id}, address)
+}
+
+// engine is how the state is kept: by this server alone, or with others.
+func (cfg controlConfig) engine() raft.Options {
+	o := raft.Options{Dir: cfg.dir.State("main"), NodeID: cfg.dir.ID(), Logger: cfg.log}
+	if c := cfg.cluster; c != nil {
+		o.Servers = c.members
+		o.Transport = &raft.Transport{
+			Listener: c.port.Handle(peers.ProtocolRaft, trust.Server), Address: c.address,
+			Dial: func(ctx context.Context, id, address string) (net.Conn, error) {
+				// Whoever has got his answer elsewhere meanwhile does not break a handshake off: the connection will be of use.
+				limit, cancel := context.WithoutCancel(ctx), context.CancelFunc(func() {})
+				if deadline, ok := ctx.Deadline(); ok {
+					limit, cancel = context.WithDeadline(limit, deadline)
+				}
+				defer cancel()
+				return c.dial(limit, peers.ProtocolRaft, id, address)
+			},
+		}
+	}
+	return o
+}
+
+func (cfg controlConfig) peers(engine *raft.Engine, store *state.Store) peers.Config {
+	c := cfg.cluster
+	return peers.Config{
+		ID: cfg.dir.ID(), Engine: engine, Store: store, Dial: c.dial, Clock: clock.Real{}, Log: cfg.log,
+		Forwards: c.port.Handle(peers.ProtocolForward, trust.Server), Relays: c.port.Handle(peers.ProtocolRelay, trust.Server),
+		Peer: func(conn net.Conn) (string, bool) {
+			who, ok := trust.ConnPeer(conn)
+			return who.ID, ok
+		},
 	}
 }
 

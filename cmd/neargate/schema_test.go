@@ -13,6 +13,7 @@ import (
 var global = map[string]string{
 	"ecs.node":           "hosts belong to the platform; what accounts see of them are their container instances",
 	"elb.address":        "addresses of load balancers are the host's: a claim that two accounts must not both have",
+	"peers.usedtoken":    "one-time tokens are the cluster's, not an account's",
 	"dispatcher.lineage": "one record: the name of the state's lineage",
 }
 

@@ -26,7 +26,7 @@ import (
 // serverFlags are what `neargate server` can be told.
 type serverFlags struct {
 	data, listen, peerListen, joinToken string
-	bootstrapExpect                     int
+	bootstrapExpect, blobCopies         int
 	join                                []string
 	insecure, verbose                   bool
 	tlsCert, tlsKey                     string
@@ -42,8 +42,14 @@ func serverCommand() *cobra.Command {
 
 The public port speaks TLS with a certificate of the cluster's own authority, whose certificate is DIR/keys/ca.pem (point AWS_CA_BUNDLE at
 it), or with --tls-cert. The root credentials are NEARGATE_ROOT_ACCESS_KEY_ID and NEARGATE_ROOT_SECRET_ACCESS_KEY, or are made
-at the first start and printed once. Tasks go on running while no server is there.`,
+at the first start and printed once. Tasks go on running while no server is there.
+
+Three or five servers form a cluster, which lives through the loss of one or two: start each with the same --bootstrap-expect, --join and --join-token.
+Any of them takes any request. A further one joins by a token of "neargate operator token --role server". Once a server has its cluster these flags are
+ignored.`,
 		Example: `  neargate server --data /var/lib/neargate --listen 10.0.0.5:4566 --peer-listen 10.0.0.5:4646
+  neargate server --data /var/lib/neargate --listen 10.0.0.5:4566 --peer-listen 10.0.0.5:4646 --bootstrap-expect 3 \
+    --join 10.0.0.5:4646,10.0.0.6:4646,10.0.0.7:4646 --join-token "$TOKEN"
   neargate server --data ./server --listen 127.0.0.1:4566 --peer-listen 127.0.0.1:4646 --join-token "$TOKEN" --insecure`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return runServer(cmd.Context(), f, cmd.ErrOrStderr()) },
 	}
@@ -51,14 +57,15 @@ at the first start and printed once. Tasks go on running while no server is ther
 	fl.StringVar(&f.data, "data", defaultData(), "data directory (default $NEARGATE_DATA, ~/.neargate)")
 	fl.StringVar(&f.listen, "listen", "127.0.0.1:4566", "address of the public port")
 	fl.StringVar(&f.peerListen, "peer-listen", "127.0.0.1:4646", "address for agents and other servers")
-	fl.StringVar(&f.joinToken, "join-token", os.Getenv("NEARGATE_JOIN_TOKEN"), "the cluster's bootstrap secret, by which agents join; kept from the first start on (default $NEARGATE_JOIN_TOKEN)")
+	fl.StringVar(&f.joinToken, "join-token", os.Getenv("NEARGATE_JOIN_TOKEN"), "the cluster's bootstrap secret, by which its first servers find one another and agents join, kept from the first start on; or a token for a server that joins later (default $NEARGATE_JOIN_TOKEN)")
 	fl.Lookup("join-token").DefValue = "" // not for help's eyes
 	fl.IntVar(&f.bootstrapExpect, "bootstrap-expect", 1, "number of servers that form the cluster")
-	fl.StringSliceVar(&f.join, "join", nil, "peer addresses of the other servers")
+	fl.StringSliceVar(&f.join, "join", nil, "peer addresses of the servers, HOST:PORT,...; this one's own may be among them")
+	fl.IntVar(&f.blobCopies, "blob-copies", 2, "number of servers that have an image's layer before its push is acknowledged; the others copy it afterwards")
 	fl.BoolVar(&f.insecure, "insecure", false, "plain HTTP on the public port, which must be on loopback; the root credentials are test/test unless given")
 	fl.StringVar(&f.tlsCert, "tls-cert", "", "certificate chain of the public port (PEM) instead of one of the cluster's authority")
 	fl.StringVar(&f.tlsKey, "tls-key", "", "its key (PEM)")
-	fl.StringVar(&f.publicName, "public-name", "", "host:port by which clients know the public port (default: --listen, with the host's name where that has no address)")
+	fl.StringVar(&f.publicName, "public-name", "", "host:port by which clients know the public port; with several servers the same on all, a name that leads to any of them (default: --listen, with the host's name where that has no address)")
 	fl.StringVar(&f.domain, "domain", "localhost", "domain of load balancers' names")
 	fl.StringVar(&f.account, "account-id", "000000000000", "account of the root credentials")
 	fl.StringVar(&f.region, "region", "us-east-1", "default region")
@@ -69,10 +76,11 @@ at the first start and printed once. Tasks go on running while no server is ther
 
 // check refuses what cannot work.
 func (f serverFlags) check() error {
-	others := slices.DeleteFunc(slices.Clone(f.join), func(a string) bool { return a == f.peerListen })
 	switch {
-	case f.bootstrapExpect != 1 || len(others) > 0:
-		return errors.New("not implemented yet: more than one server; leave --bootstrap-expect at 1 and --join empty")
+	case f.bootstrapExpect != 1 && f.bootstrapExpect != 3 && f.bootstrapExpect != 5:
+		return fmt.Errorf("--bootstrap-expect is 1, 3 or 5, not %d: an even number survives the loss of no more servers than the one below it", f.bootstrapExpect)
+	case f.blobCopies < 1 || f.blobCopies > 5:
+		return fmt.Errorf("--blob-copies is between 1 and 5, not %d", f.blobCopies)
 	case f.insecure && !server.IsLoopback(f.listen):
 		return fmt.Errorf("--insecure is for loopback only, and --listen is %s", f.listen)
 	case (f.tlsCert == "") != (f.tlsKey == ""):
@@ -113,7 +121,8 @@ func runServer(ctx context.Context, f serverFlags, out io.Writer) (err error) {
 		return fmt.Errorf("peer port: %w", err)
 	}
 	defer peers.Close()
-	if f.publicName == "" {
+	named := f.publicName != ""
+	if !named {
 		if f.publicName, err = publicName(public.Addr()); err != nil {
 			return err
 		}
@@ -124,9 +133,22 @@ func runServer(ctx context.Context, f serverFlags, out io.Writer) (err error) {
 	}
 	defer func() { err = errors.Join(err, dir.Close()) }()
 
+	founding, err := f.found(ctx, dir, peers.(*net.TCPListener), out, log)
+	if err != nil {
+		return err
+	}
+	if founding != nil && !named {
+		log.Warn("without --public-name image names hold the address of one server: agents get no credentials for them from the others, and cannot pull when it is lost; " +
+			"give all servers the same --public-name, a name that leads to any of them")
+	}
 	fallback := func() (string, string, error) { return keptRoot(dir.Keys(), out) }
-	if f.insecure {
+	switch {
+	case f.insecure:
 		fallback = testRoot
+	case founding != nil && len(founding.Root) == 0:
+		fallback = func() (string, string, error) {
+			return "", "", errors.New("the root credentials of this cluster come from the environment: set NEARGATE_ROOT_ACCESS_KEY_ID and NEARGATE_ROOT_SECRET_ACCESS_KEY as on its other servers")
+		}
 	}
 	credentials, err := roots(f.account, fallback)
 	if err != nil {
@@ -141,19 +163,26 @@ func runServer(ctx context.Context, f serverFlags, out io.Writer) (err error) {
 	if err != nil {
 		return err
 	}
-	port, trustParts, err := peerPort(f, dir, authority, log)
+	port, err := newPeerPort(f, dir, authority, founding, log)
 	if err != nil {
 		return err
 	}
+	trustParts := port.parts
+	cluster, err := port.cluster(dir, founding, peers.Addr())
+	if err != nil {
+		return err
+	}
+	cluster.blobCopies = f.blobCopies
 	control, err := newControlPlane(controlConfig{
 		dir: dir, account: f.account, region: f.region, publicName: f.publicName, tls: !f.insecure, domain: f.domain, roots: credentials,
-		guard: f.insecure, authorize: trust.AuthorizeNode, ready: func() []server.Check { return nil }, log: log, remotes: remotes,
+		guard: f.insecure, authorize: trust.AuthorizeNode, ready: func() []server.Check { return nil }, cluster: cluster, log: log, remotes: remotes,
 		// Until there is a pool of its own, every host runs FARGATE tasks beside those of its cluster.
 		rule: capacity.Rule{Account: f.account, Region: f.region, Serverless: true},
 	})
 	if err != nil {
 		return err
 	}
+	port.admit = control.peers.Admit
 	scheme := "http"
 	if !f.insecure {
 		scheme = "https"
@@ -178,34 +207,6 @@ func runServer(ctx context.Context, f serverFlags, out io.Writer) (err error) {
 		}},
 	})
 	return runParts(ctx, parts...)
-}
-
-// peerPort is the port for agents with admission on it; the caller adds protocols and serves it.
-func peerPort(f serverFlags, dir *datadir.Dir, authority *trust.Authority, log *slog.Logger) (*trust.Port, []part, error) {
-	secret, ignored, err := trust.KeepSecret(dir.Keys(), f.joinToken)
-	switch {
-	case err != nil:
-		return nil, nil, err
-	case ignored:
-		log.Warn("--join-token is ignored: this cluster has another one from its first start")
-	case secret == nil:
-		log.Warn("no host can join: this cluster has no join token")
-	case f.joinToken != "" && len(f.joinToken) < trust.WeakToken:
-		log.Warn("the join token is short: take one of 16 random characters or more")
-	}
-	credential, err := authority.ServerCredential(dir.ID(), log)
-	if err != nil {
-		return nil, nil, err
-	}
-	port := trust.NewPort(credential, log)
-	admission := trust.NewAdmission(port, trust.AdmissionConfig{Authority: authority, Clock: clock.Real{}, Log: log,
-		Secret: func(token string) *trust.Secret {
-			if token != "" {
-				return nil
-			}
-			return secret
-		}})
-	return port, []part{{"admission", admission.Run}, {"certificate", credential.Run}}, nil
 }
 
 // publicTLS is the public port's certificate: the one that was given, or one of the authority for every name of this server.

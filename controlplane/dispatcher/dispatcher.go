@@ -11,16 +11,20 @@
 //  3. A node has one session; a newer one replaces the older.
 //  4. A subscriber that went away is waited for until its lease is lost: until then it may still act on what it knows.
 //  5. An agent reads and reports its own tasks only.
-//  6. What an agent sends of a log goes to the reader whose request it names, if that request went to this agent's node; who reads
+//  6. A node counts as a subscriber, on the leader, before the server that it has its session with sends it anything.
+//  7. What an agent sends of a log goes to the reader whose request it names, if that request went to this agent's node; who reads
 //     slowly slows the agent down and fills no memory, and the agent's call ends when the reader leaves.
 //  7. An agent writes into log streams of its own tasks only, and what is acknowledged to it is durable.
 //
 // Lock order: Server.mu, then nothing. It is not held across I/O.
 package dispatcher
 
+//go:generate protoc -I ../.. --go_out=../.. --go_opt=paths=source_relative controlplane/dispatcher/relay.proto
+
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"sync"
@@ -63,6 +67,8 @@ type Reporter interface {
 type Traffic interface {
 	Health(ctx context.Context, node string, transitions []*agentapi.HealthTransition) error
 	Drained(ctx context.Context, node string, drained []*agentapi.Drained) error
+	// Repeat is what a node has reported as drained and is still of interest: a new leader has not heard it.
+	Repeat(node string) []*agentapi.Drained
 }
 
 // Config of a Server. Zero durations have useful values.
@@ -79,6 +85,11 @@ type Config struct {
 	LogStreams LogStreams
 	// Authorize says whether who is on the other end of the stream may act for the node; nil: everybody who can connect.
 	Authorize func(ctx context.Context, nodeID string) error
+	// Leader passes a message on to the server that leads, whose Relayed takes it in. Nil: this server is alone.
+	Leader func(ctx context.Context, msg *Relay) (*RelayAnswer, error)
+	// Self is the id of this server; Servers are those of the other servers, as far as they are known; nil: there are none.
+	Self    string
+	Servers func() []string
 
 	Heartbeat time.Duration // how often agents report; 3 s
 	Lease     time.Duration // silent for longer: the lease is lost; 10 s
@@ -97,9 +108,15 @@ type Server struct {
 	published   map[agentapi.Kind]state.Revision
 	changed     chan struct{} // closed when acknowledgements, leases or published revisions change
 	watching    bool          // the publisher follows: sessions may begin
+
+	// On the leader: nodes that have their session with another server, and how far each of those has published.
+	remotes map[string]*remote
+	beats   map[string]map[int32]uint64
+	lost    map[string][]string // by server: nodes whose sessions it is to end, with the answer to its next beat
+	began   time.Time           // of this server's leadership
 }
 
-// lineage is the table of one record: the incarnation of this cluster's state. Who restores a snapshot replaces it.
+// lineage is the table of one record: the name of this cluster's state.
 var lineage = state.NewTable("dispatcher.lineage", func(*wrapperspb.StringValue) state.Key { return state.K("incarnation") })
 
 // Schema is the dispatcher's own tables.
@@ -118,6 +135,7 @@ func New(c Config) *Server {
 	}
 	s := &Server{
 		Config: c, subscribers: map[string]*subscriber{}, readers: map[string]*logReader{}, published: map[agentapi.Kind]state.Revision{}, changed: make(chan struct{}),
+		remotes: map[string]*remote{}, beats: map[string]map[int32]uint64{}, lost: map[string][]string{},
 	}
 	s.reports = newReports(s)
 	return s
@@ -128,6 +146,7 @@ func (s *Server) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return s.publish(ctx) })
 	g.Go(func() error { return s.reports.run(ctx) })
+	g.Go(func() error { return s.beat(ctx) })
 	g.Go(func() error { return s.Store.RunLeader(ctx, s.watchNodes) })
 	g.Go(func() error { return s.Store.RunLeader(ctx, s.makeLineage) })
 	err := g.Wait()
@@ -155,13 +174,23 @@ func (s *Server) makeLineage(ctx context.Context) error {
 	}
 }
 
+// incarnationOf is the name of the lineage that a view belongs to. A snapshot that is restored is put as a whole by a new revision, so that
+// no view is both restored and of the lineage that was before.
+func incarnationOf(v *state.View) (string, bool) {
+	name, at, ok := lineage.GetRevision(v, state.K("incarnation"))
+	if !ok {
+		return "", false
+	}
+	return fmt.Sprintf("%s@%d", name.Value, at), true
+}
+
 // incarnation waits until the lineage has its name.
 func (s *Server) incarnation(ctx context.Context) (string, error) {
 	v := s.Store.View()
 	w := s.Store.Watch(ctx, v.Revision(), lineage)
 	for {
-		if name, ok := lineage.Get(v, state.K("incarnation")); ok {
-			return name.Value, nil
+		if name, ok := incarnationOf(v); ok {
+			return name, nil
 		}
 		b, err := w.Next(ctx)
 		switch {

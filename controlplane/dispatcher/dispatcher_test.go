@@ -38,15 +38,24 @@ type plane struct {
 	life   *orchestrator.Lifecycle
 }
 
+// planeSchema are the tables of a plane.
+var planeSchema = slices.Concat(controlplane.Schema, Schema, state.Schema{orchestratortest.Endpoints})
+
 func newPlane(t *testing.T) *plane {
-	p := &plane{t: t, clock: clock.NewFake(time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)), router: &orchestratortest.Router{}}
+	c := clock.NewFake(time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC))
+	p := newPlaneOn(t, Config{Store: statetest.New(t, planeSchema...), Clock: c})
+	p.clock = c
+	return p
+}
+
+// newPlaneOn is newPlane on a state and a clock that there are.
+func newPlaneOn(t *testing.T, cfg Config) *plane {
+	p := &plane{t: t, router: &orchestratortest.Router{}}
 	log := slog.New(slog.DiscardHandler)
-	p.life = orchestrator.NewLifecycle(p.clock, rand.Reader, p.router)
-	p.Server = New(Config{
-		Store: statetest.New(t, slices.Concat(controlplane.Schema, Schema, state.Schema{orchestratortest.Endpoints})...),
-		Clock: p.clock, Rand: rand.Reader, Log: log, Reporter: p.life, Sources: []Source{Assignments{Log: log}},
-		Rule: capacity.Rule{Account: scope.Account, Region: scope.Region},
-	})
+	p.life = orchestrator.NewLifecycle(cfg.Clock, rand.Reader, p.router)
+	cfg.Rand, cfg.Log, cfg.Reporter, cfg.Sources = rand.Reader, log, p.life, []Source{Assignments{Log: log}}
+	cfg.Rule = capacity.Rule{Account: scope.Account, Region: scope.Region}
+	p.Server = New(cfg)
 	listener := bufconn.Listen(1 << 16)
 	// Windows that do not grow with the delays of a busy machine: a test counts what is under way.
 	server := grpc.NewServer(grpc.InitialWindowSize(64<<10), grpc.InitialConnWindowSize(64<<10))
@@ -125,13 +134,13 @@ func (p *plane) status(t *controlplane.Task) *controlplane.TaskStatus {
 }
 
 // agent is the other end of a session.
-type agent struct {
+type agentSession struct {
 	p      *plane
 	stream agentapi.Dispatcher_SessionClient
 	cancel context.CancelFunc
 }
 
-func (p *plane) connect(h *agentapi.Hello) *agent {
+func (p *plane) connect(h *agentapi.Hello) *agentSession {
 	p.t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	p.t.Cleanup(cancel)
@@ -139,7 +148,7 @@ func (p *plane) connect(h *agentapi.Hello) *agent {
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	a := &agent{p, stream, cancel}
+	a := &agentSession{p, stream, cancel}
 	a.send(&agentapi.Up{Body: &agentapi.Up_Hello{Hello: h}})
 	return a
 }
@@ -151,14 +160,14 @@ func hello(node string) *agentapi.Hello {
 	}
 }
 
-func (a *agent) send(up *agentapi.Up) {
+func (a *agentSession) send(up *agentapi.Up) {
 	a.p.t.Helper()
 	if err := a.stream.Send(up); err != nil {
 		a.p.t.Fatal(err)
 	}
 }
 
-func (a *agent) receive() *agentapi.Down {
+func (a *agentSession) receive() *agentapi.Down {
 	a.p.t.Helper()
 	d, err := a.stream.Recv()
 	if err != nil {
@@ -167,7 +176,7 @@ func (a *agent) receive() *agentapi.Down {
 	return d
 }
 
-func (a *agent) update() *agentapi.Update {
+func (a *agentSession) update() *agentapi.Update {
 	a.p.t.Helper()
 	d := a.receive()
 	if d.GetUpdate() == nil {
@@ -176,12 +185,12 @@ func (a *agent) update() *agentapi.Update {
 	return d.GetUpdate()
 }
 
-func (a *agent) ack(u *agentapi.Update) {
+func (a *agentSession) ack(u *agentapi.Update) {
 	a.p.t.Helper()
 	a.send(&agentapi.Up{Body: &agentapi.Up_Ack{Ack: &agentapi.Ack{Kind: u.Kind, Revision: u.Revision}}})
 }
 
-func (a *agent) report(s *agentapi.TaskStatus) {
+func (a *agentSession) report(s *agentapi.TaskStatus) {
 	a.p.t.Helper()
 	a.send(&agentapi.Up{Body: &agentapi.Up_Status{Status: &agentapi.StatusReport{Tasks: []*agentapi.TaskStatus{s}}}})
 }
@@ -238,7 +247,7 @@ func TestSession(t *testing.T) {
 func TestForeignAndLateReportsAreDropped(t *testing.T) {
 	p := newPlane(t)
 	a, b := p.connect(hello("a")), p.connect(hello("b"))
-	for _, s := range []*agent{a, b} {
+	for _, s := range []*agentSession{a, b} {
 		s.receive()
 		s.update()
 	}
@@ -255,7 +264,7 @@ func TestForeignAndLateReportsAreDropped(t *testing.T) {
 func TestAcknowledgements(t *testing.T) {
 	p := newPlane(t)
 	a, b := p.connect(hello("a")), p.connect(hello("b"))
-	for _, s := range []*agent{a, b} {
+	for _, s := range []*agentSession{a, b} {
 		s.receive()
 		s.ack(s.update())
 	}

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/seed-2f228079/neargate/api"
 	agentapi "github.com/seed-2f228079/neargate/api/agent"
 	"github.com/seed-2f228079/neargate/internal/id"
 )
@@ -32,7 +33,7 @@ type logReader struct {
 }
 
 // ReadLogs asks the node for a container's output and returns its lines, in the chunks that they come in, once the agent has begun to
-// answer. An error in the sequence is its end. The sequence is to be ranged over, once, or ctx to be cancelled; either
+// answer. Of a node that has its session with another server the error is api.ElsewhereError. An error in the sequence is its end. The sequence is to be ranged over, once, or ctx to be cancelled; either
 // ends the agent's call.
 func (s *Server) ReadLogs(ctx context.Context, node string, req *agentapi.LogRequest) (iter.Seq2[[]*agentapi.LogLine, error], error) {
 	ctx, cancel := context.WithCancel(ctx)
@@ -41,7 +42,12 @@ func (s *Server) ReadLogs(ctx context.Context, node string, req *agentapi.LogReq
 	}
 	r.request.Id = id.Hex(s.Rand, 32)
 	if err := s.await(ctx, node, r); err != nil {
-		cancel()
+		defer cancel()
+		if errors.Is(err, ErrNotConnected) {
+			if server, _ := s.Where(ctx, node); server != "" {
+				return nil, &api.ElsewhereError{Server: server}
+			}
+		}
 		return nil, err
 	}
 	return func(yield func([]*agentapi.LogLine, error) bool) {

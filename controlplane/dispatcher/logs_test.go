@@ -32,14 +32,14 @@ func (p *plane) read(ctx context.Context, node string) <-chan reading {
 }
 
 // joined is an agent of the node whose session has begun.
-func (p *plane) joined(node string) *agent {
+func (p *plane) joined(node string) *agentSession {
 	a := p.connect(hello(node))
 	a.receive()
 	a.ack(a.update())
 	return a
 }
 
-func (a *agent) logRequest() *agentapi.LogRequest {
+func (a *agentSession) logRequest() *agentapi.LogRequest {
 	a.p.t.Helper()
 	r := a.receive().GetLogs()
 	if r == nil {

@@ -14,7 +14,7 @@ import (
 // watchNodes gives up nodes that have been silent for longer than lease and grace. Leases live in memory: after a change of the
 // leader every node has its time anew.
 func (s *Server) watchNodes(ctx context.Context) error {
-	began := s.Clock.Now()
+	began := s.beginTerm()
 	for {
 		select {
 		case <-s.Clock.After(s.Heartbeat):
@@ -38,6 +38,9 @@ func (s *Server) silent(node string, began time.Time) bool {
 	seen := began
 	if sub := s.subscribers[node]; sub != nil && sub.seen.After(seen) {
 		seen = sub.seen
+	}
+	if r := s.remotes[node]; r != nil && r.seen.After(seen) {
+		seen = r.seen
 	}
 	return s.Clock.Now().Sub(seen) >= s.Lease+s.Grace
 }
@@ -70,6 +73,7 @@ func (s *Server) giveUp(ctx context.Context, node string, began time.Time) {
 	s.Log.Warn("node lost", "node", node)
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.forget(node, "")
 	if sub := s.subscribers[node]; sub != nil && s.Clock.Now().Sub(sub.seen) >= s.Lease+s.Grace {
 		if sub.close != nil {
 			sub.close("the lease is lost")

@@ -113,10 +113,19 @@ func (r *reports) run(ctx context.Context) error {
 }
 
 func (r *reports) commit(ctx context.Context, keys []reportKey, tasks []*agentapi.TaskStatus) error {
+	list := &Reports{}
+	for i, t := range tasks {
+		list.Reports = append(list.Reports, &Reports_Report{Node: keys[i].node, Task: t})
+	}
+	return r.server.lead(ctx, func() error { return r.write(ctx, list) }, &Relay{Body: &Relay_Reports{list}})
+}
+
+// write commits reports, on the leader.
+func (r *reports) write(ctx context.Context, list *Reports) error {
 	_, err := r.server.Store.Update(ctx, func(tx *state.Tx) error {
 		var all error
-		for i, t := range tasks {
-			all = errors.Join(all, r.server.Reporter.Report(tx, keys[i].node, t))
+		for _, one := range list.Reports {
+			all = errors.Join(all, r.server.Reporter.Report(tx, one.Node, one.Task))
 		}
 		return all
 	})

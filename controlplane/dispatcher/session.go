@@ -43,14 +43,18 @@ func (s *Server) Session(stream agentapi.Dispatcher_SessionServer) error {
 	if err := s.catchUp(ctx, hello, incarnation); err != nil {
 		return status.Error(codes.Unavailable, err.Error())
 	}
-	sub, err := s.subscribe(hello, func(reason string) { cancel(closed(reason)) })
+	sub, err := s.subscribe(hello, incarnation, func(reason string) { cancel(closed(reason)) })
 	if err != nil {
 		return status.Error(codes.Unavailable, err.Error())
 	}
 	defer s.unsubscribe(sub)
-	if _, err := s.Store.Update(ctx, func(tx *state.Tx) error { return s.Rule.Join(tx, hello, s.Clock.Now()) }); err != nil {
+	if err := s.join(ctx, hello); err != nil {
 		return status.Errorf(codes.FailedPrecondition, "node %s can not join: %v", hello.NodeId, err)
 	}
+	s.mu.Lock()
+	sub.joined = true
+	s.wake()
+	s.mu.Unlock()
 	s.Log.Info("agent connected", "node", sub.node, "name", hello.NodeName, "session", sub.session)
 	s.reports.add(sub.node, hello.Tasks)
 	err = s.serve(ctx, cancel, stream, sub, incarnation)
@@ -86,9 +90,9 @@ func (s *Server) catchUp(ctx context.Context, h *agentapi.Hello, incarnation str
 }
 
 // subscribe makes the node's new subscriber and ends the older session, if there is one.
-func (s *Server) subscribe(h *agentapi.Hello, close func(string)) (*subscriber, error) {
+func (s *Server) subscribe(h *agentapi.Hello, incarnation string, close func(string)) (*subscriber, error) {
 	sub := &subscriber{
-		node: h.NodeId, session: id.Hex(s.Rand, 16), sets: map[agentapi.Kind]*set{}, ready: make(chan struct{}, 1), gone: make(chan struct{}), close: close,
+		node: h.NodeId, session: id.Hex(s.Rand, 16), incarnation: incarnation, sets: map[agentapi.Kind]*set{}, ready: make(chan struct{}, 1), gone: make(chan struct{}), close: close,
 	}
 	served := map[agentapi.Kind]bool{}
 	for _, source := range s.Sources {
@@ -172,7 +176,7 @@ func (s *Server) send(ctx context.Context, stream agentapi.Dispatcher_SessionSer
 	for {
 		for u := s.next(sub); u != nil; u = s.next(sub) {
 			if u.Full && !s.fill(sub, u) {
-				return closed("replaced by a newer session")
+				return closed("replaced by a newer session, or the state was replaced by an older one")
 			}
 			if err := stream.Send(&agentapi.Down{Body: &agentapi.Down_Update{Update: u}}); err != nil {
 				return err
@@ -232,11 +236,7 @@ func (s *Server) takeTraffic(ctx context.Context, sub *subscriber, inbox <-chan 
 		var err error
 		select {
 		case up := <-inbox:
-			if h := up.GetHealth(); h != nil {
-				err = s.Traffic.Health(ctx, sub.node, h.Transitions)
-			} else {
-				err = s.Traffic.Drained(ctx, sub.node, up.GetDrained().GetDrained())
-			}
+			err = s.takeReport(ctx, sub.node, up)
 		case <-ctx.Done():
 			return
 		}
@@ -250,4 +250,22 @@ func (s *Server) takeTraffic(ctx context.Context, sub *subscriber, inbox <-chan 
 			return
 		}
 	}
+}
+
+// takeReport takes in one report of traffic. Of drains the leader and this server are told: the one that it may become has to know.
+func (s *Server) takeReport(ctx context.Context, node string, up *agentapi.Up) error {
+	report := &TrafficReport{Node: node, Health: up.GetHealth().GetTransitions(), Drained: up.GetDrained().GetDrained()}
+	msg := &Relay{Body: &Relay_Traffic{report}}
+	if len(report.Health) > 0 {
+		return s.lead(ctx, func() error { return s.Traffic.Health(ctx, node, report.Health) }, msg)
+	}
+	return s.lead(ctx, func() error {
+		if err := s.Traffic.Drained(ctx, node, report.Drained); err != nil {
+			return err
+		}
+		if l := s.Store.Leadership(); l.Term == 0 && l.Leader != "" {
+			return state.ErrNotLeader
+		}
+		return nil
+	}, msg)
 }

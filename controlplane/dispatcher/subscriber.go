@@ -14,13 +14,15 @@ const maxInFlight = 8
 // subscriber is a node as one session made it known. It outlives the session until the node comes back or is given up: what
 // the node has not acknowledged it may still be acting against.
 type subscriber struct {
-	node    string
-	session string
-	seen    time.Time // last sign of life
-	sets    map[agentapi.Kind]*set
-	ready   chan struct{} // capacity 1: there is something to send
-	gone    chan struct{} // closed when the session has ended
-	close   func(reason string)
+	node        string
+	session     string
+	incarnation string    // that it was told
+	joined      bool      // the leader knows of this session
+	seen        time.Time // last sign of life
+	sets        map[agentapi.Kind]*set
+	ready       chan struct{} // capacity 1: there is something to send
+	gone        chan struct{} // closed when the session has ended
+	close       func(reason string)
 	// requests are what the node is still to be asked for, on behalf of readers.
 	requests []*agentapi.LogRequest
 }
@@ -118,13 +120,17 @@ func (t *set) delta(kind agentapi.Kind) *agentapi.Update {
 	return u
 }
 
-// fill reads a full set. Changes committed meanwhile wait behind it, or are in it and will be dropped.
+// fill reads a full set. Changes committed meanwhile wait behind it, or are in it and will be dropped. False: the session is over; what is
+// read of another incarnation must not be taken for the one that the subscriber knows.
 func (s *Server) fill(sub *subscriber, u *agentapi.Update) bool {
 	for _, source := range s.Sources {
 		if source.Kind() != u.Kind {
 			continue
 		}
 		v := s.Store.View()
+		if now, _ := incarnationOf(v); now != sub.incarnation {
+			return false
+		}
 		u.Resources = source.Full(v, sub.node)
 		u.Revision = uint64(v.Revision())
 	}
@@ -156,7 +162,7 @@ func (s *Server) acknowledged(kind agentapi.Kind, r state.Revision) bool {
 			return false
 		}
 	}
-	return true
+	return s.remotesKnow(kind, r)
 }
 
 // maxWait bounds WaitAcked: who is slower is not waited for.
@@ -199,6 +205,13 @@ func (s *Server) Subscribers() []Subscriber {
 		one := Subscriber{Node: sub.node, Stale: !s.leased(sub), Acked: map[agentapi.Kind]state.Revision{}}
 		for kind, t := range sub.sets {
 			one.Acked[kind] = t.acked
+		}
+		list = append(list, one)
+	}
+	for node, r := range s.remotes {
+		one := Subscriber{Node: node, Stale: s.Clock.Now().Sub(r.seen) >= s.Lease, Acked: map[agentapi.Kind]state.Revision{}}
+		for kind, set := range r.sets {
+			one.Acked[kind] = state.Revision(set.Acked)
 		}
 		list = append(list, one)
 	}

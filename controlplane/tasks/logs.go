@@ -160,9 +160,12 @@ func (r *reader) read(ctx context.Context, put func([]LogLine) bool) error {
 		req.Since = timestamppb.New(r.in.Since)
 	}
 	chunks, err := r.Nodes.ReadLogs(ctx, st.Node, req)
+	var at *api.ElsewhereError
 	switch {
 	case err == nil:
 		put(nil)
+	case errors.As(err, &at):
+		return err
 	case r.kept(err, put):
 		return nil
 	default:

@@ -182,6 +182,21 @@ func (d *Dir) ID() string { return d.id }
 // SealingKey is the key for package seal.
 func (d *Dir) SealingKey() []byte { return bytes.Clone(d.key) }
 
+// SetSealingKey keeps the key that the servers of a cluster share, in place of the one that was made with the directory.
+func (d *Dir) SetSealingKey(key []byte) error {
+	if len(key) != seal.KeySize {
+		return fmt.Errorf("data directory %s: a sealing key of %d bytes, want %d", d.path, len(key), seal.KeySize)
+	}
+	if bytes.Equal(d.key, key) {
+		return nil
+	}
+	if err := WriteFile(d.join("keys", "sealing"), key); err != nil {
+		return fmt.Errorf("data directory: sealing key: %w", err)
+	}
+	d.key = bytes.Clone(key)
+	return nil
+}
+
 // Keys is the folder of private keys; it exists.
 func (d *Dir) Keys() string { return d.join("keys") }
 

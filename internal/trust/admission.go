@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -22,9 +23,21 @@ type AdmissionConfig struct {
 	Authority *Authority
 	// Secret finds a token by its id, the empty one being the bootstrap secret's. Nil: there is none (any more).
 	Secret func(id string) *Secret
-	Clock  clock.Clock
-	Log    *slog.Logger
+	// Admit is asked before a host gets what it came for by a token that the cluster has made: it notes that the token is used, and
+	// makes a server a member. ErrUsed and ErrAddressInUse are for the host to know; after any other error it comes again. Nil:
+	// there are no such tokens.
+	Admit func(ctx context.Context, token string, who Identity, address string) error
+	// Founding is what a server that joins is given.
+	Founding func() (*Founding, error)
+	Clock    clock.Clock
+	Log      *slog.Logger
 }
+
+// Why a host is not admitted although its token is good.
+var (
+	ErrUsed         = errors.New("another host has used this join token")
+	ErrAddressInUse = errors.New("another server of the cluster has this address: if it is gone for good, remove it with `neargate operator remove`")
+)
 
 // Admission lets hosts into the cluster, and renews the certificates of those that are in it.
 type Admission struct {
@@ -47,12 +60,16 @@ func NewAdmission(p *Port, cfg AdmissionConfig) *Admission {
 // Run admits until ctx ends.
 func (a *Admission) Run(ctx context.Context) error {
 	var g errgroup.Group
-	g.Go(func() error { return a.accept(ctx, a.joins, a.join) })
-	g.Go(func() error { return a.accept(ctx, a.renewals, a.renew) })
+	turnedAway := func(conn net.Conn, err error) {
+		a.Log.Warn("a host was not admitted", "peer", conn.RemoteAddr(), "error", err)
+	}
+	g.Go(func() error { return acceptStrangers(ctx, a.joins, a.join, turnedAway) })
+	g.Go(func() error { return acceptStrangers(ctx, a.renewals, a.renew, turnedAway) })
 	return g.Wait()
 }
 
-func (a *Admission) accept(ctx context.Context, l net.Listener, handle func(context.Context, *tls.Conn) error) error {
+// acceptStrangers has each connection of l handled, in limited time and number, until ctx ends.
+func acceptStrangers(ctx context.Context, l net.Listener, handle func(context.Context, *tls.Conn) error, failed func(net.Conn, error)) error {
 	stop := context.AfterFunc(ctx, func() { l.Close() })
 	defer stop()
 	var g errgroup.Group
@@ -69,7 +86,7 @@ func (a *Admission) accept(ctx context.Context, l net.Listener, handle func(cont
 			defer stop()
 			conn.SetDeadline(time.Now().Add(exchangeTimeout))
 			if err := handle(ctx, conn.(*tls.Conn)); err != nil && ctx.Err() == nil {
-				a.Log.Warn("a host was not admitted", "peer", conn.RemoteAddr(), "error", err)
+				failed(conn, err)
 			}
 			return nil
 		})
@@ -104,19 +121,60 @@ func (a *Admission) join(ctx context.Context, conn *tls.Conn) error {
 	if err != nil {
 		return errors.Join(err, send(conn, prove, answer{Refusal: refusedRequest}))
 	}
-	if req.Role != Agent {
-		return errors.Join(fmt.Errorf("a token does not admit a %q", req.Role), send(conn, prove, answer{Refusal: refusedRole}))
+	if req.Role != secret.For() {
+		return errors.Join(fmt.Errorf("this token does not admit a %q", req.Role), send(conn, prove, answer{Refusal: refusedRole}))
 	}
 	id, err := KeyID(key)
+	if req.Role == Server {
+		id = req.ID
+	}
+	if err == nil && (id == "" || strings.Contains(id, "/") || req.Role == Server && req.Address == "") {
+		err = errors.New("the request names no server")
+	}
 	if err != nil {
 		return errors.Join(err, send(conn, prove, answer{Refusal: refusedRequest}))
 	}
 	who := Identity{req.Role, id}
-	if err := a.certify(conn, prove, key, who); err != nil {
+	if secret.id != "" {
+		if why, err := a.admit(ctx, secret.id, who, req.Address); err != nil {
+			return errors.Join(fmt.Errorf("%s: %w", who, err), send(conn, prove, answer{Refusal: why}))
+		}
+	}
+	if req.Role == Server {
+		err = a.equip(conn, prove)
+	} else {
+		err = a.certify(conn, prove, key, who)
+	}
+	if err != nil {
 		return err
 	}
 	a.Log.Info("a host has joined the cluster", "host", who.String(), "peer", conn.RemoteAddr())
 	return nil
+}
+
+// admit has the cluster take a host in.
+func (a *Admission) admit(ctx context.Context, token string, who Identity, address string) (refusal, error) {
+	ctx, cancel := context.WithTimeout(ctx, exchangeTimeout/2)
+	defer cancel()
+	switch err := a.Admit(ctx, token, who, address); {
+	case err == nil:
+		return "", nil
+	case errors.Is(err, ErrUsed):
+		return refusedUsed, err
+	case errors.Is(err, ErrAddressInUse):
+		return refusedAddress, err
+	default:
+		return refusedLater, err
+	}
+}
+
+// equip gives a new server what all servers hold.
+func (a *Admission) equip(conn net.Conn, prove func([]byte) ([]byte, error)) error {
+	f, err := a.Founding()
+	if err != nil {
+		return errors.Join(err, send(conn, prove, answer{Refusal: refusedLater}))
+	}
+	return send(conn, prove, answer{Founding: f})
 }
 
 // renew certifies a host anew that shows a certificate which is still good. The key stays the same: it is the host's identity.
@@ -163,7 +221,7 @@ func keyOf(req request) (*ecdsa.PublicKey, error) {
 	return key, nil
 }
 
-func send(conn net.Conn, prove func([]byte) ([]byte, error), v answer) error {
+func send(conn net.Conn, prove func([]byte) ([]byte, error), v any) error {
 	body, err := json.Marshal(v)
 	if err != nil {
 		return err

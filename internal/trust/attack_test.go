@@ -41,7 +41,7 @@ func newKey(t testing.TB) *ecdsa.PrivateKey {
 // stranger connects for joining without any credential.
 func stranger(t testing.TB, addr string) *tls.Conn {
 	t.Helper()
-	conn, err := dial(t.Context(), addr, (&Membership{}).strangerTLS())
+	conn, err := dial(t.Context(), addr, strangerTLS())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -259,7 +259,7 @@ func TestManInTheMiddle(t *testing.T) {
 	passed := make(chan answer, 1)
 	m := c.host(t, "secret")
 	m.Servers = []string{impostor(t, func(victim *tls.Conn, proof, body []byte) {
-		server, err := dial(context.Background(), c.addr, (&Membership{}).strangerTLS())
+		server, err := dial(context.Background(), c.addr, strangerTLS())
 		if err != nil {
 			t.Error(err)
 			return

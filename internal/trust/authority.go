@@ -48,7 +48,9 @@ func OpenAuthority(keys string, c clock.Clock) (*Authority, error) {
 	name := filepath.Join(keys, authorityFile)
 	text, err := os.ReadFile(name)
 	if errors.Is(err, fs.ErrNotExist) {
-		text, err = found(name, c.Now())
+		if text, err = found(c.Now()); err == nil {
+			err = datadir.WriteFile(name, text)
+		}
 	}
 	if err != nil {
 		return nil, fmt.Errorf("certificate authority: %w", err)
@@ -67,8 +69,14 @@ func OpenAuthority(keys string, c clock.Clock) (*Authority, error) {
 	return a, nil
 }
 
-// found makes a new authority and keeps it.
-func found(name string, now time.Time) ([]byte, error) {
+// HasAuthority says whether a folder of keys holds an authority: its server belongs to a cluster.
+func HasAuthority(keys string) bool {
+	_, err := os.Stat(filepath.Join(keys, authorityFile))
+	return !errors.Is(err, fs.ErrNotExist)
+}
+
+// found makes a new authority, as its file has it.
+func found(now time.Time) ([]byte, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, err
@@ -90,8 +98,7 @@ func found(name string, now time.Time) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	text := append(encodeCertificates(der), secret...)
-	return text, datadir.WriteFile(name, text)
+	return append(encodeCertificates(der), secret...), nil
 }
 
 // PEM is the authority's certificate, which clients of the public port need to trust it.

@@ -52,7 +52,7 @@ const (
 // Join is the host's credential: what is kept, if that is still good, or a new one by way of the token. While no server can be
 // reached it tries again until ctx ends.
 func (m *Membership) Join(ctx context.Context) (*Credential, error) {
-	key, err := m.key()
+	key, err := hostKey(m.Keys)
 	if err != nil {
 		return nil, fmt.Errorf("key of this host: %w", err)
 	}
@@ -71,9 +71,9 @@ func (m *Membership) Join(ctx context.Context) (*Credential, error) {
 	return c, nil
 }
 
-// key reads the host's key or makes it.
-func (m *Membership) key() (*ecdsa.PrivateKey, error) {
-	name := filepath.Join(m.Keys, hostKeyFile)
+// hostKey reads the key of this host from its folder of keys, or makes it.
+func hostKey(keys string) (*ecdsa.PrivateKey, error) {
+	name := filepath.Join(keys, hostKeyFile)
 	text, err := os.ReadFile(name)
 	if errors.Is(err, fs.ErrNotExist) {
 		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -139,8 +139,8 @@ func (m *Membership) check(p papers, key *ecdsa.PrivateKey) error {
 // enter joins by the token.
 func (m *Membership) enter(ctx context.Context, key *ecdsa.PrivateKey) (papers, error) {
 	for wait := firstJoinRetry; ; wait = min(2*wait, lastJoinRetry) {
-		p, err := m.ask(ctx, key, m.strangerTLS(), m.Secret)
-		if err == nil || ctx.Err() != nil || errors.Is(err, ErrWrongToken) || errors.Is(err, ErrNotOurs) {
+		p, err := m.ask(ctx, key, strangerTLS(), m.Secret)
+		if err == nil || ctx.Err() != nil || final(err) {
 			return p, err
 		}
 		m.Log.Warn("cannot join; trying again", "error", err, "retry_in", wait)
@@ -153,14 +153,14 @@ func (m *Membership) enter(ctx context.Context, key *ecdsa.PrivateKey) (papers, 
 }
 
 // strangerTLS believes nothing of the server. It has to prove that it knows the token: see exchange.
-func (m *Membership) strangerTLS() *tls.Config {
+func strangerTLS() *tls.Config {
 	return &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS13, NextProtos: []string{protocolJoin}}
 }
 
 // again renews by the certificate; one that has ended proves nothing any more, then it takes the token.
 func (m *Membership) again(ctx context.Context, c *Credential, key *ecdsa.PrivateKey) (papers, error) {
 	if m.Clock.Now().After(c.current().certificate.Leaf.NotAfter) && m.Secret != nil {
-		return m.ask(ctx, key, m.strangerTLS(), m.Secret)
+		return m.ask(ctx, key, strangerTLS(), m.Secret)
 	}
 	return m.ask(ctx, key, c.peerTLS([]string{protocolRenew}, Server), nil)
 }
@@ -189,41 +189,69 @@ func (m *Membership) ask(ctx context.Context, key *ecdsa.PrivateKey, config *tls
 	return p, nil
 }
 
-// exchange is one request and its answer. With a secret, the answer counts only if the server has proven to know it as well.
+// exchange is one request and its answer.
 func (m *Membership) exchange(conn *tls.Conn, key *ecdsa.PrivateKey, secret *Secret) (papers, error) {
-	csr, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key)
+	csr, err := newRequest(key)
 	if err != nil {
 		return papers{}, err
 	}
-	body, err := json.Marshal(request{Role: Agent, Request: csr})
+	got, err := request{Role: Agent, Request: csr}.put(conn, secret)
 	if err != nil {
 		return papers{}, err
+	}
+	session := conn.ConnectionState()
+	return m.accept(got, &session, key)
+}
+
+// newRequest asks for a certificate of key.
+func newRequest(key *ecdsa.PrivateKey) ([]byte, error) {
+	return x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key)
+}
+
+// put makes the request over conn. With a secret, the answer counts only if the server has proven to know it as well.
+func (q request) put(conn *tls.Conn, secret *Secret) (answer, error) {
+	if secret != nil {
+		q.Token = secret.id
+	}
+	body, err := json.Marshal(q)
+	if err != nil {
+		return answer{}, err
 	}
 	session := conn.ConnectionState()
 	var proof []byte
 	if secret != nil {
 		if proof, err = secret.proof(joining, &session, body); err != nil {
-			return papers{}, err
+			return answer{}, err
 		}
 	}
 	if err := writeMessage(conn, proof, body); err != nil {
-		return papers{}, err
+		return answer{}, err
 	}
 	var got answer
 	proof, reply, err := readMessage(conn, &got)
 	if err != nil {
-		return papers{}, fmt.Errorf("read answer: %w", err)
+		return answer{}, fmt.Errorf("read answer: %w", err)
 	}
 	if secret != nil && !secret.proven(proof, admitting, &session, body, reply) {
 		if got.Refusal == refusedToken {
-			return papers{}, ErrWrongToken
+			return answer{}, ErrWrongToken
 		}
-		return papers{}, ErrNotOurs
+		return answer{}, ErrNotOurs
 	}
-	if got.Refusal != "" {
-		return papers{}, fmt.Errorf("the server refused this host: %q", got.Refusal)
+	switch got.Refusal {
+	case "":
+		return got, nil
+	case refusedUsed:
+		return answer{}, ErrUsed
+	case refusedAddress:
+		return answer{}, ErrAddressInUse
 	}
-	return m.accept(got, &session, key)
+	return answer{}, fmt.Errorf("the server refused this host: %q", got.Refusal)
+}
+
+// final says whether trying again changes nothing.
+func final(err error) bool {
+	return errors.Is(err, ErrWrongToken) || errors.Is(err, ErrNotOurs) || errors.Is(err, ErrUsed) || errors.Is(err, ErrAddressInUse)
 }
 
 // accept checks an answer that is known to be the server's.

@@ -21,13 +21,18 @@ type request struct {
 	Role  Role   `json:"role"`
 	// Request is a PKCS #10 request, for the key that it carries: nothing else in it counts.
 	Request []byte `json:"request"`
+	// ID and Address are those of a server's data directory and peer port.
+	ID      string `json:"id,omitempty"`
+	Address string `json:"address,omitempty"`
 }
 
 // answer is the certificate, or a word why there is none.
 type answer struct {
 	Certificate []byte   `json:"certificate,omitempty"`
 	Authorities [][]byte `json:"authorities,omitempty"`
-	Refusal     refusal  `json:"refusal,omitempty"`
+	// Founding is what a server gets instead: with it, it certifies itself.
+	Founding *Founding `json:"founding,omitempty"`
+	Refusal  refusal   `json:"refusal,omitempty"`
 }
 
 // refusal is a fixed word, so that an answer which proves nothing can put no text of its own before people.
@@ -37,6 +42,9 @@ const (
 	refusedToken   refusal = "token"   // the proof is wrong, or there is no such token
 	refusedRole    refusal = "role"    // this token admits no such role
 	refusedRequest refusal = "request" // not understood
+	refusedUsed    refusal = "used"    // another host has used this token
+	refusedAddress refusal = "address" // another server has this address
+	refusedLater   refusal = "later"   // nobody leads just now
 )
 
 // maxMessage bounds what is read from somebody unknown.

@@ -25,6 +25,7 @@ type Port struct {
 
 type protocol struct {
 	roles []Role // empty: anybody
+	shown bool   // anybody who shows a certificate, whoever has signed it: it proves a key
 	conns chan net.Conn
 	addr  net.Addr
 	once  sync.Once
@@ -45,6 +46,13 @@ func NewPort(credential *Credential, log *slog.Logger) *Port {
 // done and the peer's certificate checked.
 func (p *Port) Handle(name string, role Role, roles ...Role) net.Listener {
 	return p.handle(name, append(roles, role)...)
+}
+
+// handleShown is handle for a protocol of hosts that have nothing but a key.
+func (p *Port) handleShown(name string) net.Listener {
+	l := p.handle(name)
+	p.protocols[name].shown = true
+	return l
 }
 
 func (p *Port) handle(name string, roles ...Role) net.Listener {
@@ -130,12 +138,25 @@ func (p *Port) configFor(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 			continue
 		}
 		config := p.credential.peerTLS([]string{name}, h.roles...)
-		if len(h.roles) == 0 {
+		switch {
+		case h.shown:
+			config.VerifyConnection = nil
+		case len(h.roles) == 0:
 			config.ClientAuth, config.VerifyConnection = tls.NoClientCert, nil
 		}
 		return config, nil
 	}
 	return nil, fmt.Errorf("no protocol in common: the peer offers %q", slices.Clone(hello.SupportedProtos))
+}
+
+// ConnPeer says who is at the other end of a connection that a Port has handed over.
+func ConnPeer(conn net.Conn) (Identity, bool) {
+	secured, ok := conn.(*tls.Conn)
+	if !ok {
+		return Identity{}, false
+	}
+	who, err := peerOf(secured)
+	return who, err == nil
 }
 
 // Accept implements net.Listener.

@@ -113,7 +113,7 @@ func TestRenewalIsForTheSameKey(t *testing.T) {
 
 func mustKey(t *testing.T, m *Membership) *ecdsa.PrivateKey {
 	t.Helper()
-	key, err := m.key()
+	key, err := hostKey(m.Keys)
 	if err != nil {
 		t.Fatal(err)
 	}

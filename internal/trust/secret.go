@@ -1,11 +1,13 @@
 package trust
 
 import (
+	"cmp"
 	"crypto/hmac"
 	"crypto/pbkdf2"
 	"crypto/sha256"
 	"crypto/tls"
 	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -16,8 +18,16 @@ import (
 	"github.com/seed-2f228079/neargate/internal/datadir"
 )
 
-// Secret is a join token, made ready for use. Making one costs tens of milliseconds of CPU on purpose: make it once.
-type Secret struct{ key []byte }
+// Secret is a join token, made ready for use. Making one of a bootstrap secret costs tens of milliseconds of CPU on purpose: make it
+// once.
+type Secret struct {
+	key  []byte
+	id   string // of a token that the cluster has made; empty: the bootstrap secret
+	role Role   // whom it admits; empty: agents
+}
+
+// For is the role that the token admits to a cluster that there is.
+func (s *Secret) For() Role { return cmp.Or(s.role, Agent) }
 
 // stretch is the number of PBKDF2 rounds: who gets hold of a proof, by posing as a server, pays it for each guess of the token.
 const stretch = 100_000
@@ -31,11 +41,21 @@ func NewSecret(token string) (*Secret, error) {
 	if token == "" {
 		return nil, errors.New("the join token is empty")
 	}
+	if strings.HasPrefix(token, tokenPrefix) {
+		return parseToken(token)
+	}
 	key, err := pbkdf2.Key(sha256.New, token, []byte("neargate join token 1"), stretch, sha256.Size)
 	if err != nil {
 		return nil, fmt.Errorf("join token: %w", err)
 	}
-	return &Secret{key}, nil
+	return &Secret{key: key}, nil
+}
+
+// Digest stands for a value in an exchange of those who know the secret, and tells nobody else what it is.
+func (s *Secret) Digest(value string) string {
+	mac := hmac.New(sha256.New, s.key)
+	mac.Write([]byte("digest\x00" + value))
+	return hex.EncodeToString(mac.Sum(nil))
 }
 
 // secretFile keeps a bootstrap secret in the folder of keys: what was made of the token, not the token.
@@ -49,12 +69,15 @@ func KeepSecret(keys, token string) (s *Secret, ignored bool, err error) {
 		if given, err = NewSecret(token); err != nil {
 			return nil, false, err
 		}
+		if given.id != "" {
+			given, ignored = nil, true // a token for one host is no bootstrap secret
+		}
 	}
 	name := filepath.Join(keys, secretFile)
 	kept, err := os.ReadFile(name)
 	switch {
 	case errors.Is(err, fs.ErrNotExist) && given == nil:
-		return nil, false, nil
+		return nil, ignored, nil
 	case errors.Is(err, fs.ErrNotExist):
 		return given, false, datadir.WriteFile(name, given.key)
 	case err != nil:
@@ -62,7 +85,7 @@ func KeepSecret(keys, token string) (s *Secret, ignored bool, err error) {
 	case len(kept) != sha256.Size:
 		return nil, false, fmt.Errorf("join token: %s is damaged; remove it to set a new token", name)
 	}
-	return &Secret{kept}, given != nil && !hmac.Equal(kept, given.key), nil
+	return &Secret{key: kept}, ignored || given != nil && !hmac.Equal(kept, given.key), nil
 }
 
 // The sides of the exchange. A proof of one is none of the other, so neither can be sent back to where it came from.

@@ -331,3 +331,30 @@ func TestExpireUploads(t *testing.T) {
 type iotest struct{ err error }
 
 func (r iotest) Read([]byte) (int, error) { return 0, r.err }
+
+// TestTouch: a blob is as if written now; one that is not here is not made.
+func TestTouch(t *testing.T) {
+	s := open(t, t.TempDir())
+	d := blob.Sum([]byte("old"))
+	if err := s.Touch(t.Context(), d); !errors.Is(err, blob.ErrNotFound) {
+		t.Errorf("of nothing: %v", err)
+	}
+	lease, _, err := s.Put(t.Context(), d, strings.NewReader("old"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	lease.Release()
+	before, err := s.Stat(d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Touch(t.Context(), d); err != nil {
+		t.Fatal(err)
+	}
+	if after, err := s.Stat(d); err != nil || after.Modified.Before(before.Modified) || content(t, s, d) != "old" {
+		t.Errorf("%v became %v, %v", before, after, err)
+	}
+	if deleted, err := s.Delete(d, func() (bool, error) { return true, nil }); !deleted || err != nil {
+		t.Errorf("it is held still: %v, %v", deleted, err)
+	}
+}

@@ -83,6 +83,20 @@ func (t *leases) release(d Digest) {
 	}
 }
 
+// Touch says that the blob is here, and makes it as if written now; ErrNotFound when it is not. Who deletes blobs by their age leaves it.
+func (s *Store) Touch(ctx context.Context, d Digest) error {
+	lease, err := s.Lease(ctx, d)
+	if err != nil {
+		return err
+	}
+	defer lease.Release()
+	now := s.clock.Now()
+	if err := os.Chtimes(s.blobPath(d), now, now); err != nil {
+		return notFound("touch blob", err)
+	}
+	return nil
+}
+
 // Delete removes a blob that no lease holds (else ErrLeased) and of which unreferenced says, while no lease can be taken,
 // that nothing refers to it (else nothing happens). It reports whether the blob was removed.
 func (s *Store) Delete(d Digest, unreferenced func() (bool, error)) (bool, error) {

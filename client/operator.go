@@ -1,0 +1,90 @@
+package client
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+	"time"
+)
+
+// ServerDescription is a server of the cluster, as its leader sees it.
+type ServerDescription struct {
+	ID          string    `json:"id"`
+	Address     string    `json:"address"`
+	Role        string    `json:"role"`
+	Healthy     bool      `json:"healthy"`
+	Reason      string    `json:"reason,omitempty"`
+	Lag         uint64    `json:"lag"`
+	LastContact time.Time `json:"lastContact"`
+}
+
+// Servers are those of the cluster.
+func (c *Client) Servers(ctx context.Context) ([]ServerDescription, error) {
+	var out struct{ Servers []ServerDescription }
+	return out.Servers, c.document(ctx, http.MethodGet, "/operator/servers", nil, &out)
+}
+
+// RemoveServer removes a server, by its id or the beginning of it, and says which it was.
+func (c *Client) RemoveServer(ctx context.Context, server string) (string, error) {
+	var out struct{ ID string }
+	err := c.document(ctx, http.MethodDelete, "/operator/servers/"+url.PathEscape(server), nil, &out)
+	return out.ID, err
+}
+
+// JoinToken is a token by which one host joins.
+type JoinToken struct {
+	Token string    `json:"token"`
+	Ends  time.Time `json:"ends"`
+}
+
+// CreateJoinToken makes a token for one host of a role, agent or server.
+func (c *Client) CreateJoinToken(ctx context.Context, role string, life time.Duration) (JoinToken, error) {
+	var out JoinToken
+	query := url.Values{"role": {role}, "minutes": {strconv.Itoa(int(life.Minutes()))}}
+	return out, c.document(ctx, http.MethodPost, "/operator/tokens", query, &out)
+}
+
+// SaveSnapshot writes all of the state to w. A snapshot that breaks off is an error.
+func (c *Client) SaveSnapshot(ctx context.Context, w io.Writer) error {
+	body, err := c.get(ctx, "/operator/snapshot", nil)
+	if err != nil {
+		return err
+	}
+	defer body.Close()
+	_, err = io.Copy(w, body)
+	return err
+}
+
+// RestoreSnapshot replaces all of the state by a snapshot.
+func (c *Client) RestoreSnapshot(ctx context.Context, r io.Reader) (revision uint64, err error) {
+	body, err := c.rest(ctx, http.MethodPut, "/operator/snapshot", nil, r)
+	if err != nil {
+		return 0, err
+	}
+	defer body.Close()
+	var out struct{ Revision uint64 }
+	return out.Revision, json.NewDecoder(body).Decode(&out)
+}
+
+// document calls a resource that answers one JSON document. While the cluster changes its leader it tries again.
+func (c *Client) document(ctx context.Context, method, path string, query url.Values, out any) error {
+	for tries := 0; ; tries++ {
+		body, err := c.rest(ctx, method, path, query, nil)
+		if err == nil {
+			defer body.Close()
+			return json.NewDecoder(body).Decode(out)
+		}
+		if e, ok := err.(*restError); !ok || e.status != http.StatusServiceUnavailable || tries == 10 {
+			return err
+		}
+		select {
+		case <-time.After(time.Second):
+		case <-ctx.Done():
+			return fmt.Errorf("%w: %w", ctx.Err(), err)
+		}
+	}
+}

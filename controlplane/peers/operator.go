@@ -1,0 +1,169 @@
+package peers
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/seed-2f228079/neargate/api"
+	"github.com/seed-2f228079/neargate/controlplane/state"
+	"github.com/seed-2f228079/neargate/controlplane/state/raft"
+	"github.com/seed-2f228079/neargate/internal/awserr"
+	"github.com/seed-2f228079/neargate/internal/clock"
+	"github.com/seed-2f228079/neargate/internal/trust"
+)
+
+// Operator is what whoever runs the cluster asks of it: who its servers are, and to change that; tokens for new hosts; snapshots.
+type Operator struct {
+	Engine *raft.Engine
+	Tokens *trust.Tokens // nil: no host can join
+	Rand   io.Reader
+	Clock  clock.Clock
+}
+
+// A ServerDescription is one server as the leader sees it.
+type ServerDescription struct {
+	ID          string    `json:"id"`
+	Address     string    `json:"address"`
+	Role        string    `json:"role"` // leader, voter, or learner: a new one that has no vote yet
+	Healthy     bool      `json:"healthy"`
+	Reason      string    `json:"reason,omitempty"` // why it is not
+	Lag         uint64    `json:"lag"`              // log entries that it is behind the leader
+	LastContact time.Time `json:"lastContact"`
+}
+
+// Inputs and answers of the resources.
+type (
+	ListServersInput  struct{}
+	ListServersOutput struct {
+		Servers []ServerDescription `json:"servers"`
+	}
+	RemoveServerInput struct {
+		Server string `json:"server" doc:"Id of the server, or the beginning of it."`
+	}
+	RemoveServerOutput struct {
+		ID string `json:"id"`
+	}
+	CreateJoinTokenInput struct {
+		Role    string `json:"role" doc:"What the token is for: agent or server."`
+		Minutes uint32 `json:"minutes" doc:"For how long it can be used; 60 by default, 10,080 at most."`
+	}
+	CreateJoinTokenOutput struct {
+		Token string    `json:"token"`
+		Ends  time.Time `json:"ends"`
+	}
+	SaveSnapshotInput     struct{}
+	RestoreSnapshotInput  struct{}
+	RestoreSnapshotOutput struct {
+		Revision uint64 `json:"revision"`
+	}
+)
+
+// Resources are what the REST API has of it.
+func (o *Operator) Resources() []api.RESTResource {
+	const all = "*"
+	return []api.RESTResource{
+		api.Change("POST /operator/tokens", "Make a token by which one host joins the cluster.", func(*api.Call, *CreateJoinTokenInput) string { return all }, o.createJoinToken),
+		api.Document("GET /operator/servers", "The servers of the cluster, as the leader sees them.", func(*api.Call, *ListServersInput) string { return all }, o.listServers),
+		api.Change("DELETE /operator/servers/{server}", "Remove a server from the cluster.", func(*api.Call, *RemoveServerInput) string { return all }, o.removeServer),
+		api.Upload("PUT /operator/snapshot", "Replace all of the state by a snapshot.", func(*api.Call, *RestoreSnapshotInput) string { return all }, o.restoreSnapshot),
+		api.Download("GET /operator/snapshot", "All of the state, without the registry's blobs.", func(*api.Call, *SaveSnapshotInput) string { return all }, o.saveSnapshot),
+	}
+}
+
+func (o *Operator) listServers(ctx context.Context, _ *ListServersInput) (*ListServersOutput, error) {
+	members, err := o.Engine.Members(ctx)
+	if err != nil {
+		return nil, err
+	}
+	out := &ListServersOutput{Servers: []ServerDescription{}}
+	for _, m := range members {
+		d := ServerDescription{ID: m.ID, Address: m.Address, Role: "learner", Healthy: m.Healthy, Reason: m.Reason, Lag: m.Lag, LastContact: m.LastContact}
+		switch {
+		case m.Leader:
+			d.Role = "leader"
+		case m.Voter:
+			d.Role = "voter"
+		}
+		out.Servers = append(out.Servers, d)
+	}
+	return out, nil
+}
+
+func (o *Operator) removeServer(ctx context.Context, in *RemoveServerInput) (*RemoveServerOutput, error) {
+	members, err := o.Engine.Members(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var found []string
+	for _, m := range members {
+		if strings.HasPrefix(m.ID, in.Server) {
+			found = append(found, m.ID)
+		}
+	}
+	switch {
+	case len(found) == 0:
+		return nil, awserr.WithStatus(http.StatusNotFound, "ServerNotFoundException", "The cluster has no server %s.", in.Server)
+	case len(found) > 1:
+		return nil, awserr.New("InvalidParameterException", "Several servers have an id that begins with %s: %s.", in.Server, strings.Join(found, ", "))
+	}
+	err = o.Engine.RemoveServer(ctx, found[0])
+	switch {
+	case errors.Is(err, raft.ErrLastVoter):
+		return nil, awserr.New("InvalidParameterException", "The server %s is the only one that has a vote.", found[0])
+	case err != nil:
+		return nil, err // a leader has handed over first: its successor is asked with the next try
+	}
+	return &RemoveServerOutput{found[0]}, nil
+}
+
+const (
+	defaultTokenLife = time.Hour
+	maxTokenLife     = 7 * 24 * time.Hour
+)
+
+func (o *Operator) createJoinToken(_ context.Context, in *CreateJoinTokenInput) (*CreateJoinTokenOutput, error) {
+	life := time.Duration(in.Minutes) * time.Minute
+	if life == 0 {
+		life = defaultTokenLife
+	}
+	role := trust.Role(in.Role)
+	switch {
+	case o.Tokens == nil:
+		return nil, awserr.New("InvalidRequestException", "This platform runs in one process: no host can join it.")
+	case role != trust.Agent && role != trust.Server:
+		return nil, awserr.New("InvalidParameterException", "The role is %q: it is agent or server.", in.Role)
+	case life > maxTokenLife:
+		return nil, awserr.New("InvalidParameterException", "A token can be used for %d minutes at most.", int(maxTokenLife.Minutes()))
+	}
+	ends := o.Clock.Now().Add(life).Truncate(time.Second)
+	token, err := o.Tokens.Make(role, ends, o.Rand)
+	if err != nil {
+		return nil, err
+	}
+	return &CreateJoinTokenOutput{token, ends.UTC()}, nil
+}
+
+func (o *Operator) saveSnapshot(ctx context.Context, _ *SaveSnapshotInput, w io.Writer) error {
+	_, err := o.Engine.Save(ctx, w, false)
+	return err
+}
+
+func (o *Operator) restoreSnapshot(ctx context.Context, _ *RestoreSnapshotInput, body io.Reader) (*RestoreSnapshotOutput, error) {
+	r, err := o.Engine.Restore(ctx, body)
+	if err != nil {
+		if damaged(err) {
+			return nil, awserr.New("InvalidParameterException", "This is no snapshot, or it is damaged or cut short; nothing was changed: %v.", err)
+		}
+		return nil, err
+	}
+	return &RestoreSnapshotOutput{uint64(r)}, nil
+}
+
+func damaged(err error) bool {
+	var d *state.DamagedError
+	return errors.As(err, &d)
+}

@@ -1,0 +1,182 @@
+package peers_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/seed-2f228079/neargate/controlplane/dispatcher"
+	"github.com/seed-2f228079/neargate/controlplane/peers"
+	"github.com/seed-2f228079/neargate/internal/clock"
+	"github.com/seed-2f228079/neargate/internal/testcluster"
+	"github.com/seed-2f228079/neargate/storage/blob"
+)
+
+// several are the peers of three servers in this process. They reach one another over loopback, without TLS.
+type several struct {
+	*testcluster.Cluster
+	of    map[string]*peers.Peers
+	blobs map[string]*peers.Blobs
+	at    map[string]string // addresses by protocol and id
+}
+
+// nobody dispatches.
+type nobody struct{}
+
+func (nobody) Relayed(context.Context, string, *dispatcher.Relay) (*dispatcher.RelayAnswer, error) {
+	return nil, errors.New("there is no dispatcher")
+}
+
+func newSeveral(t *testing.T) *several {
+	s := &several{Cluster: testcluster.New(t, testcluster.Config{Servers: 3, Schema: peers.Schema}), of: map[string]*peers.Peers{}, blobs: map[string]*peers.Blobs{}, at: map[string]string{}}
+	listen := func(protocol, id string) net.Listener {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.at[protocol+id] = l.Addr().String()
+		return l
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	t.Cleanup(func() { cancel(); running.Wait() })
+	for _, server := range s.Servers() {
+		id := server.ID
+		store, err := blob.Open(t.TempDir(), blob.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		p := peers.New(peers.Config{
+			ID: id, Engine: server.Engine(), Store: server.Store(), Clock: clock.Real{}, Log: slog.New(slog.DiscardHandler), Dispatcher: nobody{}, Blobs: store,
+			Dial: func(ctx context.Context, protocol, id, _ string) (net.Conn, error) {
+				return new(net.Dialer).DialContext(ctx, "tcp", s.at[protocol+id])
+			},
+			Peer:     func(net.Conn) (string, bool) { return "some server", true },
+			Forwards: listen(peers.ProtocolForward, id), Relays: listen(peers.ProtocolRelay, id),
+			Forwarded: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if r.URL.Path == "/cut" {
+					panic(http.ErrAbortHandler)
+				}
+				body, _ := io.ReadAll(r.Body)
+				fmt.Fprintf(w, "%s: %s %s %s", id, r.Method, r.Host, body)
+			}),
+		})
+		s.of[id], s.blobs[id] = p, &peers.Blobs{Peers: p, Store: store, Copies: 2}
+		running.Go(func() {
+			if err := p.Run(ctx); err != nil {
+				t.Error(err)
+			}
+		})
+		t.Cleanup(func() { cancel() })
+	}
+	return s
+}
+
+// TestAdmit: a token that the cluster has made serves one host, whichever server it comes to.
+func TestAdmit(t *testing.T) {
+	s := newSeveral(t)
+	leader := s.Leader()
+	followers := s.Followers(leader)
+	ends := time.Now().Add(time.Hour)
+	first := peers.Admission{Token: "t", Ends: ends, Host: "agent a"}
+	for _, at := range []*testcluster.Server{followers[0], followers[1], leader} { // its answers were lost
+		if err := s.of[at.ID].Admit(t.Context(), first); err != nil {
+			t.Errorf("at %s: %v", at.ID, err)
+		}
+	}
+	for _, at := range s.Servers() {
+		if err := s.of[at.ID].Admit(t.Context(), peers.Admission{Token: "t", Ends: ends, Host: "agent b"}); !errors.Is(err, peers.ErrUsed) {
+			t.Errorf("another host at %s: %v", at.ID, err)
+		}
+	}
+	taken := peers.Admission{Token: "u", Ends: ends, Host: "server x", Server: "x", Address: leader.Address()}
+	if err := s.of[followers[0].ID].Admit(t.Context(), taken); !errors.Is(err, peers.ErrAddressInUse) {
+		t.Errorf("a server at another one's address: %v", err)
+	}
+}
+
+// TestSend: a request gets to a server as it is, and what cannot get there is known not to have.
+func TestSend(t *testing.T) {
+	s := newSeveral(t)
+	from, to := s.of["s0"], "s1"
+	send := func(id, path string) (string, bool, error) {
+		r := &http.Request{Method: "PUT", Host: "example.test", URL: &url.URL{Path: path}, Header: http.Header{}, Body: io.NopCloser(strings.NewReader("body")), ContentLength: 4}
+		answer, sent, err := from.Send(t.Context(), id, r.WithContext(t.Context()))
+		if err != nil {
+			return "", sent, err
+		}
+		defer answer.Body.Close()
+		text, err := io.ReadAll(answer.Body)
+		return string(text), sent, err
+	}
+	if text, _, err := send(to, "/"); err != nil || text != "s1: PUT example.test body" {
+		t.Errorf("%q, %v", text, err)
+	}
+	if _, sent, err := send(to, "/cut"); err == nil || !sent {
+		t.Errorf("a connection that is cut: sent %v, %v", sent, err)
+	}
+	s.at[peers.ProtocolForward+"s2"] = "127.0.0.1:1"
+	for _, id := range []string{"s2", "nobody"} {
+		if _, sent, err := send(id, "/"); err == nil || sent {
+			t.Errorf("to %s: sent %v, %v", id, sent, err)
+		}
+	}
+}
+
+// TestBlobs: a blob is passed on to as many servers as it takes, and fetched from whoever has it.
+func TestBlobs(t *testing.T) {
+	s := newSeveral(t)
+	d := blob.Sum([]byte("a layer"))
+	lease, _, err := s.blobs["s0"].Store.Put(t.Context(), d, strings.NewReader("a layer"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lease.Release()
+	has := func() (ids []string) {
+		for _, id := range []string{"s0", "s1", "s2"} {
+			if text, err := s.blobs[id].Store.ReadAll(d, 100); err == nil && string(text) == "a layer" {
+				ids = append(ids, id)
+			}
+		}
+		return ids
+	}
+	for range 2 {
+		if err := s.blobs["s0"].Spread(t.Context(), d); err != nil {
+			t.Fatal(err)
+		}
+		if got := has(); len(got) != 2 {
+			t.Fatalf("it is on %v", got)
+		}
+	}
+	for _, id := range []string{"s1", "s2"} {
+		if err := s.blobs[id].Fetch(t.Context(), d); err != nil {
+			t.Error(err)
+		}
+	}
+	if got := has(); len(got) != 3 {
+		t.Errorf("it is on %v", got)
+	}
+	if err := s.blobs["s1"].Fetch(t.Context(), blob.Sum([]byte("never seen"))); !errors.Is(err, blob.ErrNotFound) {
+		t.Errorf("what nobody has: %v", err)
+	}
+	s.at[peers.ProtocolRelay+"s1"], s.at[peers.ProtocolRelay+"s2"] = "127.0.0.1:1", "127.0.0.1:1"
+	lonely := blob.Sum([]byte("another"))
+	second, _, err := s.blobs["s0"].Store.Put(t.Context(), lonely, strings.NewReader("another"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer second.Release()
+	s.of["s0"].CloseIdle()
+	if err := s.blobs["s0"].Spread(t.Context(), lonely); err == nil {
+		t.Error("a blob was spread to nobody")
+	}
+}
