@@ -1,0 +1,17 @@
+package etcd
+
+import (
+	"context"
+
+	"github.com/seed-2f228079/neargate/controlplane/state"
+)
+
+// Hold returns a commit in the term of now, by a leader that has not noticed yet that the term is over: one that was stopped between
+// looking and writing. The term's own end is not looked at.
+func (e *Engine) Hold() func(tx *state.Transaction) error {
+	t := *e.current()
+	t.ctx, t.end = context.WithCancel(context.Background())
+	return func(tx *state.Transaction) error {
+		return e.settle(&t, head{t.head.index + 1, uint64(t.number)}, state.EncodeEntry([]*state.Transaction{tx}))
+	}
+}
