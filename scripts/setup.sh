@@ -19,6 +19,7 @@ if [ "$goal" = test ]; then
   have nft || need nftables
   have ip || need iproute2
   [ -x /bin/busybox ] || need busybox-static
+  have etcd || need etcd-server
 fi
 if [ "$goal" = bench ]; then
   have nginx || need nginx-light

@@ -28,6 +28,7 @@ type devFlags struct {
 	data, listen, dns, runtime, account, region string
 	keepTasks, verbose                          bool
 	policy                                      agent.Policy
+	state                                       stateFlags
 	seams                                       seams
 }
 
@@ -46,7 +47,8 @@ func devCommand() *cobra.Command {
 It is a container instance of every cluster and the serverless pool at once. The credentials are test/test, unless
 NEARGATE_ROOT_ACCESS_KEY_ID and NEARGATE_ROOT_SECRET_ACCESS_KEY say otherwise; NEARGATE_ACCOUNTS adds further accounts as
 ACCOUNT:ACCESS_KEY_ID:SECRET, separated by commas. Ctrl-C stops all tasks and keeps the state: the next start brings the
-services back.`,
+services back.
+` + stateHelp,
 		RunE: func(cmd *cobra.Command, _ []string) error { return dev(cmd.Context(), f, cmd.ErrOrStderr()) },
 	}
 	fl := cmd.Flags()
@@ -58,6 +60,7 @@ services back.`,
 	fl.StringVar(&f.region, "region", "us-east-1", "default region")
 	fl.BoolVar(&f.keepTasks, "keep-tasks", false, "leave tasks running at the end; the next start takes them over")
 	policyFlags(fl, &f.policy)
+	f.state.add(fl)
 	fl.BoolVarP(&f.verbose, "verbose", "v", false, "log what is done, not only what goes wrong")
 	return cmd
 }
@@ -91,6 +94,9 @@ func roots(account string, fallback func() (id, secret string, err error)) ([]au
 // dev runs until ctx ends.
 func dev(ctx context.Context, f devFlags, out io.Writer) (err error) {
 	began := time.Now()
+	if err := f.state.check(); err != nil {
+		return err
+	}
 	log := logger(out, f.verbose)
 	credentials, err := roots(f.account, testRoot)
 	if err != nil {
@@ -116,7 +122,7 @@ func dev(ctx context.Context, f devFlags, out io.Writer) (err error) {
 		return errors.Join(err, l.Close())
 	}
 	control, err := newControlPlane(controlConfig{
-		dir: dir, account: f.account, region: f.region, publicName: l.Addr().String(), domain: "localhost", roots: credentials, guard: true,
+		dir: dir, state: f.state, account: f.account, region: f.region, publicName: l.Addr().String(), domain: "localhost", roots: credentials, guard: true,
 		rule: capacity.Rule{Account: f.account, Region: f.region, EveryCluster: true, Serverless: true}, log: log,
 		loadBalancer: host.loadBalancer, ready: host.checks, routers: f.seams.routers,
 	})

@@ -32,7 +32,6 @@ import (
 	"github.com/seed-2f228079/neargate/controlplane/orchestrator"
 	"github.com/seed-2f228079/neargate/controlplane/scheduler/placement"
 	"github.com/seed-2f228079/neargate/controlplane/state"
-	"github.com/seed-2f228079/neargate/controlplane/state/raft"
 	"github.com/seed-2f228079/neargate/controlplane/sts"
 	"github.com/seed-2f228079/neargate/controlplane/tasks"
 	"github.com/seed-2f228079/neargate/internal/clock"
@@ -47,6 +46,7 @@ import (
 // controlConfig is what a control plane is told.
 type controlConfig struct {
 	dir        *datadir.Dir
+	state      stateFlags
 	account    string
 	region     string
 	publicName string // host:port that names are rendered with
@@ -68,7 +68,7 @@ type controlConfig struct {
 
 // controlPlane is one server: state, families, reconcilers, registry and the public port.
 type controlPlane struct {
-	engine     *raft.Engine
+	engine     engine
 	store      *state.Store
 	dispatcher *dispatcher.Server
 	registry   *registry.Registry
@@ -106,7 +106,7 @@ func newControlPlane(cfg controlConfig) (_ *controlPlane, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if c.engine, err = raft.Open(raft.Options{Dir: cfg.dir.State("main"), NodeID: cfg.dir.ID(), Logger: cfg.log}); err != nil {
+	if c.engine, err = cfg.state.open(cfg.dir, cfg.log); err != nil {
 		return nil, err
 	}
 	defer func() {
@@ -216,7 +216,11 @@ func (c *controlPlane) checks(ctx context.Context) []server.Check {
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
 	_, err := c.store.Linearizable(ctx)
-	return []server.Check{{Name: "state", Err: err}}
+	checks := []server.Check{{Name: "state", Err: err}}
+	if e, ok := c.engine.(interface{ Health(context.Context) error }); ok {
+		checks = append(checks, server.Check{Name: "etcd", Err: e.Health(ctx)})
+	}
+	return checks
 }
 
 // local opens the way from an agent in this process to the dispatcher: the same protocol, over memory.

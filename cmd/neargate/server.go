@@ -31,6 +31,7 @@ type serverFlags struct {
 	insecure, verbose                   bool
 	tlsCert, tlsKey                     string
 	publicName, domain, account, region string
+	state                               stateFlags
 }
 
 func serverCommand() *cobra.Command {
@@ -41,9 +42,11 @@ func serverCommand() *cobra.Command {
 
 The public port speaks TLS with a certificate of the cluster's own authority, whose certificate is DIR/keys/ca.pem (point AWS_CA_BUNDLE at
 it), or with --tls-cert. The root credentials are NEARGATE_ROOT_ACCESS_KEY_ID and NEARGATE_ROOT_SECRET_ACCESS_KEY, or are made
-at the first start and printed once. Tasks go on running while no server is there.`,
+at the first start and printed once. Tasks go on running while no server is there.
+` + stateHelp,
 		Example: `  neargate server --data /var/lib/neargate --listen 10.0.0.5:4566 --peer-listen 10.0.0.5:4646
-  neargate server --data ./server --listen 127.0.0.1:4566 --peer-listen 127.0.0.1:4646 --join-token "$TOKEN" --insecure`,
+  neargate server --data ./server --listen 127.0.0.1:4566 --peer-listen 127.0.0.1:4646 --join-token "$TOKEN" --insecure
+  neargate server --data /var/lib/neargate --state etcd --etcd-endpoints https://10.0.0.9:2379 --etcd-ca ca.pem --etcd-cert me.pem --etcd-key me.key`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return runServer(cmd.Context(), f, cmd.ErrOrStderr()) },
 	}
 	fl := cmd.Flags()
@@ -59,6 +62,7 @@ at the first start and printed once. Tasks go on running while no server is ther
 	fl.StringVar(&f.tlsKey, "tls-key", "", "its key (PEM)")
 	fl.StringVar(&f.publicName, "public-name", "", "host:port by which clients know the public port (default: --listen, with the host's name where that has no address)")
 	fl.StringVar(&f.domain, "domain", "localhost", "domain of load balancers' names")
+	f.state.add(fl)
 	fl.StringVar(&f.account, "account-id", "000000000000", "account of the root credentials")
 	fl.StringVar(&f.region, "region", "us-east-1", "default region")
 	fl.BoolVarP(&f.verbose, "verbose", "v", false, "log what is done, not only what goes wrong")
@@ -78,7 +82,7 @@ func (f serverFlags) check() error {
 	case f.insecure && f.tlsCert != "":
 		return errors.New("--insecure is plain HTTP: it goes with no --tls-cert")
 	}
-	return nil
+	return f.state.check()
 }
 
 // logger writes to out: what is done as well if verbose, otherwise only what goes wrong.
@@ -140,7 +144,7 @@ func runServer(ctx context.Context, f serverFlags, out io.Writer) (err error) {
 		return err
 	}
 	control, err := newControlPlane(controlConfig{
-		dir: dir, account: f.account, region: f.region, publicName: f.publicName, tls: !f.insecure, domain: f.domain, roots: credentials,
+		dir: dir, state: f.state, account: f.account, region: f.region, publicName: f.publicName, tls: !f.insecure, domain: f.domain, roots: credentials,
 		guard: f.insecure, authorize: trust.AuthorizeNode, ready: func() []server.Check { return nil }, log: log,
 		// Until there is a pool of its own, every host runs FARGATE tasks beside those of its cluster.
 		rule: capacity.Rule{Account: f.account, Region: f.region, Serverless: true},

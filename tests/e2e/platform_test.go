@@ -78,6 +78,7 @@ type platform struct {
 	dns      string
 	endpoint string
 	extra    []string // further environment of clients
+	args     []string // further arguments of the platform
 }
 
 // output collects what a process writes.
@@ -107,12 +108,18 @@ func startOn(t *testing.T, driver string, env ...string) *platform {
 		t.Skip("the native driver needs root")
 	}
 	p := &platform{t: t, driver: driver, data: t.TempDir()}
+	p.begin(env...)
+	return p
+}
+
+// begin runs the platform, stops it at the end of the test and checks that nothing is left.
+func (p *platform) begin(env ...string) {
+	p.t.Helper()
 	p.run(env...)
-	t.Cleanup(func() {
+	p.t.Cleanup(func() {
 		p.stop()
 		p.nothingLeft()
 	})
-	return p
 }
 
 // freePort is a port that nobody has just now, for TCP and UDP.
@@ -143,6 +150,7 @@ func (p *platform) run(env ...string) {
 		p.endpoint = "http://" + p.listen
 		p.out, p.done = &output{}, make(chan struct{})
 		p.cmd = exec.Command(binary, "dev", "--data", p.data, "--listen", p.listen, "--dns", p.dns, "--runtime", p.driver)
+		p.cmd.Args = append(p.cmd.Args, p.args...)
 		p.cmd.Env = append(os.Environ(), env...)
 		p.cmd.Stdout, p.cmd.Stderr = p.out, p.out
 		if err := p.cmd.Start(); err != nil {

@@ -5,9 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/seed-2f228079/neargate/controlplane/state"
 )
@@ -18,14 +21,27 @@ const (
 	formatVersion = "1"
 )
 
+const claimTimeout = 5 * time.Second
+
 // claim makes sure that what is below the prefix is this installation's, and takes it if nothing is.
+//
+// An etcd that does not answer yet is waited for a little: after a power cut everything starts at once.
 func (e *Engine) claim(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	ctx, cancel := context.WithTimeout(ctx, claimTimeout)
 	defer cancel()
-	if err := e.claimOnce(ctx); err != nil {
-		return fmt.Errorf("etcd: %w", err)
+	var last error
+	for {
+		err := e.claimOnce(ctx)
+		switch {
+		case err == nil:
+			return nil
+		case last == nil || ctx.Err() == nil:
+			last = err // later ones say no more than that time is up
+		}
+		if status.Code(err) != codes.Unavailable && ctx.Err() == nil || !pause(ctx, retryPause) {
+			return fmt.Errorf("etcd: %w", last)
+		}
 	}
-	return nil
 }
 
 func (e *Engine) claimOnce(ctx context.Context) error {

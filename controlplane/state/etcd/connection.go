@@ -108,13 +108,22 @@ func (c Connection) connect(ctx context.Context) (*clientv3.Client, error) {
 	client, err := clientv3.New(clientv3.Config{
 		Endpoints: c.Endpoints, TLS: config, Username: c.User, Password: c.Password,
 		DialTimeout: requestTimeout, DialKeepAliveTime: 10 * time.Second, DialKeepAliveTimeout: requestTimeout,
-		DialOptions: []grpc.DialOption{grpc.WithConnectParams(grpc.ConnectParams{Backoff: reconnect, MinConnectTimeout: requestTimeout})},
-		Logger:      zap.NewNop(), // what matters comes to us as errors
+		DialOptions: []grpc.DialOption{
+			grpc.WithConnectParams(grpc.ConnectParams{Backoff: reconnect, MinConnectTimeout: requestTimeout}), grpc.WithChainUnaryInterceptor(failFast),
+		},
+		MaxUnaryRetries: 8,            // within a quarter of a second; what has to be tried for longer is, by those who ask
+		Logger:          zap.NewNop(), // what matters comes to us as errors
 	})
 	if err != nil {
 		return nil, fmt.Errorf("etcd: connect to %s: %w", strings.Join(c.Endpoints, ", "), err)
 	}
 	return client, nil
+}
+
+// failFast has a request fail at once while there is no connection, instead of waiting for one as etcd's client does by default: then
+// it is known that nothing was sent, and why.
+func failFast(ctx context.Context, method string, request, reply any, conn *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+	return invoke(ctx, method, request, reply, conn, append(opts, grpc.WaitForReady(false))...)
 }
 
 // refused says whether err, of a transaction, means that etcd has not committed it and will not, and gives it the meaning it has for
