@@ -68,6 +68,8 @@ type Engine struct {
 	reads  reads
 
 	proposals chan *proposal
+	turn      chan struct{} // of one: held while the log is written to
+	snapping  chan struct{} // of one: held while a snapshot is written; taken before turn
 
 	mu         sync.Mutex
 	leadership state.Leadership
@@ -106,6 +108,8 @@ func Open(ctx context.Context, opts Options) (*Engine, error) {
 		opts: opts, keys: k,
 		logger:    opts.Logger.With("part", "etcd"),
 		proposals: make(chan *proposal, maxBatch),
+		turn:      make(chan struct{}, 1),
+		snapping:  make(chan struct{}, 1),
 		changed:   make(chan struct{}),
 		failed:    make(chan error, 1),
 	}

@@ -3,6 +3,8 @@ package etcd
 import (
 	"context"
 
+	clientv3 "go.etcd.io/etcd/client/v3"
+
 	"github.com/seed-2f228079/neargate/controlplane/state"
 )
 
@@ -12,6 +14,7 @@ func (e *Engine) Hold() func(tx *state.Transaction) error {
 	t := *e.current()
 	t.ctx, t.end = context.WithCancel(context.Background())
 	return func(tx *state.Transaction) error {
-		return e.settle(&t, head{t.head.index + 1, uint64(t.number)}, state.EncodeEntry([]*state.Transaction{tx}))
+		next := head{t.head.index + 1, uint64(t.number)}
+		return e.settle(&t, next, clientv3.OpPut(e.keys.entry(next.index), string(state.EncodeEntry([]*state.Transaction{tx}))))
 	}
 }

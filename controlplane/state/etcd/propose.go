@@ -107,6 +107,8 @@ func (e *Engine) collect(first *proposal) []*proposal {
 
 // write has one entry committed and applied. An error that is not ErrUncertain means that it is not, and never will be, in the log.
 func (e *Engine) write(batch []*proposal) ([]state.Outcome, error) {
+	e.turn <- struct{}{}
+	defer func() { <-e.turn }()
 	t := e.current()
 	if t == nil {
 		return nil, state.ErrNotLeader
@@ -118,10 +120,9 @@ func (e *Engine) write(batch []*proposal) ([]state.Outcome, error) {
 	entry := state.EncodeEntry(txs)
 	next := head{t.head.index + 1, uint64(t.number)}
 	outcomes := e.feed.await(next.index)
-	if err := e.settle(t, next, entry); err != nil {
+	if err := e.settle(t, next, clientv3.OpPut(e.keys.entry(next.index), string(entry))); err != nil {
 		return nil, err
 	}
-	t.head = next
 	if err := e.feed.apply(next.index, entry); err != nil && !errors.Is(err, errGap) {
 		return nil, fmt.Errorf("%w: %w", state.ErrUncertain, err) // this server cannot apply it; others might
 	}
@@ -139,19 +140,22 @@ func (e *Engine) write(batch []*proposal) ([]state.Outcome, error) {
 	}
 }
 
-// settle returns nil when the entry is in the log. It is sent again until that is known, or the term is over: after an answer that
-// leaves it open, nothing but the same entry can be sent.
-func (e *Engine) settle(t *term, next head, entry []byte) error {
+// settle makes next the head, together with ops, which write the log up to it. It sends them again until they are known to have been
+// done, or the term is over: after an answer that leaves it open, nothing else can be sent.
+func (e *Engine) settle(t *term, next head, ops ...clientv3.Op) error {
+	ops = append(ops, clientv3.OpPut(e.keys.head(), next.String()))
 	var open error // not nil: an earlier attempt may have succeeded, or succeed yet
 	for {
 		if t.ctx.Err() != nil {
 			return over(open)
 		}
-		done, err := e.send(t, next, entry, open != nil)
+		done, err := e.send(t, next, ops, open != nil)
+		if done && err == nil {
+			t.head = next
+			return nil
+		}
 		if done {
-			if errors.Is(err, state.ErrNotLeader) {
-				t.end()
-			}
+			t.end()
 			return err
 		}
 		why, certain := refused(err)
@@ -174,12 +178,12 @@ func over(open error) error {
 }
 
 // send makes one attempt. It is done if what became of the entry is known, and then err says what.
-func (e *Engine) send(t *term, next head, entry []byte, again bool) (done bool, err error) {
+func (e *Engine) send(t *term, next head, ops []clientv3.Op, again bool) (done bool, err error) {
 	ctx, cancel := context.WithTimeout(t.ctx, requestTimeout)
 	defer cancel()
 	r, err := e.client.Txn(ctx).
 		If(t.holds(e.keys), e.headIs(t.head)).
-		Then(clientv3.OpPut(e.keys.entry(next.index), string(entry)), clientv3.OpPut(e.keys.head(), next.String())).
+		Then(ops...).
 		Else(clientv3.OpGet(e.keys.head())).Commit()
 	switch {
 	case err != nil:

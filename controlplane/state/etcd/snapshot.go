@@ -27,7 +27,10 @@ func (e *Engine) snapshots() {
 		if t == nil {
 			continue // the leader does
 		}
-		if err := e.snapshot(t); err != nil && t.ctx.Err() == nil {
+		e.snapping <- struct{}{}
+		err := e.snapshot(t)
+		<-e.snapping
+		if err != nil && t.ctx.Err() == nil {
 			e.logger.Error("snapshot failed; the log keeps growing", "error", err)
 			pause(e.life, 10*retryPause)
 		}
@@ -92,26 +95,16 @@ func (e *Engine) snapshot(t *term) error {
 		return nil
 	}
 	s, index, logBytes := e.feed.capture()
-	w := &partWriter{engine: e, term: t, id: fmt.Sprintf("%x-%x", index, t.number)}
-	now := pointer{ID: w.id, Index: index}
-	if now.Bytes, err = s.WriteTo(w); err == nil {
-		err = w.flush()
-	}
+	now, err := e.writeParts(t, s, index)
 	if err != nil {
-		err = errors.Join(err, e.put(t, clientv3.OpDelete(e.keys.snap(w.id), clientv3.WithPrefix())))
-		return fmt.Errorf("etcd: write snapshot %s: %w", w.id, err)
+		return err
 	}
-	now.Parts = w.parts
 	if err := e.put(t, clientv3.OpPut(e.keys.snapshot(), now.encode())); err != nil {
-		return fmt.Errorf("etcd: put snapshot %s in force: %w", w.id, err) // if it is not, the next one removes it
+		return fmt.Errorf("etcd: put snapshot %s in force: %w", now.ID, err) // if it is not, the next one removes it
 	}
 	e.feed.snapshotHas(now.Bytes, e.opts.SnapshotBytes)
 	e.feed.captured(logBytes)
-	if err := e.put(t,
-		clientv3.OpDelete(e.keys.log(), clientv3.WithRange(e.keys.entry(before.Index+1))),
-		clientv3.OpDelete(e.keys.snaps(), clientv3.WithRange(e.keys.snap(now.ID))),
-		clientv3.OpDelete(after(e.keys.snap(now.ID)), clientv3.WithRange(after(e.keys.snaps()))),
-	); err != nil {
+	if err := e.put(t, e.superseded(now, before)...); err != nil {
 		return fmt.Errorf("etcd: remove what snapshot %s has taken the place of: %w", now.ID, err)
 	}
 	if since == 0 {
@@ -122,6 +115,29 @@ func (e *Engine) snapshot(t *term) error {
 		e.logger.Warn("etcd's history could not be compacted; whoever runs it has to see to that", "error", err)
 	}
 	return nil
+}
+
+// writeParts writes a snapshot of what the log makes up to entry index. It is not in force yet.
+func (e *Engine) writeParts(t *term, s *state.Snapshot, index uint64) (pointer, error) {
+	w := &partWriter{engine: e, term: t, id: fmt.Sprintf("%x-%x", index, t.number)}
+	size, err := s.WriteTo(w)
+	if err == nil {
+		err = w.flush()
+	}
+	if err != nil {
+		err = errors.Join(err, e.put(t, clientv3.OpDelete(e.keys.snap(w.id), clientv3.WithPrefix())))
+		return pointer{}, fmt.Errorf("etcd: write snapshot %s: %w", w.id, err)
+	}
+	return pointer{ID: w.id, Index: index, Parts: w.parts, Bytes: size}, nil
+}
+
+// superseded removes what nobody needs once now is in force: all other snapshots, and the log up to the one before.
+func (e *Engine) superseded(now, before pointer) []clientv3.Op {
+	return []clientv3.Op{
+		clientv3.OpDelete(e.keys.log(), clientv3.WithRange(e.keys.entry(before.Index+1))),
+		clientv3.OpDelete(e.keys.snaps(), clientv3.WithRange(e.keys.snap(now.ID))),
+		clientv3.OpDelete(after(e.keys.snap(now.ID)), clientv3.WithRange(after(e.keys.snaps()))),
+	}
 }
 
 // put writes under the fence, as often as need be: what is written once more is the same.
