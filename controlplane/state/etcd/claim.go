@@ -58,8 +58,8 @@ func (e *Engine) claimOnce(ctx context.Context) error {
 			Then(clientv3.OpPut(e.keys.format(), mine)).Commit()
 		switch {
 		case err != nil:
-			if why, ok := refused(err); ok {
-				err = why
+			if isNoSpace(err) {
+				err = noSpace()
 			}
 			return fmt.Errorf("take the prefix %s: %w", e.keys.prefix, err)
 		case txn.Succeeded:

@@ -130,8 +130,6 @@ func failFast(ctx context.Context, method string, request, reply any, conn *grpc
 // package state. Other errors leave it open.
 func refused(err error) (error, bool) {
 	switch rpctypes.Error(err) {
-	case rpctypes.ErrNoSpace:
-		return noSpace(), true
 	case rpctypes.ErrRequestTooLarge, rpctypes.ErrTooManyOps, rpctypes.ErrPermissionDenied, rpctypes.ErrUserEmpty, rpctypes.ErrAuthFailed,
 		rpctypes.ErrInvalidAuthToken, rpctypes.ErrAuthOldRevision:
 		return fmt.Errorf("etcd: %w", err), true
@@ -145,7 +143,11 @@ func refused(err error) (error, bool) {
 	return nil, false
 }
 
-// noSpace is etcd's quota alarm: it takes no writes until an operator has made room and disarmed it. Deletes and reads it does take.
+// isNoSpace says whether err is etcd's quota alarm. Etcd answers so to what it refuses, but also to the write that used up the last of its
+// room, which it has done.
+func isNoSpace(err error) bool { return rpctypes.Error(err) == rpctypes.ErrNoSpace }
+
+// noSpace is what that means: no writes until an operator has made room and disarmed the alarm. Deletes and reads etcd does take.
 func noSpace() error {
 	return &state.ReadOnlyError{Reason: "etcd's quota is used up (alarm NOSPACE): compact and defragment it or raise --quota-backend-bytes, then run etcdctl alarm disarm"}
 }

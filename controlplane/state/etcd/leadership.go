@@ -110,8 +110,8 @@ func (e *Engine) campaign(ctx context.Context) (*term, holder, error) {
 	began := time.Now()
 	lease, err := e.client.Grant(ctx, int64((e.opts.LeaseTTL+time.Second-1)/time.Second))
 	if err != nil {
-		if why, ok := refused(err); ok {
-			err = why
+		if isNoSpace(err) {
+			err = noSpace()
 		}
 		return nil, holder{}, fmt.Errorf("get a lease: %w", err)
 	}

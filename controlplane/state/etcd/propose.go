@@ -158,6 +158,16 @@ func (e *Engine) settle(t *term, next head, ops ...clientv3.Op) error {
 			t.end()
 			return err
 		}
+		if isNoSpace(err) {
+			h, headErr := e.readHeadOnce(t.ctx)
+			switch {
+			case headErr == nil && h == next:
+				t.head = next
+				return nil
+			case headErr == nil && open == nil:
+				return noSpace()
+			}
+		}
 		why, certain := refused(err)
 		if certain && open == nil {
 			return why

@@ -153,6 +153,9 @@ func (e *Engine) put(t *term, ops ...clientv3.Op) error {
 			t.end()
 			return state.ErrNotLeader
 		}
+		if isNoSpace(err) {
+			return noSpace() // though it may be there
+		}
 		if why, certain := refused(err); certain {
 			return why
 		}
