@@ -25,6 +25,7 @@ if [ "$goal" = bench ]; then
   have nginx || need nginx-light
   have haproxy || need haproxy
   have dockerd || need docker.io
+  have etcd || need etcd-server
 fi
 [ ${#missing[@]} -eq 0 ] && exit 0
 
