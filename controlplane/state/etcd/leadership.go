@@ -193,21 +193,26 @@ func (e *Engine) readHeadOnce(ctx context.Context) (head, error) {
 // keep renews the lease until the term ends, and ends it at the latest when the lease may have run out.
 func (e *Engine) keep(t *term, until time.Time) {
 	defer t.end()
-	for every := e.opts.LeaseTTL / 3; ; {
-		if !pause(t.ctx, min(every, time.Until(until))) {
+	// One of its own: an error that stops a lease's renewal stops that of all leases of the same client, for ever.
+	lessor := clientv3.NewLease(e.client)
+	defer lessor.Close()
+	renewed, err := lessor.KeepAlive(t.ctx, t.lease)
+	if err != nil {
+		return
+	}
+	over := time.NewTimer(time.Until(until))
+	defer over.Stop()
+	for {
+		select {
+		case _, ok := <-renewed:
+			if !ok {
+				return // the lease has gone
+			}
+			over.Reset(e.opts.LeaseTTL)
+		case <-over.C:
 			return
-		}
-		ctx, cancel := context.WithDeadline(t.ctx, until)
-		began := time.Now()
-		_, err := e.client.KeepAliveOnce(ctx, t.lease)
-		cancel()
-		switch {
-		case err == nil:
-			until, every = began.Add(e.opts.LeaseTTL), e.opts.LeaseTTL/3
-		case errors.Is(rpctypes.Error(err), rpctypes.ErrLeaseNotFound), !time.Now().Before(until):
+		case <-t.ctx.Done():
 			return
-		default:
-			every = e.opts.LeaseTTL / 10
 		}
 	}
 }

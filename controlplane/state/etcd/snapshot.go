@@ -202,7 +202,11 @@ func (w *partWriter) flush() error {
 // what a snapshot has does not lead, and its follower is who restores.
 func (e *Engine) restore(ctx context.Context, p pointer, revision int64) error {
 	from := e.feed.position()
-	if err := e.feed.machine.Restore(&partReader{ctx: ctx, engine: e, pointer: p, revision: revision}); err != nil {
+	r := &partReader{ctx: ctx, engine: e, pointer: p, revision: revision}
+	if err := e.feed.machine.Restore(r); err != nil {
+		if r.failed != nil {
+			err = r.failed // and not what it makes of a snapshot
+		}
 		return fmt.Errorf("etcd: snapshot %s: %w", p.ID, err)
 	}
 	return e.feed.restored(from, p.Index)
@@ -216,6 +220,7 @@ type partReader struct {
 	revision int64
 	next     int
 	rest     []byte
+	failed   error // why a part could not be read
 }
 
 func (r *partReader) Read(b []byte) (int, error) {
@@ -225,11 +230,14 @@ func (r *partReader) Read(b []byte) (int, error) {
 		}
 		key := r.engine.keys.part(r.pointer.ID, r.next)
 		found, err := r.engine.client.Get(r.ctx, key, clientv3.WithRev(r.revision))
-		if err != nil {
-			return 0, fmt.Errorf("read %s: %w", key, err)
+		switch {
+		case err != nil:
+			r.failed = fmt.Errorf("read %s: %w", key, err)
+		case len(found.Kvs) == 0:
+			r.failed = damaged(key, errors.New("part of the snapshot in force is missing"))
 		}
-		if len(found.Kvs) == 0 {
-			return 0, damaged(key, errors.New("part of the snapshot in force is missing"))
+		if r.failed != nil {
+			return 0, r.failed
 		}
 		r.next, r.rest = r.next+1, found.Kvs[0].Value
 	}

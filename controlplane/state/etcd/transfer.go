@@ -1,6 +1,7 @@
 package etcd
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -32,6 +33,10 @@ func (e *Engine) Save(ctx context.Context, w io.Writer, stale bool) (state.Revis
 // The snapshot takes the place of an entry that is not in the log. An empty one behind it, written with it at once, has every server look
 // for what it lacks.
 func (e *Engine) Restore(ctx context.Context, r io.Reader) (state.Revision, error) {
+	received, err := io.ReadAll(r) // before writes have to wait
+	if err != nil {
+		return 0, fmt.Errorf("receive snapshot: %w", err)
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(e.life, cancel)() // Close waits for those who wait for their turn
@@ -47,7 +52,7 @@ func (e *Engine) Restore(ctx context.Context, r io.Reader) (state.Revision, erro
 	if t == nil {
 		return 0, state.ErrNotLeader
 	}
-	s, err := e.feed.machine.Renumbered(r)
+	s, err := e.feed.machine.Renumbered(bytes.NewReader(received))
 	if err != nil {
 		return 0, err
 	}
