@@ -262,6 +262,25 @@ func TestSnapshotWhileBehind(t *testing.T) {
 	}
 }
 
+// A snapshot that cannot be read just now is not a damaged one, which would end the engine.
+func TestSnapshotOutOfReach(t *testing.T) {
+	server := etcdtest.Start(t)
+	o := options(server, "", "server")
+	smallSnapshots(&o)
+	s := open(t, o)
+	for i := range 20 {
+		statetest.Put(t, s.Store, &statetest.Record{Id: fmt.Sprint(i), Payload: make([]byte, 500)})
+	}
+	c := raw(t, server)
+	eventually(t, "there is a snapshot", func() bool { return len(keysBelow(t, c, "/neargate/snapshot")) == 1 })
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	var damaged *state.DamagedError
+	if err := s.engine.LoadSnapshot(ctx); !errors.Is(err, context.Canceled) || errors.As(err, &damaged) {
+		t.Errorf("got %v", err)
+	}
+}
+
 // What must not be taken for this installation's.
 func TestPrefix(t *testing.T) {
 	server := etcdtest.Start(t)
