@@ -386,11 +386,11 @@ func TestDamage(t *testing.T) {
 			statetest.Put(t, s.Store, &statetest.Record{Id: fmt.Sprint(i)})
 		}
 		way.cut()
-		r, err := c.Put(t.Context(), "/damage/short/head", "1 1")
-		if err != nil {
+		if _, err := c.Put(t.Context(), "/damage/short/head", "1 1"); err != nil {
 			t.Fatal(err)
 		}
-		if r, err = c.Put(t.Context(), "/damage/short/log/0000000000000001", "x"); err != nil {
+		r, err := c.Put(t.Context(), "/damage/short/log/0000000000000001", "x")
+		if err != nil {
 			t.Fatal(err)
 		}
 		if _, err := c.Compact(t.Context(), r.Header.Revision); err != nil {
