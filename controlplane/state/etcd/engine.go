@@ -68,8 +68,9 @@ type Engine struct {
 	reads  reads
 
 	proposals chan *proposal
-	turn      chan struct{} // of one: held while the log is written to
-	snapping  chan struct{} // of one: held while a snapshot is written; taken before turn
+	turn      chan struct{}             // of one: held while the log is written to
+	snapping  chan struct{}             // of one: held while a snapshot is written; taken before turn
+	leases    map[clientv3.LeaseID]bool // this process's own, of all its terms; for takePart alone
 
 	mu         sync.Mutex
 	leadership state.Leadership
@@ -110,6 +111,7 @@ func Open(ctx context.Context, opts Options) (*Engine, error) {
 		proposals: make(chan *proposal, maxBatch),
 		turn:      make(chan struct{}, 1),
 		snapping:  make(chan struct{}, 1),
+		leases:    map[clientv3.LeaseID]bool{},
 		changed:   make(chan struct{}),
 		failed:    make(chan error, 1),
 	}

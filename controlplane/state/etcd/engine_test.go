@@ -154,6 +154,29 @@ func TestTwoServers(t *testing.T) {
 	}
 }
 
+// A data directory that was copied makes two servers of one id: the later one leads, and they do not depose one another for ever.
+func TestSameServerTwice(t *testing.T) {
+	server := etcdtest.Start(t)
+	first := open(t, options(server, "", "server"))
+	statetest.Put(t, first.Store, &statetest.Record{Id: "a", Number: 1})
+	second := open(t, options(server, "", "server"))
+	eventually(t, "the first one is deposed", func() bool { return first.Leadership().Term == 0 })
+	term := second.Leadership().Term
+	for i := range 100 {
+		statetest.Put(t, second.Store, &statetest.Record{Id: fmt.Sprint(i), Number: 2})
+	}
+	if v, err := first.Linearizable(t.Context()); err != nil || number(v, "a") != 1 || v.Revision() != 101 {
+		t.Errorf("the first one reads revision %d, %v", v.Revision(), err)
+	}
+	if now := second.Leadership().Term; term == 0 || now != term {
+		t.Errorf("term %d after %d", now, term)
+	}
+	if err := second.engine.Close(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the first one leads again", leads(first))
+}
+
 // Snapshots take the place of the log, the one before them and etcd's own history.
 func TestLogIsCut(t *testing.T) {
 	server := etcdtest.Start(t)

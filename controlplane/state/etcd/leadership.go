@@ -103,6 +103,9 @@ func (e *Engine) campaign(ctx context.Context) (*term, holder, error) {
 		}
 		// It is this server's, from before it was started again or from a term it has given up. What that may still have under way
 		// loses its effect with the key.
+		if len(e.leases) > 0 && !e.leases[clientv3.LeaseID(kv.Lease)] {
+			return nil, holder{}, fmt.Errorf("another process leads with this server's id, %s, and has since this one started: was the data directory copied?", e.opts.ServerID)
+		}
 		if err := e.release(ctx, clientv3.LeaseID(kv.Lease)); err != nil {
 			return nil, holder{}, err
 		}
@@ -115,6 +118,7 @@ func (e *Engine) campaign(ctx context.Context) (*term, holder, error) {
 		}
 		return nil, holder{}, fmt.Errorf("get a lease: %w", err)
 	}
+	e.leases[lease.ID] = true
 	r, err := e.client.Txn(ctx).If(clientv3.Compare(clientv3.CreateRevision(e.keys.leader()), "=", 0)).
 		Then(clientv3.OpPut(e.keys.leader(), e.opts.ServerID, clientv3.WithLease(lease.ID))).
 		Else(clientv3.OpGet(e.keys.leader())).Commit()
@@ -124,6 +128,8 @@ func (e *Engine) campaign(ctx context.Context) (*term, holder, error) {
 	switch {
 	case err != nil:
 		return nil, holder{}, fmt.Errorf("take the leader key: %w", err)
+	case !r.Succeeded && string(value(r, 0)) == e.opts.ServerID:
+		return nil, holder{}, errors.New("take the leader key: an earlier attempt was still under way")
 	case !r.Succeeded:
 		return nil, holder{string(value(r, 0)), r.Header.Revision}, nil
 	}
