@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -152,6 +153,29 @@ func TestTwoServers(t *testing.T) {
 	if again.Leadership().Leader != "second" || number(again.View(), "x") != 1 || again.Revision() != 51 {
 		t.Errorf("%+v at revision %d", again.Leadership(), again.Revision())
 	}
+}
+
+// Large transactions that come together still fit into what etcd takes at once.
+func TestLargeBatches(t *testing.T) {
+	s := open(t, options(etcdtest.Start(t), "", "server"))
+	var group sync.WaitGroup
+	for w := range 12 {
+		group.Go(func() {
+			for i := range 4 {
+				size := state.MaxBytes - 1000
+				if (w+i)%3 > 0 {
+					size = 383 << 10 // with which an entry is not full yet
+				}
+				if _, err := s.Update(t.Context(), func(tx *state.Tx) error {
+					statetest.Records.Put(tx, &statetest.Record{Id: fmt.Sprint(w), Number: int64(i), Payload: make([]byte, size)})
+					return nil
+				}); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	group.Wait()
 }
 
 // A data directory that was copied makes two servers of one id: the later one leads, and they do not depose one another for ever.
