@@ -34,7 +34,7 @@ type stateFlags struct {
 
 func (f *stateFlags) add(fl *pflag.FlagSet) {
 	fl.StringVar(&f.engine, "state", "raft", "where the state is kept: raft (in the data directory) or etcd (one that exists already)")
-	fl.StringSliceVar(&f.etcd.Endpoints, "etcd-endpoints", nil, "URLs of etcd's members, or host:port for plain connections")
+	fl.StringSliceVar(&f.etcd.Endpoints, "etcd-endpoints", nil, "URLs of etcd's members, or host:port (TLS if one of the files below is given)")
 	fl.StringVar(&f.prefix, "etcd-prefix", "/neargate", "what the keys in etcd begin with; installations that share an etcd have one each")
 	fl.StringVar(&f.etcd.CA, "etcd-ca", "", "certificates (PEM) of the authority of etcd's servers (default the system's)")
 	fl.StringVar(&f.etcd.Cert, "etcd-cert", "", "certificate (PEM) by which etcd knows this server")

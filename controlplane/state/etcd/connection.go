@@ -23,7 +23,7 @@ import (
 
 // Connection says where etcd is and who we are to it.
 type Connection struct {
-	// Endpoints are URLs (https://10.0.0.1:2379), or host:port for plain connections.
+	// Endpoints are URLs (https://10.0.0.1:2379), or host:port, which is TLS if CA or Cert is given.
 	Endpoints []string
 	// CA is a file with the certificates (PEM) of who may certify etcd; empty: the system's. Given, the connection is TLS.
 	CA string
