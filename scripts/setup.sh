@@ -19,11 +19,13 @@ if [ "$goal" = test ]; then
   have nft || need nftables
   have ip || need iproute2
   [ -x /bin/busybox ] || need busybox-static
+  have etcd || need etcd-server
 fi
 if [ "$goal" = bench ]; then
   have nginx || need nginx-light
   have haproxy || need haproxy
   have dockerd || need docker.io
+  have etcd || need etcd-server
 fi
 [ ${#missing[@]} -eq 0 ] && exit 0
 

@@ -27,6 +27,7 @@ import (
 	"github.com/seed-2f228079/neargate/agent/runtime/runtimetest"
 	agentapi "github.com/seed-2f228079/neargate/api/agent"
 	"github.com/seed-2f228079/neargate/client"
+	"github.com/seed-2f228079/neargate/controlplane/state/etcd/etcdtest"
 	"github.com/seed-2f228079/neargate/internal/clock"
 	"github.com/seed-2f228079/neargate/internal/datadir"
 	"github.com/seed-2f228079/neargate/internal/id"
@@ -42,12 +43,13 @@ type site struct {
 	t                   *testing.T
 	serverDir, agentDir string
 	url, listen, peers  string
+	args                []string // further ones of the server
 	*client.Client
 }
 
 func (s *site) startServer() *process {
 	s.t.Helper()
-	p := start(s.t, "server", "-v", "--data", s.serverDir, "--listen", s.listen, "--peer-listen", s.peers, "--join-token", token, "--insecure")
+	p := start(s.t, append([]string{"server", "-v", "--data", s.serverDir, "--listen", s.listen, "--peer-listen", s.peers, "--join-token", token, "--insecure"}, s.args...)...)
 	m := p.says(`ready at (http://(\S+)) .*peers at ([^,]+),`)
 	s.url, s.listen, s.peers = m[0], m[1], m[2]
 	var err error
@@ -105,6 +107,9 @@ func (s *site) running(n int) []string {
 // TestServerAndAgent runs a service on an agent in another process, and kills one after the other.
 func TestServerAndAgent(t *testing.T) {
 	t.Run("fake", func(t *testing.T) { serverAndAgent(t, "fake") })
+	t.Run("etcd", func(t *testing.T) {
+		serverAndAgent(t, "fake", "--state", "etcd", "--etcd-endpoints", etcdtest.Start(t).Endpoint)
+	})
 	t.Run("native", func(t *testing.T) {
 		if lacks := native.Check(); len(lacks) > 0 {
 			t.Skip("this host cannot run containers: " + strings.Join(lacks, "; "))
@@ -113,8 +118,8 @@ func TestServerAndAgent(t *testing.T) {
 	})
 }
 
-func serverAndAgent(t *testing.T, runtime string) {
-	s := &site{t: t, serverDir: t.TempDir(), agentDir: t.TempDir(), listen: "127.0.0.1:0", peers: "127.0.0.1:0"}
+func serverAndAgent(t *testing.T, runtime string, args ...string) {
+	s := &site{t: t, serverDir: t.TempDir(), agentDir: t.TempDir(), listen: "127.0.0.1:0", peers: "127.0.0.1:0", args: args}
 	if runtime == "native" {
 		t.Cleanup(func() { removeEverything(t, s.agentDir) })
 	}

@@ -29,6 +29,7 @@ type devFlags struct {
 	remoteRegions                               string
 	keepTasks, verbose                          bool
 	policy                                      agent.Policy
+	state                                       stateFlags
 	seams                                       seams
 }
 
@@ -47,7 +48,8 @@ func devCommand() *cobra.Command {
 It is a container instance of every cluster and the serverless pool at once. The credentials are test/test, unless
 NEARGATE_ROOT_ACCESS_KEY_ID and NEARGATE_ROOT_SECRET_ACCESS_KEY say otherwise; NEARGATE_ACCOUNTS adds further accounts as
 ACCOUNT:ACCESS_KEY_ID:SECRET, separated by commas. Ctrl-C stops all tasks and keeps the state: the next start brings the
-services back.`,
+services back.
+` + stateHelp,
 		RunE: func(cmd *cobra.Command, _ []string) error { return dev(cmd.Context(), f, cmd.ErrOrStderr()) },
 	}
 	fl := cmd.Flags()
@@ -60,6 +62,7 @@ services back.`,
 	remoteFlag(fl, &f.remoteRegions)
 	fl.BoolVar(&f.keepTasks, "keep-tasks", false, "leave tasks running at the end; the next start takes them over")
 	policyFlags(fl, &f.policy)
+	f.state.add(fl)
 	fl.BoolVarP(&f.verbose, "verbose", "v", false, "log what is done, not only what goes wrong")
 	return cmd
 }
@@ -93,6 +96,9 @@ func roots(account string, fallback func() (id, secret string, err error)) ([]au
 // dev runs until ctx ends.
 func dev(ctx context.Context, f devFlags, out io.Writer) (err error) {
 	began := time.Now()
+	if err := f.state.check(); err != nil {
+		return err
+	}
 	log := logger(out, f.verbose)
 	remotes, err := readRemotes(f.remoteRegions, f.region)
 	if err != nil {
@@ -122,8 +128,9 @@ func dev(ctx context.Context, f devFlags, out io.Writer) (err error) {
 		return errors.Join(err, l.Close())
 	}
 	control, err := newControlPlane(controlConfig{
-		dir: dir, account: f.account, region: f.region, publicName: l.Addr().String(), domain: "localhost", roots: credentials, guard: true, remotes: remotes,
-		rule: capacity.Rule{Account: f.account, Region: f.region, EveryCluster: true, Serverless: true}, log: log,
+		dir: dir, state: f.state, account: f.account, region: f.region, publicName: l.Addr().String(), domain: "localhost", roots: credentials, guard: true,
+		remotes: remotes,
+		rule:    capacity.Rule{Account: f.account, Region: f.region, EveryCluster: true, Serverless: true}, log: log,
 		loadBalancer: host.loadBalancer, ready: host.checks, routers: f.seams.routers,
 	})
 	if err != nil {

@@ -54,6 +54,7 @@ import (
 // controlConfig is what a control plane is told.
 type controlConfig struct {
 	dir        *datadir.Dir
+	state      stateFlags
 	account    string
 	region     string
 	publicName string // host:port that names are rendered with
@@ -86,7 +87,7 @@ type clusterConfig struct {
 
 // controlPlane is one server: state, families, reconcilers, registry and the public port.
 type controlPlane struct {
-	engine     *raft.Engine
+	engine     engine
 	store      *state.Store
 	peers      *peers.Peers // nil: there are none
 	dispatcher *dispatcher.Server
@@ -130,7 +131,7 @@ func newControlPlane(cfg controlConfig) (_ *controlPlane, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if c.engine, err = raft.Open(cfg.engine()); err != nil {
+	if c.engine, err = cfg.state.open(cfg.dir, cfg.raftOptions, cfg.log); err != nil {
 		return nil, err
 	}
 	defer func() {
@@ -141,8 +142,9 @@ func newControlPlane(cfg controlConfig) (_ *controlPlane, err error) {
 	if c.store, err = state.New(c.engine, schema(), state.Options{Logger: cfg.log}); err != nil {
 		return nil, err
 	}
-	if cfg.cluster != nil {
-		c.peers = peers.New(cfg.peers(c.engine, c.store))
+	group, isGroup := c.engine.(*raft.Engine)
+	if cfg.cluster != nil && isGroup {
+		c.peers = peers.New(cfg.peers(group, c.store))
 	}
 	blobs, err := blob.Open(cfg.dir.Blobs(), blob.Options{})
 	if err != nil {
@@ -205,11 +207,14 @@ func newControlPlane(cfg controlConfig) (_ *controlPlane, err error) {
 	})
 	c.operations = slices.Concat(containers.Operations(), balancing.Operations(), c.registry.Operations(), discovery.Operations(),
 		logging.Operations(), ec2.New(network, pages).Operations(), identities.Operations(), tokens.Operations())
-	operator := peers.Operator{Engine: c.engine, Rand: rand.Reader, Clock: real}
-	if cfg.cluster != nil {
-		operator.Tokens = trust.NewTokens(cfg.dir.SealingKey())
+	c.resources = slices.Concat(tasks.New(tasks.Config{Store: c.store, Placer: placer, Nodes: c.dispatcher}).Resources(), c.registry.Resources())
+	if isGroup {
+		operator := peers.Operator{Engine: group, Rand: rand.Reader, Clock: real}
+		if cfg.cluster != nil {
+			operator.Tokens = trust.NewTokens(cfg.dir.SealingKey())
+		}
+		c.resources = append(c.resources, operator.Resources()...)
 	}
-	c.resources = slices.Concat(operator.Resources(), tasks.New(tasks.Config{Store: c.store, Placer: placer, Nodes: c.dispatcher}).Resources(), c.registry.Resources())
 	serving := server.Config{
 		Operations: c.operations, Resources: c.resources, Credentials: credentials, Authorizer: access,
 		Observe: identities.Used, Account: cfg.account, Region: cfg.region,
@@ -272,8 +277,8 @@ func (c *clusterConfig) dial(ctx context.Context, protocol, id, address string) 
 	return c.credential.Dial(ctx, protocol, trust.Identity{Role: trust.Server, ID: id}, address)
 }
 
-// engine is how the state is kept: by this server alone, or with others.
-func (cfg controlConfig) engine() raft.Options {
+// raftOptions are how the state is kept by this server alone, or with others.
+func (cfg controlConfig) raftOptions() raft.Options {
 	o := raft.Options{Dir: cfg.dir.State("main"), NodeID: cfg.dir.ID(), Logger: cfg.log}
 	if c := cfg.cluster; c != nil {
 		o.Servers = c.members
@@ -336,7 +341,11 @@ func (c *controlPlane) checks(ctx context.Context) []server.Check {
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
 	_, err := c.store.Linearizable(ctx)
-	return []server.Check{{Name: "state", Err: err}}
+	checks := []server.Check{{Name: "state", Err: err}}
+	if e, ok := c.engine.(interface{ Health(context.Context) error }); ok {
+		checks = append(checks, server.Check{Name: "etcd", Err: e.Health(ctx)})
+	}
+	return checks
 }
 
 // local opens the way from an agent in this process to the dispatcher: the same protocol, over memory.

@@ -32,6 +32,7 @@ type serverFlags struct {
 	tlsCert, tlsKey                     string
 	publicName, domain, account, region string
 	remoteRegions                       string
+	state                               stateFlags
 }
 
 func serverCommand() *cobra.Command {
@@ -46,11 +47,13 @@ at the first start and printed once. Tasks go on running while no server is ther
 
 Three or five servers form a cluster, which lives through the loss of one or two: start each with the same --bootstrap-expect, --join and --join-token.
 Any of them takes any request. A further one joins by a token of "neargate operator token --role server". Once a server has its cluster these flags are
-ignored.`,
+ignored.
+` + stateHelp,
 		Example: `  neargate server --data /var/lib/neargate --listen 10.0.0.5:4566 --peer-listen 10.0.0.5:4646
   neargate server --data /var/lib/neargate --listen 10.0.0.5:4566 --peer-listen 10.0.0.5:4646 --bootstrap-expect 3 \
     --join 10.0.0.5:4646,10.0.0.6:4646,10.0.0.7:4646 --join-token "$TOKEN"
-  neargate server --data ./server --listen 127.0.0.1:4566 --peer-listen 127.0.0.1:4646 --join-token "$TOKEN" --insecure`,
+  neargate server --data ./server --listen 127.0.0.1:4566 --peer-listen 127.0.0.1:4646 --join-token "$TOKEN" --insecure
+  neargate server --data /var/lib/neargate --state etcd --etcd-endpoints https://10.0.0.9:2379 --etcd-ca ca.pem --etcd-cert me.pem --etcd-key me.key`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return runServer(cmd.Context(), f, cmd.ErrOrStderr()) },
 	}
 	fl := cmd.Flags()
@@ -67,6 +70,7 @@ ignored.`,
 	fl.StringVar(&f.tlsKey, "tls-key", "", "its key (PEM)")
 	fl.StringVar(&f.publicName, "public-name", "", "host:port by which clients know the public port; with several servers the same on all, a name that leads to any of them (default: --listen, with the host's name where that has no address)")
 	fl.StringVar(&f.domain, "domain", "localhost", "domain of load balancers' names")
+	f.state.add(fl)
 	fl.StringVar(&f.account, "account-id", "000000000000", "account of the root credentials")
 	fl.StringVar(&f.region, "region", "us-east-1", "default region")
 	remoteFlag(fl, &f.remoteRegions)
@@ -88,7 +92,11 @@ func (f serverFlags) check() error {
 	case f.insecure && f.tlsCert != "":
 		return errors.New("--insecure is plain HTTP: it goes with no --tls-cert")
 	}
-	return nil
+	others := slices.ContainsFunc(f.join, func(a string) bool { return a != f.peerListen })
+	if f.state.engine == "etcd" && (f.bootstrapExpect != 1 || others) {
+		return errors.New("not implemented yet: several servers on one etcd; leave --bootstrap-expect at 1 and --join empty")
+	}
+	return f.state.check()
 }
 
 // logger writes to out: what is done as well if verbose, otherwise only what goes wrong.
@@ -174,7 +182,7 @@ func runServer(ctx context.Context, f serverFlags, out io.Writer) (err error) {
 	}
 	cluster.blobCopies = f.blobCopies
 	control, err := newControlPlane(controlConfig{
-		dir: dir, account: f.account, region: f.region, publicName: f.publicName, tls: !f.insecure, domain: f.domain, roots: credentials,
+		dir: dir, state: f.state, account: f.account, region: f.region, publicName: f.publicName, tls: !f.insecure, domain: f.domain, roots: credentials,
 		guard: f.insecure, authorize: trust.AuthorizeNode, ready: func() []server.Check { return nil }, cluster: cluster, log: log, remotes: remotes,
 		// Until there is a pool of its own, every host runs FARGATE tasks beside those of its cluster.
 		rule: capacity.Rule{Account: f.account, Region: f.region, Serverless: true},
@@ -182,7 +190,9 @@ func runServer(ctx context.Context, f serverFlags, out io.Writer) (err error) {
 	if err != nil {
 		return err
 	}
-	port.admit = control.peers.Admit
+	if control.peers != nil {
+		port.admit = control.peers.Admit
+	}
 	scheme := "http"
 	if !f.insecure {
 		scheme = "https"

@@ -22,8 +22,15 @@ var (
 // request may be tried again, here or on another server.
 func Retryable(err error) bool {
 	var disk *DiskError
-	return !errors.Is(err, ErrUncertain) && (errors.Is(err, ErrNotLeader) || errors.Is(err, ErrNoLeader) || errors.As(err, &disk))
+	var readOnly *ReadOnlyError
+	return !errors.Is(err, ErrUncertain) && (errors.Is(err, ErrNotLeader) || errors.Is(err, ErrNoLeader) || errors.As(err, &disk) || errors.As(err, &readOnly))
 }
+
+// ReadOnlyError: what keeps the state takes no writes until an operator has acted. Nothing was committed. Reads go on, and so do
+// writes once the reason has gone.
+type ReadOnlyError struct{ Reason string }
+
+func (e *ReadOnlyError) Error() string { return "state: read-only: " + e.Reason }
 
 // DiskError: this server cannot write to its disk, or has too little room left to. Nothing was committed, unless the error is
 // also ErrUncertain. Reads go on, and so do writes once the disk is well again.

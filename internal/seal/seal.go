@@ -11,6 +11,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
+	"encoding/hex"
 	"errors"
 	"fmt"
 
@@ -42,6 +43,15 @@ func New(key []byte, purpose string) (*Sealer, error) {
 		return nil, fmt.Errorf("seal: %w", err)
 	}
 	return &Sealer{aead}, nil
+}
+
+// Name names a sealing key without giving it away: what is kept elsewhere says by it which key it belongs to.
+func Name(key []byte) string {
+	name, err := hkdf.Key(sha256.New, key, nil, "neargate/name", 16)
+	if err != nil {
+		panic(err) // SHA-256 gives far longer ones
+	}
+	return hex.EncodeToString(name)
 }
 
 // Seal encrypts plaintext. The same context (an operation and account, say; may be empty) must be given to open it.

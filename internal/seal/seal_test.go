@@ -63,3 +63,14 @@ func FuzzOpen(f *testing.F) {
 		}
 	})
 }
+
+func TestName(t *testing.T) {
+	a, b := bytes.Repeat([]byte{1}, seal.KeySize), bytes.Repeat([]byte{2}, seal.KeySize)
+	if seal.Name(a) != seal.Name(bytes.Clone(a)) || seal.Name(a) == seal.Name(b) || len(seal.Name(a)) != 32 {
+		t.Errorf("%s and %s", seal.Name(a), seal.Name(b))
+	}
+	// It is stored: it must never change.
+	if got := seal.Name(a); got != "1b4255ac2c78f17a0d31e43f1c91b137" {
+		t.Error(got)
+	}
+}

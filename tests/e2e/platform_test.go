@@ -78,7 +78,7 @@ type platform struct {
 	dns      string
 	endpoint string
 	extra    []string // further environment of clients
-	args     []string // further arguments of the process
+	args     []string // further arguments of the platform
 }
 
 // output collects what a process writes.
@@ -113,12 +113,18 @@ func startWith(t *testing.T, driver string, args []string, env ...string) *platf
 		t.Skip("the native driver needs root")
 	}
 	p := &platform{t: t, driver: driver, data: t.TempDir(), args: args}
+	p.begin(env...)
+	return p
+}
+
+// begin runs the platform, stops it at the end of the test and checks that nothing is left.
+func (p *platform) begin(env ...string) {
+	p.t.Helper()
 	p.run(env...)
-	t.Cleanup(func() {
+	p.t.Cleanup(func() {
 		p.stop()
 		p.nothingLeft()
 	})
-	return p
 }
 
 // freePort is a port that nobody has just now, for TCP and UDP.

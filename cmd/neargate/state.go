@@ -1,0 +1,117 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/pflag"
+
+	"github.com/seed-2f228079/neargate/controlplane/state"
+	"github.com/seed-2f228079/neargate/controlplane/state/etcd"
+	"github.com/seed-2f228079/neargate/controlplane/state/raft"
+	"github.com/seed-2f228079/neargate/internal/datadir"
+	"github.com/seed-2f228079/neargate/internal/seal"
+)
+
+// engine keeps the state.
+type engine interface {
+	state.Engine
+	Run(ctx context.Context) error
+}
+
+// stateFlags say where the state is kept. The zero value is the data directory.
+type stateFlags struct {
+	engine, prefix string
+	etcd           etcd.Connection
+}
+
+func (f *stateFlags) add(fl *pflag.FlagSet) {
+	fl.StringVar(&f.engine, "state", "raft", "where the state is kept: raft (in the data directory) or etcd (one that exists already)")
+	fl.StringSliceVar(&f.etcd.Endpoints, "etcd-endpoints", nil, "URLs of etcd's members, or host:port (TLS if one of the files below is given)")
+	fl.StringVar(&f.prefix, "etcd-prefix", "/neargate", "what the keys in etcd begin with; installations that share an etcd have one each")
+	fl.StringVar(&f.etcd.CA, "etcd-ca", "", "certificates (PEM) of the authority of etcd's servers (default the system's)")
+	fl.StringVar(&f.etcd.Cert, "etcd-cert", "", "certificate (PEM) by which etcd knows this server")
+	fl.StringVar(&f.etcd.Key, "etcd-key", "", "its key (PEM)")
+	fl.StringVar(&f.etcd.User, "etcd-user", "", "user of etcd; the password is $NEARGATE_ETCD_PASSWORD")
+}
+
+// stateHelp goes into the long help of the commands that have these flags.
+const stateHelp = `
+With --state etcd everything is kept below --etcd-prefix of an existing etcd (3.4 or newer) instead of the data directory, which still holds
+keys, blobs and what runs on this host. The prefix belongs to the data directory's sealing key (DIR/keys/sealing): keep both.`
+
+// check refuses flags that do not go together.
+func (f stateFlags) check() error {
+	given := map[string]bool{"--etcd-endpoints": len(f.etcd.Endpoints) > 0, "--etcd-ca": f.etcd.CA != "", "--etcd-cert": f.etcd.Cert != "",
+		"--etcd-key": f.etcd.Key != "", "--etcd-user": f.etcd.User != ""}
+	switch f.engine {
+	case "", "raft":
+		for _, flag := range []string{"--etcd-endpoints", "--etcd-ca", "--etcd-cert", "--etcd-key", "--etcd-user"} {
+			if given[flag] {
+				return fmt.Errorf("%s goes with --state etcd", flag)
+			}
+		}
+	case "etcd":
+		if !given["--etcd-endpoints"] {
+			return errors.New("--state etcd needs --etcd-endpoints")
+		}
+	default:
+		return fmt.Errorf("--state is raft or etcd, not %q", f.engine)
+	}
+	return nil
+}
+
+// open opens the engine. A directory stays with the engine and the prefix that it began with: another one would be empty, and look as if
+// all services were gone.
+func (f stateFlags) open(dir *datadir.Dir, group func() raft.Options, log *slog.Logger) (engine, error) {
+	if err := f.check(); err != nil {
+		return nil, err
+	}
+	folder := dir.State("main")
+	mark := filepath.Join(folder, "etcd") // holds the prefix, where the state is in etcd
+	kept, err := os.ReadFile(mark)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	if f.engine != "etcd" {
+		if kept != nil {
+			return nil, fmt.Errorf("the state of %s is in etcd, below %s: start with --state etcd", dir.Path(), kept)
+		}
+		return raft.Open(group())
+	}
+	prefix := []byte("/" + strings.Trim(f.prefix, "/"))
+	switch _, err := os.Stat(filepath.Join(folder, "log")); {
+	case err == nil:
+		return nil, fmt.Errorf("%s holds the state itself, in %s: start without --state etcd, or with another --data", dir.Path(), folder)
+	case !errors.Is(err, fs.ErrNotExist):
+		return nil, err
+	case kept != nil && !bytes.Equal(kept, prefix):
+		return nil, fmt.Errorf("the state of %s is in etcd below %s, not %s: give --etcd-prefix %s, or another --data", dir.Path(), kept, prefix, kept)
+	}
+	f.etcd.Password = os.Getenv("NEARGATE_ETCD_PASSWORD")
+	if f.etcd.User == "" {
+		f.etcd.Password = ""
+	}
+	e, err := etcd.Open(context.Background(), etcd.Options{
+		Connection: f.etcd, Prefix: f.prefix, ServerID: dir.ID(), Installation: seal.Name(dir.SealingKey()), Logger: log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	if kept == nil {
+		if err := os.MkdirAll(folder, 0o700); err != nil {
+			return nil, errors.Join(err, e.Close())
+		}
+		if err := datadir.WriteFile(mark, prefix); err != nil {
+			return nil, errors.Join(err, e.Close())
+		}
+	}
+	return e, nil
+}
