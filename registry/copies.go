@@ -16,6 +16,8 @@ import (
 type Copies interface {
 	// Spread returns once enough servers hold the blob. They keep it for LayerGrace although no record refers to it yet.
 	Spread(ctx context.Context, d blob.Digest) error
+	// Alone says that there are no other servers just now.
+	Alone() bool
 	// Fetch brings a blob here from a server that has it; blob.ErrNotFound: none within reach does.
 	Fetch(ctx context.Context, d blob.Digest) error
 }

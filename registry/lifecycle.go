@@ -157,6 +157,8 @@ func (r *lifecycleRun) carryOut(ctx context.Context, repo *Repository, p *Lifecy
 // candidates are all images of the repository as policies see them.
 func (r *Registry) candidates(v state.Reader, repo *Repository, n *needs) []*candidate {
 	needed := n.of(v, repo)
+	// When images were pulled from the other servers is not known here yet: then none is old for not having been pulled.
+	unknown := r.Copies != nil && !r.Copies.Alone()
 	var out []*candidate
 	byDigest := map[string]*candidate{}
 	subjects := map[*candidate]string{}
@@ -164,6 +166,9 @@ func (r *Registry) candidates(v state.Reader, repo *Repository, n *needs) []*can
 		c := &candidate{
 			digest: m.Digest, tags: tagsOf(v, m), pushed: m.Pushed.AsTime(), pulled: r.lastPull(v, Manifests.Key(m)),
 			archived: timeOf(m.Archived), activated: timeOf(m.Activated), inArchive: m.InArchive, needed: needed[m.Digest],
+		}
+		if unknown {
+			c.pulled = r.Clock.Now()
 		}
 		for parent := range ManifestsByReference.Scan(v, Manifests.Key(m)) {
 			c.parents = append(c.parents, parent.Digest)

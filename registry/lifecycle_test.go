@@ -371,3 +371,29 @@ func TestPullTimes(t *testing.T) {
 		t.Errorf("%v", at)
 	}
 }
+
+// others are servers that hold nothing, or none.
+type others struct{ alone bool }
+
+func (o *others) Alone() bool                               { return o.alone }
+func (o *others) Spread(context.Context, blob.Digest) error { return nil }
+func (o *others) Fetch(context.Context, blob.Digest) error  { return blob.ErrNotFound }
+
+// TestPulledElsewhere: what other servers have given out is not known here, so nothing is archived for not having been pulled.
+func TestPulledElsewhere(t *testing.T) {
+	servers := &others{}
+	b := newBench(t, func(c *registry.Config) { c.Copies = servers })
+	b.create("users")
+	b.pushImage("users", "v1", "1")
+	b.putPolicy("users", new(`{"rules":[{"rulePriority":1,"selection":{"tagStatus":"any","countType":"sinceImagePulled","countUnit":"days","countNumber":30},`+
+		`"action":{"type":"transition","targetStorageClass":"archive"}}]}`))
+	b.age(31 * 24 * time.Hour)
+	if got := b.applyPolicies(); got.Archived != 0 {
+		t.Errorf("with other servers: %+v", got)
+	}
+	servers.alone = true
+	b.age(25 * time.Hour) // a repository has its turn once a day
+	if got := b.applyPolicies(); got.Archived != 1 {
+		t.Errorf("alone: %+v", got)
+	}
+}

@@ -147,7 +147,8 @@ func (r *Registry) every(ctx context.Context, pause time.Duration, f func(contex
 }
 
 func (r *Registry) recordPullsAndLog(ctx context.Context) {
-	if err := r.recordPulls(ctx); err != nil && ctx.Err() == nil {
+	// A server that follows keeps its own in mind, for when it leads.
+	if err := r.recordPulls(ctx); err != nil && ctx.Err() == nil && !errors.Is(err, state.ErrNotLeader) {
 		r.Log.Error("record when images were pulled", "error", err)
 	}
 }

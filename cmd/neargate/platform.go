@@ -164,7 +164,10 @@ func newControlPlane(cfg controlConfig) (_ *controlPlane, err error) {
 	tokens := sts.New(sts.Config{Roles: identities, Sessions: identities, Authorizer: access, Clock: real, AccountOfKey: iam.AccountOfKey})
 	balancing := elb.New(elb.Config{Store: c.store, Rand: rand.Reader, Pages: pages, Network: network, Domain: cfg.domain, Instance: cfg.dir.ID()})
 	discovery := servicediscovery.New(servicediscovery.Config{Store: c.store, Rand: rand.Reader, Pages: pages, Clock: real, VPCExists: network.VPCExists})
-	logging := logs.New(logs.Config{Store: c.store, Events: events, Rand: rand.Reader, Pages: pages, Clock: real, Log: cfg.log})
+	logging := logs.New(logs.Config{
+		Store: c.store, Events: events, Rand: rand.Reader, Pages: pages, Clock: real, Log: cfg.log,
+		Others: func() bool { return c.peers != nil && len(c.peers.Others()) > 0 },
+	})
 	routers := []orchestrator.Router{elb.Router{Clock: real}, servicediscovery.Router{Clock: real}}
 	if cfg.routers != nil {
 		routers = cfg.routers(routers)

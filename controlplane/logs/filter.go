@@ -26,6 +26,9 @@ var backwardSince = time.Date(2024, 1, 1, 0, 0, 0, 0, time.UTC)
 
 // filterLogEvents implements logs:FilterLogEvents.
 func (f *Family) filterLogEvents(ctx context.Context, in *cwl.FilterLogEventsInput) (*cwl.FilterLogEventsOutput, error) {
+	if err := f.alone(); err != nil {
+		return nil, err
+	}
 	if in.LogStreamNamePrefix != nil && len(in.LogStreamNames) > 0 {
 		return nil, invalid("'logStreamNames' and 'logStreamNamePrefix' can not both be given.")
 	}

@@ -51,6 +51,9 @@ const lastOrder = "\xff"
 
 // getLogEvents implements logs:GetLogEvents.
 func (f *Family) getLogEvents(ctx context.Context, in *cwl.GetLogEventsInput) (*cwl.GetLogEventsOutput, error) {
+	if err := f.alone(); err != nil {
+		return nil, err
+	}
 	v, scope, err := f.view(ctx)
 	if err != nil {
 		return nil, err

@@ -56,6 +56,9 @@ var Schema = state.Schema{LogGroups, LogStreams}
 type Config struct {
 	Store  *state.Store
 	Events *stream.Store
+	// Others says that further servers take requests too. Events are on the disk of one server and the others would not find them, so
+	// none are taken or answered then. nil: there are no others.
+	Others func() bool
 	Rand   io.Reader
 	Pages  *api.Pages
 	Clock  clock.Clock
@@ -78,6 +81,14 @@ func (f *Family) view(ctx context.Context) (*state.View, controlplane.Scope, err
 	c := api.CallFrom(ctx)
 	v, err := f.Store.Linearizable(ctx)
 	return v, controlplane.Scope{Account: c.Account, Region: c.Region}, err
+}
+
+// alone refuses what is about events while there are other servers.
+func (f *Family) alone() error {
+	if f.Others == nil || !f.Others() {
+		return nil
+	}
+	return awserr.WithStatus(501, "NotImplemented", "Log events are not kept by clusters of several servers yet.")
 }
 
 func invalid(format string, args ...any) error {

@@ -26,6 +26,9 @@ const (
 
 // putLogEvents implements logs:PutLogEvents. The events are durable when it answers.
 func (f *Family) putLogEvents(ctx context.Context, in *cwl.PutLogEventsInput) (*cwl.PutLogEventsOutput, error) {
+	if err := f.alone(); err != nil {
+		return nil, err
+	}
 	v, scope, err := f.view(ctx)
 	if err != nil {
 		return nil, err

@@ -27,6 +27,9 @@ type Appender = func(ctx context.Context, events []*agentapi.ShipEvent, mark uin
 // the node that the task is on. It answers how far the stream has been written: the mark of its last batch. The caller has found
 // out that it is the node.
 func (f *Family) OpenStream(ctx context.Context, node, task, container string) (Appender, uint64, error) {
+	if err := f.alone(); err != nil {
+		return nil, 0, status.Error(codes.Unimplemented, err.Error())
+	}
 	s, err := f.outputStream(ctx, node, task, container)
 	if err != nil {
 		return nil, 0, shipError(err)

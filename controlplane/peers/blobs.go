@@ -34,6 +34,9 @@ type fetch struct {
 // spreadTimeout bounds how long a server may take to say whether it has a blob. Passing one on takes as long as it takes.
 const spreadTimeout = 10 * time.Second
 
+// Alone implements registry.Copies.
+func (b *Blobs) Alone() bool { return len(b.Peers.Others()) == 0 }
+
 // Spread returns once enough servers have the blob, on their disks. What they hold they keep for a while, although nothing refers to it yet.
 func (b *Blobs) Spread(ctx context.Context, d blob.Digest) error {
 	if err := b.Peers.learn(ctx); err != nil {
