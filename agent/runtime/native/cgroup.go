@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/moby/sys/mountinfo"
@@ -82,12 +83,28 @@ func (d *Driver) makeTaskCgroup(id string, spec *agentapi.TaskSpec) error {
 		err = m.Apply(-1) // creates, moves nobody
 	}
 	if err == nil {
-		err = m.Set(r)
+		err = setLimits(m, r)
 	}
 	if err != nil {
 		return fmt.Errorf("cgroup of task %s: %w", id, err)
 	}
 	return nil
+}
+
+var firstLimits sync.Once
+
+// setLimits lets the first call in this process come alone: the library then finds out names of files, which it keeps for all cgroups
+// in variables that it does not guard.
+func setLimits(m cgroups.Manager, r *cgroups.Resources) (err error) {
+	first := false
+	firstLimits.Do(func() {
+		first = true
+		err = m.Set(r)
+	})
+	if !first {
+		err = m.Set(r)
+	}
+	return err
 }
 
 const cpuPeriod = 100_000 // microseconds
