@@ -75,6 +75,43 @@ func TestRotationKeepsTheNewestWithinTheLimit(t *testing.T) {
 	}
 }
 
+// What comes in one piece is larger than a file may be, and stays within the limit all the same.
+func TestBurstStaysWithinTheLimit(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "c.log")
+	const limit = 8 << 10
+	w, err := Open(path, limit)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var burst strings.Builder
+	for i := range 2000 {
+		fmt.Fprintf(&burst, "line %d\n", i)
+	}
+	w.Copy(strings.NewReader(burst.String()), false)
+	w.Close()
+	var size int64
+	for _, p := range []string{path, path + ".1"} {
+		st, err := os.Stat(p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		size += st.Size()
+	}
+	r, err := Read(t.Context(), path, runtime.LogOptions{}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := read(t, r)
+	if size > limit || size < limit/2 || lines[len(lines)-1].Text != "line 1999" {
+		t.Errorf("%d bytes, up to %q", size, lines[len(lines)-1].Text)
+	}
+	for i, l := range lines {
+		if want := fmt.Sprintf("line %d", 2000-len(lines)+i); l.Text != want {
+			t.Fatalf("%q, want %q", l.Text, want)
+		}
+	}
+}
+
 func TestTailCountsPartsAsOneLine(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "c.log")
 	w, err := Open(path, 0)

@@ -125,24 +125,37 @@ func (w *Writer) write(b []byte) {
 	if len(b) == 0 || w.file == nil {
 		return
 	}
-	if w.size > 0 && w.size+int64(len(b)) > w.limit {
-		w.rotate()
+	for len(b) > 0 {
+		part := b
+		if room := w.limit - w.size; int64(len(b)) > room {
+			// The records that fit; a file has one at least.
+			end := bytes.LastIndexByte(b[:max(room, 0)], '\n') + 1
+			if end == 0 && w.size > 0 && w.rotate() {
+				continue
+			}
+			if end == 0 {
+				end = bytes.IndexByte(b, '\n') + 1
+			}
+			part = b[:end]
+		}
+		n, _ := w.file.Write(part)
+		w.size += int64(n)
+		b = b[len(part):]
 	}
-	n, _ := w.file.Write(b)
-	w.size += int64(n)
 }
 
-// rotate starts a new file; when it cannot, the log goes on in the old one.
-func (w *Writer) rotate() {
+// rotate starts a new file, or says that it cannot: then the log goes on in the old one.
+func (w *Writer) rotate() bool {
 	if err := os.Rename(w.path, w.path+".1"); err != nil {
-		return
+		return false
 	}
 	f, err := os.OpenFile(w.path, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
-		return
+		return false
 	}
 	w.file.Close()
 	w.file, w.size = f, 0
+	return true
 }
 
 // Close ends writing.
