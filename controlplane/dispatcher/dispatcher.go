@@ -114,6 +114,7 @@ type Server struct {
 	beats   map[string]map[int32]uint64
 	lost    map[string][]string // by server: nodes whose sessions it is to end, with the answer to its next beat
 	began   time.Time           // of this server's leadership
+	term    uint64              // that it has begun
 }
 
 // lineage is the table of one record: the name of this cluster's state.

@@ -155,7 +155,8 @@ func (s *Server) beginTerm() time.Time {
 	clear(s.remotes)
 	clear(s.beats)
 	clear(s.lost)
-	s.began = s.Clock.Now()
+	s.began, s.term = s.Clock.Now(), s.Store.Leadership().Term
+	s.wake()
 	return s.began
 }
 
@@ -203,6 +204,9 @@ func (s *Server) takeNode(server string, n *BeatNode) bool {
 
 // remotesKnow says whether every leased subscriber of another server has applied revision r. s.mu is held.
 func (s *Server) remotesKnow(kind agentapi.Kind, r state.Revision) bool {
+	if term := s.Store.Leadership().Term; s.Servers != nil && term != 0 && term != s.term {
+		return false // what is remembered is of an earlier time
+	}
 	if s.Servers != nil && s.Clock.Now().Sub(s.began) < s.Lease {
 		for _, server := range s.Servers() {
 			if s.beats[server] == nil {

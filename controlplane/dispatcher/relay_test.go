@@ -31,8 +31,8 @@ func newSeveral(t *testing.T, lease time.Duration) *several {
 			Store: server.Store(), Clock: clock.Real{}, Traffic: &traffic{}, Heartbeat: 40 * time.Millisecond, Lease: lease, Grace: time.Second, Self: server.ID,
 			Leader: func(ctx context.Context, msg *Relay) (*RelayAnswer, error) {
 				leader := s.planes[server.Store().Leadership().Leader]
-				if leader == nil {
-					return nil, errors.New("nobody leads")
+				if leader == nil || leader.Self == server.ID {
+					return nil, errors.New("nobody else leads")
 				}
 				return leader.Relayed(ctx, server.ID, msg)
 			},
