@@ -179,9 +179,10 @@ func (p *platform) run(env ...string) {
 func (p *platform) waitReady(limit time.Duration) error {
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
+	done := p.done
 	go func() {
 		select {
-		case <-p.done: // no need to wait longer
+		case <-done: // no need to wait longer
 			cancel()
 		case <-ctx.Done():
 		}
