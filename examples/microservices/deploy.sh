@@ -97,6 +97,7 @@ aws ecs wait services-stable --cluster "$cluster" --services users threads posts
 url=http://$dns
 [ "$port" = 80 ] || url+=:$port
 step "Ask each of them through $url"
+# Stable means that the tasks run; the load balancer takes a moment more to find them healthy.
 for path in users threads posts/in-thread/1; do
-  curl --fail --silent --show-error "$url/api/$path"
+  curl --fail --silent --show-error --retry 20 --retry-delay 1 "$url/api/$path"
 done
