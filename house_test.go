@@ -2,6 +2,7 @@
 package neargate
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"go/format"
@@ -200,6 +201,33 @@ func TestFormatted(t *testing.T) {
 		}
 		if formatted, err := format.Source(text); err != nil || string(formatted) != string(text) {
 			t.Errorf("%s is not as gofmt has it (%v)", file, err)
+		}
+	}
+}
+
+// TestDeadCode: where a method is looked up by a name that only the running program knows, the linker must keep every exported method of every
+// type: a fifth of the program, none of it called. The linker marks the functions that do so.
+func TestDeadCode(t *testing.T) {
+	if testing.Short() {
+		t.Skip("links the program")
+	}
+	tags, err := os.ReadFile("scripts/tags")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, program := range []string{"neargate", "neargate-shim"} {
+		out, err := exec.Command("go", "build", "-tags", strings.TrimSpace(string(tags)), "-ldflags", "-dumpdep",
+			"-o", filepath.Join(t.TempDir(), program), "./cmd/"+program).CombinedOutput()
+		if err != nil {
+			t.Fatalf("build %s: %v\n%.2000s", program, err, out)
+		}
+		if !bytes.Contains(out, []byte("main.main -> ")) {
+			t.Fatalf("the linker no longer says what needs what: %.200s", out)
+		}
+		for line := range bytes.Lines(out) {
+			if bytes.Contains(line, []byte("<ReflectMethod>")) {
+				t.Errorf("%s: %s", program, line)
+			}
 		}
 	}
 }

@@ -13,4 +13,4 @@ fi
 
 race=
 [ "$(go env CGO_ENABLED)" = 1 ] && race=-race
-go test $race -tags netgo,osusergo,seccomp -timeout 30m "${@:-./...}"
+go test $race -tags "$(cat scripts/tags)" -timeout 30m "${@:-./...}"

@@ -249,11 +249,15 @@ var buildExample = sync.OnceValue(func() (err error) {
 	if exampleDir, err = os.MkdirTemp("", "neargate-rollout-"); err != nil {
 		return err
 	}
+	tags, err := os.ReadFile("../../scripts/tags")
+	if err != nil {
+		return err
+	}
 	for _, build := range [][]string{
 		{"CGO_ENABLED=0", "users"}, {"CGO_ENABLED=0", "threads"}, {"CGO_ENABLED=0", "posts"},
 		{"CGO_ENABLED=1", "up"}, // as the platform is built, so that the SDK is compiled once
 	} {
-		b := exec.Command("go", "build", "-tags", "netgo,osusergo,seccomp", "-o", filepath.Join(exampleDir, build[1]), "../../examples/microservices/"+build[1])
+		b := exec.Command("go", "build", "-tags", strings.TrimSpace(string(tags)), "-o", filepath.Join(exampleDir, build[1]), "../../examples/microservices/"+build[1])
 		b.Env = append(os.Environ(), build[0])
 		if out, err := b.CombinedOutput(); err != nil {
 			return fmt.Errorf("build %s: %w\n%s", build[1], err, out)

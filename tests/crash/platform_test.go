@@ -38,8 +38,13 @@ func TestMain(m *testing.M) {
 		if *built != "" {
 			program = *built
 		}
+		tags, err := os.ReadFile("../../scripts/tags")
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
 		for _, b := range [][]string{
-			{"CGO_ENABLED=1", "-tags", "netgo,osusergo,seccomp", "-o", program, "../../cmd/neargate"},
+			{"CGO_ENABLED=1", "-tags", strings.TrimSpace(string(tags)), "-o", program, "../../cmd/neargate"},
 			{"CGO_ENABLED=0", "-o", server, "./server"},
 		} {
 			if b[len(b)-2] == *built {

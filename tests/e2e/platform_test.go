@@ -48,7 +48,11 @@ func run(m *testing.M) int {
 // build makes the binaries once for all tests.
 func build(dir string) error {
 	binary, services = filepath.Join(dir, "neargate"), filepath.Join(dir, "services")
-	if out, err := goBuild("1", "-tags", "netgo,osusergo,seccomp", "-o", binary, "./cmd/neargate"); err != nil {
+	tags, err := os.ReadFile(filepath.Join(repo, "scripts/tags"))
+	if err != nil {
+		return err
+	}
+	if out, err := goBuild("1", "-tags", strings.TrimSpace(string(tags)), "-o", binary, "./cmd/neargate"); err != nil {
 		return fmt.Errorf("build neargate: %w\n%s", err, out)
 	}
 	for _, s := range []string{"users", "threads", "posts"} {

@@ -28,7 +28,7 @@ type Config struct {
 	LogLimit int64
 	// MaxLayerBytes and MaxLayerEntries bound what one image layer may unpack to; 0: 16 GiB and 1,000,000.
 	MaxLayerBytes, MaxLayerEntries int64
-	// Shim is a program that calls Hook first thing, as content; empty: this process's own does. A small one starts tasks faster.
+	// Shim is a program that calls Hook first thing, as content compressed by gzip; empty: this process's own does. A small one starts tasks faster.
 	Shim string
 	// AllowMetadata lets tasks reach the host's own 169.254.169.254.
 	AllowMetadata bool

@@ -3,10 +3,14 @@
 package native
 
 import (
+	"compress/gzip"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -30,13 +34,17 @@ func (d *Driver) program() string {
 
 // installProgram keeps one file, named after the program that brought it, so that a start need not read what it carries.
 // Programs of earlier versions that still run need their file no more.
-func installProgram(dir, content string) (string, error) {
+func installProgram(dir, compressed string) (string, error) {
+	if len(compressed) < 4 {
+		return "", io.ErrUnexpectedEOF
+	}
+	size := int64(binary.LittleEndian.Uint32([]byte(compressed[len(compressed)-4:]))) // how gzip ends
 	var self unix.Stat_t
 	if err := unix.Stat(ownProgram, &self); err != nil {
 		return "", err
 	}
-	path := filepath.Join(dir, fmt.Sprintf("shim-%x-%x-%x", self.Ino, self.Mtim.Nano(), len(content)))
-	if st, err := os.Stat(path); err == nil && st.Size() == int64(len(content)) {
+	path := filepath.Join(dir, fmt.Sprintf("shim-%x-%x-%x", self.Ino, self.Mtim.Nano(), size))
+	if st, err := os.Stat(path); err == nil && st.Size() == size {
 		return path, unix.Access(path, unix.X_OK)
 	}
 	if err := errors.Join(os.RemoveAll(dir), os.MkdirAll(dir, 0o700)); err != nil {
@@ -46,7 +54,7 @@ func installProgram(dir, content string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	_, err = f.WriteString(content)
+	err = unpackProgram(f, compressed)
 	// Synced: a name without its content after a crash of the host would be taken for the program.
 	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
 		err = os.Rename(path+".new", path)
@@ -55,4 +63,13 @@ func installProgram(dir, content string) (string, error) {
 		return "", err
 	}
 	return path, unix.Access(path, unix.X_OK) // not on a file system mounted noexec
+}
+
+func unpackProgram(w io.Writer, compressed string) error {
+	r, err := gzip.NewReader(strings.NewReader(compressed))
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(w, r)
+	return err
 }
