@@ -48,6 +48,9 @@ func (f front) getManifest(w http.ResponseWriter, q *request) error {
 		return err
 	}
 	if q.pull != "" { // it is for a task
+		if err := f.trusted(q.Context(), v, q.repo, m); err != nil {
+			return err
+		}
 		if err := f.gate(v, q.repo, m); err != nil {
 			return err
 		}

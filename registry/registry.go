@@ -75,6 +75,8 @@ type Config struct {
 	Scratch string
 	// Gate refuses images to tasks that have findings of this severity or above; empty: none.
 	Gate scan.Severity
+	// Signatures are what images need to have for tasks to get them; nil: none.
+	Signatures *Signatures
 
 	// Copies are the blobs of other servers; nil: there are none.
 	Copies Copies

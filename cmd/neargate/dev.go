@@ -28,6 +28,7 @@ type devFlags struct {
 	data, listen, dns, runtime, account, region string
 	remoteRegions                               string
 	scan                                        scanFlags
+	sign                                        signFlags
 	keepTasks, verbose                          bool
 	policy                                      agent.Policy
 	state                                       stateFlags
@@ -62,6 +63,7 @@ services back.
 	fl.StringVar(&f.region, "region", "us-east-1", "default region")
 	remoteFlag(fl, &f.remoteRegions)
 	f.scan.add(fl)
+	f.sign.add(fl)
 	fl.BoolVar(&f.keepTasks, "keep-tasks", false, "leave tasks running at the end; the next start takes them over")
 	policyFlags(fl, &f.policy)
 	f.state.add(fl)
@@ -131,7 +133,7 @@ func dev(ctx context.Context, f devFlags, out io.Writer) (err error) {
 	}
 	control, err := newControlPlane(controlConfig{
 		dir: dir, state: f.state, account: f.account, region: f.region, publicName: l.Addr().String(), domain: "localhost", roots: credentials, guard: true,
-		remotes: remotes, scan: f.scan,
+		remotes: remotes, scan: f.scan, sign: f.sign,
 		rule: capacity.Rule{Account: f.account, Region: f.region, EveryCluster: true, Serverless: true}, log: log,
 		loadBalancer: host.loadBalancer, ready: host.checks, routers: f.seams.routers,
 	})
