@@ -107,6 +107,14 @@ func (r *Registry) detail(v state.Reader, repo *Repository, m *Manifest) types.I
 	if t := r.lastPull(v, Manifests.Key(m)); !t.IsZero() {
 		d.LastRecordedPullTime = new(t)
 	}
+	if s, ok := Scans.Get(v, Manifests.Key(m)); ok {
+		d.ImageScanStatus = s.shownStatus(planOf(registryRecord(v, repo.Account, repo.Region).scanning(), repo))
+		if s.Completed != nil {
+			d.ImageScanFindingsSummary = &types.ImageScanFindingsSummary{
+				FindingSeverityCounts: s.Counts, ImageScanCompletedAt: optionalTime(s.Completed), VulnerabilitySourceUpdatedAt: optionalTime(s.SourceUpdated),
+			}
+		}
+	}
 	return d
 }
 

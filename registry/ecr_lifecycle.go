@@ -257,8 +257,14 @@ func (r *Registry) Resources() []api.RESTResource {
 			func(c *api.Call, in *ExplainLifecyclePolicyInput) string {
 				return (&Repository{Account: c.Account, Region: c.Region, Name: in.Repository}).arn()
 			}, r.explainLifecyclePolicy),
+		api.Document("GET /scan-suppressions", "The suppressions of findings in this registry.", registryTarget[ListScanSuppressionsInput], r.listScanSuppressions),
+		api.Change("POST /scan-suppressions", "Keep findings of a vulnerability from counting, in repositories of this registry.", registryTarget[CreateScanSuppressionInput], r.createScanSuppression),
+		api.Change("DELETE /scan-suppressions/{id}", "Let what a suppression was about count again.", registryTarget[DeleteScanSuppressionInput], r.deleteScanSuppression),
 	}
 }
+
+// registryTarget: policies know what is on the registry as "*".
+func registryTarget[I any](*api.Call, *I) string { return "*" }
 
 func (r *Registry) explainLifecyclePolicy(ctx context.Context, in *ExplainLifecyclePolicyInput, emit func(...LifecycleVerdict) error) error {
 	repo, err := r.repositoryOf(ctx, nil, &in.Repository)

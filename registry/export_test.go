@@ -1,6 +1,16 @@
 package registry
 
-import "context"
+import (
+	"context"
+	"errors"
+)
 
 // RecordPulls is what Run does every minute.
 func (r *Registry) RecordPulls(ctx context.Context) error { return r.recordPulls(ctx) }
+
+// ScanNow is what the scanning loop does in one turn.
+func (r *Registry) ScanNow(ctx context.Context) error {
+	err := r.refreshScans(ctx)
+	_, scanned := r.scanPending(ctx)
+	return errors.Join(err, scanned)
+}

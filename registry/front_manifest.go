@@ -47,6 +47,14 @@ func (f front) getManifest(w http.ResponseWriter, q *request) error {
 	if err := pullable(q.repo, m); err != nil {
 		return err
 	}
+	if q.pull != "" { // it is for a task
+		if err := f.trusted(q.Context(), v, q.repo, m); err != nil {
+			return err
+		}
+		if err := f.gate(v, q.repo, m); err != nil {
+			return err
+		}
+	}
 	h := w.Header()
 	h.Set("Content-Type", m.MediaType)
 	h.Set("Content-Length", strconv.FormatUint(m.Size, 10))

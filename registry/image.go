@@ -158,6 +158,7 @@ func (r *Registry) commitImage(tx *state.Tx, repo *Repository, doc *document, di
 	}
 	if changed {
 		r.queueReplication(tx, repo, m.Digest)
+		r.queueScan(tx, repo, m)
 	}
 	if !changed && p.refuseSame {
 		tag := "null"
@@ -237,8 +238,8 @@ func (e *errInIndex) Error() string {
 	return fmt.Sprintf("Requested image referenced by manifest list: %v", e.indexes)
 }
 
-// tagsPerTransaction leaves room for the manifest itself and its pull time.
-const tagsPerTransaction = state.MaxOps - 2
+// tagsPerTransaction leaves room for the manifest itself, its pull time and its scan.
+const tagsPerTransaction = state.MaxOps - 3
 
 // removeImage deletes a manifest and its tags, in several transactions when it has very many of them; the manifest goes last.
 // check, unless nil, can refuse in the first of them.
@@ -291,6 +292,7 @@ func (r *Registry) removeImage(ctx context.Context, repo *Repository, digest str
 func deleteManifest(tx *state.Tx, m *Manifest) {
 	Manifests.Delete(tx, Manifests.Key(m))
 	PullTimes.Delete(tx, Manifests.Key(m))
+	Scans.Delete(tx, Manifests.Key(m))
 }
 
 // removeTag takes a tag away and says what it pointed at. The manifest stays unless andImage is set and it was the last tag,

@@ -15,6 +15,13 @@ func (r *Registry) Operations() []api.Operation {
 		api.Read(r.batchCheckLayerAvailability),
 		api.Write(r.batchDeleteImage, api.Route("DELETE /repositories/{repositoryName}/images")),
 		api.Read(r.batchGetImage),
+		api.Read(r.batchGetRepositoryScanningConfiguration, api.Resources(func(c *api.Call, in *ecr.BatchGetRepositoryScanningConfigurationInput) []string {
+			var out []string
+			for _, n := range in.RepositoryNames {
+				out = append(out, repositoryARN(c, nil, n))
+			}
+			return out
+		})),
 		api.Write(r.completeLayerUpload),
 		api.Write(r.createPullThroughCacheRule),
 		api.Write(r.createRepository, api.Route("POST /repositories")),
@@ -26,6 +33,7 @@ func (r *Registry) Operations() []api.Operation {
 		api.Write(r.deleteRepositoryCreationTemplate),
 		api.Write(r.deregisterPullTimeUpdateExclusion),
 		api.Read(r.describeImageReplicationStatus),
+		api.Read(r.describeImageScanFindings, api.Route("GET /repositories/{repositoryName}/scan-findings")),
 		api.Read(r.describeImages, api.Route("GET /repositories/{repositoryName}/image-details")),
 		api.Read(r.describePullThroughCacheRules),
 		api.Read(r.describeRegistry),
@@ -47,6 +55,7 @@ func (r *Registry) Operations() []api.Operation {
 		api.Read(r.getLifecyclePolicy),
 		api.Read(r.getLifecyclePolicyPreview),
 		api.Read(r.getRegistryPolicy),
+		api.Read(r.getRegistryScanningConfiguration),
 		api.Write(r.initiateLayerUpload),
 		api.Read(r.listImageReferrers),
 		api.Read(r.listImages, api.Route("GET /repositories/{repositoryName}/images")),
@@ -54,11 +63,14 @@ func (r *Registry) Operations() []api.Operation {
 		api.Read(r.listTagsForResource),
 		api.Write(r.putAccountSetting),
 		api.Write(r.putImageOperation),
+		api.Write(r.putImageScanningConfiguration),
 		api.Write(r.putImageTagMutability, api.Route("PUT /repositories/{repositoryName}/tag-mutability")),
 		api.Write(r.putLifecyclePolicy),
 		api.Write(r.putRegistryPolicy),
+		api.Write(r.putRegistryScanningConfiguration),
 		api.Write(r.putReplicationConfiguration),
 		api.Write(r.registerPullTimeUpdateExclusion),
+		api.Write(r.startImageScan),
 		api.Write(r.startLifecyclePolicyPreview),
 		api.Write(r.tagResource),
 		api.Write(r.untagResource),

@@ -268,6 +268,9 @@ func (r *Registry) cachedDescriptor(repo *Repository, doc *document, digest blob
 	return m
 }
 
+// keepCached bounds the transfer of a blob from an upstream.
+const keepCached = time.Hour
+
 // fetchBlob caches a layer that a cached image names, handing its bytes to sink as they come. The digest is verified before
 // the last of them are known to be right: on an error sink may have too much.
 func (r *Registry) fetchBlob(ctx context.Context, u upstream, repo *Repository, d blob.Digest, sink io.Writer) error {
@@ -281,6 +284,9 @@ func (r *Registry) fetchBlob(ctx context.Context, u upstream, repo *Repository, 
 		return err
 	}
 	defer body.Close()
+	// A client leaves as soon as it has the last byte: that must not undo the keeping of what it got. Before, the body's end is its own.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), keepCached)
+	defer cancel()
 	lease, info, err := r.Blobs.Put(ctx, d, io.TeeReader(body, sink))
 	if err != nil {
 		return err

@@ -1,5 +1,5 @@
 // Package registry is the container registry: the OCI distribution protocol (1.1, with Docker's schema 2) under /v2/ and the
-// ECR operations, over one set of records. It runs no images and reads no layers.
+// ECR operations, over one set of records. It runs no images, and reads layers only to scan them.
 //
 // Repositories, tags, manifest descriptors and layer memberships are records in the state; the bytes of manifests and layers
 // are blobs in storage/blob. registry.proto has the records, tables.go their keys and indexes.
@@ -34,6 +34,7 @@ import (
 	"github.com/seed-2f228079/neargate/controlplane"
 	"github.com/seed-2f228079/neargate/controlplane/state"
 	"github.com/seed-2f228079/neargate/internal/clock"
+	"github.com/seed-2f228079/neargate/registry/scan"
 	"github.com/seed-2f228079/neargate/storage/blob"
 )
 
@@ -67,6 +68,15 @@ type Config struct {
 	// Remotes are other clusters that images are replicated to, by the region that stands for each: a region that is none of
 	// this cluster's own.
 	Remotes map[string]Remote
+
+	// Scanner knows vulnerabilities; nil: scans fail, and say what to do.
+	Scanner scan.Scanner
+	// Scratch is a folder for what a scan has to put aside. Empty: the system's.
+	Scratch string
+	// Gate refuses images to tasks that have findings of this severity or above; empty: none.
+	Gate scan.Severity
+	// Signatures are what images need to have for tasks to get them; nil: none.
+	Signatures *Signatures
 
 	// Copies are the blobs of other servers; nil: there are none.
 	Copies Copies
@@ -123,7 +133,7 @@ func New(c Config) (*Registry, error) {
 func (r *Registry) Handler() http.Handler { return front{r} }
 
 // Run works until ctx ends: it collects garbage, records pull times, copies from other servers what is missing here, and where it leads
-// it applies lifecycle policies and replicates.
+// it applies lifecycle policies, replicates and scans.
 func (r *Registry) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return r.mirror(ctx) })
@@ -131,6 +141,7 @@ func (r *Registry) Run(ctx context.Context) error {
 	g.Go(func() error { return r.every(ctx, pullsEvery, r.recordPullsAndLog) })
 	g.Go(func() error { return r.Store.RunLeader(ctx, r.runLifecycle) })
 	g.Go(func() error { return r.Store.RunLeader(ctx, r.runReplication) })
+	g.Go(func() error { return r.Store.RunLeader(ctx, r.runScans) })
 	return g.Wait()
 }
 

@@ -814,6 +814,7 @@ type RegistrySettings struct {
 	AccountSettings map[string]string      `protobuf:"bytes,3,rep,name=account_settings,json=accountSettings,proto3" json:"account_settings,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	PolicyText      string                 `protobuf:"bytes,4,opt,name=policy_text,json=policyText,proto3" json:"policy_text,omitempty"`                // of the registry policy, as it was put
 	ReplicationJson string                 `protobuf:"bytes,5,opt,name=replication_json,json=replicationJson,proto3" json:"replication_json,omitempty"` // ecr ReplicationConfiguration
+	ScanningJson    string                 `protobuf:"bytes,20,opt,name=scanning_json,json=scanningJson,proto3" json:"scanning_json,omitempty"`         // ecr RegistryScanningConfiguration
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
@@ -879,6 +880,13 @@ func (x *RegistrySettings) GetPolicyText() string {
 func (x *RegistrySettings) GetReplicationJson() string {
 	if x != nil {
 		return x.ReplicationJson
+	}
+	return ""
+}
+
+func (x *RegistrySettings) GetScanningJson() string {
+	if x != nil {
+		return x.ScanningJson
 	}
 	return ""
 }
@@ -1352,6 +1360,312 @@ func (x *PullThroughRule) GetUpdated() *timestamppb.Timestamp {
 	return nil
 }
 
+// Scan is what is known of an image's vulnerabilities, and that it is to be looked at (again): key account, region, repository, digest.
+type Scan struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Account       string                 `protobuf:"bytes,1,opt,name=account,proto3" json:"account,omitempty"`
+	Region        string                 `protobuf:"bytes,2,opt,name=region,proto3" json:"region,omitempty"`
+	Repository    string                 `protobuf:"bytes,3,opt,name=repository,proto3" json:"repository,omitempty"` // id
+	Name          string                 `protobuf:"bytes,4,opt,name=name,proto3" json:"name,omitempty"`             // of the repository
+	Digest        string                 `protobuf:"bytes,5,opt,name=digest,proto3" json:"digest,omitempty"`
+	Pending       bool                   `protobuf:"varint,6,opt,name=pending,proto3" json:"pending,omitempty"`                     // to be scanned
+	Requested     *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=requested,proto3" json:"requested,omitempty"`                  // when it last became pending
+	NotBefore     *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=not_before,json=notBefore,proto3" json:"not_before,omitempty"` // of the next attempt
+	Attempts      uint32                 `protobuf:"varint,9,opt,name=attempts,proto3" json:"attempts,omitempty"`                   // that failed since it was requested
+	Status        string                 `protobuf:"bytes,10,opt,name=status,proto3" json:"status,omitempty"`                       // ecr ScanStatus of the last scan that ended; empty: none has
+	Description   string                 `protobuf:"bytes,11,opt,name=description,proto3" json:"description,omitempty"`
+	Completed     *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=completed,proto3" json:"completed,omitempty"` // the last scan that has findings
+	First         *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=first,proto3" json:"first,omitempty"`         // the first such scan
+	Scanner       string                 `protobuf:"bytes,14,opt,name=scanner,proto3" json:"scanner,omitempty"`     // version of what the scanner knew then
+	SourceUpdated *timestamppb.Timestamp `protobuf:"bytes,15,opt,name=source_updated,json=sourceUpdated,proto3" json:"source_updated,omitempty"`
+	Counts        map[string]int32       `protobuf:"bytes,16,rep,name=counts,proto3" json:"counts,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"` // of findings that are not suppressed, by severity
+	Findings      string                 `protobuf:"bytes,17,opt,name=findings,proto3" json:"findings,omitempty"`                                                                        // digest of the blob with them
+	Inventory     string                 `protobuf:"bytes,18,opt,name=inventory,proto3" json:"inventory,omitempty"`                                                                      // digest of the blob with what the image has installed
+	Suppressions  string                 `protobuf:"bytes,19,opt,name=suppressions,proto3" json:"suppressions,omitempty"`                                                                // what identifies those that the counts take into account
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Scan) Reset() {
+	*x = Scan{}
+	mi := &file_registry_registry_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Scan) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Scan) ProtoMessage() {}
+
+func (x *Scan) ProtoReflect() protoreflect.Message {
+	mi := &file_registry_registry_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Scan.ProtoReflect.Descriptor instead.
+func (*Scan) Descriptor() ([]byte, []int) {
+	return file_registry_registry_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *Scan) GetAccount() string {
+	if x != nil {
+		return x.Account
+	}
+	return ""
+}
+
+func (x *Scan) GetRegion() string {
+	if x != nil {
+		return x.Region
+	}
+	return ""
+}
+
+func (x *Scan) GetRepository() string {
+	if x != nil {
+		return x.Repository
+	}
+	return ""
+}
+
+func (x *Scan) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Scan) GetDigest() string {
+	if x != nil {
+		return x.Digest
+	}
+	return ""
+}
+
+func (x *Scan) GetPending() bool {
+	if x != nil {
+		return x.Pending
+	}
+	return false
+}
+
+func (x *Scan) GetRequested() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Requested
+	}
+	return nil
+}
+
+func (x *Scan) GetNotBefore() *timestamppb.Timestamp {
+	if x != nil {
+		return x.NotBefore
+	}
+	return nil
+}
+
+func (x *Scan) GetAttempts() uint32 {
+	if x != nil {
+		return x.Attempts
+	}
+	return 0
+}
+
+func (x *Scan) GetStatus() string {
+	if x != nil {
+		return x.Status
+	}
+	return ""
+}
+
+func (x *Scan) GetDescription() string {
+	if x != nil {
+		return x.Description
+	}
+	return ""
+}
+
+func (x *Scan) GetCompleted() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Completed
+	}
+	return nil
+}
+
+func (x *Scan) GetFirst() *timestamppb.Timestamp {
+	if x != nil {
+		return x.First
+	}
+	return nil
+}
+
+func (x *Scan) GetScanner() string {
+	if x != nil {
+		return x.Scanner
+	}
+	return ""
+}
+
+func (x *Scan) GetSourceUpdated() *timestamppb.Timestamp {
+	if x != nil {
+		return x.SourceUpdated
+	}
+	return nil
+}
+
+func (x *Scan) GetCounts() map[string]int32 {
+	if x != nil {
+		return x.Counts
+	}
+	return nil
+}
+
+func (x *Scan) GetFindings() string {
+	if x != nil {
+		return x.Findings
+	}
+	return ""
+}
+
+func (x *Scan) GetInventory() string {
+	if x != nil {
+		return x.Inventory
+	}
+	return ""
+}
+
+func (x *Scan) GetSuppressions() string {
+	if x != nil {
+		return x.Suppressions
+	}
+	return ""
+}
+
+// ScanSuppression keeps findings from counting: key account, region, id.
+type ScanSuppression struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Account       string                 `protobuf:"bytes,1,opt,name=account,proto3" json:"account,omitempty"`
+	Region        string                 `protobuf:"bytes,2,opt,name=region,proto3" json:"region,omitempty"`
+	Id            string                 `protobuf:"bytes,3,opt,name=id,proto3" json:"id,omitempty"`
+	Vulnerability string                 `protobuf:"bytes,4,opt,name=vulnerability,proto3" json:"vulnerability,omitempty"` // CVE-...
+	Repositories  string                 `protobuf:"bytes,5,opt,name=repositories,proto3" json:"repositories,omitempty"`   // wildcard of names
+	Package       string                 `protobuf:"bytes,6,opt,name=package,proto3" json:"package,omitempty"`             // empty: any
+	Reason        string                 `protobuf:"bytes,7,opt,name=reason,proto3" json:"reason,omitempty"`
+	By            string                 `protobuf:"bytes,8,opt,name=by,proto3" json:"by,omitempty"` // ARN
+	Created       *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=created,proto3" json:"created,omitempty"`
+	Until         *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=until,proto3" json:"until,omitempty"` // absent: for good
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ScanSuppression) Reset() {
+	*x = ScanSuppression{}
+	mi := &file_registry_registry_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ScanSuppression) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ScanSuppression) ProtoMessage() {}
+
+func (x *ScanSuppression) ProtoReflect() protoreflect.Message {
+	mi := &file_registry_registry_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ScanSuppression.ProtoReflect.Descriptor instead.
+func (*ScanSuppression) Descriptor() ([]byte, []int) {
+	return file_registry_registry_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *ScanSuppression) GetAccount() string {
+	if x != nil {
+		return x.Account
+	}
+	return ""
+}
+
+func (x *ScanSuppression) GetRegion() string {
+	if x != nil {
+		return x.Region
+	}
+	return ""
+}
+
+func (x *ScanSuppression) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *ScanSuppression) GetVulnerability() string {
+	if x != nil {
+		return x.Vulnerability
+	}
+	return ""
+}
+
+func (x *ScanSuppression) GetRepositories() string {
+	if x != nil {
+		return x.Repositories
+	}
+	return ""
+}
+
+func (x *ScanSuppression) GetPackage() string {
+	if x != nil {
+		return x.Package
+	}
+	return ""
+}
+
+func (x *ScanSuppression) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *ScanSuppression) GetBy() string {
+	if x != nil {
+		return x.By
+	}
+	return ""
+}
+
+func (x *ScanSuppression) GetCreated() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Created
+	}
+	return nil
+}
+
+func (x *ScanSuppression) GetUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Until
+	}
+	return nil
+}
+
 var File_registry_registry_proto protoreflect.FileDescriptor
 
 const file_registry_registry_proto_rawDesc = "" +
@@ -1447,14 +1761,15 @@ const file_registry_registry_proto_rawDesc = "" +
 	"repository\x18\x03 \x01(\tR\n" +
 	"repository\x12\x12\n" +
 	"\x04text\x18\x04 \x01(\tR\x04text\x124\n" +
-	"\astarted\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\astarted\"\xbc\x02\n" +
+	"\astarted\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\astarted\"\xe1\x02\n" +
 	"\x10RegistrySettings\x12\x18\n" +
 	"\aaccount\x18\x01 \x01(\tR\aaccount\x12\x16\n" +
 	"\x06region\x18\x02 \x01(\tR\x06region\x12f\n" +
 	"\x10account_settings\x18\x03 \x03(\v2;.neargate.registry.v1.RegistrySettings.AccountSettingsEntryR\x0faccountSettings\x12\x1f\n" +
 	"\vpolicy_text\x18\x04 \x01(\tR\n" +
 	"policyText\x12)\n" +
-	"\x10replication_json\x18\x05 \x01(\tR\x0freplicationJson\x1aB\n" +
+	"\x10replication_json\x18\x05 \x01(\tR\x0freplicationJson\x12#\n" +
+	"\rscanning_json\x18\x14 \x01(\tR\fscanningJson\x1aB\n" +
 	"\x14AccountSettingsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x99\x01\n" +
@@ -1512,7 +1827,46 @@ const file_registry_registry_proto_rawDesc = "" +
 	"\x04kind\x18\x05 \x01(\tR\x04kind\x12'\n" +
 	"\x0fupstream_prefix\x18\x06 \x01(\tR\x0eupstreamPrefix\x124\n" +
 	"\acreated\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\acreated\x124\n" +
-	"\aupdated\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\aupdatedB5Z3github.com/seed-2f228079/neargate/registry;registryb\x06proto3"
+	"\aupdated\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\aupdated\"\x8b\x06\n" +
+	"\x04Scan\x12\x18\n" +
+	"\aaccount\x18\x01 \x01(\tR\aaccount\x12\x16\n" +
+	"\x06region\x18\x02 \x01(\tR\x06region\x12\x1e\n" +
+	"\n" +
+	"repository\x18\x03 \x01(\tR\n" +
+	"repository\x12\x12\n" +
+	"\x04name\x18\x04 \x01(\tR\x04name\x12\x16\n" +
+	"\x06digest\x18\x05 \x01(\tR\x06digest\x12\x18\n" +
+	"\apending\x18\x06 \x01(\bR\apending\x128\n" +
+	"\trequested\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\trequested\x129\n" +
+	"\n" +
+	"not_before\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\tnotBefore\x12\x1a\n" +
+	"\battempts\x18\t \x01(\rR\battempts\x12\x16\n" +
+	"\x06status\x18\n" +
+	" \x01(\tR\x06status\x12 \n" +
+	"\vdescription\x18\v \x01(\tR\vdescription\x128\n" +
+	"\tcompleted\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\tcompleted\x120\n" +
+	"\x05first\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\x05first\x12\x18\n" +
+	"\ascanner\x18\x0e \x01(\tR\ascanner\x12A\n" +
+	"\x0esource_updated\x18\x0f \x01(\v2\x1a.google.protobuf.TimestampR\rsourceUpdated\x12>\n" +
+	"\x06counts\x18\x10 \x03(\v2&.neargate.registry.v1.Scan.CountsEntryR\x06counts\x12\x1a\n" +
+	"\bfindings\x18\x11 \x01(\tR\bfindings\x12\x1c\n" +
+	"\tinventory\x18\x12 \x01(\tR\tinventory\x12\"\n" +
+	"\fsuppressions\x18\x13 \x01(\tR\fsuppressions\x1a9\n" +
+	"\vCountsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x05R\x05value:\x028\x01\"\xc7\x02\n" +
+	"\x0fScanSuppression\x12\x18\n" +
+	"\aaccount\x18\x01 \x01(\tR\aaccount\x12\x16\n" +
+	"\x06region\x18\x02 \x01(\tR\x06region\x12\x0e\n" +
+	"\x02id\x18\x03 \x01(\tR\x02id\x12$\n" +
+	"\rvulnerability\x18\x04 \x01(\tR\rvulnerability\x12\"\n" +
+	"\frepositories\x18\x05 \x01(\tR\frepositories\x12\x18\n" +
+	"\apackage\x18\x06 \x01(\tR\apackage\x12\x16\n" +
+	"\x06reason\x18\a \x01(\tR\x06reason\x12\x0e\n" +
+	"\x02by\x18\b \x01(\tR\x02by\x124\n" +
+	"\acreated\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\acreated\x120\n" +
+	"\x05until\x18\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampR\x05untilB5Z3github.com/seed-2f228079/neargate/registry;registryb\x06proto3"
 
 var (
 	file_registry_registry_proto_rawDescOnce sync.Once
@@ -1526,7 +1880,7 @@ func file_registry_registry_proto_rawDescGZIP() []byte {
 	return file_registry_registry_proto_rawDescData
 }
 
-var file_registry_registry_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_registry_registry_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
 var file_registry_registry_proto_goTypes = []any{
 	(*Repository)(nil),            // 0: neargate.registry.v1.Repository
 	(*Tag)(nil),                   // 1: neargate.registry.v1.Tag
@@ -1541,37 +1895,48 @@ var file_registry_registry_proto_goTypes = []any{
 	(*CreationTemplate)(nil),      // 10: neargate.registry.v1.CreationTemplate
 	(*Replication)(nil),           // 11: neargate.registry.v1.Replication
 	(*PullThroughRule)(nil),       // 12: neargate.registry.v1.PullThroughRule
-	nil,                           // 13: neargate.registry.v1.Manifest.AnnotationsEntry
-	nil,                           // 14: neargate.registry.v1.RegistrySettings.AccountSettingsEntry
-	nil,                           // 15: neargate.registry.v1.CreationTemplate.TagsEntry
-	(*timestamppb.Timestamp)(nil), // 16: google.protobuf.Timestamp
+	(*Scan)(nil),                  // 13: neargate.registry.v1.Scan
+	(*ScanSuppression)(nil),       // 14: neargate.registry.v1.ScanSuppression
+	nil,                           // 15: neargate.registry.v1.Manifest.AnnotationsEntry
+	nil,                           // 16: neargate.registry.v1.RegistrySettings.AccountSettingsEntry
+	nil,                           // 17: neargate.registry.v1.CreationTemplate.TagsEntry
+	nil,                           // 18: neargate.registry.v1.Scan.CountsEntry
+	(*timestamppb.Timestamp)(nil), // 19: google.protobuf.Timestamp
 }
 var file_registry_registry_proto_depIdxs = []int32{
-	16, // 0: neargate.registry.v1.Repository.created:type_name -> google.protobuf.Timestamp
-	16, // 1: neargate.registry.v1.Tag.moved:type_name -> google.protobuf.Timestamp
-	16, // 2: neargate.registry.v1.Tag.checked:type_name -> google.protobuf.Timestamp
-	13, // 3: neargate.registry.v1.Manifest.annotations:type_name -> neargate.registry.v1.Manifest.AnnotationsEntry
-	16, // 4: neargate.registry.v1.Manifest.pushed:type_name -> google.protobuf.Timestamp
-	16, // 5: neargate.registry.v1.Manifest.archived:type_name -> google.protobuf.Timestamp
-	16, // 6: neargate.registry.v1.Manifest.activated:type_name -> google.protobuf.Timestamp
-	16, // 7: neargate.registry.v1.Layer.counted:type_name -> google.protobuf.Timestamp
-	16, // 8: neargate.registry.v1.PullTime.pulled:type_name -> google.protobuf.Timestamp
-	16, // 9: neargate.registry.v1.LifecyclePolicy.evaluated:type_name -> google.protobuf.Timestamp
-	16, // 10: neargate.registry.v1.LifecyclePreview.started:type_name -> google.protobuf.Timestamp
-	14, // 11: neargate.registry.v1.RegistrySettings.account_settings:type_name -> neargate.registry.v1.RegistrySettings.AccountSettingsEntry
-	16, // 12: neargate.registry.v1.PullTimeExclusion.created:type_name -> google.protobuf.Timestamp
-	15, // 13: neargate.registry.v1.CreationTemplate.tags:type_name -> neargate.registry.v1.CreationTemplate.TagsEntry
-	16, // 14: neargate.registry.v1.CreationTemplate.created:type_name -> google.protobuf.Timestamp
-	16, // 15: neargate.registry.v1.CreationTemplate.updated:type_name -> google.protobuf.Timestamp
-	16, // 16: neargate.registry.v1.Replication.queued:type_name -> google.protobuf.Timestamp
-	16, // 17: neargate.registry.v1.Replication.not_before:type_name -> google.protobuf.Timestamp
-	16, // 18: neargate.registry.v1.PullThroughRule.created:type_name -> google.protobuf.Timestamp
-	16, // 19: neargate.registry.v1.PullThroughRule.updated:type_name -> google.protobuf.Timestamp
-	20, // [20:20] is the sub-list for method output_type
-	20, // [20:20] is the sub-list for method input_type
-	20, // [20:20] is the sub-list for extension type_name
-	20, // [20:20] is the sub-list for extension extendee
-	0,  // [0:20] is the sub-list for field type_name
+	19, // 0: neargate.registry.v1.Repository.created:type_name -> google.protobuf.Timestamp
+	19, // 1: neargate.registry.v1.Tag.moved:type_name -> google.protobuf.Timestamp
+	19, // 2: neargate.registry.v1.Tag.checked:type_name -> google.protobuf.Timestamp
+	15, // 3: neargate.registry.v1.Manifest.annotations:type_name -> neargate.registry.v1.Manifest.AnnotationsEntry
+	19, // 4: neargate.registry.v1.Manifest.pushed:type_name -> google.protobuf.Timestamp
+	19, // 5: neargate.registry.v1.Manifest.archived:type_name -> google.protobuf.Timestamp
+	19, // 6: neargate.registry.v1.Manifest.activated:type_name -> google.protobuf.Timestamp
+	19, // 7: neargate.registry.v1.Layer.counted:type_name -> google.protobuf.Timestamp
+	19, // 8: neargate.registry.v1.PullTime.pulled:type_name -> google.protobuf.Timestamp
+	19, // 9: neargate.registry.v1.LifecyclePolicy.evaluated:type_name -> google.protobuf.Timestamp
+	19, // 10: neargate.registry.v1.LifecyclePreview.started:type_name -> google.protobuf.Timestamp
+	16, // 11: neargate.registry.v1.RegistrySettings.account_settings:type_name -> neargate.registry.v1.RegistrySettings.AccountSettingsEntry
+	19, // 12: neargate.registry.v1.PullTimeExclusion.created:type_name -> google.protobuf.Timestamp
+	17, // 13: neargate.registry.v1.CreationTemplate.tags:type_name -> neargate.registry.v1.CreationTemplate.TagsEntry
+	19, // 14: neargate.registry.v1.CreationTemplate.created:type_name -> google.protobuf.Timestamp
+	19, // 15: neargate.registry.v1.CreationTemplate.updated:type_name -> google.protobuf.Timestamp
+	19, // 16: neargate.registry.v1.Replication.queued:type_name -> google.protobuf.Timestamp
+	19, // 17: neargate.registry.v1.Replication.not_before:type_name -> google.protobuf.Timestamp
+	19, // 18: neargate.registry.v1.PullThroughRule.created:type_name -> google.protobuf.Timestamp
+	19, // 19: neargate.registry.v1.PullThroughRule.updated:type_name -> google.protobuf.Timestamp
+	19, // 20: neargate.registry.v1.Scan.requested:type_name -> google.protobuf.Timestamp
+	19, // 21: neargate.registry.v1.Scan.not_before:type_name -> google.protobuf.Timestamp
+	19, // 22: neargate.registry.v1.Scan.completed:type_name -> google.protobuf.Timestamp
+	19, // 23: neargate.registry.v1.Scan.first:type_name -> google.protobuf.Timestamp
+	19, // 24: neargate.registry.v1.Scan.source_updated:type_name -> google.protobuf.Timestamp
+	18, // 25: neargate.registry.v1.Scan.counts:type_name -> neargate.registry.v1.Scan.CountsEntry
+	19, // 26: neargate.registry.v1.ScanSuppression.created:type_name -> google.protobuf.Timestamp
+	19, // 27: neargate.registry.v1.ScanSuppression.until:type_name -> google.protobuf.Timestamp
+	28, // [28:28] is the sub-list for method output_type
+	28, // [28:28] is the sub-list for method input_type
+	28, // [28:28] is the sub-list for extension type_name
+	28, // [28:28] is the sub-list for extension extendee
+	0,  // [0:28] is the sub-list for field type_name
 }
 
 func init() { file_registry_registry_proto_init() }
@@ -1585,7 +1950,7 @@ func file_registry_registry_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_registry_registry_proto_rawDesc), len(file_registry_registry_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   16,
+			NumMessages:   19,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

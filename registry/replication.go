@@ -362,6 +362,9 @@ func (r *Registry) copyManifest(tx *state.Tx, from, to *Repository, digest strin
 		}
 	}
 	Manifests.Put(tx, m)
+	if !exists {
+		r.queueScan(tx, to, m)
+	}
 	return m, nil
 }
 

@@ -43,6 +43,13 @@ var (
 	PullThroughRules = state.NewTable("ecr.pullthroughrule", func(p *PullThroughRule) state.Key {
 		return state.K(p.Account, p.Region, p.Prefix)
 	})
+	// Scans are watched by the scanning loop.
+	Scans = state.NewTable("ecr.scan", func(s *Scan) state.Key {
+		return state.K(s.Account, s.Region, s.Repository, s.Digest)
+	})
+	ScanSuppressions = state.NewTable("ecr.scansuppression", func(s *ScanSuppression) state.Key {
+		return state.K(s.Account, s.Region, s.Id)
+	})
 	// Replications are watched by the replicators.
 	Replications = state.NewTable("ecr.replication", func(e *Replication) state.Key {
 		return state.K(e.Account, e.Region, e.Repository, e.Digest, e.ToAccount, e.ToRegion)
@@ -55,6 +62,14 @@ var ReplicationsPending = state.NewIndex(Replications, "pending", func(e *Replic
 		return nil
 	}
 	return []state.Key{state.K(e.ToRegion, controlplane.TimeKey(e.Queued.AsTime()))}
+})
+
+// ScansPending are the images to be scanned, by the time since when. It spans accounts.
+var ScansPending = state.NewIndex(Scans, "pending", func(s *Scan) []state.Key {
+	if !s.Pending {
+		return nil
+	}
+	return []state.Key{state.K(controlplane.TimeKey(s.Requested.AsTime()))}
 })
 
 // Indexes within a repository: key account, region, repository, digest.
@@ -85,12 +100,20 @@ var (
 var (
 	ManifestsByDigest = state.NewIndex(Manifests, "digest", func(m *Manifest) []state.Key { return []state.Key{state.K(m.Digest)} })
 	LayersByDigest    = state.NewIndex(Layers, "digest", func(l *Layer) []state.Key { return []state.Key{state.K(l.Digest)} })
+	ScansByDigest     = state.NewIndex(Scans, "digest", func(s *Scan) (keys []state.Key) {
+		for _, d := range []string{s.Findings, s.Inventory} {
+			if d != "" {
+				keys = append(keys, state.K(d))
+			}
+		}
+		return keys
+	})
 )
 
 // Schema is all of it; the tags of repositories are in the domain's ResourceTags.
 var Schema = state.Schema{
 	Repositories, RemovedRepositories, Tags, Manifests, Layers, PullTimes, LifecyclePolicies, LifecyclePreviews,
-	Registries, PullTimeExclusions, CreationTemplates, PullThroughRules, Replications,
+	Registries, PullTimeExclusions, CreationTemplates, PullThroughRules, Replications, Scans, ScanSuppressions,
 }
 
 // in is the key of something that belongs to the repository; with no parts, the prefix of all of that kind.

@@ -27,6 +27,8 @@ const stopGrace = 5 * time.Second
 type devFlags struct {
 	data, listen, dns, runtime, account, region string
 	remoteRegions                               string
+	scan                                        scanFlags
+	sign                                        signFlags
 	keepTasks, verbose                          bool
 	policy                                      agent.Policy
 	state                                       stateFlags
@@ -60,6 +62,8 @@ services back.
 	fl.StringVar(&f.account, "account-id", "000000000000", "account of the root credentials")
 	fl.StringVar(&f.region, "region", "us-east-1", "default region")
 	remoteFlag(fl, &f.remoteRegions)
+	f.scan.add(fl)
+	f.sign.add(fl)
 	fl.BoolVar(&f.keepTasks, "keep-tasks", false, "leave tasks running at the end; the next start takes them over")
 	policyFlags(fl, &f.policy)
 	f.state.add(fl)
@@ -129,8 +133,8 @@ func dev(ctx context.Context, f devFlags, out io.Writer) (err error) {
 	}
 	control, err := newControlPlane(controlConfig{
 		dir: dir, state: f.state, account: f.account, region: f.region, publicName: l.Addr().String(), domain: "localhost", roots: credentials, guard: true,
-		remotes: remotes,
-		rule:    capacity.Rule{Account: f.account, Region: f.region, EveryCluster: true, Serverless: true}, log: log,
+		remotes: remotes, scan: f.scan, sign: f.sign,
+		rule: capacity.Rule{Account: f.account, Region: f.region, EveryCluster: true, Serverless: true}, log: log,
 		loadBalancer: host.loadBalancer, ready: host.checks, routers: f.seams.routers,
 	})
 	if err != nil {

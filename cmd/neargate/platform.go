@@ -66,6 +66,8 @@ type controlConfig struct {
 	authorize func(ctx context.Context, node string) error
 	guard     bool                       // loopback protections
 	remotes   map[string]registry.Remote // other clusters that images are replicated to, by region
+	scan      scanFlags
+	sign      signFlags
 	// loadBalancer is the handler of the load balancer that has this host name; nil: no proxy is in this process.
 	loadBalancer func(host string) http.Handler
 	// ready are checks of parts outside of the control plane.
@@ -174,10 +176,23 @@ func newControlPlane(cfg controlConfig) (_ *controlPlane, err error) {
 	}
 	lifecycle := orchestrator.NewLifecycle(real, rand.Reader, routers...)
 	placer := placement.New(c.store, real, cfg.log)
+	scanner, err := cfg.scan.scanner(cfg.dir)
+	if err != nil {
+		return nil, err
+	}
+	gate, err := cfg.scan.severity()
+	if err != nil {
+		return nil, err
+	}
+	signatures, err := cfg.sign.signatures()
+	if err != nil {
+		return nil, err
+	}
 	keeping := registry.Config{
 		Store: c.store, Blobs: blobs, Seal: sealRegistry, Region: cfg.region, Domain: cfg.domain, Log: cfg.log,
 		PublicName: func(string, string) string { return cfg.publicName }, TLS: cfg.tls,
 		Credentials: checkSecret(credentials), Authorizer: access, Users: controlplane.ImagesInUse, Remotes: cfg.remotes,
+		Scanner: scanner, Scratch: cfg.dir.Cache("scan"), Gate: gate, Signatures: signatures,
 	}
 	if c.peers != nil {
 		c.peers.Blobs = blobs

@@ -32,6 +32,8 @@ type serverFlags struct {
 	tlsCert, tlsKey                     string
 	publicName, domain, account, region string
 	remoteRegions                       string
+	scan                                scanFlags
+	sign                                signFlags
 	state                               stateFlags
 }
 
@@ -74,6 +76,8 @@ ignored.
 	fl.StringVar(&f.account, "account-id", "000000000000", "account of the root credentials")
 	fl.StringVar(&f.region, "region", "us-east-1", "default region")
 	remoteFlag(fl, &f.remoteRegions)
+	f.scan.add(fl)
+	f.sign.add(fl)
 	fl.BoolVarP(&f.verbose, "verbose", "v", false, "log what is done, not only what goes wrong")
 	return cmd
 }
@@ -183,7 +187,7 @@ func runServer(ctx context.Context, f serverFlags, out io.Writer) (err error) {
 	cluster.blobCopies = f.blobCopies
 	control, err := newControlPlane(controlConfig{
 		dir: dir, state: f.state, account: f.account, region: f.region, publicName: f.publicName, tls: !f.insecure, domain: f.domain, roots: credentials,
-		guard: f.insecure, authorize: trust.AuthorizeNode, ready: func() []server.Check { return nil }, cluster: cluster, log: log, remotes: remotes,
+		guard: f.insecure, authorize: trust.AuthorizeNode, ready: func() []server.Check { return nil }, cluster: cluster, log: log, remotes: remotes, scan: f.scan, sign: f.sign,
 		// Until there is a pool of its own, every host runs FARGATE tasks beside those of its cluster.
 		rule: capacity.Rule{Account: f.account, Region: f.region, Serverless: true},
 	})

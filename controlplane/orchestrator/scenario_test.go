@@ -205,9 +205,9 @@ func (w *world) command(f []string, out *strings.Builder) {
 			controlplane.Services.Put(tx, s)
 			return nil
 		})
-	case "report": // report RUNNING [health=HEALTHY] t1 t2 | all: what agents say
+	case "report": // report RUNNING [health=HEALTHY | failed=pull] t1 t2 | all: what agents say
 		chosen := f[2:]
-		if args["health"] != "" {
+		if args["health"]+args["failed"] != "" {
 			chosen = f[3:]
 		}
 		for _, s := range w.chosen(chosen) {
@@ -218,6 +218,9 @@ func (w *world) command(f []string, out *strings.Builder) {
 			}
 			if r.State == agentapi.TaskState_STOPPED {
 				r.StoppedReason = "Essential container in task exited"
+			}
+			if args["failed"] != "" {
+				r.StopCode, r.StoppedReason = stopFailedToStart, "CannotPullContainerError: denied"
 			}
 			w.change(func(tx *state.Tx) error { return w.o.lifecycle.Report(tx, s.Node, r) })
 		}

@@ -276,11 +276,14 @@ func (s *step) throttled(desired int) bool {
 	if uint32(failed) != s.primary.FailedTasks {
 		s.changePrimary(func(d *controlplane.Deployment) { d.FailedTasks = uint32(failed) })
 	}
-	wait := last.Add(backoff(count, desired)).Sub(s.now)
+	wait := last.GetStopped().AsTime().Add(backoff(count, desired)).Sub(s.now)
 	if wait <= 0 {
 		return false
 	}
 	s.lookAgain(wait)
+	if last.StopCode == stopFailedToStart {
+		s.eventOnce(fmt.Sprintf("(service %s) failed to launch a task with (error %s).", s.service.Name, last.StoppedReason))
+	}
 	s.eventOnce(fmt.Sprintf("(service %s) is unable to consistently start tasks successfully. For more information, see the Troubleshooting section of the Amazon ECS Developer Guide.", s.service.Name))
 	return true
 }

@@ -21,9 +21,9 @@ const (
 // failedHealth begins the reason of every task that was replaced for its health.
 const failedHealth = "Task failed "
 
-// failures counts the tasks of a deployment that failed, with reset only since the last one that ran stably, and tells when the
-// last one did. Those that ran but were replaced as unhealthy are counted apart: the circuit breaker counts them, the throttle does not.
-func failures(v *state.View, s *controlplane.Service, d *controlplane.Deployment, reset bool) (count int, last time.Time, unhealthy int) {
+// failures counts the tasks of a deployment that failed, with reset only since the last one that ran stably, and gives the
+// last one. Those that ran but were replaced as unhealthy are counted apart: the circuit breaker counts them, the throttle does not.
+func failures(v *state.View, s *controlplane.Service, d *controlplane.Deployment, reset bool) (count int, last *controlplane.TaskStatus, unhealthy int) {
 	var stopped []*controlplane.TaskStatus
 	for status := range controlplane.StoppedTasksByService.Scan(v, s.Scope().Key(s.Cluster, s.Name)) {
 		t, ok := controlplane.Tasks.Get(v, controlplane.TaskStatuses.Key(status))
@@ -44,7 +44,7 @@ func failures(v *state.View, s *controlplane.Service, d *controlplane.Deployment
 		}
 	}
 	if count > 0 {
-		last = stopped[0].Stopped.AsTime()
+		last = stopped[0]
 	}
 	return count, last, unhealthy
 }

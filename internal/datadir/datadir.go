@@ -212,6 +212,9 @@ func (d *Dir) Streams() string { return d.join("streams") }
 // Agent is the folder of this host's agent.
 func (d *Dir) Agent() string { return d.join("agent") }
 
+// Cache is a folder for what can be made again; whoever uses it creates it.
+func (d *Dir) Cache(name string) string { return d.join("cache", name) }
+
 func (d *Dir) join(elem ...string) string { return filepath.Join(append([]string{d.path}, elem...)...) }
 
 // Close gives up the lock. The file stays: removing it would let two processes lock two files of one name.
