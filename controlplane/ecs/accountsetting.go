@@ -58,9 +58,13 @@ func rootOf(account string) string { return arn.New("iam", "", account, "root").
 // settingPrincipal is whose settings a request is about: its own, unless the root user names somebody.
 func settingPrincipal(ctx context.Context, ref *string) (string, error) {
 	caller := api.CallFrom(ctx).Identity
+	own := caller.ARN
+	if caller.Session != nil && caller.Session.Role != "" {
+		own = caller.Session.Role // all sessions of a role have its settings
+	}
 	principal := aws.ToString(ref)
-	if principal == "" || principal == caller.ARN {
-		return caller.ARN, nil
+	if principal == "" || principal == own || principal == caller.ARN {
+		return own, nil
 	}
 	a, err := arn.Parse(principal)
 	switch {

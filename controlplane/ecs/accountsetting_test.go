@@ -80,6 +80,24 @@ func TestAccountSettings(t *testing.T) {
 	}
 }
 
+// A role's sessions have its settings, whichever of them chose.
+func TestAccountSettingsOfRoles(t *testing.T) {
+	p := newPlatform(t)
+	role := "arn:aws:iam::" + here.Account + ":role/deployer"
+	session := func(name string) context.Context {
+		return api.WithCall(t.Context(), &api.Call{Identity: api.Identity{Account: here.Account, ARN: "arn:aws:sts::" + here.Account + ":assumed-role/deployer/" + name,
+			Session: &api.Session{Role: role, Name: name}}, Region: here.Region, Service: "ecs", Operation: "test", Time: p.now})
+	}
+	const insights = types.SettingNameContainerInsights
+	out, err := p.putAccountSetting(session("one"), &ecs.PutAccountSettingInput{Name: insights, Value: aws.String("enabled")})
+	if err != nil || *out.Setting.PrincipalArn != role {
+		t.Fatalf("%+v, %v", out, err)
+	}
+	if got := listed(t, p, session("two"), ecs.ListAccountSettingsInput{}); got[insights] != [2]string{"enabled", role} {
+		t.Errorf("another session has %v", got)
+	}
+}
+
 // Every setting that ECS has is known here.
 func TestSettingsAreECSs(t *testing.T) {
 	for _, name := range types.SettingName("").Values() {
