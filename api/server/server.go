@@ -129,9 +129,11 @@ const (
 )
 
 // Run serves on l until ctx ends, then lets requests in flight finish for a moment. It closes l.
-func (s *Server) Run(ctx context.Context, l net.Listener) error {
+func (s *Server) Run(ctx context.Context, l net.Listener) error { return s.run(ctx, l, s) }
+
+func (s *Server) run(ctx context.Context, l net.Listener, handler http.Handler) error {
 	h := &http.Server{
-		Handler:           s,
+		Handler:           handler,
 		ReadHeaderTimeout: headerTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeaderBytes,
