@@ -177,6 +177,20 @@ func readShipment(path, task, container string) (*shipment, error) {
 	return p, nil
 }
 
+// roleKey is what tasks' ids for their credentials follow from: DIR/role-key, made at the first start.
+func (s taskStore) roleKey() ([]byte, error) {
+	path := filepath.Join(s.dir, "role-key")
+	key, err := os.ReadFile(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		key = newRoleKey()
+		return key, s.replace(path, key)
+	case err == nil && len(key) != 32:
+		return nil, fmt.Errorf("%s has %d bytes instead of 32: move it away; tasks that run then get no new credentials", path, len(key))
+	}
+	return key, err
+}
+
 func (s taskStore) positionPath() string { return filepath.Join(s.dir, "position.json") }
 
 func (s taskStore) loadPosition() (position, error) {

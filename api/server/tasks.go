@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"crypto/tls"
 	"net"
 	"net/http"
 
@@ -22,6 +23,7 @@ func (s *Server) FromTasks() http.Handler {
 		r = r.WithContext(context.WithValue(r.Context(), taskKey{}, true))
 		r.RemoteAddr = r.Header.Get(agent.TaskHeader)
 		r.Header.Del(agent.TaskHeader)
+		r.TLS, _ = r.Context().Value(securedKey{}).(*tls.ConnectionState)
 		x := s.newExchange(w, r)
 		defer x.recover()
 		if reason := s.refused(r, false); reason != "" {
@@ -34,7 +36,27 @@ func (s *Server) FromTasks() http.Handler {
 
 // RunTasks serves agents on l, for their tasks, until ctx ends. It closes l.
 func (s *Server) RunTasks(ctx context.Context, l net.Listener) error {
-	return s.run(ctx, l, s.FromTasks())
+	return s.run(ctx, agentListener{l}, s.FromTasks(), func(ctx context.Context, c net.Conn) context.Context {
+		if secured, ok := c.(agentConn).Conn.(*tls.Conn); ok {
+			ctx = context.WithValue(ctx, securedKey{}, new(secured.ConnectionState()))
+		}
+		return ctx
+	})
+}
+
+type securedKey struct{}
+
+// agentConn hides from net/http that a connection is TLS: it would look for the protocol's name among its own.
+type agentConn struct{ net.Conn }
+
+type agentListener struct{ net.Listener }
+
+func (l agentListener) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return agentConn{c}, nil
 }
 
 // notForTasks says whether the request is a task's, with the credentials that everybody knows.

@@ -397,6 +397,12 @@ func (c *controlPlane) local() (agentapi.DispatcherClient, part, error) {
 	return agentapi.NewDispatcherClient(conn), part{"agents' port", serve}, nil
 }
 
+// localTasks is the way from tasks of this process's host to the API, over memory as well.
+func (c *controlPlane) localTasks() (func(context.Context) (net.Conn, error), part) {
+	l := bufconn.Listen(1 << 16)
+	return l.DialContext, part{"tasks' port", func(ctx context.Context) error { return c.public.RunTasks(ctx, l) }}
+}
+
 // runParts runs all until ctx ends or one fails, then waits for all.
 func runParts(ctx context.Context, parts ...part) error {
 	ctx, cancel := context.WithCancelCause(ctx)

@@ -11,7 +11,7 @@ import (
 )
 
 // ProtocolTasks is plain HTTP by which agents pass on the API calls of tasks.
-const ProtocolTasks = "neargate-tasks"
+const ProtocolTasks = "neargate-tasks/1"
 
 // AnyServer returns a function that connects to one of the servers and speaks a protocol: the one that answered last, or else the next that does.
 func (c *Credential) AnyServer(protocol string, servers []string) func(context.Context) (net.Conn, error) {
