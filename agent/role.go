@@ -74,9 +74,11 @@ func (r *roles) id(task string) string {
 	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:16])
 }
 
+const roleKeySize = 32
+
 // newRoleKey makes the key that ids follow from.
 func newRoleKey() []byte {
-	key := make([]byte, 32)
+	key := make([]byte, roleKeySize)
 	rand.Read(key) // never fails
 	return key
 }

@@ -177,18 +177,19 @@ func readShipment(path, task, container string) (*shipment, error) {
 	return p, nil
 }
 
-// roleKey is what tasks' ids for their credentials follow from: DIR/role-key, made at the first start.
+// roleKey is what tasks' ids for their credentials follow from: DIR/role-key, made at the first start, and anew when the machine's crash
+// has left half of it.
 func (s taskStore) roleKey() ([]byte, error) {
 	path := filepath.Join(s.dir, "role-key")
 	key, err := os.ReadFile(path)
 	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		key = newRoleKey()
-		return key, s.replace(path, key)
-	case err == nil && len(key) != 32:
-		return nil, fmt.Errorf("%s has %d bytes instead of 32: move it away; tasks that run then get no new credentials", path, len(key))
+	case gone(err) != nil:
+		return nil, err
+	case len(key) == roleKeySize:
+		return key, nil
 	}
-	return key, err
+	key = newRoleKey()
+	return key, s.replace(path, key)
 }
 
 func (s taskStore) positionPath() string { return filepath.Join(s.dir, "position.json") }
