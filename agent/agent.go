@@ -76,6 +76,7 @@ type Agent struct {
 	wg      sync.WaitGroup
 
 	shipments shipments
+	roles     roles
 }
 
 // New checks cfg.
@@ -163,6 +164,11 @@ func (a *Agent) recover(ctx context.Context) error {
 			a.log.Error("remove task", "task", f.Task.ID, "error", err)
 		}
 	}
+	key, err := a.store.roleKey()
+	if err != nil {
+		return fmt.Errorf("key of tasks' ids: %w", err)
+	}
+	a.roles.setKey(key)
 	for id, k := range kept {
 		a.startWorker(ctx, newWorker(a, k.assignment, k.status), adopted[id])
 	}

@@ -31,6 +31,7 @@ type server struct {
 	ups         chan *agentapi.Up
 	downs       chan *agentapi.Down
 	stream      *stream // takes what is shipped
+	roles       *roleServer
 }
 
 func (s *server) Session(st agentapi.Dispatcher_SessionServer) error {

@@ -23,6 +23,9 @@ func (w *worker) bringUp(ctx context.Context, found *runtime.Recovered, exits ch
 		if err := w.a.cfg.Policy.check(spec); err != nil {
 			return &failure{codeFailedToStart, "CannotCreateContainerError: " + err.Error()}
 		}
+		if f := w.assumeRole(ctx, spec); f != nil || ctx.Err() != nil {
+			return f
+		}
 		if f := w.pull(ctx, spec); f != nil || ctx.Err() != nil {
 			return f
 		}
@@ -56,7 +59,7 @@ func (w *worker) bringUp(ctx context.Context, found *runtime.Recovered, exits ch
 }
 
 func (w *worker) task(spec *agentapi.TaskSpec) runtime.Task {
-	t := runtime.Task{ID: w.id, Spec: w.a.cfg.Metadata.withEnvironment(w.id, spec), DNSServers: spec.DnsServers, DNSSearch: w.a.cfg.DNSSearch, Environment: w.a.cfg.Environment}
+	t := runtime.Task{ID: w.id, Spec: w.a.cfg.Metadata.withEnvironment(w.id, w.a.roles.id(w.id), spec), DNSServers: spec.DnsServers, DNSSearch: w.a.cfg.DNSSearch, Environment: w.a.cfg.Environment}
 	if len(t.DNSServers) == 0 {
 		t.DNSServers = w.a.cfg.DNSServers
 	}
@@ -99,6 +102,9 @@ func (w *worker) pull(ctx context.Context, spec *agentapi.TaskSpec) *failure {
 
 // pullOne tries again, a little later each time, while the registry's answer gives hope.
 func (w *worker) pullOne(ctx context.Context, c *agentapi.ContainerSpec) (runtime.Image, error) {
+	if c.RegistryRefusal != "" {
+		return runtime.Image{}, &runtime.PullError{Reason: c.RegistryRefusal}
+	}
 	const tries = 4
 	for wait, n := time.Second, 1; ; wait, n = 2*wait, n+1 {
 		img, err := w.a.cfg.Driver.Pull(ctx, runtime.PullRequest{Image: c.Image, User: c.RegistryUser, Password: c.RegistryPassword})

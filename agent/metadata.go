@@ -12,9 +12,12 @@ import (
 
 // MetadataURIs are the beginnings of the URIs at which tasks ask about themselves, without a slash at the end; empty: there is none.
 type MetadataURIs struct {
-	Bridged string // "http://169.254.170.2"
+	Bridged string // LinkLocalURI, or where that cannot be had at the tasks' gateway
 	Host    string // for network mode host, whose tasks have no address of their own: "http://127.0.0.1:51679"
 }
+
+// LinkLocalURI is where SDKs look for the credentials of containers without being told the host.
+const LinkLocalURI = "http://169.254.170.2"
 
 // of is what a task of a network mode is told.
 func (u MetadataURIs) of(networkMode string) string {
@@ -27,24 +30,39 @@ func (u MetadataURIs) of(networkMode string) string {
 	return u.Bridged
 }
 
-// withEnvironment is the spec with what ECS adds to every container's environment. The region gives way to the task definition's own.
-func (u MetadataURIs) withEnvironment(taskID string, spec *agentapi.TaskSpec) *agentapi.TaskSpec {
+// withEnvironment is the spec with what ECS adds to every container's environment, and with AWS_ENDPOINT_URL. That and the region give way
+// to the task definition's own.
+func (u MetadataURIs) withEnvironment(taskID, secretID string, spec *agentapi.TaskSpec) *agentapi.TaskSpec {
 	spec = proto.CloneOf(spec)
+	base := u.of(spec.NetworkMode)
 	for _, c := range spec.Containers {
 		env := map[string]string{"AWS_REGION": spec.Region, "AWS_DEFAULT_REGION": spec.Region}
+		if base != "" {
+			env["AWS_ENDPOINT_URL"] = base
+		}
 		maps.Copy(env, c.Environment)
 		env["AWS_EXECUTION_ENV"] = "AWS_ECS_EC2"
 		if spec.LaunchType == "FARGATE" {
 			env["AWS_EXECUTION_ENV"] = "AWS_ECS_FARGATE"
 		}
-		if base := u.of(spec.NetworkMode); base != "" {
+		if base != "" {
 			id := metadata.EndpointID(taskID, c.Name)
-			env["ECS_CONTAINER_METADATA_URI"], env["ECS_CONTAINER_METADATA_URI_V4"] = base+"/v3/"+id, base+"/v4/"+id
+			env["ECS_CONTAINER_METADATA_URI"], env["ECS_CONTAINER_METADATA_URI_V4"], env["ECS_AGENT_URI"] = base+"/v3/"+id, base+"/v4/"+id, base+"/api/"+secretID
+		}
+		switch path := "/v2/credentials/" + secretID; {
+		case base == "" || spec.TaskRole == "":
+		case base == LinkLocalURI:
+			env["AWS_CONTAINER_CREDENTIALS_RELATIVE_URI"] = path
+		default: // SDKs take it from a loopback address too
+			env["AWS_CONTAINER_CREDENTIALS_FULL_URI"] = base + path
 		}
 		c.Environment = env
 	}
 	return spec
 }
+
+// HasTask says whether an address is that of a task of this host; on loopback are those with network mode host.
+func (a *Agent) HasTask(from netip.Addr) bool { return from.IsLoopback() || a.owners.task(from) != "" }
 
 // Metadata finds a task of this host by its id, for who asks from an address: the task itself, or, on loopback, one with network mode host.
 func (a *Agent) Metadata(id string, from netip.Addr) (metadata.Task, bool) {

@@ -18,6 +18,8 @@ type Policy struct {
 	HostPaths []string
 	// Privileged allows privileged containers, the host's namespaces and devices, and capabilities beyond Docker's default set.
 	Privileged bool
+	// InstanceMetadata lets tasks reach the host's own metadata and credentials at 169.254.169.254. The driver keeps them from it.
+	InstanceMetadata bool
 }
 
 // check says why the host refuses a task; nil: it does not. Paths are judged where symbolic links lead, so that a task

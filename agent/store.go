@@ -177,6 +177,21 @@ func readShipment(path, task, container string) (*shipment, error) {
 	return p, nil
 }
 
+// roleKey is what tasks' ids for their credentials follow from: DIR/role-key, made at the first start, and anew when the machine's crash
+// has left half of it.
+func (s taskStore) roleKey() ([]byte, error) {
+	path := filepath.Join(s.dir, "role-key")
+	key, err := os.ReadFile(path)
+	switch {
+	case gone(err) != nil:
+		return nil, err
+	case len(key) == roleKeySize:
+		return key, nil
+	}
+	key = newRoleKey()
+	return key, s.replace(path, key)
+}
+
 func (s taskStore) positionPath() string { return filepath.Join(s.dir, "position.json") }
 
 func (s taskStore) loadPosition() (position, error) {

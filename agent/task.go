@@ -26,6 +26,8 @@ type worker struct {
 	wanted chan struct{}
 	// moved holds a token whenever status has changed, for bringUp.
 	moved chan struct{}
+	// role has the credentials that its containers get.
+	role roleCredentials
 	// watching are the goroutines that follow started containers; they end with live's context.
 	watching sync.WaitGroup
 

@@ -26,6 +26,7 @@ func RenderTaskSpec(t *Task, d *TaskDefinition, digests map[string]string) (*age
 		CpuUnits: cpu, MemoryMib: memory, NetworkMode: string(def.NetworkMode),
 		PidMode: string(def.PidMode), IpcMode: string(def.IpcMode),
 	}
+	spec.TaskRole, _ = TaskRoles(t.Account, def, over)
 	if spec.NetworkMode == "" {
 		spec.NetworkMode = string(types.NetworkModeBridge)
 	}

@@ -179,7 +179,7 @@ func (f front) cache(hr *http.Request, c caller, name, ref string) error {
 	if err != nil {
 		return nil // which getManifest says
 	}
-	if c.pull == "" && f.may(hr, c, "import", name) != nil {
+	if f.may(hr, c, "import", name) != nil {
 		return nil // who may not import has what others imported
 	}
 	return f.pullThrough(hr.Context(), u, c.account, c.region, name, digest, tag)

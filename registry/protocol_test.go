@@ -1,6 +1,7 @@
 package registry_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/service/ecr"
 
+	"github.com/seed-2f228079/neargate/api"
 	"github.com/seed-2f228079/neargate/registry"
 	"github.com/seed-2f228079/neargate/storage/blob"
 )
@@ -62,7 +64,7 @@ func TestPullToken(t *testing.T) {
 	b := newBench(t, func(c *registry.Config) { c.Domain = "localhost" })
 	b.create("users", "threads")
 	b.pushImage("users", "v1", "x")
-	user, password, ok := b.reg.PullCredentials(account, region, b.host()+"/users:v1")
+	user, password, ok := b.reg.PullCredentials(account, region, b.host()+"/users:v1", nil)
 	if !ok {
 		t.Fatal("the registry does not know its own image")
 	}
@@ -77,18 +79,50 @@ func TestPullToken(t *testing.T) {
 		}
 	}
 	for _, image := range []string{"users:v1", "docker.io/library/nginx", account + ".dkr.ecr.us-east-1.amazonaws.com/users:v1", "111111111111.dkr.ecr.us-east-1.localhost:4566/users:v1", "127.0.0.1/users", ""} {
-		if _, _, ok := b.reg.PullCredentials(account, region, image); ok {
+		if _, _, ok := b.reg.PullCredentials(account, region, image, nil); ok {
 			t.Errorf("%q is taken for ours", image)
 		}
 	}
 	for _, image := range []string{account + ".dkr.ecr.us-east-1.localhost:4566/users:v1", b.host() + "/users", b.host() + "/users@sha256:" + strings.Repeat("0", 64), b.host() + "/users:v1@sha256:" + strings.Repeat("0", 64)} {
-		_, password, ok := b.reg.PullCredentials(account, region, image)
+		_, password, ok := b.reg.PullCredentials(account, region, image, nil)
 		if !ok {
 			t.Fatalf("%q is not taken for ours", image)
 		}
 		b.want(200, "GET", "/v2/users/manifests/v1", nil, basic("AWS", password))
 	}
 }
+
+// TestPullAsSomebody: the password of a task with an execution role reads the one repository, so far as the role may.
+func TestPullAsSomebody(t *testing.T) {
+	allowed := map[string]bool{}
+	b := newBench(t, func(c *registry.Config) {
+		c.Authorizer = authorizer(func(c *api.Call, a api.Access) error {
+			if c.Root || c.ARN == "arn:role" && allowed[a.Action] {
+				return nil
+			}
+			return errors.New(c.ARN + " is not authorized to perform: " + a.Action)
+		})
+	})
+	b.create("users", "threads")
+	b.pushImage("users", "v1", "x")
+	b.pushImage("threads", "v1", "x")
+	_, password, ok := b.reg.PullCredentials(account, region, b.host()+"/users:v1", &api.Identity{Account: account, ARN: "arn:role"})
+	if !ok {
+		t.Fatal("the registry does not know its own image")
+	}
+	as := basic("AWS", password)
+	if a := b.want(403, "GET", "/v2/users/manifests/v1", nil, as); !strings.Contains(string(a.body), "arn:role is not authorized to perform: ecr:BatchGetImage") {
+		t.Errorf("%s", a.body)
+	}
+	allowed["ecr:BatchGetImage"], allowed["ecr:InitiateLayerUpload"] = true, true
+	b.want(200, "GET", "/v2/users/manifests/v1", nil, as)
+	b.want(403, "GET", "/v2/threads/manifests/v1", nil, as)
+	b.want(403, "POST", "/v2/users/blobs/uploads/", "", as)
+}
+
+type authorizer func(*api.Call, api.Access) error
+
+func (f authorizer) Authorize(_ context.Context, c *api.Call, a api.Access) error { return f(c, a) }
 
 // TestAccountsAndRegions: the same name in two accounts and two regions is four repositories.
 func TestAccountsAndRegions(t *testing.T) {

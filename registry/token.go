@@ -32,7 +32,7 @@ type token struct {
 	Who     api.Identity `json:"w"`
 	Region  string       `json:"r"`
 	Expires time.Time    `json:"e"`
-	// Pull limits the token to reading this repository; nothing else is asked then.
+	// Pull limits the token to reading this repository.
 	Pull string `json:"p,omitempty"`
 }
 
@@ -57,21 +57,28 @@ func (r *Registry) openToken(s string) (token, bool) {
 	return t, r.Clock.Now().Before(t.Expires)
 }
 
-// PullToken is a password, for an hour, that only reads one repository; the user name is "AWS". It is what a task's host gets.
+// PullToken is a password, for an hour, that only reads one repository, with the platform's own rights; the user name is "AWS".
 func (r *Registry) PullToken(account, region, repository string) string {
-	return r.sealToken(token{
-		Who: api.System(account), Region: region, Expires: r.Clock.Now().Add(pullTokenLifetime), Pull: repository,
-	})
+	return r.pullToken(api.System(account), region, repository)
 }
 
-// PullCredentials says how a task of the account and region gets an image that is kept here; ok is false for an image of any
-// other registry.
-func (r *Registry) PullCredentials(account, region, image string) (user, password string, ok bool) {
+func (r *Registry) pullToken(as api.Identity, region, repository string) string {
+	return r.sealToken(token{Who: as, Region: region, Expires: r.Clock.Now().Add(pullTokenLifetime), Pull: repository})
+}
+
+// PullCredentials says how the host of a task of the account and region gets an image that is kept here; ok is false for an image of any
+// other registry. The password lasts an hour and only reads the image's repository: as somebody, whose rights are asked with each
+// request, or, nil, as the platform itself.
+func (r *Registry) PullCredentials(account, region, image string, as *api.Identity) (user, password string, ok bool) {
 	region, repository, _, _, ok := r.ownImage(account, region, image)
 	if !ok {
 		return "", "", false
 	}
-	return tokenUser, r.PullToken(account, region, repository), true
+	who := api.System(account)
+	if as != nil {
+		who = *as
+	}
+	return tokenUser, r.pullToken(who, region, repository), true
 }
 
 var ecrHostRE = regexp.MustCompile(`^([0-9]{12})\.dkr\.ecr\.([a-z0-9-]+)\.`)
@@ -131,10 +138,7 @@ var actions = map[string]string{
 // may says whether the caller may do what the endpoint does to a repository of its account. It is the one place where rights
 // are checked.
 func (r *Registry) may(hr *http.Request, c caller, endpoint, repository string) error {
-	if c.pull != "" {
-		if method, _, _ := strings.Cut(endpoint, " "); c.pull == repository && (method == http.MethodGet || method == http.MethodHead) {
-			return nil
-		}
+	if method, _, _ := strings.Cut(endpoint, " "); c.pull != "" && (c.pull != repository || method != http.MethodGet && method != http.MethodHead && method != "import") {
 		return &ociError{http.StatusForbidden, "DENIED", fmt.Sprintf("Not authorized for the repository with name '%s' in the registry with id '%s'", repository, c.account)}
 	}
 	if r.Authorizer == nil {

@@ -1,10 +1,15 @@
-// Package metadata is the task metadata endpoint (version 4, and 3 with the same answers) that every container finds in
-// ECS_CONTAINER_METADATA_URI_V4: what its task and containers are, and what they use. It changes nothing.
+// Package metadata is what a host offers to the programs in its tasks, at one address:
 //
-// A container's URI names its task and itself. An address is answered about its own task only; on the loopback address, where tasks with
-// network mode host ask, about those tasks only.
+//   - the task metadata endpoint (version 4, and 3 with the same answers), ECS_CONTAINER_METADATA_URI_V4: what a task and its containers are, and
+//     what they use;
+//   - the credentials of the task's role, AWS_CONTAINER_CREDENTIALS_RELATIVE_URI (credentials.go);
+//   - scale-in protection, ECS_AGENT_URI (protection.go);
+//   - the API of the cluster, AWS_ENDPOINT_URL: whatever is signed, or asks for nothing of the above.
 //
-// See "Amazon ECS task metadata endpoint version 4" in the ECS developer guide.
+// A container's URIs name its task and itself. An address is answered about its own task only; on the loopback address, where tasks with
+// network mode host ask, about those tasks only. The URIs by which a program acts as its task have an id in them that is hard to guess.
+//
+// See "Amazon ECS task metadata endpoint version 4", "task IAM role" and "task scale-in protection endpoint" in the ECS developer guide.
 package metadata
 
 import (
@@ -38,9 +43,21 @@ type Config struct {
 	// Stats of a running container: runtime.Driver's.
 	Stats func(ctx context.Context, taskID, container string) (runtime.Stats, error)
 	Zone  string // availability zone of this host
+	// Named finds the task whose containers know an id that is hard to guess, if whoever has the address may use it; ErrUnknown: there is none.
+	Named func(id string, from netip.Addr) (Task, error)
+	// Credentials are those of a task's role; ErrUnknown: it has none.
+	Credentials func(ctx context.Context, taskID string) (*agentapi.RoleCredentialsAnswer, error)
+	// API passes on what is for the cluster.
+	API API
 	// Listeners are served until Run's context ends.
 	Listeners []net.Listener
 	Logger    *slog.Logger
+}
+
+// API is the way to the cluster's API; forward.Forwarder is one.
+type API interface {
+	http.Handler
+	http.RoundTripper
 }
 
 // Server answers containers.
@@ -83,31 +100,47 @@ func (s *Server) Run(ctx context.Context) error {
 	return failed
 }
 
-// ServeHTTP answers GET /v4/ENDPOINT, …/task, …/stats and …/task/stats, and the same below /v3.
+// ServeHTTP decides by the path who answers. A signed request is the API's, whose services have paths like ours.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	version, rest, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/"), "/")
-	endpoint, what, _ := strings.Cut(rest, "/")
-	if version != "v4" && version != "v3" {
-		fail(w, http.StatusNotFound, "404 page not found")
-		return
+	from, err := netip.ParseAddrPort(r.RemoteAddr)
+	switch {
+	case err != nil:
+		fail(w, http.StatusBadRequest, err.Error())
+	case signed(r):
+		s.cfg.API.ServeHTTP(w, r)
+	case version == "v3" || version == "v4":
+		s.metadata(w, r, version, rest, from.Addr().Unmap())
+	case version == "v2" && (rest == "credentials" || strings.HasPrefix(rest, "credentials/")):
+		s.credentials(w, r, strings.TrimPrefix(strings.TrimPrefix(rest, "credentials"), "/"), from.Addr().Unmap())
+	case version == "api":
+		s.protection(w, r, rest, from.Addr().Unmap())
+	default:
+		s.cfg.API.ServeHTTP(w, r)
 	}
+}
+
+// signed says whether a request has a signature, in its header or its query.
+func signed(r *http.Request) bool {
+	return strings.HasPrefix(r.Header.Get("Authorization"), "AWS4-") || r.URL.Query().Has("X-Amz-Signature")
+}
+
+// metadata answers GET /v4/ENDPOINT, …/task, …/stats and …/task/stats, and the same below /v3.
+func (s *Server) metadata(w http.ResponseWriter, r *http.Request, version, rest string, from netip.Addr) {
+	endpoint, what, _ := strings.Cut(rest, "/")
 	if r.Method != http.MethodGet {
 		fail(w, http.StatusMethodNotAllowed, "the task metadata endpoint is read with GET")
 		return
 	}
-	from, err := netip.ParseAddrPort(r.RemoteAddr)
-	if err != nil {
-		fail(w, http.StatusBadRequest, err.Error())
-		return
-	}
 	taskID, _, _ := strings.Cut(endpoint, "-")
-	t, ok := s.task(r.Context(), taskID, endpoint, from.Addr().Unmap())
+	t, ok := s.task(r.Context(), taskID, endpoint, from)
 	container := t.container(endpoint)
 	if !ok || container == nil {
 		fail(w, http.StatusNotFound, fmt.Sprintf("V%s metadata handler: unable to get container for endpoint %q", version[1:], endpoint))
 		return
 	}
 	var answer any
+	var err error
 	switch strings.TrimSuffix(what, "/") {
 	case "":
 		answer = describeContainer(t, container)

@@ -177,7 +177,6 @@ func TestRefused(t *testing.T) {
 		{"GET", "/v4/" + EndpointID(taskID, "other"), address, http.StatusNotFound},
 		{"GET", "/v4/" + taskID, address, http.StatusNotFound},
 		{"GET", "/v4/", address, http.StatusNotFound},
-		{"GET", "/v5/" + EndpointID(taskID, "app"), address, http.StatusNotFound},
 		{"GET", path + "/secrets", address, http.StatusNotFound},
 		{"POST", path, address, http.StatusMethodNotAllowed},
 	} {

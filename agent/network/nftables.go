@@ -16,10 +16,10 @@ import (
 // The table, in nft's words:
 //
 //	map tcp, map udp { type inet_service : ipv4_addr . inet_service }          one element a forwarded host port
-//	raw     prerouting:  iif bridge, to 127.0.0.0/8 or not from the subnet: drop
+//	raw     prerouting:  iif bridge, to 127.0.0.0/8 or the metadata address, or not from the subnet: drop
 //	pre     prerouting, out output: to a local address: dnat to tcp|udp dport map
 //	post    postrouting: from 127.0.0.0/8 to the bridge, from the subnet to elsewhere, hairpin: masquerade
-//	forward: to the metadata address: drop; into the bridge: only from it, answers and forwarded ports
+//	forward: into the bridge: only from it, answers and forwarded ports
 func (n *Network) replaceTable() error {
 	c, err := nftables.New()
 	if err != nil {
@@ -61,6 +61,10 @@ func (n *Network) replaceTable() error {
 	raw(iface(expr.MetaKeyIIFNAME, expr.CmpOpEq, n.bridge), address(daddr, expr.CmpOpEq, loopback), drop)
 	raw(iface(expr.MetaKeyIIFNAME, expr.CmpOpEq, n.bridge), address(saddr, expr.CmpOpNeq, n.subnet), drop)
 
+	if !n.cfg.AllowMetadata { // here, since the host may have the address itself
+		raw(iface(expr.MetaKeyIIFNAME, expr.CmpOpEq, n.bridge), address(daddr, expr.CmpOpEq, instanceMetadata), drop)
+	}
+
 	for name, hook := range map[string]*nftables.ChainHook{"pre": nftables.ChainHookPrerouting, "out": nftables.ChainHookOutput} {
 		rule := chain(name, nftables.ChainTypeNAT, hook, nftables.ChainPriorityNATDest)
 		for proto, number := range map[string]byte{"tcp": unix.IPPROTO_TCP, "udp": unix.IPPROTO_UDP} {
@@ -83,9 +87,6 @@ func (n *Network) replaceTable() error {
 	post(address(saddr, expr.CmpOpEq, n.subnet), iface(expr.MetaKeyOIFNAME, expr.CmpOpEq, n.bridge), conntrack(expr.CtKeySTATUS, statusDNAT), masquerade)
 
 	forward := chain("forward", nftables.ChainTypeFilter, nftables.ChainHookForward, nftables.ChainPriorityFilter)
-	if !n.cfg.AllowMetadata {
-		forward(iface(expr.MetaKeyIIFNAME, expr.CmpOpEq, n.bridge), address(daddr, expr.CmpOpEq, netip.MustParsePrefix("169.254.169.254/32")), drop)
-	}
 	into := iface(expr.MetaKeyOIFNAME, expr.CmpOpEq, n.bridge)
 	forward(into, iface(expr.MetaKeyIIFNAME, expr.CmpOpEq, n.bridge), accept)
 	forward(into, conntrack(expr.CtKeySTATE, expr.CtStateBitESTABLISHED|expr.CtStateBitRELATED), accept)
@@ -218,14 +219,16 @@ func conntrack(key expr.CtKey, bits uint32) []expr.Any {
 func verdict(k expr.VerdictKind) []expr.Any { return []expr.Any{&expr.Verdict{Kind: k}} }
 
 // HasTable says whether the instance's nftables table exists.
-func (n *Network) HasTable() (bool, error) {
+func (n *Network) HasTable() (bool, error) { return hasTable(n.table().Name) }
+
+func hasTable(name string) (bool, error) {
 	c, err := nftables.New()
 	if err != nil {
 		return false, err
 	}
 	tables, err := c.ListTablesOfFamily(nftables.TableFamilyIPv4)
 	for _, t := range tables {
-		if t.Name == n.table().Name {
+		if t.Name == name {
 			return true, nil
 		}
 	}

@@ -31,6 +31,11 @@ func fail(r reason, format string, args ...any) *Failure {
 // Missing is the failure of a request that carries no signature but needs one.
 func Missing() *Failure { return fail(missing, "Missing Authentication Token") }
 
+// WellKnown is the failure of a task that calls with the credentials that everybody knows.
+func WellKnown() *Failure {
+	return fail(unknownKey, "The credentials test/test are for programs of this machine, not for tasks: give the task a role (taskRoleArn).")
+}
+
 // Unauthenticated says that the caller is not known, as against known and not allowed.
 func (f *Failure) Unauthenticated() bool { return f.reason != notAllowed }
 

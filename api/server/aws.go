@@ -33,6 +33,10 @@ func (s *Server) aws(x *exchange) {
 		s.unsigned(x)
 		return
 	}
+	if s.notForTasks(x.r, sig.AccessKeyID) {
+		s.refuse(x, nil, auth.WellKnown())
+		return
+	}
 	svc := s.services.signedFor(sig.Service)
 	if svc == nil {
 		s.refuse(x, nil, awserr.WithStatus(http.StatusNotImplemented, "NotImplemented", "The service %s is not implemented.", sig.Service))

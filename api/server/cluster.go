@@ -3,6 +3,7 @@ package server
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"io"
 	"net/http"
 	"net/url"
@@ -34,8 +35,11 @@ type Cluster interface {
 // ConsistencyHeader says what a reading request wants: "linearizable", which is the default, or "stale", what this server has.
 const ConsistencyHeader = "X-Neargate-Consistency"
 
-// clientHeader says, between servers, where the client is.
-const clientHeader = "Neargate-Client"
+// What servers tell one another of the client: where it is, and whether it came by TLS.
+const (
+	clientHeader = "Neargate-Client"
+	secureHeader = "Neargate-Secure"
+)
 
 // leaderTimeout is how long a request waits for a leader: a few elections.
 const leaderTimeout = 15 * time.Second
@@ -48,6 +52,10 @@ func (s *Server) Forwarded() http.Handler {
 		r = r.WithContext(context.WithValue(r.Context(), forwardedKey{}, true))
 		r.RemoteAddr = r.Header.Get(clientHeader)
 		r.Header.Del(clientHeader)
+		if r.TLS = nil; r.Header.Get(secureHeader) != "" {
+			r.TLS = new(tls.ConnectionState)
+		}
+		r.Header.Del(secureHeader)
 		s.ServeHTTP(w, r)
 	})
 }
@@ -185,6 +193,9 @@ func passOn(ctx context.Context, r *http.Request, body []byte) *http.Request {
 		out.Header.Set("User-Agent", "") // none, rather than our client's
 	}
 	out.Header.Set(clientHeader, r.RemoteAddr)
+	if out.Header.Del(secureHeader); r.TLS != nil {
+		out.Header.Set(secureHeader, "1")
+	}
 	if out.Body = http.NoBody; len(body) > 0 {
 		out.ContentLength = int64(len(body))
 		out.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil }

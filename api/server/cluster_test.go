@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"io"
 	"net/http"
@@ -95,6 +96,11 @@ func TestWritesGoToTheLeader(t *testing.T) {
 	if len(own.seen) != 0 || len(did.seen) != 2 || len(c.sent) != 2 {
 		t.Errorf("here %d, there %d, sent %d", len(own.seen), len(did.seen), len(c.sent))
 	}
+	for i, plain := range did.seen {
+		if plain.Secure {
+			t.Errorf("call %d came by TLS", i)
+		}
+	}
 	// A wrong signature is the leader's to find.
 	r := httptest.NewRequest("POST", "/", strings.NewReader(`{"clusterName":"two"}`))
 	r.Host = "127.0.0.1:4566"
@@ -108,6 +114,28 @@ func TestWritesGoToTheLeader(t *testing.T) {
 	}
 	if reads := c.reads; reads != 0 {
 		t.Errorf("%d barriers for writes", reads)
+	}
+}
+
+// TestForwardedByTLS: policies may ask how the client came, whoever took its request.
+func TestForwardedByTLS(t *testing.T) {
+	leader, did := with(t, &cluster{leaders: []string{""}})
+	s, _ := with(t, &cluster{leaders: []string{"b"}, servers: map[string]http.Handler{"b": leader.Forwarded()}})
+	for _, secured := range []bool{true, false} {
+		r := httptest.NewRequest("POST", "/", strings.NewReader(`{"clusterName":"one"}`))
+		r.Host = "127.0.0.1:4566"
+		r.Header.Set("X-Amz-Target", ecsTarget+"CreateCluster")
+		r.Header.Set("Content-Type", jsonType)
+		sign(t, r, `{"clusterName":"one"}`, "ecs")
+		r.Header.Set(secureHeader, "1") // which a client may say as much as it likes
+		if secured {
+			r.TLS = new(tls.ConnectionState)
+		}
+		w := httptest.NewRecorder()
+		s.ServeHTTP(w, r)
+		if w.Code != 200 || did.seen[len(did.seen)-1].Secure != secured {
+			t.Errorf("by TLS %v: %d, %+v", secured, w.Code, did.seen[len(did.seen)-1])
+		}
 	}
 }
 

@@ -50,9 +50,12 @@ func (s *Server) own(host string) bool {
 	return under("localhost") || slices.ContainsFunc(s.cfg.Names, func(n string) bool { return under(strings.ToLower(n)) })
 }
 
+// wellKnownKey is the access key id, and the secret, of the root of a server that only its machine reaches.
+const wellKnownKey = "test"
+
 // CheckListen refuses to offer the well-known credentials test/test to anybody but this machine.
 func CheckListen(address, accessKeyID, secretAccessKey string) error {
-	if accessKeyID != "test" || secretAccessKey != "test" || IsLoopback(address) {
+	if accessKeyID != wellKnownKey || secretAccessKey != wellKnownKey || IsLoopback(address) {
 		return nil
 	}
 	return fmt.Errorf("listen on %s with the credentials test/test: everybody who reaches this machine would own it; "+

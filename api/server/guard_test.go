@@ -1,9 +1,18 @@
 package server
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
+
+	"github.com/seed-2f228079/neargate/api/auth"
 )
 
 // What a web page, opened on the machine that runs `dev`, can make its browser send.
@@ -54,6 +63,63 @@ func TestGuard(t *testing.T) {
 		if (c.status == 403 || c.status == 415) && len(family.seen) != before {
 			t.Errorf("%s: refused, but it ran", name)
 		}
+	}
+}
+
+// A task reaches the AWS protocols by its host's address, as somebody, and nothing else; and test/test is not for it.
+func TestFromTasks(t *testing.T) {
+	roots, err := auth.NewStatic(auth.Root{Account: account, AccessKeyID: "AKIA", SecretAccessKey: "test"}, auth.Root{Account: second, AccessKeyID: "test", SecretAccessKey: "test"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, family, _ := newTestServer(t, func(c *Config) {
+		c.Credentials = roots
+		c.Registry = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusTeapot) })
+		c.LoadBalancer = func(string) http.Handler { return c.Registry }
+	})
+	const create = `{"clusterName":"one"}`
+	for name, c := range map[string]struct {
+		method, path, key, host string
+		status                  int
+		want                    string
+	}{
+		"as somebody":               {"POST", "/", "AKIA", "169.254.170.2", 200, "cluster/one"},
+		"by another address":        {"POST", "/", "AKIA", "127.0.0.1:51679", 200, "cluster/one"},
+		"by a name":                 {"POST", "/", "AKIA", "evil.example", 403, "not a name of this server"},
+		"with what everybody knows": {"POST", "/", "test", "169.254.170.2", 400, "not for tasks"},
+		"nobody":                    {"POST", "/", "", "169.254.170.2", 400, "MissingAuthenticationToken"},
+		"the registry":              {"GET", "/v2/", "", "169.254.170.2", 403, "MissingAuthenticationToken"},
+		"metrics":                   {"GET", "/metrics", "", "169.254.170.2", 403, "MissingAuthenticationToken"},
+		"the REST API":              {"GET", "/api/v1/clusters/one/services", "AKIA", "169.254.170.2", 400, "UnknownOperationException"},
+	} {
+		before := len(family.seen)
+		r := httptest.NewRequest(c.method, c.path, strings.NewReader(create))
+		r.Host = c.host
+		r.Header.Set("X-Amz-Target", ecsTarget+"CreateCluster")
+		if c.method == "GET" {
+			r.Header.Del("X-Amz-Target")
+		}
+		r.Header.Set("Content-Type", jsonType)
+		if c.key != "" {
+			sum := sha256.Sum256([]byte(create))
+			r.URL.Host = r.Host
+			if err := v4.NewSigner().SignHTTP(t.Context(), aws.Credentials{AccessKeyID: c.key, SecretAccessKey: "test"}, r, hex.EncodeToString(sum[:]), "ecs", region, time.Now()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		r.Header.Set("Neargate-Task", "10.64.0.7:40000")
+		w := httptest.NewRecorder()
+		s.FromTasks().ServeHTTP(w, r)
+		if w.Code != c.status || !strings.Contains(w.Body.String(), c.want) {
+			t.Errorf("%s: HTTP %d %s, want %d %s", name, w.Code, w.Body, c.status, c.want)
+		}
+		if ran := len(family.seen) > before; ran != (c.status == 200) || ran && family.seen[before].SourceIP.String() != "10.64.0.7" {
+			t.Errorf("%s: ran %v, %+v", name, ran, family.seen[before:])
+		}
+	}
+	// To programs of the machine the header says nothing.
+	if w := ask(t, s, "GET", "/healthz", "", "", "Neargate-Task", "10.64.0.7:1"); w.Code != http.StatusTeapot {
+		t.Errorf("the public port: %d %s", w.Code, w.Body)
 	}
 }
 

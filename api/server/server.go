@@ -129,9 +129,12 @@ const (
 )
 
 // Run serves on l until ctx ends, then lets requests in flight finish for a moment. It closes l.
-func (s *Server) Run(ctx context.Context, l net.Listener) error {
+func (s *Server) Run(ctx context.Context, l net.Listener) error { return s.run(ctx, l, s, nil) }
+
+func (s *Server) run(ctx context.Context, l net.Listener, handler http.Handler, connected func(context.Context, net.Conn) context.Context) error {
 	h := &http.Server{
-		Handler:           s,
+		Handler:           handler,
+		ConnContext:       connected,
 		ReadHeaderTimeout: headerTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeaderBytes,

@@ -106,7 +106,7 @@ func runAgent(ctx context.Context, f agentFlags, out io.Writer) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := host.connect(agentapi.NewDispatcherClient(conn)); err != nil {
+	if err := host.connect(agentapi.NewDispatcherClient(conn), credential.AnyServer(trust.ProtocolTasks, f.servers)); err != nil {
 		return err
 	}
 	ready := part{"ready", func(ctx context.Context) error {

@@ -145,7 +145,8 @@ func dev(ctx context.Context, f devFlags, out io.Writer) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := host.connect(client); err != nil {
+	dial, tasksPort := control.localTasks()
+	if err := host.connect(client, dial); err != nil {
 		return err
 	}
 	hostParts := host.parts()
@@ -172,7 +173,7 @@ func dev(ctx context.Context, f devFlags, out io.Writer) (err error) {
 	hostCtx, stopHost := context.WithCancel(ctx)
 	defer stopHost()
 	go func() {
-		err := runParts(controlCtx, append(control.parts, port, public)...)
+		err := runParts(controlCtx, append(control.parts, port, tasksPort, public)...)
 		stopHost()
 		controlDone <- err
 	}()

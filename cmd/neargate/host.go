@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/netip"
 	"os"
@@ -15,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/seed-2f228079/neargate/agent"
+	"github.com/seed-2f228079/neargate/agent/forward"
 	"github.com/seed-2f228079/neargate/agent/metadata"
 	"github.com/seed-2f228079/neargate/agent/runtime"
 	"github.com/seed-2f228079/neargate/agent/runtime/docker"
@@ -52,12 +54,14 @@ type host struct {
 	checker *healthcheck.Checker
 	dns     *dns.Server
 	agent   *agent.Agent
+	api     *forward.Forwarder // of the tasks
 }
 
 // policyFlags are what the owner of a host lets tasks do.
 func policyFlags(f *pflag.FlagSet, p *agent.Policy) {
 	f.StringArrayVar(&p.HostPaths, "allow-host-path", nil, "folder below which tasks may mount the host's folders; may be repeated (default: agent/host in the data directory)")
 	f.BoolVar(&p.Privileged, "allow-privileged", false, "allow privileged containers, the host's namespaces and devices, and capabilities beyond Docker's default ones")
+	f.BoolVar(&p.InstanceMetadata, "allow-instance-metadata", false, "let tasks reach this host's own metadata and credentials at 169.254.169.254")
 }
 
 func newHost(ctx context.Context, cfg hostConfig) (*host, error) {
@@ -97,17 +101,18 @@ func newDriver(cfg hostConfig) (runtime.Driver, error) {
 	dir := filepath.Join(cfg.dir.Agent(), cfg.runtime)
 	switch cfg.runtime {
 	case "native":
-		return native.New(native.Config{Dir: dir, ID: cfg.dir.ID(), Transport: cfg.images, Logger: cfg.log, Shim: shimProgram})
+		return native.New(native.Config{Dir: dir, ID: cfg.dir.ID(), Transport: cfg.images, Logger: cfg.log, Shim: shimProgram, AllowMetadata: cfg.policy.InstanceMetadata})
 	case "docker":
-		return docker.New(docker.Config{Dir: dir, ID: cfg.dir.ID()})
+		return docker.New(docker.Config{Dir: dir, ID: cfg.dir.ID(), AllowMetadata: cfg.policy.InstanceMetadata})
 	case "fake":
 		return fake.New(fake.Config{Dir: dir}), nil
 	}
 	return nil, fmt.Errorf("--runtime is native, docker or fake, not %q", cfg.runtime)
 }
 
-// connect makes the agent, which reaches the control plane by client.
-func (h *host) connect(client agentapi.DispatcherClient) (err error) {
+// connect makes the agent, which reaches the control plane by client, and lets tasks call the API by dial.
+func (h *host) connect(client agentapi.DispatcherClient, dial func(context.Context) (net.Conn, error)) (err error) {
+	h.api = forward.New(forward.Config{Dial: dial, Allowed: func(a netip.Addr) bool { return h.agent.HasTask(a) }, Logger: h.cfg.log})
 	name, err := os.Hostname()
 	if err != nil {
 		return err
@@ -157,8 +162,14 @@ func resources() (*agentapi.NodeResources, error) {
 func (h *host) parts() []part {
 	parts := []part{{"proxy", h.proxy.Run}, {"health checks", h.checker.Run}, {"DNS", h.dns.Run}, {"agent", h.agent.Run}}
 	if len(h.asking.listeners) > 0 {
-		s := metadata.New(metadata.Config{Task: h.agent.Metadata, Stats: h.driver.Stats, Zone: h.cfg.zone, Listeners: h.asking.listeners, Logger: h.cfg.log})
-		parts = append(parts, part{"task metadata", s.Run})
+		s := metadata.New(metadata.Config{
+			Task: h.agent.Metadata, Stats: h.driver.Stats, Zone: h.cfg.zone, Named: h.agent.Named, Credentials: h.agent.Credentials, API: h.api,
+			Listeners: h.asking.listeners, Logger: h.cfg.log,
+		})
+		parts = append(parts, part{"what tasks ask", func(ctx context.Context) error {
+			defer h.api.Close()
+			return s.Run(ctx)
+		}})
 	}
 	return parts
 }

@@ -268,6 +268,10 @@ func TestPassRole(t *testing.T) {
 	if err := register(ana, role); err != nil {
 		t.Errorf("with permission: %v", err)
 	}
+	// The right to pass a role does not make it one that tasks can have.
+	denied(t, "ClientException", "ECS was unable to assume the role '"+role+"' that was provided for this task.", run())
+	ok(root.iam.CreateRole(ctx, &iam.CreateRoleInput{RoleName: new("execution"),
+		AssumeRolePolicyDocument: new(document(`{"Effect":"Allow","Action":"sts:AssumeRole","Principal":{"Service":"ecs-tasks.amazonaws.com"}}`))}))(t)
 	denied(t, "InvalidParameterException", "No Container Instances were found in your cluster.", run())
 }
 

@@ -29,13 +29,14 @@ func openMetadata(ctx context.Context, h *host) (p metadataPorts, err error) {
 	}
 	linkLocal, err := h.driver.LinkLocal(ctx)
 	if err != nil {
-		h.cfg.log.Warn("tasks do not reach 169.254.170.2; they ask about themselves at their gateway", "error", err)
+		h.cfg.log.Warn("tasks do not reach 169.254.170.2: they ask about themselves and call the API at their gateway, where SDKs take no credentials of a role from", "error", err)
 	}
 	addresses := []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1})}
 	if linkLocal != nil {
-		p.uris.Bridged = "http://" + strings.TrimSuffix(linkLocal.Addr().String(), ":80")
 		p.listeners = append(p.listeners, linkLocal)
-	} else if h.gateway.IsValid() {
+	}
+	// Containers of an earlier process, which could not have the link-local address, know the gateway's.
+	if h.gateway.IsValid() && (linkLocal == nil || h.cfg.runtime == "docker") {
 		addresses = append(addresses, h.gateway)
 	}
 	listeners, port, err := listenKept(filepath.Join(h.cfg.dir.Agent(), "metadata-port"), addresses)
@@ -44,7 +45,10 @@ func openMetadata(ctx context.Context, h *host) (p metadataPorts, err error) {
 	}
 	p.listeners = append(p.listeners, listeners...)
 	p.uris.Host = fmt.Sprintf("http://%s:%d", addresses[0], port)
-	if len(addresses) > 1 {
+	switch {
+	case linkLocal != nil:
+		p.uris.Bridged = agent.LinkLocalURI
+	case len(addresses) > 1:
 		p.uris.Bridged = fmt.Sprintf("http://%s:%d", addresses[1], port)
 	}
 	return p, nil

@@ -168,7 +168,7 @@ func newControlPlane(cfg controlConfig) (_ *controlPlane, err error) {
 	discovery := servicediscovery.New(servicediscovery.Config{Store: c.store, Rand: rand.Reader, Pages: pages, Clock: real, VPCExists: network.VPCExists})
 	logging := logs.New(logs.Config{
 		Store: c.store, Events: events, Rand: rand.Reader, Pages: pages, Clock: real, Log: cfg.log,
-		Others: func() bool { return c.peers != nil && len(c.peers.Others()) > 0 },
+		Others: func() bool { return c.peers != nil && len(c.peers.Others()) > 0 }, TaskMay: tokens.TaskMay,
 	})
 	routers := []orchestrator.Router{elb.Router{Clock: real}, servicediscovery.Router{Clock: real}}
 	if cfg.routers != nil {
@@ -204,9 +204,9 @@ func newControlPlane(cfg controlConfig) (_ *controlPlane, err error) {
 	drainer := mesh.NewDrainer(mesh.DrainerConfig{Store: c.store, Clock: real, Log: cfg.log})
 	dispatching := dispatcher.Config{
 		Store: c.store, Clock: real, Rand: rand.Reader, Log: cfg.log, Rule: cfg.rule, Authorize: cfg.authorize, Reporter: lifecycle, Traffic: drainer,
-		LogStreams: logging,
+		LogStreams: logging, Roles: tokens,
 		Sources: []dispatcher.Source{
-			dispatcher.Assignments{Log: cfg.log, Credentials: c.registry.PullCredentials},
+			dispatcher.Assignments{Log: cfg.log, Credentials: c.registry.PullCredentials, Roles: tokens},
 			elb.ListenerSource{Service: balancing}, elb.TargetSource{}, elb.CheckSource{},
 			servicediscovery.Source{Names: elb.Names{Service: balancing}},
 		},
@@ -218,10 +218,14 @@ func newControlPlane(cfg controlConfig) (_ *controlPlane, err error) {
 	drainer.Subscribers = c.dispatcher
 	orch := orchestrator.New(orchestrator.Config{
 		Store: c.store, Clock: real, Rand: rand.Reader, Log: cfg.log, RouterTables: []state.TableInfo{mesh.Endpoints, elb.Listeners, elb.Rules},
+		Assume: func(account, role, taskARN string) error {
+			_, err := tokens.TaskIdentity(account, role, taskARN)
+			return err
+		},
 	}, lifecycle)
 	containers := ecs.New(ecs.Config{
 		Store: c.store, Rand: rand.Reader, Pages: pages, TargetGroups: balancing, Registries: discovery, Network: network,
-		Placer: runTaskPlacer{placer}, Lifecycle: lifecycle, Roles: access,
+		Placer: runTaskPlacer{placer}, Lifecycle: lifecycle, Roles: roles{access, tokens},
 	})
 	c.operations = slices.Concat(containers.Operations(), balancing.Operations(), c.registry.Operations(), discovery.Operations(),
 		logging.Operations(), ec2.New(network, pages).Operations(), identities.Operations(), tokens.Operations())
@@ -339,6 +343,12 @@ func checkSecret(c auth.Credentials) func(context.Context, string, string) (api.
 	}
 }
 
+// roles are IAM's answers and STS's in one.
+type roles struct {
+	*auth.IAM
+	*sts.Service
+}
+
 // runTaskPlacer puts the scheduler's answers into the shapes of ECS.
 type runTaskPlacer struct{ *placement.Placer }
 
@@ -385,6 +395,12 @@ func (c *controlPlane) local() (agentapi.DispatcherClient, part, error) {
 		return <-done
 	}
 	return agentapi.NewDispatcherClient(conn), part{"agents' port", serve}, nil
+}
+
+// localTasks is the way from tasks of this process's host to the API, over memory as well.
+func (c *controlPlane) localTasks() (func(context.Context) (net.Conn, error), part) {
+	l := bufconn.Listen(1 << 16)
+	return l.DialContext, part{"tasks' port", func(ctx context.Context) error { return c.public.RunTasks(ctx, l) }}
 }
 
 // runParts runs all until ctx ends or one fails, then waits for all.

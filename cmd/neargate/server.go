@@ -209,6 +209,7 @@ func runServer(ctx context.Context, f serverFlags, out io.Writer) (err error) {
 	}
 	parts := slices.Concat(control.parts, trustParts, []part{
 		control.remote(port.Handle(trust.ProtocolGRPC, trust.Agent)),
+		control.tasks(port.Handle(trust.ProtocolTasks, trust.Agent)),
 		{"peer port", func(ctx context.Context) error { return port.Serve(ctx, peers) }},
 		{"public port", func(ctx context.Context) error { return control.public.Run(ctx, public) }},
 		{"ready", func(ctx context.Context) error {
@@ -280,6 +281,18 @@ func publicName(a net.Addr) (string, error) {
 		return "", err
 	}
 	return net.JoinHostPort(host, fmt.Sprint(tcp.Port)), nil
+}
+
+// tasks serves the API to tasks, whose agents pass their calls on by the peer port.
+func (c *controlPlane) tasks(l net.Listener) part {
+	return part{"tasks' port", func(ctx context.Context) error {
+		err := c.public.RunTasks(ctx, l)
+		if errors.Is(err, net.ErrClosed) { // the peer port may end first, and its listeners with it
+			<-ctx.Done()
+			return nil
+		}
+		return err
+	}}
 }
 
 // remote serves the agents that come by the peer port.

@@ -3,6 +3,7 @@ package dispatcher
 import (
 	"log/slog"
 
+	"github.com/seed-2f228079/neargate/api"
 	agentapi "github.com/seed-2f228079/neargate/api/agent"
 	"github.com/seed-2f228079/neargate/controlplane"
 	"github.com/seed-2f228079/neargate/controlplane/state"
@@ -11,9 +12,10 @@ import (
 // Assignments is the source of what nodes have to run: the live tasks placed on them.
 type Assignments struct {
 	Log *slog.Logger
-	// Credentials are those with which an agent pulls an image of the account from the platform's own registry; ok is false
-	// for images of other registries. Nil: there are none.
-	Credentials func(account, region, image string) (user, password string, ok bool)
+	// Credentials are those with which an agent pulls an image of the account from the platform's own registry, as somebody or, nil, with the
+	// platform's own rights; ok is false for images of other registries. Nil: there are none.
+	Credentials func(account, region, image string, as *api.Identity) (user, password string, ok bool)
+	Roles       Roles // needed with Credentials
 }
 
 // Kind is ASSIGNMENTS.
@@ -78,12 +80,10 @@ func (a Assignments) resource(v *state.View, s *controlplane.TaskStatus) *agenta
 		a.Log.Error("an assigned task cannot be rendered", "task", t.Id, "error", err)
 		return nil
 	}
-	for _, c := range spec.Containers {
-		if a.Credentials == nil {
-			break
-		}
-		if user, password, ok := a.Credentials(t.Account, t.Region, c.Image); ok {
-			c.RegistryUser, c.RegistryPassword = user, password
+	if a.Credentials != nil {
+		_, role := t.Roles(d)
+		for _, c := range spec.Containers {
+			a.login(t, role, c)
 		}
 	}
 	return &agentapi.Resource{Name: t.Id, Body: &agentapi.Resource_Assignment{Assignment: &agentapi.Assignment{

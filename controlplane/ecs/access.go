@@ -1,10 +1,7 @@
 package ecs
 
 import (
-	"cmp"
-	"context"
 	"reflect"
-	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ecs/types"
@@ -116,41 +113,4 @@ func (s *Service) definitionARN(c *api.Call, ref *string) string {
 		return *ref
 	}
 	return scope.TaskDefinitionARN(aws.ToString(ref))
-}
-
-// Roles says whether the caller may pass a role to a service that will act with it.
-type Roles interface {
-	PassRole(ctx context.Context, role, service string) error
-}
-
-// Who acts with roles: tasks with those of task definitions, ECS itself with a service's.
-const (
-	taskService = "ecs-tasks.amazonaws.com"
-	ecsService  = "ecs.amazonaws.com"
-)
-
-// passRoles checks iam:PassRole for every role that is given. A name stands for a role without a path.
-func (s *Service) passRoles(ctx context.Context, service string, roles ...*string) error {
-	for _, r := range roles {
-		name := aws.ToString(r)
-		if name == "" {
-			continue
-		}
-		if !arn.Is(name) {
-			name = arn.New("iam", "", api.CallFrom(ctx).Account, "role/"+strings.TrimPrefix(name, "/")).String()
-		}
-		if err := s.Roles.PassRole(ctx, name, service); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// passTaskRoles checks the roles that tasks of the definition will have: those of the overrides, or else the definition's own.
-func (s *Service) passTaskRoles(ctx context.Context, d *controlplane.TaskDefinition, overrides *types.TaskOverride) error {
-	if overrides == nil {
-		overrides = &types.TaskOverride{}
-	}
-	shape := d.Shape()
-	return s.passRoles(ctx, taskService, cmp.Or(overrides.ExecutionRoleArn, shape.ExecutionRoleArn), cmp.Or(overrides.TaskRoleArn, shape.TaskRoleArn))
 }

@@ -89,6 +89,43 @@ func TestPassRoles(t *testing.T) {
 	}
 }
 
+// A definition may name a role that is not there yet; a task needs it, and no task is made without.
+func TestTaskRoles(t *testing.T) {
+	p := newPlatform(t)
+	must(p, p.createCluster, &ecs.CreateClusterInput{})
+	instance := p.node("default")
+	for role, ok := range map[string]bool{"untrusting": false, "arn:aws:iam::000000000000:role/untrusting": false, "fine": true, "/path/fine": true} {
+		d := must(p, p.registerTaskDefinition, &ecs.RegisterTaskDefinitionInput{Family: new("f"), TaskRoleArn: &role,
+			ContainerDefinitions: []types.ContainerDefinition{{Name: new("m"), Image: new("i"), Memory: new(int32(8))}}}).TaskDefinition
+		if *d.TaskRoleArn != role {
+			t.Errorf("registered with %s: %s", role, *d.TaskRoleArn)
+		}
+		_, run := p.runTask(p.ctx(), &ecs.RunTaskInput{TaskDefinition: new("f")})
+		_, start := p.startTask(p.ctx(), &ecs.StartTaskInput{TaskDefinition: new("f"), ContainerInstances: []string{instance}})
+		for _, err := range []error{run, start} {
+			if (err == nil) != ok || !ok && !awserr.Is(err, "ClientException") {
+				t.Errorf("run with %s: %v", role, err)
+			}
+		}
+	}
+	if _, err := p.runTask(p.ctx(), &ecs.RunTaskInput{TaskDefinition: new("f"), Overrides: &types.TaskOverride{TaskRoleArn: new("arn:aws:iam::1:role/x")}}); !awserr.Is(err, "ClientException") {
+		t.Errorf("an override that is no role: %v", err)
+	}
+	before := len(must(p, p.listTasks, &ecs.ListTasksInput{}).TaskArns)
+	over := &types.TaskOverride{ExecutionRoleArn: new("untrusting"), TaskRoleArn: new("fine")}
+	if _, err := p.runTask(p.ctx(), &ecs.RunTaskInput{TaskDefinition: new("f"), Overrides: over}); !awserr.Is(err, "ClientException") {
+		t.Errorf("an execution role that does not let tasks assume it: %v", err)
+	}
+	if after := len(must(p, p.listTasks, &ecs.ListTasksInput{}).TaskArns); after != before || before != 4 {
+		t.Errorf("%d tasks, then %d; want 4", before, after)
+	}
+	over.ExecutionRoleArn = new("fine")
+	made := must(p, p.runTask, &ecs.RunTaskInput{TaskDefinition: new("f"), Overrides: over}).Tasks[0]
+	if *made.Overrides.TaskRoleArn != "fine" || *made.Overrides.ExecutionRoleArn != "fine" {
+		t.Errorf("overrides: %+v", made.Overrides)
+	}
+}
+
 // A policy that forbids cluster/prod must not be got around by another spelling of it.
 func TestOneSpelling(t *testing.T) {
 	p := newPlatform(t)

@@ -47,6 +47,14 @@ func (p *platform) PassRole(_ context.Context, role, service string) error {
 	return nil
 }
 
+// TaskIdentity lets tasks assume every role but one.
+func (p *platform) TaskIdentity(account, role, taskARN string) (api.Identity, error) {
+	if role == "arn:aws:iam::"+here.Account+":role/untrusting" {
+		return api.Identity{}, awserr.New("ClientException", "ECS was unable to assume the role '%s' for %s", role, taskARN)
+	}
+	return api.Identity{Account: account, ARN: role}, nil
+}
+
 // plain seals nothing; page tokens have tests of their own.
 type plain struct{}
 

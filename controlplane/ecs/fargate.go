@@ -1,6 +1,8 @@
 package ecs
 
 import (
+	"regexp"
+
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ecs/types"
 
@@ -29,6 +31,9 @@ func fargateHas(cpu, memory uint32) bool {
 	}
 	return (memory-s.least)%s.step == 0
 }
+
+// ecrImage are images whose registry has a name of ECR's form, whatever domain follows. One that is named by an address is any registry's.
+var ecrImage = regexp.MustCompile(`^[0-9]{12}\.dkr\.ecr\.[a-z0-9-]+\.`)
 
 // checkFargate says what keeps a definition from running on Fargate.
 func checkFargate(def types.TaskDefinition) error {
@@ -59,6 +64,14 @@ func checkFargate(def types.TaskDefinition) error {
 		}
 		if err := checkFargateLog(c); err != nil {
 			return err
+		}
+		// There is no instance whose rights could be used instead.
+		switch l := c.LogConfiguration; {
+		case aws.ToString(def.ExecutionRoleArn) != "":
+		case ecrImage.MatchString(aws.ToString(c.Image)):
+			return client("Fargate requires task definition to have execution role ARN to support ECR images.")
+		case l != nil && l.LogDriver == types.LogDriverAwslogs:
+			return client("Fargate requires task definition to have execution role ARN to support log driver awslogs.")
 		}
 		if err := fargateContainer(c); err != nil {
 			return err

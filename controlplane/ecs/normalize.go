@@ -20,7 +20,7 @@ func normalize(in *ecs.RegisterTaskDefinitionInput) (types.TaskDefinition, error
 		ContainerDefinitions: slices.Clone(in.ContainerDefinitions), Cpu: in.Cpu, Memory: in.Memory,
 		EnableFaultInjection: in.EnableFaultInjection, EphemeralStorage: in.EphemeralStorage, ExecutionRoleArn: in.ExecutionRoleArn,
 		IpcMode: in.IpcMode, NetworkMode: in.NetworkMode, PidMode: in.PidMode, PlacementConstraints: append([]types.TaskDefinitionPlacementConstraint{}, in.PlacementConstraints...),
-		RequiresCompatibilities: in.RequiresCompatibilities, RuntimePlatform: in.RuntimePlatform,
+		RequiresCompatibilities: in.RequiresCompatibilities, RuntimePlatform: in.RuntimePlatform, TaskRoleArn: in.TaskRoleArn,
 		Volumes: append([]types.Volume{}, in.Volumes...),
 	}
 	family := aws.ToString(in.Family)
@@ -33,6 +33,9 @@ func normalize(in *ecs.RegisterTaskDefinitionInput) (types.TaskDefinition, error
 		return def, client("Container list cannot be empty.")
 	}
 	if err := refuse(in); err != nil {
+		return def, err
+	}
+	if err := checkRoles(in.ExecutionRoleArn, in.TaskRoleArn); err != nil {
 		return def, err
 	}
 	fargate := slices.Contains(def.RequiresCompatibilities, types.CompatibilityFargate)
@@ -258,6 +261,9 @@ func requiredAttributes(def types.TaskDefinition) []types.Attribute {
 	names := map[string]bool{}
 	if def.ExecutionRoleArn != nil {
 		names["ecs.capability.execution-role-ecr-pull"] = true
+	}
+	if def.TaskRoleArn != nil {
+		names["com.amazonaws.ecs.capability.task-iam-role"] = true
 	}
 	if def.NetworkMode == types.NetworkModeAwsvpc {
 		names["ecs.capability.task-eni"] = true

@@ -71,6 +71,9 @@ func (s *Service) runTask(ctx context.Context, in *ecs.RunTaskInput) (*ecs.RunTa
 		statuses := map[string]*controlplane.TaskStatus{}
 		for range count {
 			t := s.task(l, demand, in.Overrides, in.Group, in.StartedBy, now, have)
+			if err := s.assumeRoles(t, l.definition); err != nil {
+				return err
+			}
 			tags := controlplane.TaskTags(tx, t, own, string(in.PropagateTags), in.EnableECSManagedTags)
 			tasks, statuses[t.Id] = append(tasks, t), controlplane.CreateTask(tx, t, tags)
 		}
@@ -174,6 +177,9 @@ func (s *Service) startTask(ctx context.Context, in *ecs.StartTaskInput) (*ecs.S
 				continue
 			}
 			t := s.task(l, demand, in.Overrides, in.Group, in.StartedBy, now, nil)
+			if err := s.assumeRoles(t, l.definition); err != nil {
+				return err
+			}
 			tags := controlplane.TaskTags(tx, t, own, string(in.PropagateTags), in.EnableECSManagedTags)
 			status, _ := controlplane.CreateTask(tx, t, tags).AdvancePlaced(ci.Node)
 			controlplane.TaskStatuses.Put(tx, status)

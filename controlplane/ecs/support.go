@@ -25,20 +25,22 @@ func (s support) honours(member string) bool {
 // supported is by SDK type. A test holds it against the SDK: no member is without an answer.
 var supported = map[string]support{
 	"RegisterTaskDefinitionInput": {
-		honoured: "containerDefinitions cpu family ipcMode memory networkMode pidMode placementConstraints requiresCompatibilities runtimePlatform tags volumes",
+		honoured: "containerDefinitions cpu executionRoleArn family ipcMode memory networkMode pidMode placementConstraints requiresCompatibilities runtimePlatform " +
+			"tags taskRoleArn volumes",
 		notes: map[string]string{
-			"ipcMode": "host only where the host's owner allows it (--allow-privileged); without a mode, and with none, each container has its own",
-			"pidMode": "host only where the host's owner allows it (--allow-privileged)",
+			"executionRoleArn": "images of the platform's own registry are pulled, and awslogs written, by what the role may; without one, with the platform's own rights. " +
+				"requiresCompatibilities FARGATE needs one for awslogs and for images named <account>.dkr.ecr.<region>.…",
+			"taskRoleArn": "with networkMode none there is nothing to ask for the credentials",
+			"ipcMode":     "host only where the host's owner allows it (--allow-privileged); without a mode, and with none, each container has its own",
+			"pidMode":     "host only where the host's owner allows it (--allow-privileged)",
 		},
 		ignored: map[string]string{
-			"executionRoleArn": "the platform pulls images and keeps logs with rights of its own",
 			"ephemeralStorage": "a task may use the disk of its node",
 		},
 		refused: map[string]string{
 			"enableFaultInjection":  "fault injection does not exist yet",
 			"inferenceAccelerators": "there are no accelerators",
 			"proxyConfiguration":    "App Mesh proxies do not exist yet",
-			"taskRoleArn":           "tasks get no credentials of a role yet",
 		},
 	},
 	"ContainerDefinition": {
@@ -145,14 +147,12 @@ var supported = map[string]support{
 		},
 	},
 	"TaskOverride": {
-		honoured: "containerOverrides cpu memory",
+		honoured: "containerOverrides cpu executionRoleArn memory taskRoleArn",
 		ignored: map[string]string{
 			"ephemeralStorage": "a task may use the disk of its node",
-			"executionRoleArn": "the platform pulls images and keeps logs with rights of its own",
 		},
 		refused: map[string]string{
 			"inferenceAcceleratorOverrides": "there are no accelerators",
-			"taskRoleArn":                   "tasks get no credentials of a role yet",
 		},
 	},
 	"ContainerOverride": {

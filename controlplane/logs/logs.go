@@ -59,10 +59,12 @@ type Config struct {
 	// Others says that further servers take requests too. Events are on the disk of one server and the others would not find them, so
 	// none are taken or answered then. nil: there are no others.
 	Others func() bool
-	Rand   io.Reader
-	Pages  *api.Pages
-	Clock  clock.Clock
-	Log    *slog.Logger
+	// TaskMay says whether a task may do something by its execution role, in the words of IAM; nil: everything.
+	TaskMay func(ctx context.Context, role, taskARN, action, resource string) error
+	Rand    io.Reader
+	Pages   *api.Pages
+	Clock   clock.Clock
+	Log     *slog.Logger
 }
 
 // Family has the handlers as methods. It keeps nothing between calls.

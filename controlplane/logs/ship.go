@@ -39,6 +39,9 @@ func (f *Family) OpenStream(ctx context.Context, node, task, container string) (
 		return nil, 0, err
 	}
 	return func(ctx context.Context, events []*agentapi.ShipEvent, mark uint64) error {
+		if err := f.mayAppend(ctx, task, s); err != nil {
+			return err
+		}
 		return shipError(f.appendOutput(ctx, s, events, mark))
 	}, info.Mark, nil
 }
@@ -57,14 +60,21 @@ func (f *Family) outputStream(ctx context.Context, node, task, container string)
 	}
 	var s *LogStream
 	_, err = f.Store.Update(ctx, func(tx *state.Tx) error {
-		to, scope, err := f.assigned(tx, node, task, container)
+		to, t, d, err := f.assigned(tx, node, task, container)
 		if err != nil {
+			return err
+		}
+		scope := controlplane.Scope{Account: t.Account, Region: to.Region}
+		if err := f.may(ctx, t, d, "logs:CreateLogStream", streamARN(scope, to.Group, to.Stream)); err != nil {
 			return err
 		}
 		now := timestamppb.New(f.Clock.Now())
 		g, err := group(tx, scope, &to.Group)
 		if err != nil {
 			if !to.CreateGroup {
+				return err
+			}
+			if err := f.may(ctx, t, d, "logs:CreateLogGroup", streamARN(scope, to.Group, "")); err != nil {
 				return err
 			}
 			f.putGroup(tx, scope, &LogGroup{Name: to.Group, Class: "STANDARD"}, now)
@@ -85,7 +95,7 @@ func (f *Family) outputStream(ctx context.Context, node, task, container string)
 }
 
 // assigned is where the output of a container goes whose task is placed on the node.
-func (f *Family) assigned(r state.Reader, node, task, container string) (controlplane.AWSLogs, controlplane.Scope, error) {
+func (f *Family) assigned(r state.Reader, node, task, container string) (to controlplane.AWSLogs, t *controlplane.Task, d *controlplane.TaskDefinition, err error) {
 	for t := range controlplane.TasksByID.Scan(r, state.K(task)) {
 		st, ok := controlplane.TaskStatuses.Get(r, controlplane.Tasks.Key(t))
 		if !ok || st.Node != node {
@@ -97,13 +107,13 @@ func (f *Family) assigned(r state.Reader, node, task, container string) (control
 		}
 		for _, c := range d.Shape().ContainerDefinitions {
 			if to, ok := controlplane.AWSLogsOf(c, task); ok && aws.ToString(c.Name) == container {
-				return to, controlplane.Scope{Account: t.Account, Region: to.Region}, nil
+				return to, t, d, nil
 			}
 		}
-		return controlplane.AWSLogs{}, controlplane.Scope{}, status.Errorf(codes.PermissionDenied,
+		return to, nil, nil, status.Errorf(codes.PermissionDenied,
 			"the task has no container %s with log driver %s", container, types.LogDriverAwslogs)
 	}
-	return controlplane.AWSLogs{}, controlplane.Scope{}, status.Error(codes.PermissionDenied, "the task is not one of this node")
+	return to, nil, nil, status.Error(codes.PermissionDenied, "the task is not one of this node")
 }
 
 func (f *Family) appendOutput(ctx context.Context, s *LogStream, events []*agentapi.ShipEvent, mark uint64) error {

@@ -1,6 +1,9 @@
 package logs
 
 import (
+	"bytes"
+	"context"
+	"errors"
 	"slices"
 	"strings"
 	"testing"
@@ -10,6 +13,7 @@ import (
 	ecstypes "github.com/aws/aws-sdk-go-v2/service/ecs/types"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	agentapi "github.com/seed-2f228079/neargate/api/agent"
@@ -109,6 +113,57 @@ func TestOutputOfTheNodesOwnTasks(t *testing.T) {
 	do(b, b.deleteLogStream, &cwl.DeleteLogStreamInput{LogGroupName: aws.String("/ecs/f"), LogStreamName: aws.String("p/app/" + task)})
 	if err := write(ctx, []*agentapi.ShipEvent{event("five", 5)}, 50); status.Code(err) != codes.NotFound {
 		t.Errorf("into a deleted stream: %v", err)
+	}
+}
+
+// With an execution role the output is held against what that one may, with each request.
+func TestOutputByTheExecutionRole(t *testing.T) {
+	b := newBench(t)
+	b.placed(map[string]string{"awslogs-region": "us-east-1", "awslogs-group": "g", "awslogs-stream-prefix": "p", "awslogs-create-group": "true"})
+	allowed, asked := map[string]bool{}, []string{}
+	b.TaskMay = func(_ context.Context, role, taskARN, action, resource string) error {
+		asked = append(asked, action+" "+resource)
+		if allowed[action] && role == "arn:aws:iam::000000000000:role/ship" && strings.HasSuffix(taskARN, task) {
+			return nil
+		}
+		return errors.New("not authorized to perform: " + action)
+	}
+	if _, _, err := b.OpenStream(t.Context(), "n1", task, "app"); err != nil || len(asked) > 0 {
+		t.Errorf("without an execution role: %v, asked for %v", err, asked)
+	}
+	do(b, b.deleteLogGroup, &cwl.DeleteLogGroupInput{LogGroupName: aws.String("g")})
+	_, err := b.Store.Update(t.Context(), func(tx *state.Tx) error {
+		d, _ := controlplane.TaskDefinitions.Get(tx, controlplane.Scope{Account: "000000000000", Region: "us-east-1"}.TaskDefinitionKey("f", 1))
+		d = proto.CloneOf(d)
+		d.DefinitionJson = bytes.Replace(d.DefinitionJson, []byte("{"), []byte(`{"executionRoleArn":"ship",`), 1)
+		controlplane.TaskDefinitions.Put(tx, d)
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, action := range []string{"logs:CreateLogStream", "logs:CreateLogGroup"} {
+		if _, _, err := b.OpenStream(t.Context(), "n1", task, "app"); status.Code(err) != codes.PermissionDenied || !strings.HasSuffix(err.Error(), "AccessDeniedException: not authorized to perform: "+action) {
+			t.Errorf("without %s: %v", action, err)
+		}
+		allowed[action] = true
+	}
+	write, _, err := b.OpenStream(t.Context(), "n1", task, "app")
+	if err != nil {
+		t.Fatal(err)
+	}
+	one := []*agentapi.ShipEvent{event("one", 1)}
+	if err := write(t.Context(), one, 20); status.Code(err) != codes.PermissionDenied {
+		t.Errorf("without logs:PutLogEvents: %v", err)
+	}
+	allowed["logs:PutLogEvents"] = true
+	if err := write(t.Context(), one, 20); err != nil {
+		t.Error(err)
+	}
+	asked = slices.Compact(asked)
+	const group = "arn:aws:logs:us-east-1:000000000000:log-group:g:log-stream:"
+	if want := []string{"logs:CreateLogGroup " + group, "logs:PutLogEvents " + group + "p/app/" + task}; !slices.Equal(asked[len(asked)-2:], want) {
+		t.Errorf("asked for %v, want %v at last", asked, want)
 	}
 }
 

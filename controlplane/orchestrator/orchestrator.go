@@ -57,6 +57,8 @@ type Config struct {
 	Log   *slog.Logger
 	// RouterTables are the tables from which the Lifecycle's routers answer Clear and Healthy.
 	RouterTables []state.TableInfo
+	// Assume says whether a task with this ARN can have a role; the error is ECS's words. Nil: nobody asks.
+	Assume func(account, role, taskARN string) error
 	// TaskRetention is how long stopped tasks are kept; 30 days by default.
 	TaskRetention time.Duration
 	// ServiceRetention is how long INACTIVE services are kept; a day by default.

@@ -23,6 +23,7 @@ import (
 	"github.com/seed-2f228079/neargate/controlplane/orchestrator/orchestratortest"
 	"github.com/seed-2f228079/neargate/controlplane/state"
 	"github.com/seed-2f228079/neargate/controlplane/state/statetest"
+	"github.com/seed-2f228079/neargate/internal/awserr"
 	"github.com/seed-2f228079/neargate/internal/clock"
 )
 
@@ -77,11 +78,13 @@ type world struct {
 	o      *Orchestrator
 	router *orchestratortest.Router
 	nodes  []string
-	full   bool           // no node takes tasks
-	names  map[string]int // task ids by order of appearance
-	told   int            // events printed
-	rand   *rand.ChaCha8
-	placed int
+	full   bool // no node takes tasks
+	// trusting: the role of web:5 lets tasks assume it
+	trusting bool
+	names    map[string]int // task ids by order of appearance
+	told     int            // events printed
+	rand     *rand.ChaCha8
+	placed   int
 }
 
 func newWorld(t *testing.T) *world {
@@ -93,13 +96,23 @@ func newWorld(t *testing.T) *world {
 	w.o = New(Config{
 		Store: w.store, Clock: w.clock, Rand: w.rand, Log: slog.New(slog.DiscardHandler),
 		RouterTables: []state.TableInfo{orchestratortest.Endpoints},
+		Assume: func(_, role, _ string) error {
+			if w.trusting {
+				return nil
+			}
+			return awserr.New("ClientException", "ECS was unable to assume the role '%s'", role)
+		},
 	}, NewLifecycle(w.clock, w.rand, w.router))
 	w.change(func(tx *state.Tx) error {
 		controlplane.Clusters.Put(tx, &controlplane.Cluster{Account: scope.Account, Region: scope.Region, Name: "default", Status: "ACTIVE"})
 		for rev := range uint32(5) {
+			role := ""
+			if rev == 4 {
+				role = `"taskRoleArn":"r",`
+			}
 			controlplane.TaskDefinitions.Put(tx, &controlplane.TaskDefinition{
 				Account: scope.Account, Region: scope.Region, Family: "web", Revision: rev + 1, Status: "ACTIVE",
-				DefinitionJson: []byte(`{"containerDefinitions":[{"name":"web","image":"web"}]}`), Demand: &controlplane.Demand{CpuUnits: 256, MemoryMib: 256},
+				DefinitionJson: []byte(`{` + role + `"containerDefinitions":[{"name":"web","image":"web"}]}`), Demand: &controlplane.Demand{CpuUnits: 256, MemoryMib: 256},
 			})
 		}
 		return nil
@@ -156,6 +169,8 @@ func (w *world) command(f []string, out *strings.Builder) {
 			controlplane.ContainerInstances.Put(tx, c)
 			return nil
 		})
+	case "trusting":
+		w.trusting = true
 	case "full":
 		w.full = f[1] == "yes"
 	case "create": // create desired=2 min=100 max=200 lb daemon breaker|rollback

@@ -15,6 +15,7 @@ import (
 	"github.com/seed-2f228079/neargate/controlplane"
 	"github.com/seed-2f228079/neargate/controlplane/capacity"
 	"github.com/seed-2f228079/neargate/controlplane/state"
+	"github.com/seed-2f228079/neargate/internal/awserr"
 )
 
 // Statuses of services and deployments.
@@ -296,6 +297,27 @@ func (s *step) changePrimary(change func(*controlplane.Deployment)) {
 	controlplane.Deployments.Put(s.tx, d)
 }
 
+// launchAgain is the pause after tasks could not be started because of their roles. Nothing that is watched says that they can be now.
+const launchAgain = 30 * time.Second
+
+// assumeRoles says why tasks like t cannot have their roles; nil: they can.
+func (s *step) assumeRoles(t *controlplane.Task) error {
+	def, ok := controlplane.TaskDefinitions.Get(s.v, s.service.Scope().FamilyRevisionKey(t.TaskDefinition))
+	if !ok || s.Assume == nil {
+		return nil
+	}
+	task, execution := t.Roles(def)
+	for _, role := range []string{task, execution} {
+		if role == "" {
+			continue
+		}
+		if err := s.Assume(t.Account, role, t.ARN()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // start creates tasks; the scheduler finds their nodes.
 func (s *step) start(tasks []*controlplane.Task) error {
 	if len(tasks) == 0 {
@@ -303,6 +325,15 @@ func (s *step) start(tasks []*controlplane.Task) error {
 	}
 	if err := s.complete(tasks); err != nil {
 		return err
+	}
+	if err := s.assumeRoles(tasks[0]); err != nil {
+		why := err.Error()
+		if e, ok := awserr.As(err); ok {
+			why = e.Message
+		}
+		s.eventOnce(fmt.Sprintf("(service %s) failed to launch a task with (error %s).", s.service.Name, why))
+		s.lookAgain(launchAgain)
+		return nil
 	}
 	var names []string
 	for _, t := range tasks {

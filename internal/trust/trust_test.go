@@ -336,3 +336,31 @@ func waitFor(t *testing.T, what string, is func() bool) {
 		time.Sleep(time.Millisecond)
 	}
 }
+
+// A connection goes to the server that answered last, and to the next one when that is gone.
+func TestAnyServer(t *testing.T) {
+	c := startCluster(t, "secret")
+	credential := mustJoin(t, c.host(t, "secret"))
+	closed, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	closed.Close()
+	dial := credential.AnyServer(ProtocolGRPC, []string{closed.Addr().String(), c.addr})
+	for range 4 {
+		conn, err := dial(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := conn.RemoteAddr().String(); got != c.addr {
+			t.Errorf("connected to %s", got)
+		}
+		conn.Close()
+	}
+	if _, err := credential.AnyServer(ProtocolGRPC, []string{closed.Addr().String()})(t.Context()); err == nil || !strings.Contains(err.Error(), closed.Addr().String()) {
+		t.Errorf("no server is there: %v", err)
+	}
+	if _, err := credential.AnyServer(ProtocolTasks, []string{c.addr})(t.Context()); err == nil {
+		t.Error("a server that does not know the protocol")
+	}
+}

@@ -33,6 +33,7 @@ import (
 	"github.com/docker/go-connections/nat"
 	"google.golang.org/protobuf/encoding/protojson"
 
+	linklocal "github.com/seed-2f228079/neargate/agent/network"
 	"github.com/seed-2f228079/neargate/agent/runtime"
 	agentapi "github.com/seed-2f228079/neargate/api/agent"
 )
@@ -50,6 +51,8 @@ type Config struct {
 	Dir  string // logs of removed tasks
 	ID   string // of the data directory: keeps two instances on one engine apart
 	Host string // of the engine; empty: $DOCKER_HOST or the default socket
+	// AllowMetadata lets tasks reach the host's own 169.254.169.254.
+	AllowMetadata bool
 }
 
 // Driver implements runtime.Driver.
@@ -57,8 +60,9 @@ type Driver struct {
 	cfg Config
 	cli *client.Client
 
-	mu     sync.Mutex
-	failed map[string]*runtime.StartError // "task/container" that could not even be created
+	mu       sync.Mutex
+	redirect *linklocal.Redirect            // nil: tasks do not reach the link-local address
+	failed   map[string]*runtime.StartError // "task/container" that could not even be created
 }
 
 // New makes a driver; the engine is asked for nothing yet.
@@ -106,9 +110,6 @@ func (d *Driver) Gateway(ctx context.Context) (netip.Addr, error) {
 	return netip.Addr{}, nil
 }
 
-// LinkLocal is not to be had: the bridge is the engine's, and other programs use it too.
-func (d *Driver) LinkLocal(context.Context) (net.Listener, error) { return nil, nil }
-
 func (d *Driver) name(taskID, container string) string {
 	return "neargate-" + d.cfg.ID[:min(8, len(d.cfg.ID))] + "-" + taskID + "-" + container
 }
@@ -128,7 +129,7 @@ func (d *Driver) Create(ctx context.Context, t runtime.Task) (runtime.Sandbox, e
 				return runtime.Sandbox{}, err
 			}
 		}
-		return d.sandbox(ctx, t)
+		return d.join(ctx, t)
 	} else if !errdefs.IsNotFound(err) {
 		return runtime.Sandbox{}, err
 	}
@@ -167,7 +168,7 @@ func (d *Driver) Create(ctx context.Context, t runtime.Task) (runtime.Sandbox, e
 	if err := d.cli.ContainerStart(ctx, d.sandboxName(t.ID), container.StartOptions{}); err != nil {
 		return runtime.Sandbox{}, err
 	}
-	return d.sandbox(ctx, t)
+	return d.join(ctx, t)
 }
 
 func hostname(t runtime.Task) string {
@@ -405,7 +406,7 @@ func (d *Driver) Remove(ctx context.Context, taskID string) error {
 			if err := d.keepLog(ctx, taskID, name); err != nil {
 				return err
 			}
-		} else if err := d.removeVolumes(ctx, taskID); err != nil {
+		} else if err := errors.Join(d.removeVolumes(ctx, taskID), d.leave(c)); err != nil {
 			return err
 		}
 		if err := d.removeContainer(ctx, c.ID); err != nil {
@@ -453,7 +454,7 @@ func (d *Driver) Close(ctx context.Context, everything bool) error {
 				errs = append(errs, d.Remove(ctx, id))
 			}
 		}
-		errs = append(errs, d.removePause(ctx))
+		errs = append(errs, d.removePause(ctx), d.endRedirect())
 	}
 	return errors.Join(append(errs, d.cli.Close())...)
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/docker/docker/api/types/filters"
 	"github.com/docker/docker/api/types/volume"
 
+	linklocal "github.com/seed-2f228079/neargate/agent/network"
 	nr "github.com/seed-2f228079/neargate/agent/runtime"
 	"github.com/seed-2f228079/neargate/agent/runtime/runtimetest"
 )
@@ -62,6 +63,9 @@ func TestSuite(t *testing.T) {
 				continue
 			}
 			probe.cli.VolumeRemove(context.Background(), v.Name, true) // kept by name: the test's own to remove
+		}
+		if ok, err := (&linklocal.Redirect{ID: id}).Exists(); err != nil || ok {
+			left = append(left, "nftables table")
 		}
 		return left
 	}})

@@ -51,6 +51,7 @@ func Run(t *testing.T, open Factory, f Features) {
 		t.Run("Volume", s.volume)
 		t.Run("Stats", s.stats)
 		t.Run("LinkLocal", s.linkLocal)
+		t.Run("InstanceMetadata", s.instanceMetadata)
 		t.Run("Logs", s.logs)
 		t.Run("Pull", s.pull)
 	}

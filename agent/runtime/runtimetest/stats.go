@@ -3,9 +3,7 @@ package runtimetest
 import (
 	"context"
 	"errors"
-	"net/http"
 	"testing"
-	"time"
 
 	"github.com/seed-2f228079/neargate/agent/runtime"
 )
@@ -45,31 +43,6 @@ func (s *suite) stats(t *testing.T) {
 	for _, name := range []string{"main", "nobody"} {
 		if _, err := h.Stats(ctx, task.ID, name); !errors.Is(err, runtime.ErrNotFound) {
 			t.Errorf("of %s, which does not run: %v", name, err)
-		}
-	}
-}
-
-// linkLocal has two hosts at the same link-local address, each for its own tasks. A driver that cannot have the address says so.
-func (s *suite) linkLocal(t *testing.T) {
-	ctx := context.Background()
-	for _, name := range []string{"one host", "another host"} {
-		h := s.host(t)
-		l, err := h.LinkLocal(ctx)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if l == nil {
-			if h.Name() == "native" {
-				t.Error("the native driver's bridge is its own")
-			}
-			return
-		}
-		go (&http.Server{ReadTimeout: time.Minute, Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.Write([]byte(name)) })}).Serve(l)
-		t.Cleanup(func() { l.Close() })
-		task, _ := h.task("awsvpc", command("get", "http://169.254.170.2/"))
-		h.start(task, "main")
-		if e, out := h.wait(task, "main"), h.output(task, "main"); e.Code != 0 || out != name+"\n" {
-			t.Errorf("exit = %+v, output %q", e, out)
 		}
 	}
 }

@@ -203,6 +203,14 @@ func run(verb string, args []string) error {
 		return serveUDP(args[0])
 	case "get": // until an answer comes
 		return get(args[0])
+	case "reaches": // ADDRESS, within a second
+		conn, err := net.DialTimeout("tcp", args[0], time.Second)
+		if err != nil {
+			fmt.Println("no")
+			return nil
+		}
+		fmt.Println("yes")
+		return conn.Close()
 	default:
 		return fmt.Errorf("unknown verb %s", verb)
 	}

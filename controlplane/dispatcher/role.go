@@ -1,0 +1,102 @@
+package dispatcher
+
+import (
+	"context"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/seed-2f228079/neargate/api"
+	agentapi "github.com/seed-2f228079/neargate/api/agent"
+	"github.com/seed-2f228079/neargate/controlplane"
+	"github.com/seed-2f228079/neargate/controlplane/state"
+	"github.com/seed-2f228079/neargate/internal/awserr"
+)
+
+// Roles are what tasks act as; sts.Service is one.
+type Roles interface {
+	// TaskIdentity is who the role makes of the task, TaskCredentials are credentials of that one.
+	TaskIdentity(account, role, taskARN string) (api.Identity, error)
+	TaskCredentials(account, role, taskARN string) (api.Credential, error)
+	// TaskMay says whether IAM lets that one do something.
+	TaskMay(ctx context.Context, role, taskARN, action, resource string) error
+}
+
+// RoleCredentials makes credentials of a task's role for the node that the task is on. They are kept nowhere here.
+func (s *Server) RoleCredentials(ctx context.Context, req *agentapi.RoleCredentialsRequest) (*agentapi.RoleCredentialsAnswer, error) {
+	if s.Roles == nil {
+		return nil, status.Error(codes.Unimplemented, "this server gives no credentials to tasks")
+	}
+	if s.Authorize != nil {
+		if err := s.Authorize(ctx, req.NodeId); err != nil {
+			return nil, status.Error(codes.PermissionDenied, err.Error())
+		}
+	}
+	// The agent may have learnt of its task from another server.
+	v, err := s.Store.Linearizable(ctx)
+	if err != nil {
+		return nil, status.Error(codes.Unavailable, err.Error())
+	}
+	t, role := s.taskRole(v, req)
+	switch {
+	case t == nil:
+		return nil, status.Error(codes.PermissionDenied, "the task is not one of this node")
+	case role == "":
+		return nil, status.Error(codes.PermissionDenied, "the task has no role")
+	}
+	c, err := s.Roles.TaskCredentials(t.Account, role, t.ARN())
+	if err != nil {
+		return nil, status.Error(codes.PermissionDenied, words(err))
+	}
+	return &agentapi.RoleCredentialsAnswer{RoleArn: role, AccessKeyId: c.Identity.AccessKeyID, SecretAccessKey: c.SecretAccessKey,
+		SessionToken: c.SessionToken, Expires: timestamppb.New(c.Expires)}, nil
+}
+
+// taskRole finds a live task of the node, and its role.
+func (s *Server) taskRole(v *state.View, req *agentapi.RoleCredentialsRequest) (t *controlplane.Task, role string) {
+	for t := range controlplane.TasksByID.Scan(v, state.K(req.TaskId)) {
+		st, ok := controlplane.TaskStatuses.Get(v, controlplane.Tasks.Key(t))
+		if !ok || req.NodeId == "" || st.Node != req.NodeId || !st.Live() {
+			continue
+		}
+		d, ok := controlplane.TaskDefinitions.Get(v, t.Scope().FamilyRevisionKey(t.TaskDefinition))
+		if !ok {
+			s.Log.Error("an assigned task has no task definition", "task", t.Id, "definition", t.TaskDefinition)
+			continue
+		}
+		role, _ = t.Roles(d)
+		return t, role
+	}
+	return nil, ""
+}
+
+// login gives a container what its image is pulled with, if that is kept here: as the execution role, where the task has one. The agent of ECS
+// first gets a token by GetAuthorizationToken; each request of the pull is then authorized for itself, by the registry.
+func (a Assignments) login(t *controlplane.Task, role string, c *agentapi.ContainerSpec) {
+	if _, _, ours := a.Credentials(t.Account, t.Region, c.Image, nil); !ours || role == "" {
+		c.RegistryUser, c.RegistryPassword, _ = a.Credentials(t.Account, t.Region, c.Image, nil)
+		return
+	}
+	who, err := a.Roles.TaskIdentity(t.Account, role, t.ARN())
+	if err == nil {
+		err = a.Roles.TaskMay(context.Background(), role, t.ARN(), "ecr:GetAuthorizationToken", "*") // it answers from memory
+	}
+	switch {
+	case err == nil:
+		c.RegistryUser, c.RegistryPassword, _ = a.Credentials(t.Account, t.Region, c.Image, &who)
+	case t.LaunchType == "FARGATE":
+		c.RegistryRefusal = "ResourceInitializationError: unable to pull secrets or registry auth: execution resource retrieval failed: " +
+			"unable to retrieve ecr registry auth: service call has been retried 1 time(s): " + words(err)
+	default:
+		c.RegistryRefusal = "CannotPullECRContainerError: " + words(err)
+	}
+}
+
+// words are those of a refusal: that of a role that cannot be assumed as ECS has it, and IAM's.
+func words(err error) string {
+	if e, ok := awserr.As(err); ok {
+		return e.Message
+	}
+	return "AccessDeniedException: " + err.Error()
+}
