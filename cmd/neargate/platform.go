@@ -35,6 +35,8 @@ import (
 	"github.com/seed-2f228079/neargate/controlplane/orchestrator"
 	"github.com/seed-2f228079/neargate/controlplane/peers"
 	"github.com/seed-2f228079/neargate/controlplane/scheduler/placement"
+	"github.com/seed-2f228079/neargate/controlplane/secretsmanager"
+	"github.com/seed-2f228079/neargate/controlplane/ssm"
 	"github.com/seed-2f228079/neargate/controlplane/state"
 	"github.com/seed-2f228079/neargate/controlplane/state/raft"
 	"github.com/seed-2f228079/neargate/controlplane/sts"
@@ -110,7 +112,7 @@ type part struct {
 // schema is every family's tables.
 func schema() state.Schema {
 	return slices.Concat(controlplane.Schema, dispatcher.Schema, elb.Schema, iam.Schema, logs.Schema, mesh.Schema, peers.Schema, registry.Schema,
-		servicediscovery.Schema)
+		secretsmanager.Schema, servicediscovery.Schema, ssm.Schema)
 }
 
 // newControlPlane opens the state and puts the families on it. The caller runs the parts, then closes.
@@ -126,6 +128,14 @@ func newControlPlane(cfg controlConfig) (_ *controlPlane, err error) {
 		return nil, err
 	}
 	sealIAM, err := seal.New(cfg.dir.SealingKey(), "iam")
+	if err != nil {
+		return nil, err
+	}
+	sealSecrets, err := seal.New(cfg.dir.SealingKey(), "secretsmanager")
+	if err != nil {
+		return nil, err
+	}
+	sealParameters, err := seal.New(cfg.dir.SealingKey(), "ssm")
 	if err != nil {
 		return nil, err
 	}
@@ -170,6 +180,10 @@ func newControlPlane(cfg controlConfig) (_ *controlPlane, err error) {
 		Store: c.store, Events: events, Rand: rand.Reader, Pages: pages, Clock: real, Log: cfg.log,
 		Others: func() bool { return c.peers != nil && len(c.peers.Others()) > 0 },
 	})
+	secrets := secretsmanager.New(secretsmanager.Config{
+		Store: c.store, Rand: rand.Reader, Pages: pages, Seal: sealSecrets, Authorizer: access, Clock: real, Log: cfg.log,
+	})
+	parameters := ssm.New(ssm.Config{Store: c.store, Rand: rand.Reader, Pages: pages, Seal: sealParameters, Clock: real, Log: cfg.log})
 	routers := []orchestrator.Router{elb.Router{Clock: real}, servicediscovery.Router{Clock: real}}
 	if cfg.routers != nil {
 		routers = cfg.routers(routers)
@@ -224,7 +238,8 @@ func newControlPlane(cfg controlConfig) (_ *controlPlane, err error) {
 		Placer: runTaskPlacer{placer}, Lifecycle: lifecycle, Roles: access,
 	})
 	c.operations = slices.Concat(containers.Operations(), balancing.Operations(), c.registry.Operations(), discovery.Operations(),
-		logging.Operations(), ec2.New(network, pages).Operations(), identities.Operations(), tokens.Operations())
+		logging.Operations(), ec2.New(network, pages).Operations(), identities.Operations(), tokens.Operations(),
+		secrets.Operations(), parameters.Operations())
 	c.resources = slices.Concat(tasks.New(tasks.Config{Store: c.store, Placer: placer, Nodes: c.dispatcher}).Resources(), c.registry.Resources())
 	if isGroup {
 		operator := peers.Operator{Engine: group, Rand: rand.Reader, Clock: real}
@@ -258,6 +273,8 @@ func newControlPlane(cfg controlConfig) (_ *controlPlane, err error) {
 		{"capacity", memberships.Run},
 		{"streams", func(ctx context.Context) error { return errors.Join(events.Run(ctx), events.Close()) }},
 		{"logs", logging.Run},
+		{"secrets", secrets.Run},
+		{"parameters", parameters.Run},
 		{"registry", c.registry.Run},
 	}
 	if c.peers != nil {
