@@ -1912,6 +1912,7 @@ type TaskSpec struct {
 	DnsServers    []string               `protobuf:"bytes,13,rep,name=dns_servers,json=dnsServers,proto3" json:"dns_servers,omitempty"` // addresses tasks use, filled in by the agent when empty
 	PidMode       string                 `protobuf:"bytes,30,opt,name=pid_mode,json=pidMode,proto3" json:"pid_mode,omitempty"`          // host, task; empty: each container has its own namespace
 	IpcMode       string                 `protobuf:"bytes,31,opt,name=ipc_mode,json=ipcMode,proto3" json:"ipc_mode,omitempty"`          // host, task, none; empty: as none
+	TaskRole      string                 `protobuf:"bytes,50,opt,name=task_role,json=taskRole,proto3" json:"task_role,omitempty"`       // ARN of the role whose credentials its containers get; empty: none
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2051,6 +2052,13 @@ func (x *TaskSpec) GetIpcMode() string {
 	return ""
 }
 
+func (x *TaskSpec) GetTaskRole() string {
+	if x != nil {
+		return x.TaskRole
+	}
+	return ""
+}
+
 type ContainerSpec struct {
 	state                protoimpl.MessageState `protogen:"open.v1"`
 	Name                 string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -2098,6 +2106,7 @@ type ContainerSpec struct {
 	NoNewPrivileges   bool              `protobuf:"varint,57,opt,name=no_new_privileges,json=noNewPrivileges,proto3" json:"no_new_privileges,omitempty"`
 	DisableNetworking bool              `protobuf:"varint,58,opt,name=disable_networking,json=disableNetworking,proto3" json:"disable_networking,omitempty"` // a network namespace of its own with nothing in it but loopback
 	Log               *LogConfiguration `protobuf:"bytes,60,opt,name=log,proto3" json:"log,omitempty"`                                                       // none: the output is kept on the host, and no more
+	RegistryRefusal   string            `protobuf:"bytes,80,opt,name=registry_refusal,json=registryRefusal,proto3" json:"registry_refusal,omitempty"`        // why the execution role gets no credentials for the image, which then is not pulled; empty: it does
 	unknownFields     protoimpl.UnknownFields
 	sizeCache         protoimpl.SizeCache
 }
@@ -2438,6 +2447,13 @@ func (x *ContainerSpec) GetLog() *LogConfiguration {
 		return x.Log
 	}
 	return nil
+}
+
+func (x *ContainerSpec) GetRegistryRefusal() string {
+	if x != nil {
+		return x.RegistryRefusal
+	}
+	return ""
 }
 
 // LogConfiguration says where a container's output goes besides the host, or not even there.
@@ -4817,6 +4833,134 @@ func (x *RecordSet) GetPolicy() string {
 	return ""
 }
 
+type RoleCredentialsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	NodeId        string                 `protobuf:"bytes,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	TaskId        string                 `protobuf:"bytes,2,opt,name=task_id,json=taskId,proto3" json:"task_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RoleCredentialsRequest) Reset() {
+	*x = RoleCredentialsRequest{}
+	mi := &file_api_agent_agent_proto_msgTypes[54]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RoleCredentialsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RoleCredentialsRequest) ProtoMessage() {}
+
+func (x *RoleCredentialsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_agent_agent_proto_msgTypes[54]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RoleCredentialsRequest.ProtoReflect.Descriptor instead.
+func (*RoleCredentialsRequest) Descriptor() ([]byte, []int) {
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{54}
+}
+
+func (x *RoleCredentialsRequest) GetNodeId() string {
+	if x != nil {
+		return x.NodeId
+	}
+	return ""
+}
+
+func (x *RoleCredentialsRequest) GetTaskId() string {
+	if x != nil {
+		return x.TaskId
+	}
+	return ""
+}
+
+type RoleCredentialsAnswer struct {
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	RoleArn         string                 `protobuf:"bytes,1,opt,name=role_arn,json=roleArn,proto3" json:"role_arn,omitempty"`
+	AccessKeyId     string                 `protobuf:"bytes,2,opt,name=access_key_id,json=accessKeyId,proto3" json:"access_key_id,omitempty"`
+	SecretAccessKey string                 `protobuf:"bytes,3,opt,name=secret_access_key,json=secretAccessKey,proto3" json:"secret_access_key,omitempty"`
+	SessionToken    string                 `protobuf:"bytes,4,opt,name=session_token,json=sessionToken,proto3" json:"session_token,omitempty"`
+	Expires         *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=expires,proto3" json:"expires,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *RoleCredentialsAnswer) Reset() {
+	*x = RoleCredentialsAnswer{}
+	mi := &file_api_agent_agent_proto_msgTypes[55]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RoleCredentialsAnswer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RoleCredentialsAnswer) ProtoMessage() {}
+
+func (x *RoleCredentialsAnswer) ProtoReflect() protoreflect.Message {
+	mi := &file_api_agent_agent_proto_msgTypes[55]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RoleCredentialsAnswer.ProtoReflect.Descriptor instead.
+func (*RoleCredentialsAnswer) Descriptor() ([]byte, []int) {
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{55}
+}
+
+func (x *RoleCredentialsAnswer) GetRoleArn() string {
+	if x != nil {
+		return x.RoleArn
+	}
+	return ""
+}
+
+func (x *RoleCredentialsAnswer) GetAccessKeyId() string {
+	if x != nil {
+		return x.AccessKeyId
+	}
+	return ""
+}
+
+func (x *RoleCredentialsAnswer) GetSecretAccessKey() string {
+	if x != nil {
+		return x.SecretAccessKey
+	}
+	return ""
+}
+
+func (x *RoleCredentialsAnswer) GetSessionToken() string {
+	if x != nil {
+		return x.SessionToken
+	}
+	return ""
+}
+
+func (x *RoleCredentialsAnswer) GetExpires() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Expires
+	}
+	return nil
+}
+
 var File_api_agent_agent_proto protoreflect.FileDescriptor
 
 const file_api_agent_agent_proto_rawDesc = "" +
@@ -4944,7 +5088,7 @@ const file_api_agent_agent_proto_rawDesc = "" +
 	"\adesired\x18\x04 \x01(\x0e2\x1f.neargate.agent.v1.DesiredStateR\adesired\x12/\n" +
 	"\x04spec\x18\x05 \x01(\v2\x1b.neargate.agent.v1.TaskSpecR\x04spec\x12\x1f\n" +
 	"\vstop_reason\x18\x06 \x01(\tR\n" +
-	"stopReason\"\xf6\x03\n" +
+	"stopReason\"\x93\x04\n" +
 	"\bTaskSpec\x12\x18\n" +
 	"\aaccount\x18\x01 \x01(\tR\aaccount\x12\x16\n" +
 	"\x06region\x18\x02 \x01(\tR\x06region\x12\x18\n" +
@@ -4966,7 +5110,8 @@ const file_api_agent_agent_proto_rawDesc = "" +
 	"\vdns_servers\x18\r \x03(\tR\n" +
 	"dnsServers\x12\x19\n" +
 	"\bpid_mode\x18\x1e \x01(\tR\apidMode\x12\x19\n" +
-	"\bipc_mode\x18\x1f \x01(\tR\aipcMode\"\xd3\x10\n" +
+	"\bipc_mode\x18\x1f \x01(\tR\aipcMode\x12\x1b\n" +
+	"\ttask_role\x182 \x01(\tR\btaskRole\"\xfe\x10\n" +
 	"\rContainerSpec\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05image\x18\x02 \x01(\tR\x05image\x12\x1c\n" +
@@ -5025,7 +5170,8 @@ const file_api_agent_agent_proto_rawDesc = "" +
 	"dns_search\x188 \x03(\tR\tdnsSearch\x12*\n" +
 	"\x11no_new_privileges\x189 \x01(\bR\x0fnoNewPrivileges\x12-\n" +
 	"\x12disable_networking\x18: \x01(\bR\x11disableNetworking\x125\n" +
-	"\x03log\x18< \x01(\v2#.neargate.agent.v1.LogConfigurationR\x03log\x1a>\n" +
+	"\x03log\x18< \x01(\v2#.neargate.agent.v1.LogConfigurationR\x03log\x12)\n" +
+	"\x10registry_refusal\x18P \x01(\tR\x0fregistryRefusal\x1a>\n" +
 	"\x10EnvironmentEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a9\n" +
@@ -5240,7 +5386,16 @@ const file_api_agent_agent_proto_rawDesc = "" +
 	"\x04type\x18\x02 \x01(\tR\x04type\x12\x10\n" +
 	"\x03ttl\x18\x03 \x01(\rR\x03ttl\x12\x16\n" +
 	"\x06values\x18\x04 \x03(\tR\x06values\x12\x16\n" +
-	"\x06policy\x18\x05 \x01(\tR\x06policy*`\n" +
+	"\x06policy\x18\x05 \x01(\tR\x06policy\"J\n" +
+	"\x16RoleCredentialsRequest\x12\x17\n" +
+	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x17\n" +
+	"\atask_id\x18\x02 \x01(\tR\x06taskId\"\xdd\x01\n" +
+	"\x15RoleCredentialsAnswer\x12\x19\n" +
+	"\brole_arn\x18\x01 \x01(\tR\aroleArn\x12\"\n" +
+	"\raccess_key_id\x18\x02 \x01(\tR\vaccessKeyId\x12*\n" +
+	"\x11secret_access_key\x18\x03 \x01(\tR\x0fsecretAccessKey\x12#\n" +
+	"\rsession_token\x18\x04 \x01(\tR\fsessionToken\x124\n" +
+	"\aexpires\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\aexpires*`\n" +
 	"\x04Kind\x12\x14\n" +
 	"\x10KIND_UNSPECIFIED\x10\x00\x12\x0f\n" +
 	"\vASSIGNMENTS\x10\x01\x12\r\n" +
@@ -5280,12 +5435,13 @@ const file_api_agent_agent_proto_rawDesc = "" +
 	"\x10ENDPOINT_INITIAL\x10\x01\x12\x14\n" +
 	"\x10ENDPOINT_HEALTHY\x10\x02\x12\x16\n" +
 	"\x12ENDPOINT_UNHEALTHY\x10\x03\x12\x15\n" +
-	"\x11ENDPOINT_DRAINING\x10\x042\xd9\x01\n" +
+	"\x11ENDPOINT_DRAINING\x10\x042\xc1\x02\n" +
 	"\n" +
 	"Dispatcher\x12=\n" +
 	"\aSession\x12\x15.neargate.agent.v1.Up\x1a\x17.neargate.agent.v1.Down(\x010\x01\x12B\n" +
 	"\x04Logs\x12\x1b.neargate.agent.v1.LogChunk\x1a\x1b.neargate.agent.v1.LogsRead(\x01\x12H\n" +
-	"\bShipLogs\x12\x1c.neargate.agent.v1.ShipBatch\x1a\x1a.neargate.agent.v1.ShipAck(\x010\x01B3Z1github.com/seed-2f228079/neargate/api/agent;agentb\x06proto3"
+	"\bShipLogs\x12\x1c.neargate.agent.v1.ShipBatch\x1a\x1a.neargate.agent.v1.ShipAck(\x010\x01\x12f\n" +
+	"\x0fRoleCredentials\x12).neargate.agent.v1.RoleCredentialsRequest\x1a(.neargate.agent.v1.RoleCredentialsAnswerB3Z1github.com/seed-2f228079/neargate/api/agent;agentb\x06proto3"
 
 var (
 	file_api_agent_agent_proto_rawDescOnce sync.Once
@@ -5300,75 +5456,77 @@ func file_api_agent_agent_proto_rawDescGZIP() []byte {
 }
 
 var file_api_agent_agent_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
-var file_api_agent_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 60)
+var file_api_agent_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 62)
 var file_api_agent_agent_proto_goTypes = []any{
-	(Kind)(0),                     // 0: neargate.agent.v1.Kind
-	(DesiredState)(0),             // 1: neargate.agent.v1.DesiredState
-	(ContainerState)(0),           // 2: neargate.agent.v1.ContainerState
-	(TaskState)(0),                // 3: neargate.agent.v1.TaskState
-	(Health)(0),                   // 4: neargate.agent.v1.Health
-	(EndpointState)(0),            // 5: neargate.agent.v1.EndpointState
-	(*Up)(nil),                    // 6: neargate.agent.v1.Up
-	(*Down)(nil),                  // 7: neargate.agent.v1.Down
-	(*LogRequest)(nil),            // 8: neargate.agent.v1.LogRequest
-	(*LogChunk)(nil),              // 9: neargate.agent.v1.LogChunk
-	(*LogLine)(nil),               // 10: neargate.agent.v1.LogLine
-	(*LogsRead)(nil),              // 11: neargate.agent.v1.LogsRead
-	(*ShipBatch)(nil),             // 12: neargate.agent.v1.ShipBatch
-	(*ShipEvent)(nil),             // 13: neargate.agent.v1.ShipEvent
-	(*ShipAck)(nil),               // 14: neargate.agent.v1.ShipAck
-	(*Hello)(nil),                 // 15: neargate.agent.v1.Hello
-	(*NodeResources)(nil),         // 16: neargate.agent.v1.NodeResources
-	(*PortRange)(nil),             // 17: neargate.agent.v1.PortRange
-	(*Welcome)(nil),               // 18: neargate.agent.v1.Welcome
-	(*Close)(nil),                 // 19: neargate.agent.v1.Close
-	(*Update)(nil),                // 20: neargate.agent.v1.Update
-	(*Resource)(nil),              // 21: neargate.agent.v1.Resource
-	(*Ack)(nil),                   // 22: neargate.agent.v1.Ack
-	(*Heartbeat)(nil),             // 23: neargate.agent.v1.Heartbeat
-	(*KeptTask)(nil),              // 24: neargate.agent.v1.KeptTask
-	(*Assignment)(nil),            // 25: neargate.agent.v1.Assignment
-	(*TaskSpec)(nil),              // 26: neargate.agent.v1.TaskSpec
-	(*ContainerSpec)(nil),         // 27: neargate.agent.v1.ContainerSpec
-	(*LogConfiguration)(nil),      // 28: neargate.agent.v1.LogConfiguration
-	(*Tmpfs)(nil),                 // 29: neargate.agent.v1.Tmpfs
-	(*Device)(nil),                // 30: neargate.agent.v1.Device
-	(*Ulimit)(nil),                // 31: neargate.agent.v1.Ulimit
-	(*ContainerCheck)(nil),        // 32: neargate.agent.v1.ContainerCheck
-	(*Dependency)(nil),            // 33: neargate.agent.v1.Dependency
-	(*RestartPolicy)(nil),         // 34: neargate.agent.v1.RestartPolicy
-	(*PortMapping)(nil),           // 35: neargate.agent.v1.PortMapping
-	(*VolumeSpec)(nil),            // 36: neargate.agent.v1.VolumeSpec
-	(*MountPoint)(nil),            // 37: neargate.agent.v1.MountPoint
-	(*TaskStatus)(nil),            // 38: neargate.agent.v1.TaskStatus
-	(*ContainerStatus)(nil),       // 39: neargate.agent.v1.ContainerStatus
-	(*PortBinding)(nil),           // 40: neargate.agent.v1.PortBinding
-	(*StatusReport)(nil),          // 41: neargate.agent.v1.StatusReport
-	(*Endpoint)(nil),              // 42: neargate.agent.v1.Endpoint
-	(*TargetGroup)(nil),           // 43: neargate.agent.v1.TargetGroup
-	(*Listener)(nil),              // 44: neargate.agent.v1.Listener
-	(*Rule)(nil),                  // 45: neargate.agent.v1.Rule
-	(*Condition)(nil),             // 46: neargate.agent.v1.Condition
-	(*QueryPair)(nil),             // 47: neargate.agent.v1.QueryPair
-	(*Action)(nil),                // 48: neargate.agent.v1.Action
-	(*Forward)(nil),               // 49: neargate.agent.v1.Forward
-	(*WeightedGroup)(nil),         // 50: neargate.agent.v1.WeightedGroup
-	(*Redirect)(nil),              // 51: neargate.agent.v1.Redirect
-	(*FixedResponse)(nil),         // 52: neargate.agent.v1.FixedResponse
-	(*HealthCheck)(nil),           // 53: neargate.agent.v1.HealthCheck
-	(*HealthReport)(nil),          // 54: neargate.agent.v1.HealthReport
-	(*HealthTransition)(nil),      // 55: neargate.agent.v1.HealthTransition
-	(*DrainReport)(nil),           // 56: neargate.agent.v1.DrainReport
-	(*Drained)(nil),               // 57: neargate.agent.v1.Drained
-	(*Zone)(nil),                  // 58: neargate.agent.v1.Zone
-	(*RecordSet)(nil),             // 59: neargate.agent.v1.RecordSet
-	nil,                           // 60: neargate.agent.v1.Hello.RevisionsEntry
-	nil,                           // 61: neargate.agent.v1.Hello.AttributesEntry
-	nil,                           // 62: neargate.agent.v1.ContainerSpec.EnvironmentEntry
-	nil,                           // 63: neargate.agent.v1.ContainerSpec.LabelsEntry
-	nil,                           // 64: neargate.agent.v1.ContainerSpec.SysctlsEntry
-	nil,                           // 65: neargate.agent.v1.LogConfiguration.OptionsEntry
-	(*timestamppb.Timestamp)(nil), // 66: google.protobuf.Timestamp
+	(Kind)(0),                      // 0: neargate.agent.v1.Kind
+	(DesiredState)(0),              // 1: neargate.agent.v1.DesiredState
+	(ContainerState)(0),            // 2: neargate.agent.v1.ContainerState
+	(TaskState)(0),                 // 3: neargate.agent.v1.TaskState
+	(Health)(0),                    // 4: neargate.agent.v1.Health
+	(EndpointState)(0),             // 5: neargate.agent.v1.EndpointState
+	(*Up)(nil),                     // 6: neargate.agent.v1.Up
+	(*Down)(nil),                   // 7: neargate.agent.v1.Down
+	(*LogRequest)(nil),             // 8: neargate.agent.v1.LogRequest
+	(*LogChunk)(nil),               // 9: neargate.agent.v1.LogChunk
+	(*LogLine)(nil),                // 10: neargate.agent.v1.LogLine
+	(*LogsRead)(nil),               // 11: neargate.agent.v1.LogsRead
+	(*ShipBatch)(nil),              // 12: neargate.agent.v1.ShipBatch
+	(*ShipEvent)(nil),              // 13: neargate.agent.v1.ShipEvent
+	(*ShipAck)(nil),                // 14: neargate.agent.v1.ShipAck
+	(*Hello)(nil),                  // 15: neargate.agent.v1.Hello
+	(*NodeResources)(nil),          // 16: neargate.agent.v1.NodeResources
+	(*PortRange)(nil),              // 17: neargate.agent.v1.PortRange
+	(*Welcome)(nil),                // 18: neargate.agent.v1.Welcome
+	(*Close)(nil),                  // 19: neargate.agent.v1.Close
+	(*Update)(nil),                 // 20: neargate.agent.v1.Update
+	(*Resource)(nil),               // 21: neargate.agent.v1.Resource
+	(*Ack)(nil),                    // 22: neargate.agent.v1.Ack
+	(*Heartbeat)(nil),              // 23: neargate.agent.v1.Heartbeat
+	(*KeptTask)(nil),               // 24: neargate.agent.v1.KeptTask
+	(*Assignment)(nil),             // 25: neargate.agent.v1.Assignment
+	(*TaskSpec)(nil),               // 26: neargate.agent.v1.TaskSpec
+	(*ContainerSpec)(nil),          // 27: neargate.agent.v1.ContainerSpec
+	(*LogConfiguration)(nil),       // 28: neargate.agent.v1.LogConfiguration
+	(*Tmpfs)(nil),                  // 29: neargate.agent.v1.Tmpfs
+	(*Device)(nil),                 // 30: neargate.agent.v1.Device
+	(*Ulimit)(nil),                 // 31: neargate.agent.v1.Ulimit
+	(*ContainerCheck)(nil),         // 32: neargate.agent.v1.ContainerCheck
+	(*Dependency)(nil),             // 33: neargate.agent.v1.Dependency
+	(*RestartPolicy)(nil),          // 34: neargate.agent.v1.RestartPolicy
+	(*PortMapping)(nil),            // 35: neargate.agent.v1.PortMapping
+	(*VolumeSpec)(nil),             // 36: neargate.agent.v1.VolumeSpec
+	(*MountPoint)(nil),             // 37: neargate.agent.v1.MountPoint
+	(*TaskStatus)(nil),             // 38: neargate.agent.v1.TaskStatus
+	(*ContainerStatus)(nil),        // 39: neargate.agent.v1.ContainerStatus
+	(*PortBinding)(nil),            // 40: neargate.agent.v1.PortBinding
+	(*StatusReport)(nil),           // 41: neargate.agent.v1.StatusReport
+	(*Endpoint)(nil),               // 42: neargate.agent.v1.Endpoint
+	(*TargetGroup)(nil),            // 43: neargate.agent.v1.TargetGroup
+	(*Listener)(nil),               // 44: neargate.agent.v1.Listener
+	(*Rule)(nil),                   // 45: neargate.agent.v1.Rule
+	(*Condition)(nil),              // 46: neargate.agent.v1.Condition
+	(*QueryPair)(nil),              // 47: neargate.agent.v1.QueryPair
+	(*Action)(nil),                 // 48: neargate.agent.v1.Action
+	(*Forward)(nil),                // 49: neargate.agent.v1.Forward
+	(*WeightedGroup)(nil),          // 50: neargate.agent.v1.WeightedGroup
+	(*Redirect)(nil),               // 51: neargate.agent.v1.Redirect
+	(*FixedResponse)(nil),          // 52: neargate.agent.v1.FixedResponse
+	(*HealthCheck)(nil),            // 53: neargate.agent.v1.HealthCheck
+	(*HealthReport)(nil),           // 54: neargate.agent.v1.HealthReport
+	(*HealthTransition)(nil),       // 55: neargate.agent.v1.HealthTransition
+	(*DrainReport)(nil),            // 56: neargate.agent.v1.DrainReport
+	(*Drained)(nil),                // 57: neargate.agent.v1.Drained
+	(*Zone)(nil),                   // 58: neargate.agent.v1.Zone
+	(*RecordSet)(nil),              // 59: neargate.agent.v1.RecordSet
+	(*RoleCredentialsRequest)(nil), // 60: neargate.agent.v1.RoleCredentialsRequest
+	(*RoleCredentialsAnswer)(nil),  // 61: neargate.agent.v1.RoleCredentialsAnswer
+	nil,                            // 62: neargate.agent.v1.Hello.RevisionsEntry
+	nil,                            // 63: neargate.agent.v1.Hello.AttributesEntry
+	nil,                            // 64: neargate.agent.v1.ContainerSpec.EnvironmentEntry
+	nil,                            // 65: neargate.agent.v1.ContainerSpec.LabelsEntry
+	nil,                            // 66: neargate.agent.v1.ContainerSpec.SysctlsEntry
+	nil,                            // 67: neargate.agent.v1.LogConfiguration.OptionsEntry
+	(*timestamppb.Timestamp)(nil),  // 68: google.protobuf.Timestamp
 }
 var file_api_agent_agent_proto_depIdxs = []int32{
 	15, // 0: neargate.agent.v1.Up.hello:type_name -> neargate.agent.v1.Hello
@@ -5381,14 +5539,14 @@ var file_api_agent_agent_proto_depIdxs = []int32{
 	20, // 7: neargate.agent.v1.Down.update:type_name -> neargate.agent.v1.Update
 	19, // 8: neargate.agent.v1.Down.close:type_name -> neargate.agent.v1.Close
 	8,  // 9: neargate.agent.v1.Down.logs:type_name -> neargate.agent.v1.LogRequest
-	66, // 10: neargate.agent.v1.LogRequest.since:type_name -> google.protobuf.Timestamp
+	68, // 10: neargate.agent.v1.LogRequest.since:type_name -> google.protobuf.Timestamp
 	10, // 11: neargate.agent.v1.LogChunk.lines:type_name -> neargate.agent.v1.LogLine
-	66, // 12: neargate.agent.v1.LogLine.at:type_name -> google.protobuf.Timestamp
+	68, // 12: neargate.agent.v1.LogLine.at:type_name -> google.protobuf.Timestamp
 	13, // 13: neargate.agent.v1.ShipBatch.events:type_name -> neargate.agent.v1.ShipEvent
 	0,  // 14: neargate.agent.v1.Hello.kinds:type_name -> neargate.agent.v1.Kind
-	60, // 15: neargate.agent.v1.Hello.revisions:type_name -> neargate.agent.v1.Hello.RevisionsEntry
+	62, // 15: neargate.agent.v1.Hello.revisions:type_name -> neargate.agent.v1.Hello.RevisionsEntry
 	16, // 16: neargate.agent.v1.Hello.resources:type_name -> neargate.agent.v1.NodeResources
-	61, // 17: neargate.agent.v1.Hello.attributes:type_name -> neargate.agent.v1.Hello.AttributesEntry
+	63, // 17: neargate.agent.v1.Hello.attributes:type_name -> neargate.agent.v1.Hello.AttributesEntry
 	38, // 18: neargate.agent.v1.Hello.tasks:type_name -> neargate.agent.v1.TaskStatus
 	17, // 19: neargate.agent.v1.NodeResources.reserved_ports:type_name -> neargate.agent.v1.PortRange
 	0,  // 20: neargate.agent.v1.Update.kind:type_name -> neargate.agent.v1.Kind
@@ -5405,35 +5563,35 @@ var file_api_agent_agent_proto_depIdxs = []int32{
 	26, // 31: neargate.agent.v1.Assignment.spec:type_name -> neargate.agent.v1.TaskSpec
 	27, // 32: neargate.agent.v1.TaskSpec.containers:type_name -> neargate.agent.v1.ContainerSpec
 	36, // 33: neargate.agent.v1.TaskSpec.volumes:type_name -> neargate.agent.v1.VolumeSpec
-	62, // 34: neargate.agent.v1.ContainerSpec.environment:type_name -> neargate.agent.v1.ContainerSpec.EnvironmentEntry
+	64, // 34: neargate.agent.v1.ContainerSpec.environment:type_name -> neargate.agent.v1.ContainerSpec.EnvironmentEntry
 	35, // 35: neargate.agent.v1.ContainerSpec.ports:type_name -> neargate.agent.v1.PortMapping
 	37, // 36: neargate.agent.v1.ContainerSpec.mounts:type_name -> neargate.agent.v1.MountPoint
-	63, // 37: neargate.agent.v1.ContainerSpec.labels:type_name -> neargate.agent.v1.ContainerSpec.LabelsEntry
+	65, // 37: neargate.agent.v1.ContainerSpec.labels:type_name -> neargate.agent.v1.ContainerSpec.LabelsEntry
 	32, // 38: neargate.agent.v1.ContainerSpec.health_check:type_name -> neargate.agent.v1.ContainerCheck
 	33, // 39: neargate.agent.v1.ContainerSpec.depends_on:type_name -> neargate.agent.v1.Dependency
 	34, // 40: neargate.agent.v1.ContainerSpec.restart:type_name -> neargate.agent.v1.RestartPolicy
 	29, // 41: neargate.agent.v1.ContainerSpec.tmpfs:type_name -> neargate.agent.v1.Tmpfs
 	30, // 42: neargate.agent.v1.ContainerSpec.devices:type_name -> neargate.agent.v1.Device
 	31, // 43: neargate.agent.v1.ContainerSpec.ulimits:type_name -> neargate.agent.v1.Ulimit
-	64, // 44: neargate.agent.v1.ContainerSpec.sysctls:type_name -> neargate.agent.v1.ContainerSpec.SysctlsEntry
+	66, // 44: neargate.agent.v1.ContainerSpec.sysctls:type_name -> neargate.agent.v1.ContainerSpec.SysctlsEntry
 	28, // 45: neargate.agent.v1.ContainerSpec.log:type_name -> neargate.agent.v1.LogConfiguration
-	65, // 46: neargate.agent.v1.LogConfiguration.options:type_name -> neargate.agent.v1.LogConfiguration.OptionsEntry
+	67, // 46: neargate.agent.v1.LogConfiguration.options:type_name -> neargate.agent.v1.LogConfiguration.OptionsEntry
 	3,  // 47: neargate.agent.v1.TaskStatus.state:type_name -> neargate.agent.v1.TaskState
 	39, // 48: neargate.agent.v1.TaskStatus.containers:type_name -> neargate.agent.v1.ContainerStatus
-	66, // 49: neargate.agent.v1.TaskStatus.pull_started:type_name -> google.protobuf.Timestamp
-	66, // 50: neargate.agent.v1.TaskStatus.pull_stopped:type_name -> google.protobuf.Timestamp
-	66, // 51: neargate.agent.v1.TaskStatus.started:type_name -> google.protobuf.Timestamp
-	66, // 52: neargate.agent.v1.TaskStatus.stopping:type_name -> google.protobuf.Timestamp
-	66, // 53: neargate.agent.v1.TaskStatus.execution_stopped:type_name -> google.protobuf.Timestamp
-	66, // 54: neargate.agent.v1.TaskStatus.stopped:type_name -> google.protobuf.Timestamp
-	66, // 55: neargate.agent.v1.TaskStatus.connected:type_name -> google.protobuf.Timestamp
+	68, // 49: neargate.agent.v1.TaskStatus.pull_started:type_name -> google.protobuf.Timestamp
+	68, // 50: neargate.agent.v1.TaskStatus.pull_stopped:type_name -> google.protobuf.Timestamp
+	68, // 51: neargate.agent.v1.TaskStatus.started:type_name -> google.protobuf.Timestamp
+	68, // 52: neargate.agent.v1.TaskStatus.stopping:type_name -> google.protobuf.Timestamp
+	68, // 53: neargate.agent.v1.TaskStatus.execution_stopped:type_name -> google.protobuf.Timestamp
+	68, // 54: neargate.agent.v1.TaskStatus.stopped:type_name -> google.protobuf.Timestamp
+	68, // 55: neargate.agent.v1.TaskStatus.connected:type_name -> google.protobuf.Timestamp
 	4,  // 56: neargate.agent.v1.TaskStatus.health:type_name -> neargate.agent.v1.Health
 	2,  // 57: neargate.agent.v1.ContainerStatus.state:type_name -> neargate.agent.v1.ContainerState
 	40, // 58: neargate.agent.v1.ContainerStatus.ports:type_name -> neargate.agent.v1.PortBinding
-	66, // 59: neargate.agent.v1.ContainerStatus.started:type_name -> google.protobuf.Timestamp
-	66, // 60: neargate.agent.v1.ContainerStatus.finished:type_name -> google.protobuf.Timestamp
+	68, // 59: neargate.agent.v1.ContainerStatus.started:type_name -> google.protobuf.Timestamp
+	68, // 60: neargate.agent.v1.ContainerStatus.finished:type_name -> google.protobuf.Timestamp
 	4,  // 61: neargate.agent.v1.ContainerStatus.health:type_name -> neargate.agent.v1.Health
-	66, // 62: neargate.agent.v1.ContainerStatus.health_since:type_name -> google.protobuf.Timestamp
+	68, // 62: neargate.agent.v1.ContainerStatus.health_since:type_name -> google.protobuf.Timestamp
 	38, // 63: neargate.agent.v1.StatusReport.tasks:type_name -> neargate.agent.v1.TaskStatus
 	5,  // 64: neargate.agent.v1.Endpoint.state:type_name -> neargate.agent.v1.EndpointState
 	42, // 65: neargate.agent.v1.TargetGroup.endpoints:type_name -> neargate.agent.v1.Endpoint
@@ -5449,17 +5607,20 @@ var file_api_agent_agent_proto_depIdxs = []int32{
 	5,  // 75: neargate.agent.v1.HealthTransition.state:type_name -> neargate.agent.v1.EndpointState
 	57, // 76: neargate.agent.v1.DrainReport.drained:type_name -> neargate.agent.v1.Drained
 	59, // 77: neargate.agent.v1.Zone.records:type_name -> neargate.agent.v1.RecordSet
-	6,  // 78: neargate.agent.v1.Dispatcher.Session:input_type -> neargate.agent.v1.Up
-	9,  // 79: neargate.agent.v1.Dispatcher.Logs:input_type -> neargate.agent.v1.LogChunk
-	12, // 80: neargate.agent.v1.Dispatcher.ShipLogs:input_type -> neargate.agent.v1.ShipBatch
-	7,  // 81: neargate.agent.v1.Dispatcher.Session:output_type -> neargate.agent.v1.Down
-	11, // 82: neargate.agent.v1.Dispatcher.Logs:output_type -> neargate.agent.v1.LogsRead
-	14, // 83: neargate.agent.v1.Dispatcher.ShipLogs:output_type -> neargate.agent.v1.ShipAck
-	81, // [81:84] is the sub-list for method output_type
-	78, // [78:81] is the sub-list for method input_type
-	78, // [78:78] is the sub-list for extension type_name
-	78, // [78:78] is the sub-list for extension extendee
-	0,  // [0:78] is the sub-list for field type_name
+	68, // 78: neargate.agent.v1.RoleCredentialsAnswer.expires:type_name -> google.protobuf.Timestamp
+	6,  // 79: neargate.agent.v1.Dispatcher.Session:input_type -> neargate.agent.v1.Up
+	9,  // 80: neargate.agent.v1.Dispatcher.Logs:input_type -> neargate.agent.v1.LogChunk
+	12, // 81: neargate.agent.v1.Dispatcher.ShipLogs:input_type -> neargate.agent.v1.ShipBatch
+	60, // 82: neargate.agent.v1.Dispatcher.RoleCredentials:input_type -> neargate.agent.v1.RoleCredentialsRequest
+	7,  // 83: neargate.agent.v1.Dispatcher.Session:output_type -> neargate.agent.v1.Down
+	11, // 84: neargate.agent.v1.Dispatcher.Logs:output_type -> neargate.agent.v1.LogsRead
+	14, // 85: neargate.agent.v1.Dispatcher.ShipLogs:output_type -> neargate.agent.v1.ShipAck
+	61, // 86: neargate.agent.v1.Dispatcher.RoleCredentials:output_type -> neargate.agent.v1.RoleCredentialsAnswer
+	83, // [83:87] is the sub-list for method output_type
+	79, // [79:83] is the sub-list for method input_type
+	79, // [79:79] is the sub-list for extension type_name
+	79, // [79:79] is the sub-list for extension extendee
+	0,  // [0:79] is the sub-list for field type_name
 }
 
 func init() { file_api_agent_agent_proto_init() }
@@ -5501,7 +5662,7 @@ func file_api_agent_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_agent_agent_proto_rawDesc), len(file_api_agent_agent_proto_rawDesc)),
 			NumEnums:      6,
-			NumMessages:   60,
+			NumMessages:   62,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -25,9 +25,10 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	Dispatcher_Session_FullMethodName  = "/neargate.agent.v1.Dispatcher/Session"
-	Dispatcher_Logs_FullMethodName     = "/neargate.agent.v1.Dispatcher/Logs"
-	Dispatcher_ShipLogs_FullMethodName = "/neargate.agent.v1.Dispatcher/ShipLogs"
+	Dispatcher_Session_FullMethodName         = "/neargate.agent.v1.Dispatcher/Session"
+	Dispatcher_Logs_FullMethodName            = "/neargate.agent.v1.Dispatcher/Logs"
+	Dispatcher_ShipLogs_FullMethodName        = "/neargate.agent.v1.Dispatcher/ShipLogs"
+	Dispatcher_RoleCredentials_FullMethodName = "/neargate.agent.v1.Dispatcher/RoleCredentials"
 )
 
 // DispatcherClient is the client API for Dispatcher service.
@@ -43,6 +44,9 @@ type DispatcherClient interface {
 	// ShipLogs carries one container's output into its log stream (log driver awslogs). The first message names the container and
 	// has no events; its acknowledgement says how far the stream has been written. Then each batch is acknowledged, in order.
 	ShipLogs(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[ShipBatch, ShipAck], error)
+	// RoleCredentials makes temporary credentials of the role of a task that is on the caller's node. PermissionDenied: the task is not, it
+	// has no role, or the role does not let tasks assume it; the message is for who runs the task.
+	RoleCredentials(ctx context.Context, in *RoleCredentialsRequest, opts ...grpc.CallOption) (*RoleCredentialsAnswer, error)
 }
 
 type dispatcherClient struct {
@@ -92,6 +96,16 @@ func (c *dispatcherClient) ShipLogs(ctx context.Context, opts ...grpc.CallOption
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Dispatcher_ShipLogsClient = grpc.BidiStreamingClient[ShipBatch, ShipAck]
 
+func (c *dispatcherClient) RoleCredentials(ctx context.Context, in *RoleCredentialsRequest, opts ...grpc.CallOption) (*RoleCredentialsAnswer, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RoleCredentialsAnswer)
+	err := c.cc.Invoke(ctx, Dispatcher_RoleCredentials_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // DispatcherServer is the server API for Dispatcher service.
 // All implementations must embed UnimplementedDispatcherServer
 // for forward compatibility.
@@ -105,6 +119,9 @@ type DispatcherServer interface {
 	// ShipLogs carries one container's output into its log stream (log driver awslogs). The first message names the container and
 	// has no events; its acknowledgement says how far the stream has been written. Then each batch is acknowledged, in order.
 	ShipLogs(grpc.BidiStreamingServer[ShipBatch, ShipAck]) error
+	// RoleCredentials makes temporary credentials of the role of a task that is on the caller's node. PermissionDenied: the task is not, it
+	// has no role, or the role does not let tasks assume it; the message is for who runs the task.
+	RoleCredentials(context.Context, *RoleCredentialsRequest) (*RoleCredentialsAnswer, error)
 	mustEmbedUnimplementedDispatcherServer()
 }
 
@@ -123,6 +140,9 @@ func (UnimplementedDispatcherServer) Logs(grpc.ClientStreamingServer[LogChunk, L
 }
 func (UnimplementedDispatcherServer) ShipLogs(grpc.BidiStreamingServer[ShipBatch, ShipAck]) error {
 	return status.Error(codes.Unimplemented, "method ShipLogs not implemented")
+}
+func (UnimplementedDispatcherServer) RoleCredentials(context.Context, *RoleCredentialsRequest) (*RoleCredentialsAnswer, error) {
+	return nil, status.Error(codes.Unimplemented, "method RoleCredentials not implemented")
 }
 func (UnimplementedDispatcherServer) mustEmbedUnimplementedDispatcherServer() {}
 func (UnimplementedDispatcherServer) testEmbeddedByValue()                    {}
@@ -166,13 +186,36 @@ func _Dispatcher_ShipLogs_Handler(srv interface{}, stream grpc.ServerStream) err
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Dispatcher_ShipLogsServer = grpc.BidiStreamingServer[ShipBatch, ShipAck]
 
+func _Dispatcher_RoleCredentials_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RoleCredentialsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(DispatcherServer).RoleCredentials(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Dispatcher_RoleCredentials_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(DispatcherServer).RoleCredentials(ctx, req.(*RoleCredentialsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Dispatcher_ServiceDesc is the grpc.ServiceDesc for Dispatcher service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
 var Dispatcher_ServiceDesc = grpc.ServiceDesc{
 	ServiceName: "neargate.agent.v1.Dispatcher",
 	HandlerType: (*DispatcherServer)(nil),
-	Methods:     []grpc.MethodDesc{},
+	Methods: []grpc.MethodDesc{
+		{
+			MethodName: "RoleCredentials",
+			Handler:    _Dispatcher_RoleCredentials_Handler,
+		},
+	},
 	Streams: []grpc.StreamDesc{
 		{
 			StreamName:    "Session",

@@ -235,13 +235,16 @@ const taskSession = 6 * time.Hour
 // TaskService is who assumes a task's role.
 const TaskService = "ecs-tasks.amazonaws.com"
 
-// TaskCredentials makes the credentials of a task's role. It is not a request of anybody: the role's trust policy must let
-// ecs-tasks.amazonaws.com assume it, for a task of this ARN (aws:SourceArn) and account. The session is called like the task's id.
-func (s *Service) TaskCredentials(account, role, taskARN string) (api.Credential, error) {
+// TaskIdentity is who a role makes of a task: what the platform does on the task's behalf with its execution role, it does as this one
+// (api.Invoke). It is not a request of anybody: the role's trust policy must let ecs-tasks.amazonaws.com assume it, for a task of this ARN
+// (aws:SourceArn) and account. The session is called like the task's id. The refusal is ECS's.
+func (s *Service) TaskIdentity(account, role, taskARN string) (api.Identity, error) {
 	id, _, ok := s.Roles.Role(role)
 	trust, trusted := s.Roles.Trust(role)
+	refusal := awserr.New("ClientException", "ECS was unable to assume the role '%s' that was provided for this task. Please verify that the role being passed "+
+		"has the proper trust relationship and permissions and that your IAM user has permissions to pass this role.", role)
 	if a, err := arn.Parse(role); !ok || !trusted || err != nil || a.Account != account {
-		return api.Credential{}, accessDenied("The role %s does not exist in account %s.", role, account)
+		return api.Identity{}, refusal
 	}
 	name := taskARN[strings.LastIndexByte(taskARN, '/')+1:]
 	keys := map[string]string{"aws:sourceaccount": account, "aws:sourcearn": taskARN, "sts:rolesessionname": name, "aws:principalisawsservice": "true",
@@ -251,8 +254,33 @@ func (s *Service) TaskCredentials(account, role, taskARN string) (api.Credential
 		return []string{v}, ok
 	}}
 	if d := new(policy.Policies).Decide(&request, policy.Target{Account: account, Policy: trust, Guarded: true}); !d.Allowed {
-		return api.Credential{}, accessDenied("ECS was unable to assume the role '%s' that was provided for this task. Please verify that the role being passed has the proper trust relationship.", role)
+		return api.Identity{}, refusal
 	}
 	now := s.Clock.Now().UTC().Truncate(time.Second)
-	return s.Sessions.Begin(roleIdentity(role, id, &api.Session{Role: role, Name: name, Issued: now, Expires: now.Add(taskSession)})), nil
+	return roleIdentity(role, id, &api.Session{Role: role, Name: name, Issued: now, Expires: now.Add(taskSession)}), nil
+}
+
+// TaskCredentials are temporary credentials of that identity.
+func (s *Service) TaskCredentials(account, role, taskARN string) (api.Credential, error) {
+	who, err := s.TaskIdentity(account, role, taskARN)
+	if err != nil {
+		return api.Credential{}, err
+	}
+	return s.Sessions.Begin(who), nil
+}
+
+// TaskMay says whether a task may do something by a role of it, in the task's region: what the platform does by itself on the task's behalf,
+// without calling an operation. The error is a refusal: that the role is not the task's to assume, or IAM's.
+func (s *Service) TaskMay(ctx context.Context, role, taskARN, action, resource string) error {
+	a, err := arn.Parse(taskARN)
+	if err != nil {
+		return err
+	}
+	who, err := s.TaskIdentity(a.Account, role, taskARN)
+	if err != nil {
+		return err
+	}
+	service, operation, _ := strings.Cut(action, ":")
+	call := &api.Call{Identity: who, Region: a.Region, Service: service, Operation: operation, Time: s.Clock.Now(), Secure: true}
+	return s.Authorizer.Authorize(ctx, call, api.Access{Action: action, Resources: []string{resource}})
 }

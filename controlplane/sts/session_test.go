@@ -26,8 +26,9 @@ var now = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 
 // directory has one role, whose sessions may last two hours, and whom its trust policy lets in.
 type directory struct {
-	trust string
-	asked []string // actions that were authorized besides
+	trust  string
+	asked  []string // actions that were authorized besides
+	caller string   // account, region and ARN of the last one
 }
 
 func (d *directory) Role(arn string) (string, time.Duration, bool) {
@@ -49,8 +50,8 @@ func (d *directory) Begin(who api.Identity) api.Credential {
 	return api.Credential{SecretAccessKey: "secret", SessionToken: "token", Expires: who.Session.Expires, Identity: who}
 }
 
-func (d *directory) Authorize(_ context.Context, _ *api.Call, a api.Access) error {
-	d.asked = append(d.asked, a.Action)
+func (d *directory) Authorize(_ context.Context, c *api.Call, a api.Access) error {
+	d.asked, d.caller = append(d.asked, a.Action), c.Account+" "+c.Region+" "+c.ARN
 	return nil
 }
 
@@ -183,11 +184,27 @@ func TestTaskCredentials(t *testing.T) {
 		s, d := newService()
 		d.trust = c.trust
 		cred, err := s.TaskCredentials(c.account, c.role, task)
-		if (err == nil) != c.ok {
+		if (err == nil) != c.ok || !c.ok && !awserr.Is(err, "ClientException") {
 			t.Errorf("%s: %v", name, err)
 		}
 		if c.ok && (cred.Identity.ARN != "arn:aws:sts::"+account+":assumed-role/deploy/0123" || cred.Identity.Session.Role != role || !cred.Expires.Equal(now.Add(6*time.Hour))) {
 			t.Errorf("%s: %+v", name, cred)
 		}
+	}
+}
+
+// What the platform does on a task's behalf is authorized as the session that the role gives it.
+func TestTaskMay(t *testing.T) {
+	const task = "arn:aws:ecs:eu-west-1:" + account + ":task/default/0123"
+	s, d := newService()
+	d.trust = `{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"sts:AssumeRole","Principal":{"Service":"ecs-tasks.amazonaws.com"}}}`
+	if err := s.TaskMay(t.Context(), role, task, "ecr:GetAuthorizationToken", "*"); err != nil {
+		t.Error(err)
+	}
+	if want := account + " eu-west-1 arn:aws:sts::" + account + ":assumed-role/deploy/0123"; len(d.asked) != 1 || d.asked[0] != "ecr:GetAuthorizationToken" || d.caller != want {
+		t.Errorf("asked for %v as %s, want %s", d.asked, d.caller, want)
+	}
+	if err := s.TaskMay(t.Context(), role+"x", task, "ecr:GetAuthorizationToken", "*"); !awserr.Is(err, "ClientException") || len(d.asked) != 1 {
+		t.Errorf("by a role that is not there: %v", err)
 	}
 }
