@@ -15,6 +15,7 @@
 //  7. What an agent sends of a log goes to the reader whose request it names, if that request went to this agent's node; who reads
 //     slowly slows the agent down and fills no memory, and the agent's call ends when the reader leaves.
 //  7. An agent writes into log streams of its own tasks only, and what is acknowledged to it is durable.
+//  9. An agent is told the secrets of tasks that are on its node, and of no others. They are in no assignment.
 //
 // Lock order: Server.mu, then nothing. It is not held across I/O.
 package dispatcher
@@ -83,6 +84,8 @@ type Config struct {
 	Traffic  Traffic // may be nil: reports of traffic are then refused
 	// LogStreams keep the output of containers with the log driver awslogs; may be nil: it is then refused.
 	LogStreams LogStreams
+	// Secrets resolve what tasks are started with; may be nil: it is then refused.
+	Secrets Secrets
 	// Authorize says whether who is on the other end of the stream may act for the node; nil: everybody who can connect.
 	Authorize func(ctx context.Context, nodeID string) error
 	// Leader passes a message on to the server that leads, whose Relayed takes it in. Nil: this server is alone.
