@@ -204,7 +204,7 @@ func (f *Family) getParameterHistory(ctx context.Context, in *ssm.GetParameterHi
 		if err != nil {
 			return nil, err
 		}
-		h := types.ParameterHistory{Name: &p.Name, Type: types.ParameterType(v.Type), Value: value, Version: v.Version, Labels: v.Labels, DataType: new(dataType),
+		h := types.ParameterHistory{Name: &p.Name, Type: types.ParameterType(v.Type), Value: value, Version: v.Version, Labels: append([]string{}, v.Labels...), DataType: new(dataType),
 			Tier: types.ParameterTier(v.Tier), LastModifiedDate: new(v.Modified.AsTime()), LastModifiedUser: &v.ModifiedBy, Policies: []types.ParameterInlinePolicy{}}
 		h.Description, h.AllowedPattern, h.KeyId = given(v.Description), given(v.AllowedPattern), given(v.KeyId)
 		out.Parameters = append(out.Parameters, h)
