@@ -31,6 +31,11 @@ type server struct {
 	ups         chan *agentapi.Up
 	downs       chan *agentapi.Down
 	stream      *stream // takes what is shipped
+	secrets     func(*agentapi.TaskSecretsRequest) (*agentapi.TaskSecretsAnswer, error)
+}
+
+func (s *server) TaskSecrets(_ context.Context, req *agentapi.TaskSecretsRequest) (*agentapi.TaskSecretsAnswer, error) {
+	return s.secrets(req)
 }
 
 func (s *server) Session(st agentapi.Dispatcher_SessionServer) error {
