@@ -42,7 +42,7 @@ func (w *worker) fetchSecrets(ctx context.Context) (confidences, *failure) {
 				all[c.Name] = c
 			}
 			return all, nil
-		case code != codes.Unavailable && code != codes.ResourceExhausted && code != codes.DeadlineExceeded:
+		case code != codes.Unavailable && code != codes.ResourceExhausted && code != codes.DeadlineExceeded && code != codes.Canceled:
 			return nil, &failure{codeFailedToStart, "ResourceInitializationError: unable to pull secrets or registry auth: " + status.Convert(err).Message()}
 		}
 		w.a.log.Warn("ask for the secrets of a task; trying again", "task", w.id, "error", err, "in", wait)

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"path"
+	"regexp"
 	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -101,6 +102,24 @@ func ParseSecretRef(valueFrom string) (SecretRef, error) {
 	}
 	return ref, nil
 }
+
+// ParseObjectARN reads the ARN of an object, arn:aws:s3:::BUCKET/KEY. Names with . or .. between slashes are refused: a store may take them for
+// another object's than the one that policies were asked about.
+func ParseObjectARN(text string) (bucket, key string, err error) {
+	a, err := arn.Parse(text)
+	bucket, key, _ = strings.Cut(a.Resource, "/")
+	if err != nil || a.Service != "s3" || key == "" || !bucketName.MatchString(bucket) {
+		return "", "", fmt.Errorf("'%s' is not the ARN of an object (arn:aws:s3:::bucket/key)", text)
+	}
+	for part := range strings.SplitSeq(key, "/") {
+		if part == "." || part == ".." {
+			return "", "", fmt.Errorf("'%s' has . or .. for a part of its name", text)
+		}
+	}
+	return bucket, key, nil
+}
+
+var bucketName = regexp.MustCompile(`^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$`)
 
 // ExecutionRole is the ARN of the role as which the platform acts on the task's behalf; empty: there is none.
 func ExecutionRole(account string, def types.TaskDefinition, over types.TaskOverride) string {

@@ -7,7 +7,6 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ecs/types"
 
 	"github.com/seed-2f228079/neargate/controlplane"
-	"github.com/seed-2f228079/neargate/internal/arn"
 )
 
 // maxEnvironmentFiles is how many a container can have.
@@ -107,13 +106,11 @@ func checkEnvironmentFiles(container string, files []types.EnvironmentFile) erro
 		return client("Invalid 'environmentFiles' setting for container '%s': there can be at most %d.", container, maxEnvironmentFiles)
 	}
 	for _, f := range files {
-		a, err := arn.Parse(aws.ToString(f.Value))
-		bucket, key, _ := strings.Cut(a.Resource, "/")
-		switch {
-		case f.Type != types.EnvironmentFileTypeS3:
+		if f.Type != types.EnvironmentFileTypeS3 {
 			return client("Invalid 'environmentFiles' setting for container '%s': the type of a file is s3.", container)
-		case err != nil || a.Service != "s3" || bucket == "" || key == "":
-			return client("Invalid 'environmentFiles' setting for container '%s': '%s' is not the ARN of an object (arn:aws:s3:::bucket/key).", container, aws.ToString(f.Value))
+		}
+		if _, _, err := controlplane.ParseObjectARN(aws.ToString(f.Value)); err != nil {
+			return client("Invalid 'environmentFiles' setting for container '%s': %s.", container, err)
 		}
 	}
 	return nil

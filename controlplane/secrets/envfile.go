@@ -7,7 +7,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/seed-2f228079/neargate/api"
-	"github.com/seed-2f228079/neargate/internal/arn"
+	"github.com/seed-2f228079/neargate/controlplane"
 )
 
 // maxEnvFile is how long a file of variables may be.
@@ -22,14 +22,10 @@ type Objects interface {
 // environmentFile reads an object that an ARN names, if the execution role may.
 func (w *work) environmentFile(ctx context.Context, name string) (map[string]string, error) {
 	failed := func(err error) error { return initialization("failed to download env files: %s: %s", name, words(err)) }
-	a, err := arn.Parse(name)
-	if err != nil {
-		return nil, failed(err)
-	}
-	bucket, key, ok := strings.Cut(a.Resource, "/")
+	bucket, key, err := controlplane.ParseObjectARN(name)
 	switch {
-	case a.Service != "s3" || !ok || key == "":
-		return nil, failed(errors.New("it is not the ARN of an object"))
+	case err != nil:
+		return nil, failed(err)
 	case w.Objects == nil:
 		return nil, failed(errors.New("this platform has no S3 endpoint; start its servers with --s3-endpoint"))
 	}

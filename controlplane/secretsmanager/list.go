@@ -164,7 +164,7 @@ func (f *Family) readAs(ctx context.Context, v *state.View, scope controlplane.S
 	if s, err := find(v, scope, id); err == nil && f.Authorizer != nil {
 		access := api.Access{Action: "secretsmanager:GetSecretValue", Resources: []string{s.ARN()}}
 		if err := f.Authorizer.Authorize(ctx, api.CallFrom(ctx), access); err != nil {
-			return types.SecretValueEntry{}, err
+			return types.SecretValueEntry{}, awserr.New("AccessDeniedException", "%s", err.Error())
 		}
 	}
 	return f.read(v, scope, &id, nil, nil)

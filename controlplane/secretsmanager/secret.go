@@ -17,6 +17,7 @@ import (
 	"github.com/seed-2f228079/neargate/api"
 	"github.com/seed-2f228079/neargate/controlplane"
 	"github.com/seed-2f228079/neargate/controlplane/state"
+	"github.com/seed-2f228079/neargate/internal/arn"
 	"github.com/seed-2f228079/neargate/internal/awserr"
 )
 
@@ -183,10 +184,15 @@ func (f *Family) deleteSecret(ctx context.Context, in *sm.DeleteSecretInput) (*s
 	case days < leastWindow || days > mostWindow:
 		return nil, invalidParameter("The RecoveryWindowInDays value must be between %d and %d days (inclusive).", leastWindow, mostWindow)
 	}
-	now := api.CallFrom(ctx).Time
+	now, suffix := api.CallFrom(ctx).Time, newSuffix(f.Rand)
 	out := &sm.DeleteSecretOutput{DeletionDate: &now}
 	err := f.update(ctx, func(tx *state.Tx, scope controlplane.Scope) error {
 		old, err := find(tx, scope, aws.ToString(in.SecretId))
+		if force && awserr.Is(err, "ResourceNotFoundException") && !arn.Is(*in.SecretId) {
+			// "With an already deleted or nonexistent secret, the operation does not return ResourceNotFoundException."
+			out.ARN, out.Name = new(secretARN(scope, *in.SecretId+"-"+suffix)), in.SecretId
+			return nil
+		}
 		if err != nil {
 			return err
 		}

@@ -232,6 +232,10 @@ func TestDeletedSecretCanBeRestoredUntilItsWindowIsOver(t *testing.T) {
 	b := newBench(t)
 	id := new("s")
 	made := do(b, b.createSecret, &sm.CreateSecretInput{Name: id, SecretString: new("canary"), Tags: []types.Tag{{Key: new("k"), Value: new("v")}}})
+	refused(b, b.deleteSecret, &sm.DeleteSecretInput{SecretId: new("nobody")}, "ResourceNotFoundException", "")
+	if gone := do(b, b.deleteSecret, &sm.DeleteSecretInput{SecretId: new("nobody"), ForceDeleteWithoutRecovery: new(true)}); *gone.Name != "nobody" {
+		t.Errorf("by force, of nobody: %+v", gone)
+	}
 	refused(b, b.deleteSecret, &sm.DeleteSecretInput{SecretId: id, RecoveryWindowInDays: new(int64(6))}, "InvalidParameterException", "between 7 and 30")
 	refused(b, b.deleteSecret, &sm.DeleteSecretInput{SecretId: id, RecoveryWindowInDays: new(int64(7)), ForceDeleteWithoutRecovery: new(true)}, "InvalidParameterException", "conjunction")
 	gone := do(b, b.deleteSecret, &sm.DeleteSecretInput{SecretId: id})
@@ -318,7 +322,7 @@ type only struct{ arn string }
 
 func (o only) Authorize(_ context.Context, _ *api.Call, a api.Access) error {
 	if a.Resources[0] != o.arn {
-		return awserr.New("AccessDeniedException", "not allowed")
+		return errors.New("not allowed")
 	}
 	return nil
 }
