@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"os"
 	"path"
 	"slices"
 
@@ -138,7 +139,7 @@ const maxUserFile = 1 << 20
 
 // readFile reads a small file of a container; one that is not there is empty.
 func (d *Driver) readFile(ctx context.Context, id, path string) ([]byte, error) {
-	r, _, err := d.cli.CopyFromContainer(ctx, id, path)
+	r, st, err := d.cli.CopyFromContainer(ctx, id, path)
 	if errdefs.IsNotFound(err) {
 		return nil, nil
 	}
@@ -146,6 +147,9 @@ func (d *Driver) readFile(ctx context.Context, id, path string) ([]byte, error) 
 		return nil, err
 	}
 	defer r.Close()
+	if target := st.LinkTarget; st.Mode&os.ModeSymlink != 0 && target != path { // the end of all links
+		return d.readFile(ctx, id, target)
+	}
 	t := tar.NewReader(r)
 	if h, err := t.Next(); err != nil || h.Typeflag != tar.TypeReg {
 		return nil, err

@@ -28,8 +28,8 @@ func (b *bundle) addSecrets(s *runtime.Secrets) {
 	b.files = s.Files
 }
 
-// mountSecrets puts the files on a tmpfs that only the shim's mount namespace has, for the container to have it bound. It goes with the
-// call of what is answered, and with the shim at the latest.
+// mountSecrets puts the files on a tmpfs that only the shim's mount namespace has, for the container to have it bound. closeSecrets takes it
+// away; at the latest it goes with the shim.
 func (b *bundle) mountSecrets(dir string, uid, gid int) (closeSecrets func(), err error) {
 	if b.SecretFiles == "" {
 		return func() {}, nil
