@@ -69,7 +69,7 @@ func isTestPackage(pkg string) bool {
 
 // families are the packages that hold operations. What stands below one belongs to it.
 var families = []string{"controlplane/ecs", "controlplane/elb", "controlplane/autoscaling", "controlplane/iam", "controlplane/logs",
-	"controlplane/ec2", "controlplane/sts", "controlplane/tasks", "registry", "servicediscovery"}
+	"controlplane/ec2", "controlplane/secretsmanager", "controlplane/ssm", "controlplane/sts", "controlplane/tasks", "registry", "servicediscovery"}
 
 // TestImportsPointInward holds the direct imports against the map in docs/design/api.md.
 func TestImportsPointInward(t *testing.T) {

@@ -32,6 +32,11 @@ type server struct {
 	downs       chan *agentapi.Down
 	stream      *stream // takes what is shipped
 	roles       *roleServer
+	secrets     func(*agentapi.TaskSecretsRequest) (*agentapi.TaskSecretsAnswer, error)
+}
+
+func (s *server) TaskSecrets(_ context.Context, req *agentapi.TaskSecretsRequest) (*agentapi.TaskSecretsAnswer, error) {
+	return s.secrets(req)
 }
 
 func (s *server) Session(st agentapi.Dispatcher_SessionServer) error {

@@ -18,7 +18,6 @@ func (w *worker) bringUp(ctx context.Context, found *runtime.Recovered, exits ch
 	if found == nil && w.snapshot().State >= agentapi.TaskState_ACTIVATING {
 		return &failure{codeEssentialExited, "The task's containers are gone: the host was restarted"}
 	}
-	// An earlier process that died before ACTIVATING may have left half a sandbox; Create completes it.
 	if w.snapshot().State < agentapi.TaskState_ACTIVATING {
 		if err := w.a.cfg.Policy.check(spec); err != nil {
 			return &failure{codeFailedToStart, "CannotCreateContainerError: " + err.Error()}
@@ -26,7 +25,17 @@ func (w *worker) bringUp(ctx context.Context, found *runtime.Recovered, exits ch
 		if f := w.assumeRole(ctx, spec); f != nil || ctx.Err() != nil {
 			return f
 		}
-		if f := w.pull(ctx, spec); f != nil || ctx.Err() != nil {
+	}
+	var secrets confidences
+	if spec.HasSecrets && !allStarted(spec, found) {
+		var f *failure
+		if secrets, f = w.fetchSecrets(ctx); f != nil || ctx.Err() != nil {
+			return f
+		}
+	}
+	// An earlier process that died before ACTIVATING may have left half a sandbox; Create completes it.
+	if w.snapshot().State < agentapi.TaskState_ACTIVATING {
+		if f := w.pull(ctx, spec, secrets); f != nil || ctx.Err() != nil {
 			return f
 		}
 		box, err := w.a.cfg.Driver.Create(ctx, w.task(spec))
@@ -37,6 +46,14 @@ func (w *worker) bringUp(ctx context.Context, found *runtime.Recovered, exits ch
 			return &failure{codeFailedToStart, "ResourceInitializationError: " + err.Error()}
 		}
 		found = &runtime.Recovered{Sandbox: box}
+	}
+	if len(secrets) > 0 {
+		if err := w.a.cfg.Driver.Confide(ctx, w.id, secrets.forDriver()); err != nil {
+			if ctx.Err() != nil {
+				return nil
+			}
+			return &failure{codeFailedToStart, "ResourceInitializationError: " + err.Error()}
+		}
 	}
 	w.a.owners.set(found.Sandbox.Address, owner{w.id, spec.Account, spec.Region})
 	w.report(func(st *agentapi.TaskStatus) {
@@ -67,7 +84,7 @@ func (w *worker) task(spec *agentapi.TaskSpec) runtime.Task {
 }
 
 // pull gets all images at once.
-func (w *worker) pull(ctx context.Context, spec *agentapi.TaskSpec) *failure {
+func (w *worker) pull(ctx context.Context, spec *agentapi.TaskSpec, secrets confidences) *failure {
 	w.report(func(st *agentapi.TaskStatus) { st.PullStarted = w.now() })
 	var failed struct {
 		sync.Mutex
@@ -76,7 +93,7 @@ func (w *worker) pull(ctx context.Context, spec *agentapi.TaskSpec) *failure {
 	g, pulling := errgroup.WithContext(ctx)
 	for _, c := range spec.Containers {
 		g.Go(func() error {
-			img, err := w.pullOne(pulling, c)
+			img, err := w.pullOne(pulling, c.RegistryRefusal, secrets.request(c))
 			if err == nil {
 				w.report(func(st *agentapi.TaskStatus) {
 					cs := containerStatus(st, c.Name)
@@ -101,18 +118,18 @@ func (w *worker) pull(ctx context.Context, spec *agentapi.TaskSpec) *failure {
 }
 
 // pullOne tries again, a little later each time, while the registry's answer gives hope.
-func (w *worker) pullOne(ctx context.Context, c *agentapi.ContainerSpec) (runtime.Image, error) {
-	if c.RegistryRefusal != "" {
-		return runtime.Image{}, &runtime.PullError{Reason: c.RegistryRefusal}
+func (w *worker) pullOne(ctx context.Context, refusal string, req runtime.PullRequest) (runtime.Image, error) {
+	if refusal != "" {
+		return runtime.Image{}, &runtime.PullError{Reason: refusal}
 	}
 	const tries = 4
 	for wait, n := time.Second, 1; ; wait, n = 2*wait, n+1 {
-		img, err := w.a.cfg.Driver.Pull(ctx, runtime.PullRequest{Image: c.Image, User: c.RegistryUser, Password: c.RegistryPassword})
+		img, err := w.a.cfg.Driver.Pull(ctx, req)
 		var pe *runtime.PullError
 		if err == nil || n == tries || !errors.As(err, &pe) || !pe.Retryable {
 			return img, err
 		}
-		w.a.log.Warn("pull again", "task", w.id, "image", c.Image, "error", err, "in", wait)
+		w.a.log.Warn("pull again", "task", w.id, "image", req.Image, "error", err, "in", wait)
 		select {
 		case <-ctx.Done():
 			return img, ctx.Err()

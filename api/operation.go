@@ -110,7 +110,7 @@ func (o *Operation) Needs(c *Call, in any) []Access {
 
 // makes says whether the operation makes what its Tags are for.
 func (o *Operation) makes() bool {
-	return o.Mode == ModeWrite && slices.ContainsFunc([]string{"Create", "Register", "Run", "Start"}, func(p string) bool { return strings.HasPrefix(o.Name, p) })
+	return o.Mode == ModeWrite && slices.ContainsFunc([]string{"Create", "PutParameter", "Register", "Run", "Start"}, func(p string) bool { return strings.HasPrefix(o.Name, p) })
 }
 
 // tagging is "Grant permission to tag resources on creation" of ECS's and others' guides: the action that tags what is there is
@@ -123,6 +123,8 @@ func (o *Operation) tagging(c *Call, in any, a Access) Access {
 		action = "Tag" + strings.TrimPrefix(o.Name, "Create")
 	case "elasticloadbalancingv2":
 		action = "AddTags"
+	case "ssm":
+		action = "AddTagsToResource"
 	}
 	t := Access{Action: prefix + ":" + action, Resources: a.Resources, Input: in, Key: func(key string) ([]string, bool) {
 		if key == prefix+":createaction" {

@@ -11,6 +11,8 @@ import (
 	elbtypes "github.com/aws/aws-sdk-go-v2/service/elasticloadbalancingv2/types"
 	"github.com/aws/aws-sdk-go-v2/service/iam"
 	iamtypes "github.com/aws/aws-sdk-go-v2/service/iam/types"
+	"github.com/aws/aws-sdk-go-v2/service/ssm"
+	ssmtypes "github.com/aws/aws-sdk-go-v2/service/ssm/types"
 
 	"github.com/seed-2f228079/neargate/api"
 )
@@ -42,6 +44,8 @@ func TestNeeds(t *testing.T) {
 			[]string{"elasticloadbalancing:CreateRule", "*", "elasticloadbalancing:AddTags", "*"}},
 		"IAM": {api.Write(nothing[iam.CreateRoleInput, iam.CreateRoleOutput]), &iam.CreateRoleInput{Tags: []iamtypes.Tag{{Key: new("a")}}},
 			[]string{"iam:CreateRole", "*", "iam:TagRole", "*"}},
+		"parameters": {api.Write(nothing[ssm.PutParameterInput, ssm.PutParameterOutput]), &ssm.PutParameterInput{Tags: []ssmtypes.Tag{{Key: new("a")}}},
+			[]string{"ssm:PutParameter", "*", "ssm:AddTagsToResource", "*"}},
 	} {
 		var got []string
 		for _, a := range c.o.Needs(&api.Call{}, c.in) {

@@ -143,6 +143,10 @@ func invalidToken(service string) error {
 		return awserr.New("InvalidInput", "Invalid NextToken.")
 	case "cloudwatchlogs":
 		return awserr.New("InvalidParameterException", "The specified nextToken is invalid.")
+	case "secretsmanager":
+		return awserr.New("InvalidNextTokenException", "The NextToken value is invalid.")
+	case "ssm":
+		return awserr.New("InvalidNextToken", "The specified token is not valid.")
 	}
 	return awserr.New("InvalidParameterException", "Invalid nextToken.")
 }

@@ -21,7 +21,7 @@ func (d *TaskDefinition) Shape() types.TaskDefinition {
 func DemandOf(def types.TaskDefinition, over types.TaskOverride) (*Demand, error) {
 	d := &Demand{Attributes: platformAttributes(def.RuntimePlatform)}
 	for _, c := range def.ContainerDefinitions {
-		o := containerOverride(over, aws.ToString(c.Name))
+		o := ContainerOverride(over, aws.ToString(c.Name))
 		cpu, memory, reservation := c.Cpu, c.Memory, c.MemoryReservation
 		if o.Cpu != nil {
 			cpu = *o.Cpu
@@ -131,8 +131,8 @@ func first(a, b *string) *string {
 	return b
 }
 
-// containerOverride is the override of the named container; the zero one when there is none.
-func containerOverride(over types.TaskOverride, name string) types.ContainerOverride {
+// ContainerOverride is the override of the named container; the zero one when there is none.
+func ContainerOverride(over types.TaskOverride, name string) types.ContainerOverride {
 	for _, o := range over.ContainerOverrides {
 		if aws.ToString(o.Name) == name {
 			return o

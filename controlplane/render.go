@@ -38,7 +38,9 @@ func RenderTaskSpec(t *Task, d *TaskDefinition, digests map[string]string) (*age
 		return nil, fmt.Errorf("render task %s: %w", t.Id, err)
 	}
 	for _, c := range order {
-		r := renderContainer(c, containerOverride(over, aws.ToString(c.Name)), def)
+		override := ContainerOverride(over, aws.ToString(c.Name))
+		spec.HasSecrets = spec.HasSecrets || needsSecrets(c, override)
+		r := renderContainer(c, override, def)
 		if digest := digests[r.Name]; digest != "" {
 			r.Image = pinImage(r.Image, digest)
 		}
@@ -73,6 +75,7 @@ func renderContainer(c types.ContainerDefinition, over types.ContainerOverride, 
 		DnsSearch:            c.DnsSearchDomains,
 		NoNewPrivileges:      noNewPrivileges(c.DockerSecurityOptions),
 		DisableNetworking:    aws.ToBool(c.DisableNetworking),
+		SecretFiles:          SecretFiles(c),
 	}
 	renderLinuxParameters(r, c.LinuxParameters)
 	for _, u := range c.Ulimits {

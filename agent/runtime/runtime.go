@@ -14,6 +14,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"maps"
 	"net"
 	"net/netip"
 	"time"
@@ -42,6 +43,10 @@ type Driver interface {
 	// Create makes the task's sandbox: namespace, address, volumes. Images must have been pulled. What a crash left half-made
 	// is made anew; a sandbox that is whole is answered as it is.
 	Create(ctx context.Context, task Task) (Sandbox, error)
+	// Confide says what containers of a created task are given beside their specs. It comes before the Start of a container for which there
+	// is something, in a new process again. The driver writes it to no disk: a container keeps its files on a tmpfs, its environment in
+	// memory, over restarts as well. (An engine that the driver stands on may have records of its own: docker's keeps environments.)
+	Confide(ctx context.Context, taskID string, secrets map[string]Secrets) error
 	// Start starts one container of a created task and returns once its process runs. When it cannot run, the error is a
 	// *StartError and Wait afterwards answers an Exit with the same reason. A container is started once in its life: a
 	// repeated call answers what the first one did, also after the container has ended.
@@ -122,6 +127,27 @@ type Task struct {
 	ExtraHosts            []string // "name:address" for /etc/hosts of every container
 	// Environment is added to every container, below the container's own.
 	Environment map[string]string
+}
+
+// Secrets are what one container is given beside its spec.
+type Secrets struct {
+	Environment map[string]string // above the spec's
+	// Files are in the folder that the spec names (secret_files), which is read-only; each has mode 0400 and is the container's user's, as the
+	// folder is.
+	Files      map[string][]byte
+	LogOptions map[string]string // beside those of the spec
+}
+
+// Log is the container's log configuration with the options that are secret; nil: it has none.
+func (s Secrets) Log(c *agentapi.ContainerSpec) *agentapi.LogConfiguration {
+	l := c.GetLog()
+	if l == nil || len(s.LogOptions) == 0 {
+		return l
+	}
+	all := map[string]string{}
+	maps.Copy(all, l.Options)
+	maps.Copy(all, s.LogOptions)
+	return &agentapi.LogConfiguration{Driver: l.Driver, Options: all}
 }
 
 // Sandbox is a created task's place in the network.

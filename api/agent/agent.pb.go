@@ -1909,10 +1909,11 @@ type TaskSpec struct {
 	NetworkMode   string                 `protobuf:"bytes,10,opt,name=network_mode,json=networkMode,proto3" json:"network_mode,omitempty"` // bridge, awsvpc, host, none
 	Containers    []*ContainerSpec       `protobuf:"bytes,11,rep,name=containers,proto3" json:"containers,omitempty"`                      // in start order
 	Volumes       []*VolumeSpec          `protobuf:"bytes,12,rep,name=volumes,proto3" json:"volumes,omitempty"`
-	DnsServers    []string               `protobuf:"bytes,13,rep,name=dns_servers,json=dnsServers,proto3" json:"dns_servers,omitempty"` // addresses tasks use, filled in by the agent when empty
-	PidMode       string                 `protobuf:"bytes,30,opt,name=pid_mode,json=pidMode,proto3" json:"pid_mode,omitempty"`          // host, task; empty: each container has its own namespace
-	IpcMode       string                 `protobuf:"bytes,31,opt,name=ipc_mode,json=ipcMode,proto3" json:"ipc_mode,omitempty"`          // host, task, none; empty: as none
-	TaskRole      string                 `protobuf:"bytes,50,opt,name=task_role,json=taskRole,proto3" json:"task_role,omitempty"`       // ARN of the role whose credentials its containers get; empty: none
+	DnsServers    []string               `protobuf:"bytes,13,rep,name=dns_servers,json=dnsServers,proto3" json:"dns_servers,omitempty"`  // addresses tasks use, filled in by the agent when empty
+	PidMode       string                 `protobuf:"bytes,30,opt,name=pid_mode,json=pidMode,proto3" json:"pid_mode,omitempty"`           // host, task; empty: each container has its own namespace
+	IpcMode       string                 `protobuf:"bytes,31,opt,name=ipc_mode,json=ipcMode,proto3" json:"ipc_mode,omitempty"`           // host, task, none; empty: as none
+	TaskRole      string                 `protobuf:"bytes,50,opt,name=task_role,json=taskRole,proto3" json:"task_role,omitempty"`        // ARN of the role whose credentials its containers get; empty: none
+	HasSecrets    bool                   `protobuf:"varint,70,opt,name=has_secrets,json=hasSecrets,proto3" json:"has_secrets,omitempty"` // what some of its containers need is to be asked for (TaskSecrets) before they are pulled and started
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2059,6 +2060,13 @@ func (x *TaskSpec) GetTaskRole() string {
 	return ""
 }
 
+func (x *TaskSpec) GetHasSecrets() bool {
+	if x != nil {
+		return x.HasSecrets
+	}
+	return false
+}
+
 type ContainerSpec struct {
 	state                protoimpl.MessageState `protogen:"open.v1"`
 	Name                 string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -2106,6 +2114,7 @@ type ContainerSpec struct {
 	NoNewPrivileges   bool              `protobuf:"varint,57,opt,name=no_new_privileges,json=noNewPrivileges,proto3" json:"no_new_privileges,omitempty"`
 	DisableNetworking bool              `protobuf:"varint,58,opt,name=disable_networking,json=disableNetworking,proto3" json:"disable_networking,omitempty"` // a network namespace of its own with nothing in it but loopback
 	Log               *LogConfiguration `protobuf:"bytes,60,opt,name=log,proto3" json:"log,omitempty"`                                                       // none: the output is kept on the host, and no more
+	SecretFiles       string            `protobuf:"bytes,90,opt,name=secret_files,json=secretFiles,proto3" json:"secret_files,omitempty"`                    // folder in which the container finds files that TaskSecrets has for it; empty: it has none
 	RegistryRefusal   string            `protobuf:"bytes,80,opt,name=registry_refusal,json=registryRefusal,proto3" json:"registry_refusal,omitempty"`        // why the execution role gets no credentials for the image, which then is not pulled; empty: it does
 	unknownFields     protoimpl.UnknownFields
 	sizeCache         protoimpl.SizeCache
@@ -2447,6 +2456,13 @@ func (x *ContainerSpec) GetLog() *LogConfiguration {
 		return x.Log
 	}
 	return nil
+}
+
+func (x *ContainerSpec) GetSecretFiles() string {
+	if x != nil {
+		return x.SecretFiles
+	}
+	return ""
 }
 
 func (x *ContainerSpec) GetRegistryRefusal() string {
@@ -4961,6 +4977,195 @@ func (x *RoleCredentialsAnswer) GetExpires() *timestamppb.Timestamp {
 	return nil
 }
 
+type TaskSecretsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	NodeId        string                 `protobuf:"bytes,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	TaskId        string                 `protobuf:"bytes,2,opt,name=task_id,json=taskId,proto3" json:"task_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TaskSecretsRequest) Reset() {
+	*x = TaskSecretsRequest{}
+	mi := &file_api_agent_agent_proto_msgTypes[56]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TaskSecretsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TaskSecretsRequest) ProtoMessage() {}
+
+func (x *TaskSecretsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_agent_agent_proto_msgTypes[56]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TaskSecretsRequest.ProtoReflect.Descriptor instead.
+func (*TaskSecretsRequest) Descriptor() ([]byte, []int) {
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{56}
+}
+
+func (x *TaskSecretsRequest) GetNodeId() string {
+	if x != nil {
+		return x.NodeId
+	}
+	return ""
+}
+
+func (x *TaskSecretsRequest) GetTaskId() string {
+	if x != nil {
+		return x.TaskId
+	}
+	return ""
+}
+
+type TaskSecretsAnswer struct {
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	Containers []*ContainerSecrets    `protobuf:"bytes,1,rep,name=containers,proto3" json:"containers,omitempty"` // those for which there is something
+	// Why the task cannot start, in ECS's words; it has nothing of a value in it. Nothing else is set then.
+	Failure       string `protobuf:"bytes,2,opt,name=failure,proto3" json:"failure,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TaskSecretsAnswer) Reset() {
+	*x = TaskSecretsAnswer{}
+	mi := &file_api_agent_agent_proto_msgTypes[57]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TaskSecretsAnswer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TaskSecretsAnswer) ProtoMessage() {}
+
+func (x *TaskSecretsAnswer) ProtoReflect() protoreflect.Message {
+	mi := &file_api_agent_agent_proto_msgTypes[57]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TaskSecretsAnswer.ProtoReflect.Descriptor instead.
+func (*TaskSecretsAnswer) Descriptor() ([]byte, []int) {
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{57}
+}
+
+func (x *TaskSecretsAnswer) GetContainers() []*ContainerSecrets {
+	if x != nil {
+		return x.Containers
+	}
+	return nil
+}
+
+func (x *TaskSecretsAnswer) GetFailure() string {
+	if x != nil {
+		return x.Failure
+	}
+	return ""
+}
+
+type ContainerSecrets struct {
+	state            protoimpl.MessageState `protogen:"open.v1"`
+	Name             string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Environment      map[string]string      `protobuf:"bytes,2,rep,name=environment,proto3" json:"environment,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"` // above the spec's
+	Files            map[string][]byte      `protobuf:"bytes,3,rep,name=files,proto3" json:"files,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`             // by their names in the folder secret_files
+	RegistryUser     string                 `protobuf:"bytes,4,opt,name=registry_user,json=registryUser,proto3" json:"registry_user,omitempty"`                                                     // with which its image is pulled; empty: with the spec's
+	RegistryPassword string                 `protobuf:"bytes,5,opt,name=registry_password,json=registryPassword,proto3" json:"registry_password,omitempty"`
+	LogOptions       map[string]string      `protobuf:"bytes,6,rep,name=log_options,json=logOptions,proto3" json:"log_options,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"` // beside the spec's
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *ContainerSecrets) Reset() {
+	*x = ContainerSecrets{}
+	mi := &file_api_agent_agent_proto_msgTypes[58]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ContainerSecrets) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ContainerSecrets) ProtoMessage() {}
+
+func (x *ContainerSecrets) ProtoReflect() protoreflect.Message {
+	mi := &file_api_agent_agent_proto_msgTypes[58]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ContainerSecrets.ProtoReflect.Descriptor instead.
+func (*ContainerSecrets) Descriptor() ([]byte, []int) {
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{58}
+}
+
+func (x *ContainerSecrets) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ContainerSecrets) GetEnvironment() map[string]string {
+	if x != nil {
+		return x.Environment
+	}
+	return nil
+}
+
+func (x *ContainerSecrets) GetFiles() map[string][]byte {
+	if x != nil {
+		return x.Files
+	}
+	return nil
+}
+
+func (x *ContainerSecrets) GetRegistryUser() string {
+	if x != nil {
+		return x.RegistryUser
+	}
+	return ""
+}
+
+func (x *ContainerSecrets) GetRegistryPassword() string {
+	if x != nil {
+		return x.RegistryPassword
+	}
+	return ""
+}
+
+func (x *ContainerSecrets) GetLogOptions() map[string]string {
+	if x != nil {
+		return x.LogOptions
+	}
+	return nil
+}
+
 var File_api_agent_agent_proto protoreflect.FileDescriptor
 
 const file_api_agent_agent_proto_rawDesc = "" +
@@ -5088,7 +5293,7 @@ const file_api_agent_agent_proto_rawDesc = "" +
 	"\adesired\x18\x04 \x01(\x0e2\x1f.neargate.agent.v1.DesiredStateR\adesired\x12/\n" +
 	"\x04spec\x18\x05 \x01(\v2\x1b.neargate.agent.v1.TaskSpecR\x04spec\x12\x1f\n" +
 	"\vstop_reason\x18\x06 \x01(\tR\n" +
-	"stopReason\"\x93\x04\n" +
+	"stopReason\"\xb4\x04\n" +
 	"\bTaskSpec\x12\x18\n" +
 	"\aaccount\x18\x01 \x01(\tR\aaccount\x12\x16\n" +
 	"\x06region\x18\x02 \x01(\tR\x06region\x12\x18\n" +
@@ -5111,7 +5316,9 @@ const file_api_agent_agent_proto_rawDesc = "" +
 	"dnsServers\x12\x19\n" +
 	"\bpid_mode\x18\x1e \x01(\tR\apidMode\x12\x19\n" +
 	"\bipc_mode\x18\x1f \x01(\tR\aipcMode\x12\x1b\n" +
-	"\ttask_role\x182 \x01(\tR\btaskRole\"\xfe\x10\n" +
+	"\ttask_role\x182 \x01(\tR\btaskRole\x12\x1f\n" +
+	"\vhas_secrets\x18F \x01(\bR\n" +
+	"hasSecrets\"\xa1\x11\n" +
 	"\rContainerSpec\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05image\x18\x02 \x01(\tR\x05image\x12\x1c\n" +
@@ -5170,7 +5377,8 @@ const file_api_agent_agent_proto_rawDesc = "" +
 	"dns_search\x188 \x03(\tR\tdnsSearch\x12*\n" +
 	"\x11no_new_privileges\x189 \x01(\bR\x0fnoNewPrivileges\x12-\n" +
 	"\x12disable_networking\x18: \x01(\bR\x11disableNetworking\x125\n" +
-	"\x03log\x18< \x01(\v2#.neargate.agent.v1.LogConfigurationR\x03log\x12)\n" +
+	"\x03log\x18< \x01(\v2#.neargate.agent.v1.LogConfigurationR\x03log\x12!\n" +
+	"\fsecret_files\x18Z \x01(\tR\vsecretFiles\x12)\n" +
 	"\x10registry_refusal\x18P \x01(\tR\x0fregistryRefusal\x1a>\n" +
 	"\x10EnvironmentEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
@@ -5395,7 +5603,33 @@ const file_api_agent_agent_proto_rawDesc = "" +
 	"\raccess_key_id\x18\x02 \x01(\tR\vaccessKeyId\x12*\n" +
 	"\x11secret_access_key\x18\x03 \x01(\tR\x0fsecretAccessKey\x12#\n" +
 	"\rsession_token\x18\x04 \x01(\tR\fsessionToken\x124\n" +
-	"\aexpires\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\aexpires*`\n" +
+	"\aexpires\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\aexpires\"F\n" +
+	"\x12TaskSecretsRequest\x12\x17\n" +
+	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x17\n" +
+	"\atask_id\x18\x02 \x01(\tR\x06taskId\"r\n" +
+	"\x11TaskSecretsAnswer\x12C\n" +
+	"\n" +
+	"containers\x18\x01 \x03(\v2#.neargate.agent.v1.ContainerSecretsR\n" +
+	"containers\x12\x18\n" +
+	"\afailure\x18\x02 \x01(\tR\afailure\"\xa5\x04\n" +
+	"\x10ContainerSecrets\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12V\n" +
+	"\venvironment\x18\x02 \x03(\v24.neargate.agent.v1.ContainerSecrets.EnvironmentEntryR\venvironment\x12D\n" +
+	"\x05files\x18\x03 \x03(\v2..neargate.agent.v1.ContainerSecrets.FilesEntryR\x05files\x12#\n" +
+	"\rregistry_user\x18\x04 \x01(\tR\fregistryUser\x12+\n" +
+	"\x11registry_password\x18\x05 \x01(\tR\x10registryPassword\x12T\n" +
+	"\vlog_options\x18\x06 \x03(\v23.neargate.agent.v1.ContainerSecrets.LogOptionsEntryR\n" +
+	"logOptions\x1a>\n" +
+	"\x10EnvironmentEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a8\n" +
+	"\n" +
+	"FilesEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\fR\x05value:\x028\x01\x1a=\n" +
+	"\x0fLogOptionsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01*`\n" +
 	"\x04Kind\x12\x14\n" +
 	"\x10KIND_UNSPECIFIED\x10\x00\x12\x0f\n" +
 	"\vASSIGNMENTS\x10\x01\x12\r\n" +
@@ -5435,13 +5669,14 @@ const file_api_agent_agent_proto_rawDesc = "" +
 	"\x10ENDPOINT_INITIAL\x10\x01\x12\x14\n" +
 	"\x10ENDPOINT_HEALTHY\x10\x02\x12\x16\n" +
 	"\x12ENDPOINT_UNHEALTHY\x10\x03\x12\x15\n" +
-	"\x11ENDPOINT_DRAINING\x10\x042\xc1\x02\n" +
+	"\x11ENDPOINT_DRAINING\x10\x042\x9d\x03\n" +
 	"\n" +
 	"Dispatcher\x12=\n" +
 	"\aSession\x12\x15.neargate.agent.v1.Up\x1a\x17.neargate.agent.v1.Down(\x010\x01\x12B\n" +
 	"\x04Logs\x12\x1b.neargate.agent.v1.LogChunk\x1a\x1b.neargate.agent.v1.LogsRead(\x01\x12H\n" +
 	"\bShipLogs\x12\x1c.neargate.agent.v1.ShipBatch\x1a\x1a.neargate.agent.v1.ShipAck(\x010\x01\x12f\n" +
-	"\x0fRoleCredentials\x12).neargate.agent.v1.RoleCredentialsRequest\x1a(.neargate.agent.v1.RoleCredentialsAnswerB3Z1github.com/seed-2f228079/neargate/api/agent;agentb\x06proto3"
+	"\x0fRoleCredentials\x12).neargate.agent.v1.RoleCredentialsRequest\x1a(.neargate.agent.v1.RoleCredentialsAnswer\x12Z\n" +
+	"\vTaskSecrets\x12%.neargate.agent.v1.TaskSecretsRequest\x1a$.neargate.agent.v1.TaskSecretsAnswerB3Z1github.com/seed-2f228079/neargate/api/agent;agentb\x06proto3"
 
 var (
 	file_api_agent_agent_proto_rawDescOnce sync.Once
@@ -5456,7 +5691,7 @@ func file_api_agent_agent_proto_rawDescGZIP() []byte {
 }
 
 var file_api_agent_agent_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
-var file_api_agent_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 62)
+var file_api_agent_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 68)
 var file_api_agent_agent_proto_goTypes = []any{
 	(Kind)(0),                      // 0: neargate.agent.v1.Kind
 	(DesiredState)(0),              // 1: neargate.agent.v1.DesiredState
@@ -5520,13 +5755,19 @@ var file_api_agent_agent_proto_goTypes = []any{
 	(*RecordSet)(nil),              // 59: neargate.agent.v1.RecordSet
 	(*RoleCredentialsRequest)(nil), // 60: neargate.agent.v1.RoleCredentialsRequest
 	(*RoleCredentialsAnswer)(nil),  // 61: neargate.agent.v1.RoleCredentialsAnswer
-	nil,                            // 62: neargate.agent.v1.Hello.RevisionsEntry
-	nil,                            // 63: neargate.agent.v1.Hello.AttributesEntry
-	nil,                            // 64: neargate.agent.v1.ContainerSpec.EnvironmentEntry
-	nil,                            // 65: neargate.agent.v1.ContainerSpec.LabelsEntry
-	nil,                            // 66: neargate.agent.v1.ContainerSpec.SysctlsEntry
-	nil,                            // 67: neargate.agent.v1.LogConfiguration.OptionsEntry
-	(*timestamppb.Timestamp)(nil),  // 68: google.protobuf.Timestamp
+	(*TaskSecretsRequest)(nil),     // 62: neargate.agent.v1.TaskSecretsRequest
+	(*TaskSecretsAnswer)(nil),      // 63: neargate.agent.v1.TaskSecretsAnswer
+	(*ContainerSecrets)(nil),       // 64: neargate.agent.v1.ContainerSecrets
+	nil,                            // 65: neargate.agent.v1.Hello.RevisionsEntry
+	nil,                            // 66: neargate.agent.v1.Hello.AttributesEntry
+	nil,                            // 67: neargate.agent.v1.ContainerSpec.EnvironmentEntry
+	nil,                            // 68: neargate.agent.v1.ContainerSpec.LabelsEntry
+	nil,                            // 69: neargate.agent.v1.ContainerSpec.SysctlsEntry
+	nil,                            // 70: neargate.agent.v1.LogConfiguration.OptionsEntry
+	nil,                            // 71: neargate.agent.v1.ContainerSecrets.EnvironmentEntry
+	nil,                            // 72: neargate.agent.v1.ContainerSecrets.FilesEntry
+	nil,                            // 73: neargate.agent.v1.ContainerSecrets.LogOptionsEntry
+	(*timestamppb.Timestamp)(nil),  // 74: google.protobuf.Timestamp
 }
 var file_api_agent_agent_proto_depIdxs = []int32{
 	15, // 0: neargate.agent.v1.Up.hello:type_name -> neargate.agent.v1.Hello
@@ -5539,14 +5780,14 @@ var file_api_agent_agent_proto_depIdxs = []int32{
 	20, // 7: neargate.agent.v1.Down.update:type_name -> neargate.agent.v1.Update
 	19, // 8: neargate.agent.v1.Down.close:type_name -> neargate.agent.v1.Close
 	8,  // 9: neargate.agent.v1.Down.logs:type_name -> neargate.agent.v1.LogRequest
-	68, // 10: neargate.agent.v1.LogRequest.since:type_name -> google.protobuf.Timestamp
+	74, // 10: neargate.agent.v1.LogRequest.since:type_name -> google.protobuf.Timestamp
 	10, // 11: neargate.agent.v1.LogChunk.lines:type_name -> neargate.agent.v1.LogLine
-	68, // 12: neargate.agent.v1.LogLine.at:type_name -> google.protobuf.Timestamp
+	74, // 12: neargate.agent.v1.LogLine.at:type_name -> google.protobuf.Timestamp
 	13, // 13: neargate.agent.v1.ShipBatch.events:type_name -> neargate.agent.v1.ShipEvent
 	0,  // 14: neargate.agent.v1.Hello.kinds:type_name -> neargate.agent.v1.Kind
-	62, // 15: neargate.agent.v1.Hello.revisions:type_name -> neargate.agent.v1.Hello.RevisionsEntry
+	65, // 15: neargate.agent.v1.Hello.revisions:type_name -> neargate.agent.v1.Hello.RevisionsEntry
 	16, // 16: neargate.agent.v1.Hello.resources:type_name -> neargate.agent.v1.NodeResources
-	63, // 17: neargate.agent.v1.Hello.attributes:type_name -> neargate.agent.v1.Hello.AttributesEntry
+	66, // 17: neargate.agent.v1.Hello.attributes:type_name -> neargate.agent.v1.Hello.AttributesEntry
 	38, // 18: neargate.agent.v1.Hello.tasks:type_name -> neargate.agent.v1.TaskStatus
 	17, // 19: neargate.agent.v1.NodeResources.reserved_ports:type_name -> neargate.agent.v1.PortRange
 	0,  // 20: neargate.agent.v1.Update.kind:type_name -> neargate.agent.v1.Kind
@@ -5563,35 +5804,35 @@ var file_api_agent_agent_proto_depIdxs = []int32{
 	26, // 31: neargate.agent.v1.Assignment.spec:type_name -> neargate.agent.v1.TaskSpec
 	27, // 32: neargate.agent.v1.TaskSpec.containers:type_name -> neargate.agent.v1.ContainerSpec
 	36, // 33: neargate.agent.v1.TaskSpec.volumes:type_name -> neargate.agent.v1.VolumeSpec
-	64, // 34: neargate.agent.v1.ContainerSpec.environment:type_name -> neargate.agent.v1.ContainerSpec.EnvironmentEntry
+	67, // 34: neargate.agent.v1.ContainerSpec.environment:type_name -> neargate.agent.v1.ContainerSpec.EnvironmentEntry
 	35, // 35: neargate.agent.v1.ContainerSpec.ports:type_name -> neargate.agent.v1.PortMapping
 	37, // 36: neargate.agent.v1.ContainerSpec.mounts:type_name -> neargate.agent.v1.MountPoint
-	65, // 37: neargate.agent.v1.ContainerSpec.labels:type_name -> neargate.agent.v1.ContainerSpec.LabelsEntry
+	68, // 37: neargate.agent.v1.ContainerSpec.labels:type_name -> neargate.agent.v1.ContainerSpec.LabelsEntry
 	32, // 38: neargate.agent.v1.ContainerSpec.health_check:type_name -> neargate.agent.v1.ContainerCheck
 	33, // 39: neargate.agent.v1.ContainerSpec.depends_on:type_name -> neargate.agent.v1.Dependency
 	34, // 40: neargate.agent.v1.ContainerSpec.restart:type_name -> neargate.agent.v1.RestartPolicy
 	29, // 41: neargate.agent.v1.ContainerSpec.tmpfs:type_name -> neargate.agent.v1.Tmpfs
 	30, // 42: neargate.agent.v1.ContainerSpec.devices:type_name -> neargate.agent.v1.Device
 	31, // 43: neargate.agent.v1.ContainerSpec.ulimits:type_name -> neargate.agent.v1.Ulimit
-	66, // 44: neargate.agent.v1.ContainerSpec.sysctls:type_name -> neargate.agent.v1.ContainerSpec.SysctlsEntry
+	69, // 44: neargate.agent.v1.ContainerSpec.sysctls:type_name -> neargate.agent.v1.ContainerSpec.SysctlsEntry
 	28, // 45: neargate.agent.v1.ContainerSpec.log:type_name -> neargate.agent.v1.LogConfiguration
-	67, // 46: neargate.agent.v1.LogConfiguration.options:type_name -> neargate.agent.v1.LogConfiguration.OptionsEntry
+	70, // 46: neargate.agent.v1.LogConfiguration.options:type_name -> neargate.agent.v1.LogConfiguration.OptionsEntry
 	3,  // 47: neargate.agent.v1.TaskStatus.state:type_name -> neargate.agent.v1.TaskState
 	39, // 48: neargate.agent.v1.TaskStatus.containers:type_name -> neargate.agent.v1.ContainerStatus
-	68, // 49: neargate.agent.v1.TaskStatus.pull_started:type_name -> google.protobuf.Timestamp
-	68, // 50: neargate.agent.v1.TaskStatus.pull_stopped:type_name -> google.protobuf.Timestamp
-	68, // 51: neargate.agent.v1.TaskStatus.started:type_name -> google.protobuf.Timestamp
-	68, // 52: neargate.agent.v1.TaskStatus.stopping:type_name -> google.protobuf.Timestamp
-	68, // 53: neargate.agent.v1.TaskStatus.execution_stopped:type_name -> google.protobuf.Timestamp
-	68, // 54: neargate.agent.v1.TaskStatus.stopped:type_name -> google.protobuf.Timestamp
-	68, // 55: neargate.agent.v1.TaskStatus.connected:type_name -> google.protobuf.Timestamp
+	74, // 49: neargate.agent.v1.TaskStatus.pull_started:type_name -> google.protobuf.Timestamp
+	74, // 50: neargate.agent.v1.TaskStatus.pull_stopped:type_name -> google.protobuf.Timestamp
+	74, // 51: neargate.agent.v1.TaskStatus.started:type_name -> google.protobuf.Timestamp
+	74, // 52: neargate.agent.v1.TaskStatus.stopping:type_name -> google.protobuf.Timestamp
+	74, // 53: neargate.agent.v1.TaskStatus.execution_stopped:type_name -> google.protobuf.Timestamp
+	74, // 54: neargate.agent.v1.TaskStatus.stopped:type_name -> google.protobuf.Timestamp
+	74, // 55: neargate.agent.v1.TaskStatus.connected:type_name -> google.protobuf.Timestamp
 	4,  // 56: neargate.agent.v1.TaskStatus.health:type_name -> neargate.agent.v1.Health
 	2,  // 57: neargate.agent.v1.ContainerStatus.state:type_name -> neargate.agent.v1.ContainerState
 	40, // 58: neargate.agent.v1.ContainerStatus.ports:type_name -> neargate.agent.v1.PortBinding
-	68, // 59: neargate.agent.v1.ContainerStatus.started:type_name -> google.protobuf.Timestamp
-	68, // 60: neargate.agent.v1.ContainerStatus.finished:type_name -> google.protobuf.Timestamp
+	74, // 59: neargate.agent.v1.ContainerStatus.started:type_name -> google.protobuf.Timestamp
+	74, // 60: neargate.agent.v1.ContainerStatus.finished:type_name -> google.protobuf.Timestamp
 	4,  // 61: neargate.agent.v1.ContainerStatus.health:type_name -> neargate.agent.v1.Health
-	68, // 62: neargate.agent.v1.ContainerStatus.health_since:type_name -> google.protobuf.Timestamp
+	74, // 62: neargate.agent.v1.ContainerStatus.health_since:type_name -> google.protobuf.Timestamp
 	38, // 63: neargate.agent.v1.StatusReport.tasks:type_name -> neargate.agent.v1.TaskStatus
 	5,  // 64: neargate.agent.v1.Endpoint.state:type_name -> neargate.agent.v1.EndpointState
 	42, // 65: neargate.agent.v1.TargetGroup.endpoints:type_name -> neargate.agent.v1.Endpoint
@@ -5607,20 +5848,26 @@ var file_api_agent_agent_proto_depIdxs = []int32{
 	5,  // 75: neargate.agent.v1.HealthTransition.state:type_name -> neargate.agent.v1.EndpointState
 	57, // 76: neargate.agent.v1.DrainReport.drained:type_name -> neargate.agent.v1.Drained
 	59, // 77: neargate.agent.v1.Zone.records:type_name -> neargate.agent.v1.RecordSet
-	68, // 78: neargate.agent.v1.RoleCredentialsAnswer.expires:type_name -> google.protobuf.Timestamp
-	6,  // 79: neargate.agent.v1.Dispatcher.Session:input_type -> neargate.agent.v1.Up
-	9,  // 80: neargate.agent.v1.Dispatcher.Logs:input_type -> neargate.agent.v1.LogChunk
-	12, // 81: neargate.agent.v1.Dispatcher.ShipLogs:input_type -> neargate.agent.v1.ShipBatch
-	60, // 82: neargate.agent.v1.Dispatcher.RoleCredentials:input_type -> neargate.agent.v1.RoleCredentialsRequest
-	7,  // 83: neargate.agent.v1.Dispatcher.Session:output_type -> neargate.agent.v1.Down
-	11, // 84: neargate.agent.v1.Dispatcher.Logs:output_type -> neargate.agent.v1.LogsRead
-	14, // 85: neargate.agent.v1.Dispatcher.ShipLogs:output_type -> neargate.agent.v1.ShipAck
-	61, // 86: neargate.agent.v1.Dispatcher.RoleCredentials:output_type -> neargate.agent.v1.RoleCredentialsAnswer
-	83, // [83:87] is the sub-list for method output_type
-	79, // [79:83] is the sub-list for method input_type
-	79, // [79:79] is the sub-list for extension type_name
-	79, // [79:79] is the sub-list for extension extendee
-	0,  // [0:79] is the sub-list for field type_name
+	74, // 78: neargate.agent.v1.RoleCredentialsAnswer.expires:type_name -> google.protobuf.Timestamp
+	64, // 79: neargate.agent.v1.TaskSecretsAnswer.containers:type_name -> neargate.agent.v1.ContainerSecrets
+	71, // 80: neargate.agent.v1.ContainerSecrets.environment:type_name -> neargate.agent.v1.ContainerSecrets.EnvironmentEntry
+	72, // 81: neargate.agent.v1.ContainerSecrets.files:type_name -> neargate.agent.v1.ContainerSecrets.FilesEntry
+	73, // 82: neargate.agent.v1.ContainerSecrets.log_options:type_name -> neargate.agent.v1.ContainerSecrets.LogOptionsEntry
+	6,  // 83: neargate.agent.v1.Dispatcher.Session:input_type -> neargate.agent.v1.Up
+	9,  // 84: neargate.agent.v1.Dispatcher.Logs:input_type -> neargate.agent.v1.LogChunk
+	12, // 85: neargate.agent.v1.Dispatcher.ShipLogs:input_type -> neargate.agent.v1.ShipBatch
+	60, // 86: neargate.agent.v1.Dispatcher.RoleCredentials:input_type -> neargate.agent.v1.RoleCredentialsRequest
+	62, // 87: neargate.agent.v1.Dispatcher.TaskSecrets:input_type -> neargate.agent.v1.TaskSecretsRequest
+	7,  // 88: neargate.agent.v1.Dispatcher.Session:output_type -> neargate.agent.v1.Down
+	11, // 89: neargate.agent.v1.Dispatcher.Logs:output_type -> neargate.agent.v1.LogsRead
+	14, // 90: neargate.agent.v1.Dispatcher.ShipLogs:output_type -> neargate.agent.v1.ShipAck
+	61, // 91: neargate.agent.v1.Dispatcher.RoleCredentials:output_type -> neargate.agent.v1.RoleCredentialsAnswer
+	63, // 92: neargate.agent.v1.Dispatcher.TaskSecrets:output_type -> neargate.agent.v1.TaskSecretsAnswer
+	88, // [88:93] is the sub-list for method output_type
+	83, // [83:88] is the sub-list for method input_type
+	83, // [83:83] is the sub-list for extension type_name
+	83, // [83:83] is the sub-list for extension extendee
+	0,  // [0:83] is the sub-list for field type_name
 }
 
 func init() { file_api_agent_agent_proto_init() }
@@ -5662,7 +5909,7 @@ func file_api_agent_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_agent_agent_proto_rawDesc), len(file_api_agent_agent_proto_rawDesc)),
 			NumEnums:      6,
-			NumMessages:   62,
+			NumMessages:   68,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -29,6 +29,7 @@ const (
 	Dispatcher_Logs_FullMethodName            = "/neargate.agent.v1.Dispatcher/Logs"
 	Dispatcher_ShipLogs_FullMethodName        = "/neargate.agent.v1.Dispatcher/ShipLogs"
 	Dispatcher_RoleCredentials_FullMethodName = "/neargate.agent.v1.Dispatcher/RoleCredentials"
+	Dispatcher_TaskSecrets_FullMethodName     = "/neargate.agent.v1.Dispatcher/TaskSecrets"
 )
 
 // DispatcherClient is the client API for Dispatcher service.
@@ -47,6 +48,9 @@ type DispatcherClient interface {
 	// RoleCredentials makes temporary credentials of the role of a task that is on the caller's node. PermissionDenied: the task is not, it
 	// has no role, or the role does not let tasks assume it; the message is for who runs the task.
 	RoleCredentials(ctx context.Context, in *RoleCredentialsRequest, opts ...grpc.CallOption) (*RoleCredentialsAnswer, error)
+	// TaskSecrets answers what a task of the caller's node is started with and is in no assignment, read anew with each call. An agent keeps it
+	// in memory only. PermissionDenied: the task is not one of the node.
+	TaskSecrets(ctx context.Context, in *TaskSecretsRequest, opts ...grpc.CallOption) (*TaskSecretsAnswer, error)
 }
 
 type dispatcherClient struct {
@@ -106,6 +110,16 @@ func (c *dispatcherClient) RoleCredentials(ctx context.Context, in *RoleCredenti
 	return out, nil
 }
 
+func (c *dispatcherClient) TaskSecrets(ctx context.Context, in *TaskSecretsRequest, opts ...grpc.CallOption) (*TaskSecretsAnswer, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(TaskSecretsAnswer)
+	err := c.cc.Invoke(ctx, Dispatcher_TaskSecrets_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // DispatcherServer is the server API for Dispatcher service.
 // All implementations must embed UnimplementedDispatcherServer
 // for forward compatibility.
@@ -122,6 +136,9 @@ type DispatcherServer interface {
 	// RoleCredentials makes temporary credentials of the role of a task that is on the caller's node. PermissionDenied: the task is not, it
 	// has no role, or the role does not let tasks assume it; the message is for who runs the task.
 	RoleCredentials(context.Context, *RoleCredentialsRequest) (*RoleCredentialsAnswer, error)
+	// TaskSecrets answers what a task of the caller's node is started with and is in no assignment, read anew with each call. An agent keeps it
+	// in memory only. PermissionDenied: the task is not one of the node.
+	TaskSecrets(context.Context, *TaskSecretsRequest) (*TaskSecretsAnswer, error)
 	mustEmbedUnimplementedDispatcherServer()
 }
 
@@ -143,6 +160,9 @@ func (UnimplementedDispatcherServer) ShipLogs(grpc.BidiStreamingServer[ShipBatch
 }
 func (UnimplementedDispatcherServer) RoleCredentials(context.Context, *RoleCredentialsRequest) (*RoleCredentialsAnswer, error) {
 	return nil, status.Error(codes.Unimplemented, "method RoleCredentials not implemented")
+}
+func (UnimplementedDispatcherServer) TaskSecrets(context.Context, *TaskSecretsRequest) (*TaskSecretsAnswer, error) {
+	return nil, status.Error(codes.Unimplemented, "method TaskSecrets not implemented")
 }
 func (UnimplementedDispatcherServer) mustEmbedUnimplementedDispatcherServer() {}
 func (UnimplementedDispatcherServer) testEmbeddedByValue()                    {}
@@ -204,6 +224,24 @@ func _Dispatcher_RoleCredentials_Handler(srv interface{}, ctx context.Context, d
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Dispatcher_TaskSecrets_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(TaskSecretsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(DispatcherServer).TaskSecrets(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Dispatcher_TaskSecrets_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(DispatcherServer).TaskSecrets(ctx, req.(*TaskSecretsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Dispatcher_ServiceDesc is the grpc.ServiceDesc for Dispatcher service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -214,6 +252,10 @@ var Dispatcher_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "RoleCredentials",
 			Handler:    _Dispatcher_RoleCredentials_Handler,
+		},
+		{
+			MethodName: "TaskSecrets",
+			Handler:    _Dispatcher_TaskSecrets_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

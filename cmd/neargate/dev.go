@@ -32,6 +32,7 @@ type devFlags struct {
 	keepTasks, verbose                          bool
 	policy                                      agent.Policy
 	state                                       stateFlags
+	objects                                     objectsFlags
 	seams                                       seams
 }
 
@@ -67,6 +68,7 @@ services back.
 	fl.BoolVar(&f.keepTasks, "keep-tasks", false, "leave tasks running at the end; the next start takes them over")
 	policyFlags(fl, &f.policy)
 	f.state.add(fl)
+	f.objects.add(fl)
 	fl.BoolVarP(&f.verbose, "verbose", "v", false, "log what is done, not only what goes wrong")
 	return cmd
 }
@@ -108,6 +110,10 @@ func dev(ctx context.Context, f devFlags, out io.Writer) (err error) {
 	if err != nil {
 		return err
 	}
+	objects, err := f.objects.open(f.region)
+	if err != nil {
+		return err
+	}
 	credentials, err := roots(f.account, testRoot)
 	if err != nil {
 		return err
@@ -133,7 +139,7 @@ func dev(ctx context.Context, f devFlags, out io.Writer) (err error) {
 	}
 	control, err := newControlPlane(controlConfig{
 		dir: dir, state: f.state, account: f.account, region: f.region, publicName: l.Addr().String(), domain: "localhost", roots: credentials, guard: true,
-		remotes: remotes, scan: f.scan, sign: f.sign,
+		remotes: remotes, scan: f.scan, sign: f.sign, objects: objects,
 		rule: capacity.Rule{Account: f.account, Region: f.region, EveryCluster: true, Serverless: true}, log: log,
 		loadBalancer: host.loadBalancer, ready: host.checks, routers: f.seams.routers,
 	})

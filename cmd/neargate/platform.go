@@ -35,6 +35,9 @@ import (
 	"github.com/seed-2f228079/neargate/controlplane/orchestrator"
 	"github.com/seed-2f228079/neargate/controlplane/peers"
 	"github.com/seed-2f228079/neargate/controlplane/scheduler/placement"
+	"github.com/seed-2f228079/neargate/controlplane/secrets"
+	"github.com/seed-2f228079/neargate/controlplane/secretsmanager"
+	"github.com/seed-2f228079/neargate/controlplane/ssm"
 	"github.com/seed-2f228079/neargate/controlplane/state"
 	"github.com/seed-2f228079/neargate/controlplane/state/raft"
 	"github.com/seed-2f228079/neargate/controlplane/sts"
@@ -68,6 +71,7 @@ type controlConfig struct {
 	remotes   map[string]registry.Remote // other clusters that images are replicated to, by region
 	scan      scanFlags
 	sign      signFlags
+	objects   secrets.Objects // that files of environment variables are among; nil: there is no store
 	// loadBalancer is the handler of the load balancer that has this host name; nil: no proxy is in this process.
 	loadBalancer func(host string) http.Handler
 	// ready are checks of parts outside of the control plane.
@@ -110,7 +114,7 @@ type part struct {
 // schema is every family's tables.
 func schema() state.Schema {
 	return slices.Concat(controlplane.Schema, dispatcher.Schema, elb.Schema, iam.Schema, logs.Schema, mesh.Schema, peers.Schema, registry.Schema,
-		servicediscovery.Schema)
+		secretsmanager.Schema, servicediscovery.Schema, ssm.Schema)
 }
 
 // newControlPlane opens the state and puts the families on it. The caller runs the parts, then closes.
@@ -126,6 +130,14 @@ func newControlPlane(cfg controlConfig) (_ *controlPlane, err error) {
 		return nil, err
 	}
 	sealIAM, err := seal.New(cfg.dir.SealingKey(), "iam")
+	if err != nil {
+		return nil, err
+	}
+	sealSecrets, err := seal.New(cfg.dir.SealingKey(), "secretsmanager")
+	if err != nil {
+		return nil, err
+	}
+	sealParameters, err := seal.New(cfg.dir.SealingKey(), "ssm")
 	if err != nil {
 		return nil, err
 	}
@@ -170,6 +182,10 @@ func newControlPlane(cfg controlConfig) (_ *controlPlane, err error) {
 		Store: c.store, Events: events, Rand: rand.Reader, Pages: pages, Clock: real, Log: cfg.log,
 		Others: func() bool { return c.peers != nil && len(c.peers.Others()) > 0 }, TaskMay: tokens.TaskMay,
 	})
+	secretValues := secretsmanager.New(secretsmanager.Config{
+		Store: c.store, Rand: rand.Reader, Pages: pages, Seal: sealSecrets, Authorizer: access, Clock: real, Log: cfg.log,
+	})
+	parameters := ssm.New(ssm.Config{Store: c.store, Rand: rand.Reader, Pages: pages, Seal: sealParameters, Clock: real, Log: cfg.log})
 	routers := []orchestrator.Router{elb.Router{Clock: real}, servicediscovery.Router{Clock: real}}
 	if cfg.routers != nil {
 		routers = cfg.routers(routers)
@@ -202,9 +218,10 @@ func newControlPlane(cfg controlConfig) (_ *controlPlane, err error) {
 		return nil, err
 	}
 	drainer := mesh.NewDrainer(mesh.DrainerConfig{Store: c.store, Clock: real, Log: cfg.log})
+	confided := &secrets.Resolver{Roles: tokens, Authorizer: access, Objects: cfg.objects}
 	dispatching := dispatcher.Config{
 		Store: c.store, Clock: real, Rand: rand.Reader, Log: cfg.log, Rule: cfg.rule, Authorize: cfg.authorize, Reporter: lifecycle, Traffic: drainer,
-		LogStreams: logging, Roles: tokens,
+		LogStreams: logging, Roles: tokens, Secrets: confided,
 		Sources: []dispatcher.Source{
 			dispatcher.Assignments{Log: cfg.log, Credentials: c.registry.PullCredentials, Roles: tokens},
 			elb.ListenerSource{Service: balancing}, elb.TargetSource{}, elb.CheckSource{},
@@ -228,7 +245,8 @@ func newControlPlane(cfg controlConfig) (_ *controlPlane, err error) {
 		Placer: runTaskPlacer{placer}, Lifecycle: lifecycle, Roles: roles{access, tokens},
 	})
 	c.operations = slices.Concat(containers.Operations(), balancing.Operations(), c.registry.Operations(), discovery.Operations(),
-		logging.Operations(), ec2.New(network, pages).Operations(), identities.Operations(), tokens.Operations())
+		logging.Operations(), ec2.New(network, pages).Operations(), identities.Operations(), tokens.Operations(),
+		secretValues.Operations(), parameters.Operations())
 	c.resources = slices.Concat(tasks.New(tasks.Config{Store: c.store, Placer: placer, Nodes: c.dispatcher}).Resources(), c.registry.Resources())
 	if isGroup {
 		operator := peers.Operator{Engine: group, Rand: rand.Reader, Clock: real}
@@ -251,6 +269,7 @@ func newControlPlane(cfg controlConfig) (_ *controlPlane, err error) {
 	if c.public, err = server.New(serving); err != nil {
 		return nil, err
 	}
+	confided.Invoker = c.public
 	memberships := &capacity.Memberships{Store: c.store, Now: real.Now, Log: cfg.log}
 	c.parts = []part{
 		{"state", c.engine.Run},
@@ -262,6 +281,8 @@ func newControlPlane(cfg controlConfig) (_ *controlPlane, err error) {
 		{"capacity", memberships.Run},
 		{"streams", func(ctx context.Context) error { return errors.Join(events.Run(ctx), events.Close()) }},
 		{"logs", logging.Run},
+		{"secrets", secretValues.Run},
+		{"parameters", parameters.Run},
 		{"registry", c.registry.Run},
 	}
 	if c.peers != nil {

@@ -35,6 +35,7 @@ type serverFlags struct {
 	scan                                scanFlags
 	sign                                signFlags
 	state                               stateFlags
+	objects                             objectsFlags
 }
 
 func serverCommand() *cobra.Command {
@@ -78,6 +79,7 @@ ignored.
 	remoteFlag(fl, &f.remoteRegions)
 	f.scan.add(fl)
 	f.sign.add(fl)
+	f.objects.add(fl)
 	fl.BoolVarP(&f.verbose, "verbose", "v", false, "log what is done, not only what goes wrong")
 	return cmd
 }
@@ -162,6 +164,10 @@ func runServer(ctx context.Context, f serverFlags, out io.Writer) (err error) {
 			return "", "", errors.New("the root credentials of this cluster come from the environment: set NEARGATE_ROOT_ACCESS_KEY_ID and NEARGATE_ROOT_SECRET_ACCESS_KEY as on its other servers")
 		}
 	}
+	objects, err := f.objects.open(f.region)
+	if err != nil {
+		return err
+	}
 	credentials, err := roots(f.account, fallback)
 	if err != nil {
 		return err
@@ -188,6 +194,7 @@ func runServer(ctx context.Context, f serverFlags, out io.Writer) (err error) {
 	control, err := newControlPlane(controlConfig{
 		dir: dir, state: f.state, account: f.account, region: f.region, publicName: f.publicName, tls: !f.insecure, domain: f.domain, roots: credentials,
 		guard: f.insecure, authorize: trust.AuthorizeNode, ready: func() []server.Check { return nil }, cluster: cluster, log: log, remotes: remotes, scan: f.scan, sign: f.sign,
+		objects: objects,
 		// Until there is a pool of its own, every host runs FARGATE tasks beside those of its cluster.
 		rule: capacity.Rule{Account: f.account, Region: f.region, Serverless: true},
 	})

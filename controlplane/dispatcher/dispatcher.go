@@ -16,6 +16,7 @@
 //     slowly slows the agent down and fills no memory, and the agent's call ends when the reader leaves.
 //  8. An agent writes into log streams of its own tasks only, and what is acknowledged to it is durable.
 //  9. An agent gets credentials of the roles of tasks that are on its node, and of no others.
+//  10. An agent is told the secrets of tasks that are on its node, and of no others. They are in no assignment.
 //
 // Lock order: Server.mu, then nothing. It is not held across I/O.
 package dispatcher
@@ -86,6 +87,8 @@ type Config struct {
 	LogStreams LogStreams
 	// Roles make the credentials that tasks get; may be nil: they get none.
 	Roles Roles
+	// Secrets resolve what tasks are started with; may be nil: it is then refused.
+	Secrets Secrets
 	// Authorize says whether who is on the other end of the stream may act for the node; nil: everybody who can connect.
 	Authorize func(ctx context.Context, nodeID string) error
 	// Leader passes a message on to the server that leads, whose Relayed takes it in. Nil: this server is alone.

@@ -10,7 +10,6 @@ import (
 	"github.com/seed-2f228079/neargate/api"
 	agentapi "github.com/seed-2f228079/neargate/api/agent"
 	"github.com/seed-2f228079/neargate/controlplane"
-	"github.com/seed-2f228079/neargate/controlplane/state"
 	"github.com/seed-2f228079/neargate/internal/awserr"
 )
 
@@ -38,11 +37,12 @@ func (s *Server) RoleCredentials(ctx context.Context, req *agentapi.RoleCredenti
 	if err != nil {
 		return nil, status.Error(codes.Unavailable, err.Error())
 	}
-	t, role := s.taskRole(v, req)
-	switch {
-	case t == nil:
+	t, d := s.liveTask(v, req.NodeId, req.TaskId)
+	if t == nil {
 		return nil, status.Error(codes.PermissionDenied, "the task is not one of this node")
-	case role == "":
+	}
+	role, _ := t.Roles(d)
+	if role == "" {
 		return nil, status.Error(codes.PermissionDenied, "the task has no role")
 	}
 	c, err := s.Roles.TaskCredentials(t.Account, role, t.ARN())
@@ -51,24 +51,6 @@ func (s *Server) RoleCredentials(ctx context.Context, req *agentapi.RoleCredenti
 	}
 	return &agentapi.RoleCredentialsAnswer{RoleArn: role, AccessKeyId: c.Identity.AccessKeyID, SecretAccessKey: c.SecretAccessKey,
 		SessionToken: c.SessionToken, Expires: timestamppb.New(c.Expires)}, nil
-}
-
-// taskRole finds a live task of the node, and its role.
-func (s *Server) taskRole(v *state.View, req *agentapi.RoleCredentialsRequest) (t *controlplane.Task, role string) {
-	for t := range controlplane.TasksByID.Scan(v, state.K(req.TaskId)) {
-		st, ok := controlplane.TaskStatuses.Get(v, controlplane.Tasks.Key(t))
-		if !ok || req.NodeId == "" || st.Node != req.NodeId || !st.Live() {
-			continue
-		}
-		d, ok := controlplane.TaskDefinitions.Get(v, t.Scope().FamilyRevisionKey(t.TaskDefinition))
-		if !ok {
-			s.Log.Error("an assigned task has no task definition", "task", t.Id, "definition", t.TaskDefinition)
-			continue
-		}
-		role, _ = t.Roles(d)
-		return t, role
-	}
-	return nil, ""
 }
 
 // login gives a container what its image is pulled with, if that is kept here: as the execution role, where the task has one. The agent of ECS

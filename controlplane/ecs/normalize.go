@@ -47,7 +47,7 @@ func normalize(in *ecs.RegisterTaskDefinitionInput) (types.TaskDefinition, error
 	}
 	for _, check := range []func(*types.TaskDefinition) error{
 		checkContainers, checkSize, checkVolumes, checkPorts, checkHealthChecks, checkDependencies, checkRestartPolicies,
-		checkLinuxParameters, checkUlimits, checkNamespaces, checkSystemControls, checkSecurityOptions, checkNameServers,
+		checkLinuxParameters, checkUlimits, checkNamespaces, checkSystemControls, checkSecurityOptions, checkNameServers, checkSecrets,
 	} {
 		if err := check(&def); err != nil {
 			return def, err
@@ -281,6 +281,22 @@ func requiredAttributes(def types.TaskDefinition) []types.Attribute {
 			if def.ExecutionRoleArn != nil && c.LogConfiguration.LogDriver == types.LogDriverAwslogs {
 				names["ecs.capability.execution-role-awslogs"] = true
 			}
+		}
+		for _, s := range c.Secrets {
+			if ref, err := controlplane.ParseSecretRef(aws.ToString(s.ValueFrom)); err == nil && ref.Secret != "" {
+				names["ecs.capability.secrets.asm.environment-variables"] = true
+			} else {
+				names["ecs.capability.secrets.ssm.environment-variables"] = true
+			}
+		}
+		if c.RepositoryCredentials != nil {
+			names["ecs.capability.private-registry-authentication.secretsmanager"] = true
+		}
+		if len(c.EnvironmentFiles) > 0 {
+			names["ecs.capability.env-files.s3"] = true
+		}
+		if c.LogConfiguration != nil && len(c.LogConfiguration.SecretOptions) > 0 {
+			names["ecs.capability.logging-driver.secrets"] = true
 		}
 		if c.MemoryReservation != nil {
 			names["com.amazonaws.ecs.capability.docker-remote-api.1.21"] = true

@@ -28,7 +28,7 @@ var supported = map[string]support{
 		honoured: "containerDefinitions cpu executionRoleArn family ipcMode memory networkMode pidMode placementConstraints requiresCompatibilities runtimePlatform " +
 			"tags taskRoleArn volumes",
 		notes: map[string]string{
-			"executionRoleArn": "images of the platform's own registry are pulled, and awslogs written, by what the role may; without one, with the platform's own rights. " +
+			"executionRoleArn": "images of the platform's own registry are pulled, and awslogs written, by what the role may; without one, with the platform's own rights. Secrets, registry credentials and environment files are read as it. " +
 				"requiresCompatibilities FARGATE needs one for awslogs and for images named <account>.dkr.ecr.<region>.…",
 			"taskRoleArn": "with networkMode none there is nothing to ask for the credentials",
 			"ipcMode":     "host only where the host's owner allows it (--allow-privileged); without a mode, and with none, each container has its own",
@@ -45,15 +45,18 @@ var supported = map[string]support{
 	},
 	"ContainerDefinition": {
 		honoured: "command cpu dependsOn disableNetworking dnsSearchDomains dnsServers dockerLabels dockerSecurityOptions entryPoint environment " +
-			"essential extraHosts healthCheck hostname image interactive links linuxParameters logConfiguration memory memoryReservation " +
-			"mountPoints name portMappings privileged pseudoTerminal readonlyRootFilesystem restartPolicy startTimeout stopTimeout " +
+			"environmentFiles essential extraHosts healthCheck hostname image interactive links linuxParameters logConfiguration memory memoryReservation " +
+			"mountPoints name portMappings privileged pseudoTerminal readonlyRootFilesystem repositoryCredentials restartPolicy secrets startTimeout stopTimeout " +
 			"systemControls ulimits user volumesFrom workingDirectory",
 		notes: map[string]string{
 			"dockerSecurityOptions": "no-new-privileges; apparmor, label and credentialspec are refused by name",
+			"environmentFiles":      "read from the S3-compatible endpoint that the operator names (--s3-endpoint), if the execution role may s3:GetObject; shown by TestTaskIsStartedWithFilesOfVariables",
 			"healthCheck":           "run by the agent, in the container; an image's own HEALTHCHECK is not run, as on ECS",
 			"interactive":           "nobody can be attached to the input",
 			"links":                 "the containers of a task share one network namespace: a link is a name for 127.0.0.1",
 			"privileged":            "only where the host's owner allows it (--allow-privileged)",
+			"repositoryCredentials": "shown by TestPrivateRegistry",
+			"secrets":               "also as files on a tmpfs: the label neargate.secrets.files in dockerLabels names their folder; shown by TestSecretsReachTasks",
 			"systemControls":        "net.* is the whole task's, also with networkMode bridge: its containers share one network namespace",
 			"ulimits":               "at most what the agent's own hard limits are, unless it may raise them (CAP_SYS_RESOURCE)",
 		},
@@ -62,11 +65,8 @@ var supported = map[string]support{
 		},
 		refused: map[string]string{
 			"credentialSpecs":       "credential specifications do not exist yet",
-			"environmentFiles":      "files of environment variables can not be read yet",
 			"firelensConfiguration": "FireLens does not exist yet",
-			"repositoryCredentials": "credentials of registries can not be read from secrets yet",
 			"resourceRequirements":  "there are no accelerators",
-			"secrets":               "secrets do not exist yet",
 		},
 	},
 	"ContainerDependency": {honoured: "condition containerName"},
@@ -89,15 +89,20 @@ var supported = map[string]support{
 		notes: map[string]string{"add": "beyond Docker's default set only where the host's owner allows it (--allow-privileged); " +
 			"ALL with the docker runtime lacks BPF, PERFMON and CHECKPOINT_RESTORE, which engines before 23 do not know"},
 	},
-	"Device":        {honoured: "containerPath hostPath permissions"},
-	"Tmpfs":         {honoured: "containerPath mountOptions size", notes: map[string]string{"mountOptions": "bind, rbind and remount mount no tmpfs and are refused by name"}},
-	"Ulimit":        {honoured: "hardLimit name softLimit"},
-	"SystemControl": {honoured: "namespace value"},
-	"HostEntry":     {honoured: "hostname ipAddress"},
-	"KeyValuePair":  {honoured: "name value"},
+	"Device":          {honoured: "containerPath hostPath permissions"},
+	"Tmpfs":           {honoured: "containerPath mountOptions size", notes: map[string]string{"mountOptions": "bind, rbind and remount mount no tmpfs and are refused by name"}},
+	"Ulimit":          {honoured: "hardLimit name softLimit"},
+	"SystemControl":   {honoured: "namespace value"},
+	"HostEntry":       {honoured: "hostname ipAddress"},
+	"KeyValuePair":    {honoured: "name value"},
+	"EnvironmentFile": {honoured: "type value"},
+	"RepositoryCredentials": {honoured: "credentialsParameter",
+		notes: map[string]string{"credentialsParameter": "a secret whose value is a JSON object with username and password"}},
+	"Secret": {honoured: "name valueFrom",
+		notes: map[string]string{"valueFrom": "of the task's account; with json-key, version-stage and version-id behind the ARN of a secret"}},
 	"LogConfiguration": {
-		honoured: "logDriver options",
-		refused:  map[string]string{"secretOptions": "secrets do not exist yet"},
+		honoured: "logDriver options secretOptions",
+		notes:    map[string]string{"secretOptions": "not with awslogs, whose options say where the platform's own log groups are"},
 	},
 	"MountPoint": {honoured: "containerPath readOnly sourceVolume"},
 	"PortMapping": {
@@ -156,9 +161,9 @@ var supported = map[string]support{
 		},
 	},
 	"ContainerOverride": {
-		honoured: "command cpu environment memory memoryReservation name",
+		honoured: "command cpu environment environmentFiles memory memoryReservation name",
+		notes:    map[string]string{"environmentFiles": "instead of the definition's, which they replace as a whole"},
 		refused: map[string]string{
-			"environmentFiles":     "files of environment variables can not be read yet",
 			"resourceRequirements": "there are no accelerators",
 		},
 	},

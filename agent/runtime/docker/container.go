@@ -36,7 +36,7 @@ func (d *Driver) Start(ctx context.Context, taskID, name string) (runtime.Starte
 	id := d.name(taskID, name)
 	in, err := d.cli.ContainerInspect(ctx, id)
 	if errdefs.IsNotFound(err) {
-		cfg, host, bad := d.config(t, spec)
+		cfg, host, bad := d.config(ctx, t, spec)
 		if bad != nil {
 			return runtime.Started{}, d.fail(taskID, name, bad)
 		}
@@ -55,6 +55,12 @@ func (d *Driver) Start(ctx context.Context, taskID, name string) (runtime.Starte
 		if in.State.Error != "" {
 			return runtime.Started{}, startError(in)
 		}
+		if err := d.writeSecrets(ctx, t, spec); err != nil {
+			if ctx.Err() != nil {
+				return runtime.Started{}, ctx.Err()
+			}
+			return runtime.Started{}, d.fail(taskID, name, err)
+		}
 		if err := d.cli.ContainerStart(ctx, id, container.StartOptions{}); err != nil {
 			if ctx.Err() != nil {
 				return runtime.Started{}, ctx.Err()
@@ -65,11 +71,14 @@ func (d *Driver) Start(ctx context.Context, taskID, name string) (runtime.Starte
 			return runtime.Started{}, err
 		}
 	}
+	d.mu.Lock()
+	delete(d.secrets, taskID+"/"+name) // the engine has them
+	d.mu.Unlock()
 	return started(in), nil
 }
 
 // config translates a container's spec. What belongs to the network stands on the sandbox.
-func (d *Driver) config(t runtime.Task, c *agentapi.ContainerSpec) (*container.Config, *container.HostConfig, error) {
+func (d *Driver) config(ctx context.Context, t runtime.Task, c *agentapi.ContainerSpec) (*container.Config, *container.HostConfig, error) {
 	cfg := &container.Config{
 		Image: c.Image, User: c.User, WorkingDir: c.WorkingDirectory, Entrypoint: c.EntryPoint, Cmd: c.Command,
 		StopSignal: c.StopSignal, Labels: d.labels(t.ID, c.Name),
@@ -84,6 +93,8 @@ func (d *Driver) config(t runtime.Task, c *agentapi.ContainerSpec) (*container.C
 		env = map[string]string{}
 	}
 	maps.Copy(env, c.Environment)
+	secrets := d.confided(t.ID, c.Name)
+	maps.Copy(env, secrets.Environment)
 	for k, v := range env {
 		cfg.Env = append(cfg.Env, k+"="+v)
 	}
@@ -100,7 +111,14 @@ func (d *Driver) config(t runtime.Task, c *agentapi.ContainerSpec) (*container.C
 	}
 	// With awslogs the output is kept by the engine's own driver and shipped by the agent.
 	if driver := c.GetLog().GetDriver(); driver == logs.DriverNone || driver == logs.DriverJSONFile {
-		host.LogConfig = container.LogConfig{Type: driver, Config: c.Log.Options}
+		host.LogConfig = container.LogConfig{Type: driver, Config: secrets.Log(c).Options}
+	}
+	if c.SecretFiles != "" {
+		m, err := d.secretVolume(ctx, t.ID, c)
+		if err != nil {
+			return nil, nil, err
+		}
+		host.Mounts = append(host.Mounts, m)
 	}
 	for _, m := range c.Mounts {
 		host.Mounts = append(host.Mounts, d.mount(t, m))

@@ -63,6 +63,7 @@ type Driver struct {
 	mu       sync.Mutex
 	redirect *linklocal.Redirect            // nil: tasks do not reach the link-local address
 	failed   map[string]*runtime.StartError // "task/container" that could not even be created
+	secrets  map[string]runtime.Secrets     // "task/container" until it has been started
 }
 
 // New makes a driver; the engine is asked for nothing yet.
@@ -162,6 +163,7 @@ func (d *Driver) Create(ctx context.Context, t runtime.Task) (runtime.Sandbox, e
 		cfg.Hostname = ""
 	}
 	confineSandbox(t, host)
+	d.mountSecretVolumes(t, host)
 	if _, err := d.cli.ContainerCreate(ctx, cfg, host, nil, nil, d.sandboxName(t.ID)); err != nil {
 		return runtime.Sandbox{}, err
 	}
@@ -419,6 +421,7 @@ func (d *Driver) Remove(ctx context.Context, taskID string) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	maps.DeleteFunc(d.failed, func(k string, _ *runtime.StartError) bool { return strings.HasPrefix(k, taskID+"/") })
+	maps.DeleteFunc(d.secrets, func(k string, _ runtime.Secrets) bool { return strings.HasPrefix(k, taskID+"/") })
 	return nil
 }
 

@@ -63,6 +63,7 @@ type Driver struct {
 type task struct {
 	runtime.Task
 	box        runtime.Sandbox
+	secrets    map[string]runtime.Secrets
 	containers map[string]*container
 }
 
@@ -237,6 +238,28 @@ func (d *Driver) release(t *task) {
 			}
 		}
 	}
+}
+
+// Confide remembers what it was told, for Confided.
+func (d *Driver) Confide(_ context.Context, taskID string, secrets map[string]runtime.Secrets) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	t := d.tasks[taskID]
+	if t == nil {
+		return runtime.ErrNotFound
+	}
+	t.secrets = secrets
+	return nil
+}
+
+// Confided is what Confide was last told of the task by this process.
+func (d *Driver) Confided(taskID string) map[string]runtime.Secrets {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if t := d.tasks[taskID]; t != nil {
+		return t.secrets
+	}
+	return nil
 }
 
 // Start takes the scripted time, then the container runs.

@@ -51,7 +51,11 @@ func (d *Driver) Start(ctx context.Context, id, name string) (runtime.Started, e
 	if err := writeRecord(filepath.Join(t.container(name), "bundle.json"), b); err != nil {
 		return runtime.Started{}, err
 	}
-	res, err := t.call(ctx, shimRequest{Op: "start", Container: name})
+	req := shimRequest{Op: "start", Container: name}
+	if secrets, ok := t.secrets[name]; ok {
+		req.Secrets = &secrets
+	}
+	res, err := t.call(ctx, req)
 	switch {
 	case errors.Is(err, errNoShim):
 		if err := d.bury(t); err != nil {
@@ -63,7 +67,20 @@ func (d *Driver) Start(ctx context.Context, id, name string) (runtime.Started, e
 	case res.Exit != nil:
 		return runtime.Started{}, &runtime.StartError{Reason: res.Exit.Reason}
 	}
+	delete(t.secrets, name) // the shim has them
 	return res.Started.started(), nil
+}
+
+// Confide keeps what it is told until each container is started.
+func (d *Driver) Confide(_ context.Context, id string, secrets map[string]runtime.Secrets) error {
+	t, err := d.task(id)
+	if err != nil {
+		return err
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.secrets = maps.Clone(secrets)
+	return nil
 }
 
 // failStart records a start that never reached the shim's hands.
@@ -115,8 +132,9 @@ func (d *Driver) bundle(t *task, c *agentapi.ContainerSpec) (*bundle, error) {
 		User: c.User, Cwd: c.WorkingDirectory, Hostname: hostname(t, c), ReadonlyRoot: c.ReadonlyRoot, Privileged: c.Privileged,
 		Cgroup: d.taskCgroup(t.id) + "/" + c.Name,
 		Memory: int64(c.MemoryMib) << 20, Reservation: int64(c.MemoryReservationMib) << 20, Shares: uint64(max(c.CpuUnits, 2)),
-		Log: d.logPath(t.id, c.Name), LogLimit: logs.Limit(c.GetLog(), d.cfg.LogLimit),
-		RuntimeID: fmt.Sprintf("%s-%010d", t.id, crc32.ChecksumIEEE([]byte(c.Name))),
+		Log: d.logPath(t.id, c.Name), LogLimit: logs.Limit(t.secrets[c.Name].Log(c), d.cfg.LogLimit),
+		SecretFiles: c.SecretFiles,
+		RuntimeID:   fmt.Sprintf("%s-%010d", t.id, crc32.ChecksumIEEE([]byte(c.Name))),
 	}
 	if err := b.confine(spec, c); err != nil {
 		return nil, err

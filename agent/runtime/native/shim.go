@@ -15,11 +15,13 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/seed-2f228079/neargate/agent/runtime"
 )
 
 // shimVersion is the protocol's version. A newer agent adopts older shims: it must go on speaking their versions. Version 2 added
-// restart and exec; no task that needs them has a shim of version 1.
-const shimVersion = 2
+// restart and exec, version 3 secrets; no task that needs them has an older shim.
+const shimVersion = 3
 
 // Requests to a shim: one a connection, JSON both ways.
 type shimRequest struct {
@@ -27,7 +29,8 @@ type shimRequest struct {
 	Op        string // start, restart, exec, signal, wait, status, shutdown
 	Container string
 	Signal    int
-	Args      []string // exec; its standard streams come with the message, as open files
+	Args      []string         // exec; its standard streams come with the message, as open files
+	Secrets   *runtime.Secrets `json:",omitempty"` // start
 }
 
 type shimResponse struct {
@@ -50,7 +53,8 @@ type shim struct {
 
 	mu         sync.Mutex // also serialises starts
 	containers map[string]*container
-	processes  *initProcess // of the namespace that all containers have in common, if they do
+	secrets    map[string]*runtime.Secrets // by container: kept here alone, for as long as it may be started again
+	processes  *initProcess                // of the namespace that all containers have in common, if they do
 	closing    bool
 }
 
@@ -93,7 +97,7 @@ func serveShim(args []string) error {
 	if err != nil {
 		return fmt.Errorf("listener: %w", err)
 	}
-	s := &shim{dir: args[0], containers: map[string]*container{}}
+	s := &shim{dir: args[0], containers: map[string]*container{}, secrets: map[string]*runtime.Secrets{}}
 	for {
 		c, err := l.Accept()
 		if err != nil {
@@ -113,7 +117,7 @@ func (s *shim) serve(c *net.UnixConn) {
 	var res shimResponse
 	switch req.Op {
 	case "start":
-		res = s.start(req.Container)
+		res = s.start(req.Container, req.Secrets)
 	case "restart":
 		res = s.restart(req.Container)
 	case "exec":
@@ -139,7 +143,7 @@ func (s *shim) serve(c *net.UnixConn) {
 func (s *shim) folder(name string) string { return filepath.Join(s.dir, "containers", name) }
 
 // start starts the container whose bundle.json lies in its folder, once.
-func (s *shim) start(name string) (res shimResponse) {
+func (s *shim) start(name string, secrets *runtime.Secrets) (res shimResponse) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closing {
@@ -150,6 +154,7 @@ func (s *shim) start(name string) (res shimResponse) {
 		res.Started = c.started
 		return res
 	}
+	s.secrets[name] = secrets
 	return s.run(name, 0)
 }
 
@@ -183,6 +188,9 @@ func (s *shim) run(name string, run int) (res shimResponse) {
 	if ok, err := readRecord(filepath.Join(dir, "bundle.json"), &b); err != nil || !ok {
 		res.Error = fmt.Sprintf("bundle of container %s: %v", name, err)
 		return res
+	}
+	if secrets := s.secrets[name]; secrets != nil {
+		b.addSecrets(secrets)
 	}
 	c, err := s.startContainer(dir, name, &b, run)
 	if err != nil {

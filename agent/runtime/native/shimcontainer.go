@@ -71,6 +71,15 @@ func (s *shim) startContainer(dir, name string, b *bundle, run int) (_ *containe
 	if err != nil {
 		return nil, err
 	}
+	closeSecrets, err := b.mountSecrets(dir, u.Uid, u.Gid)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			closeSecrets()
+		}
+	}()
 	spec := b.spec(rootfs, uint32(u.Uid), uint32(u.Gid), groups)
 	if err := b.setSysctls(); err != nil {
 		return nil, err
@@ -162,6 +171,7 @@ func (s *shim) startContainer(dir, name string, b *bundle, run int) (_ *containe
 		if err := lc.Destroy(); err != nil {
 			fmt.Fprintln(os.Stderr, "shim: destroy container:", err)
 		}
+		closeSecrets()
 		unix.Unmount(rootfs, unix.MNT_DETACH)
 		close(c.gone)
 	}()

@@ -29,6 +29,7 @@ type bundle struct {
 	Log          string // path; empty: what the container writes is not kept
 	LogLimit     int64
 	RuntimeID    string
+	SecretFiles  string // folder at which the container finds them; empty: none
 
 	Capabilities    []string // with their prefix; those that this process must have
 	NoNewPrivileges bool
@@ -42,6 +43,8 @@ type bundle struct {
 	Init            bool
 	Interactive     bool
 	Terminal        bool
+
+	files map[string][]byte // of SecretFiles: never in bundle.json
 }
 
 type bundleTmpfs struct {

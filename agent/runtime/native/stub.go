@@ -42,6 +42,9 @@ func (*Driver) Pull(context.Context, driver.PullRequest) (driver.Image, error) {
 func (*Driver) Create(context.Context, driver.Task) (driver.Sandbox, error) {
 	return driver.Sandbox{}, errBuild
 }
+func (*Driver) Confide(context.Context, string, map[string]driver.Secrets) error {
+	return errBuild
+}
 func (*Driver) Start(context.Context, string, string) (driver.Started, error) {
 	return driver.Started{}, errBuild
 }

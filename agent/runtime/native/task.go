@@ -33,6 +33,7 @@ type task struct {
 	record  taskRecord
 	task    runtime.Task
 	sandbox *sandboxRecord
+	secrets map[string]runtime.Secrets // by container; until it has been started, and nowhere else
 	removed bool
 }
 

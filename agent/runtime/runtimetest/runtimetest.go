@@ -46,6 +46,7 @@ func Run(t *testing.T, open Factory, f Features) {
 		t.Run("Process", s.process)
 		t.Run("Exec", s.exec)
 		t.Run("Restart", s.restart)
+		t.Run("Secrets", s.secrets)
 		t.Run("Confine", s.confine)
 		t.Run("Network", s.network)
 		t.Run("Volume", s.volume)

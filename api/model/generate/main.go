@@ -37,7 +37,9 @@ var services = map[string]string{
 	"ecs":                    "ecs",
 	"elasticloadbalancingv2": "elasticloadbalancingv2",
 	"iam":                    "iam",
+	"secretsmanager":         "secretsmanager",
 	"servicediscovery":       "servicediscovery",
+	"ssm":                    "ssm",
 	"sts":                    "sts",
 }
 

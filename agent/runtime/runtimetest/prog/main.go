@@ -83,6 +83,13 @@ func run(verb string, args []string) error {
 		for _, e := range entries {
 			fmt.Println(e.Name())
 		}
+	case "stat":
+		st, err := os.Stat(args[0])
+		if err != nil {
+			return err
+		}
+		owner := st.Sys().(*syscall.Stat_t)
+		fmt.Println(st.Mode(), owner.Uid, owner.Gid)
 	case "write":
 		return os.WriteFile(args[0], []byte(args[1]+"\n"), 0o644)
 	case "count": // how often it ran with this file
