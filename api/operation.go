@@ -123,6 +123,8 @@ func (o *Operation) tagging(c *Call, in any, a Access) Access {
 		action = "Tag" + strings.TrimPrefix(o.Name, "Create")
 	case "elasticloadbalancingv2":
 		action = "AddTags"
+	case "ec2":
+		action = "CreateTags"
 	}
 	t := Access{Action: prefix + ":" + action, Resources: a.Resources, Input: in, Key: func(key string) ([]string, bool) {
 		if key == prefix+":createaction" {

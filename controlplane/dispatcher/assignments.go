@@ -14,6 +14,8 @@ type Assignments struct {
 	// Credentials are those with which an agent pulls an image of the account from the platform's own registry; ok is false
 	// for images of other registries. Nil: there are none.
 	Credentials func(account, region, image string) (user, password string, ok bool)
+	// DefaultGroup is the id of the default VPC's default security group; nil: there are no security groups.
+	DefaultGroup func(account, region string) string
 }
 
 // Kind is ASSIGNMENTS.
@@ -77,6 +79,17 @@ func (a Assignments) resource(v *state.View, s *controlplane.TaskStatus) *agenta
 	if err != nil {
 		a.Log.Error("an assigned task cannot be rendered", "task", t.Id, "error", err)
 		return nil
+	}
+	for _, g := range s.SecurityGroups {
+		if a.DefaultGroup == nil {
+			break
+		}
+		fallback := a.DefaultGroup(t.Account, t.Region)
+		if g == controlplane.DefaultSecurityGroup {
+			g = fallback
+		}
+		spec.SecurityGroups = append(spec.SecurityGroups, g)
+		spec.DefaultSecurityGroup = g == fallback && len(s.SecurityGroups) == 1
 	}
 	for _, c := range spec.Containers {
 		if a.Credentials == nil {
