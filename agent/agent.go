@@ -44,6 +44,8 @@ type Config struct {
 	DNSServers, DNSSearch []string
 	// Environment is added to every container, below its own.
 	Environment map[string]string
+	// Network is what the host says of the addresses of its tasks; nil: they have none of the cluster's network.
+	Network func() (*agentapi.HostNetwork, error)
 	// Metadata is where tasks ask about themselves.
 	Metadata MetadataURIs
 	// LogRetention is how long the logs of a task stay on this host after its end; 0: 30 days.

@@ -59,7 +59,11 @@ func (a *Agent) session(ctx context.Context) error {
 		return err
 	}
 	a.out.newSession()
-	if err := stream.Send(&agentapi.Up{Body: &agentapi.Up_Hello{Hello: a.hello()}}); err != nil {
+	hello, err := a.hello()
+	if err != nil {
+		return err
+	}
+	if err := stream.Send(&agentapi.Up{Body: &agentapi.Up_Hello{Hello: hello}}); err != nil {
 		return err
 	}
 	first, err := stream.Recv()
@@ -91,16 +95,33 @@ func (a *Agent) session(ctx context.Context) error {
 	return err
 }
 
-func (a *Agent) hello() *agentapi.Hello {
-	h := &agentapi.Hello{
-		NodeId: a.cfg.NodeID, NodeName: a.cfg.NodeName, Incarnation: a.pos.Incarnation, Revisions: maps.Clone(a.pos.Revisions),
-		Kinds: []agentapi.Kind{agentapi.Kind_ASSIGNMENTS}, Resources: a.cfg.Resources, Attributes: a.cfg.Attributes,
-		Cluster: a.cfg.Cluster, Version: a.cfg.Version, Runtime: a.cfg.Driver.Name(), Address: a.cfg.Address, Tasks: a.statuses(),
+func (a *Agent) hello() (*agentapi.Hello, error) {
+	h, err := a.cfg.hello()
+	if err != nil {
+		return nil, err
 	}
+	h.Incarnation, h.Revisions, h.Tasks = a.pos.Incarnation, maps.Clone(a.pos.Revisions), a.statuses()
+	h.Kinds = []agentapi.Kind{agentapi.Kind_ASSIGNMENTS}
 	for _, s := range a.cfg.Sinks {
 		h.Kinds = append(h.Kinds, s.Kinds()...)
 	}
-	return h
+	return h, nil
+}
+
+// hello is what the host is.
+func (c *Config) hello() (*agentapi.Hello, error) {
+	h := &agentapi.Hello{
+		NodeId: c.NodeID, NodeName: c.NodeName, Resources: c.Resources, Attributes: c.Attributes,
+		Cluster: c.Cluster, Version: c.Version, Runtime: c.Driver.Name(), Address: c.Address,
+	}
+	if c.Network == nil {
+		return h, nil
+	}
+	var err error
+	if h.Network, err = c.Network(); err != nil {
+		return nil, fmt.Errorf("the network of this host's tasks: %w", err)
+	}
+	return h, nil
 }
 
 type session struct {

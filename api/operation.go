@@ -125,6 +125,8 @@ func (o *Operation) tagging(c *Call, in any, a Access) Access {
 		action = "AddTags"
 	case "ssm":
 		action = "AddTagsToResource"
+	case "ec2":
+		action = "CreateTags"
 	}
 	t := Access{Action: prefix + ":" + action, Resources: a.Resources, Input: in, Key: func(key string) ([]string, bool) {
 		if key == prefix+":createaction" {

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	ec2types "github.com/aws/aws-sdk-go-v2/service/ec2/types"
 	"github.com/aws/aws-sdk-go-v2/service/ecs"
 	"github.com/aws/aws-sdk-go-v2/service/ecs/types"
 	elb "github.com/aws/aws-sdk-go-v2/service/elasticloadbalancingv2"
@@ -76,6 +78,7 @@ func TestRequestTags(t *testing.T) {
 	for name, in := range map[string]any{
 		"list": &ecs.TagResourceInput{Tags: []types.Tag{{Key: new("a"), Value: new("b")}}},
 		"map":  &struct{ Tags map[string]string }{map[string]string{"a": "b"}},
+		"EC2":  &ec2.CreateSecurityGroupInput{TagSpecifications: []ec2types.TagSpecification{{Tags: []ec2types.Tag{{Key: new("a"), Value: new("b")}}}}},
 	} {
 		if got := api.RequestTags(in); len(got) != 1 || got["a"] != "b" {
 			t.Errorf("%s: %v", name, got)

@@ -1,6 +1,9 @@
 package api
 
-import "reflect"
+import (
+	"maps"
+	"reflect"
+)
 
 // inputField is a member of an operation's input; invalid when it has none by that name.
 func inputField(in any, name string) reflect.Value {
@@ -11,9 +14,17 @@ func inputField(in any, name string) reflect.Value {
 	return v.FieldByName(name)
 }
 
-// RequestTags are the tags that a request brings: SDK inputs call them Tags, a list of Key and Value, or a map.
+// RequestTags are the tags that a request brings: SDK inputs call them Tags, a list of Key and Value, or a map. EC2's have such a list for
+// each kind of resource, in TagSpecifications.
 func RequestTags(in any) map[string]string {
 	list := inputField(in, "Tags")
+	if specs := inputField(in, "TagSpecifications"); !list.IsValid() && specs.IsValid() && specs.Kind() == reflect.Slice {
+		all := map[string]string{}
+		for i := range specs.Len() {
+			maps.Copy(all, RequestTags(specs.Index(i).Interface()))
+		}
+		return all
+	}
 	if !list.IsValid() {
 		return nil
 	}

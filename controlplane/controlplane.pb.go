@@ -1335,6 +1335,8 @@ type TaskStatus struct {
 	Version          uint64 `protobuf:"varint,17,opt,name=version,proto3" json:"version,omitempty"` // ECS's version counter of the task
 	// Until then scaling in and deployments spare the task; unset: they need not.
 	ProtectedUntil *timestamppb.Timestamp `protobuf:"bytes,18,opt,name=protected_until,json=protectedUntil,proto3" json:"protected_until,omitempty"`
+	// Repeated from the task, for the index: of one with network mode awsvpc; "default" stands for its VPC's default group.
+	SecurityGroups []string `protobuf:"bytes,40,rep,name=security_groups,json=securityGroups,proto3" json:"security_groups,omitempty"`
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -1495,20 +1497,29 @@ func (x *TaskStatus) GetProtectedUntil() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *TaskStatus) GetSecurityGroups() []string {
+	if x != nil {
+		return x.SecurityGroups
+	}
+	return nil
+}
+
 // Node is a host: key node id. Global, not of one account.
 type Node struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
-	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
-	Status        string                 `protobuf:"bytes,3,opt,name=status,proto3" json:"status,omitempty"` // READY, DOWN
-	Resources     *agent.NodeResources   `protobuf:"bytes,4,opt,name=resources,proto3" json:"resources,omitempty"`
-	Attributes    map[string]string      `protobuf:"bytes,5,rep,name=attributes,proto3" json:"attributes,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	Address       string                 `protobuf:"bytes,6,opt,name=address,proto3" json:"address,omitempty"`
-	Version       string                 `protobuf:"bytes,7,opt,name=version,proto3" json:"version,omitempty"`
-	Runtime       string                 `protobuf:"bytes,8,opt,name=runtime,proto3" json:"runtime,omitempty"`
-	Registered    *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=registered,proto3" json:"registered,omitempty"`
-	Serverless    bool                   `protobuf:"varint,10,opt,name=serverless,proto3" json:"serverless,omitempty"`                         // belongs to the serverless (FARGATE) pool
-	EveryCluster  bool                   `protobuf:"varint,11,opt,name=every_cluster,json=everyCluster,proto3" json:"every_cluster,omitempty"` // dev: a container instance of every cluster
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	Id           string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Name         string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	Status       string                 `protobuf:"bytes,3,opt,name=status,proto3" json:"status,omitempty"` // READY, DOWN
+	Resources    *agent.NodeResources   `protobuf:"bytes,4,opt,name=resources,proto3" json:"resources,omitempty"`
+	Attributes   map[string]string      `protobuf:"bytes,5,rep,name=attributes,proto3" json:"attributes,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Address      string                 `protobuf:"bytes,6,opt,name=address,proto3" json:"address,omitempty"`
+	Version      string                 `protobuf:"bytes,7,opt,name=version,proto3" json:"version,omitempty"`
+	Runtime      string                 `protobuf:"bytes,8,opt,name=runtime,proto3" json:"runtime,omitempty"`
+	Registered   *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=registered,proto3" json:"registered,omitempty"`
+	Serverless   bool                   `protobuf:"varint,10,opt,name=serverless,proto3" json:"serverless,omitempty"`                         // belongs to the serverless (FARGATE) pool
+	EveryCluster bool                   `protobuf:"varint,11,opt,name=every_cluster,json=everyCluster,proto3" json:"every_cluster,omitempty"` // dev: a container instance of every cluster
+	// Its part of the cluster's network: what it asked for, with the block that it was given. Unset: none.
+	Network       *agent.HostNetwork `protobuf:"bytes,40,opt,name=network,proto3" json:"network,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1618,6 +1629,13 @@ func (x *Node) GetEveryCluster() bool {
 		return x.EveryCluster
 	}
 	return false
+}
+
+func (x *Node) GetNetwork() *agent.HostNetwork {
+	if x != nil {
+		return x.Network
+	}
+	return nil
 }
 
 // ContainerInstance is a node's membership in a cluster: key account, region, cluster, id.
@@ -2129,7 +2147,7 @@ const file_controlplane_controlplane_proto_rawDesc = "" +
 	"\x17placement_strategy_json\x18\x11 \x01(\tR\x15placementStrategyJson\x124\n" +
 	"\acreated\x18\x12 \x01(\v2\x1a.google.protobuf.TimestampR\acreated\x124\n" +
 	"\x16enable_execute_command\x18\x13 \x01(\bR\x14enableExecuteCommand\x12+\n" +
-	"\x11availability_zone\x18\x14 \x01(\tR\x10availabilityZone\"\xab\x05\n" +
+	"\x11availability_zone\x18\x14 \x01(\tR\x10availabilityZone\"\xd4\x05\n" +
 	"\n" +
 	"TaskStatus\x12\x18\n" +
 	"\aaccount\x18\x01 \x01(\tR\aaccount\x12\x16\n" +
@@ -2150,7 +2168,8 @@ const file_controlplane_controlplane_proto_rawDesc = "" +
 	"\x06health\x18\x0f \x01(\tR\x06health\x12+\n" +
 	"\x11placement_failure\x18\x10 \x01(\tR\x10placementFailure\x12\x18\n" +
 	"\aversion\x18\x11 \x01(\x04R\aversion\x12C\n" +
-	"\x0fprotected_until\x18\x12 \x01(\v2\x1a.google.protobuf.TimestampR\x0eprotectedUntil\"\xe0\x03\n" +
+	"\x0fprotected_until\x18\x12 \x01(\v2\x1a.google.protobuf.TimestampR\x0eprotectedUntil\x12'\n" +
+	"\x0fsecurity_groups\x18( \x03(\tR\x0esecurityGroups\"\x9a\x04\n" +
 	"\x04Node\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x16\n" +
@@ -2169,7 +2188,8 @@ const file_controlplane_controlplane_proto_rawDesc = "" +
 	"serverless\x18\n" +
 	" \x01(\bR\n" +
 	"serverless\x12#\n" +
-	"\revery_cluster\x18\v \x01(\bR\feveryCluster\x1a=\n" +
+	"\revery_cluster\x18\v \x01(\bR\feveryCluster\x128\n" +
+	"\anetwork\x18( \x01(\v2\x1e.neargate.agent.v1.HostNetworkR\anetwork\x1a=\n" +
 	"\x0fAttributesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xb2\x03\n" +
@@ -2253,6 +2273,7 @@ var file_controlplane_controlplane_proto_goTypes = []any{
 	(agent.TaskState)(0),          // 21: neargate.agent.v1.TaskState
 	(*agent.TaskStatus)(nil),      // 22: neargate.agent.v1.TaskStatus
 	(*agent.NodeResources)(nil),   // 23: neargate.agent.v1.NodeResources
+	(*agent.HostNetwork)(nil),     // 24: neargate.agent.v1.HostNetwork
 }
 var file_controlplane_controlplane_proto_depIdxs = []int32{
 	20, // 0: neargate.controlplane.v1.Cluster.created:type_name -> google.protobuf.Timestamp
@@ -2281,15 +2302,16 @@ var file_controlplane_controlplane_proto_depIdxs = []int32{
 	23, // 23: neargate.controlplane.v1.Node.resources:type_name -> neargate.agent.v1.NodeResources
 	17, // 24: neargate.controlplane.v1.Node.attributes:type_name -> neargate.controlplane.v1.Node.AttributesEntry
 	20, // 25: neargate.controlplane.v1.Node.registered:type_name -> google.protobuf.Timestamp
-	20, // 26: neargate.controlplane.v1.ContainerInstance.registered:type_name -> google.protobuf.Timestamp
-	18, // 27: neargate.controlplane.v1.ContainerInstance.attributes:type_name -> neargate.controlplane.v1.ContainerInstance.AttributesEntry
-	19, // 28: neargate.controlplane.v1.Tags.tags:type_name -> neargate.controlplane.v1.Tags.TagsEntry
-	20, // 29: neargate.controlplane.v1.ClientToken.expires:type_name -> google.protobuf.Timestamp
-	30, // [30:30] is the sub-list for method output_type
-	30, // [30:30] is the sub-list for method input_type
-	30, // [30:30] is the sub-list for extension type_name
-	30, // [30:30] is the sub-list for extension extendee
-	0,  // [0:30] is the sub-list for field type_name
+	24, // 26: neargate.controlplane.v1.Node.network:type_name -> neargate.agent.v1.HostNetwork
+	20, // 27: neargate.controlplane.v1.ContainerInstance.registered:type_name -> google.protobuf.Timestamp
+	18, // 28: neargate.controlplane.v1.ContainerInstance.attributes:type_name -> neargate.controlplane.v1.ContainerInstance.AttributesEntry
+	19, // 29: neargate.controlplane.v1.Tags.tags:type_name -> neargate.controlplane.v1.Tags.TagsEntry
+	20, // 30: neargate.controlplane.v1.ClientToken.expires:type_name -> google.protobuf.Timestamp
+	31, // [31:31] is the sub-list for method output_type
+	31, // [31:31] is the sub-list for method input_type
+	31, // [31:31] is the sub-list for extension type_name
+	31, // [31:31] is the sub-list for extension extendee
+	0,  // [0:31] is the sub-list for field type_name
 }
 
 func init() { file_controlplane_controlplane_proto_init() }

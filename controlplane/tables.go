@@ -85,6 +85,17 @@ var (
 	LiveTasksByNode = state.NewIndex(TaskStatuses, "livenode", func(t *TaskStatus) []state.Key {
 		return when(t.Live() && t.Node != "", t.Node)
 	})
+	// LiveTasksBySecurityGroup: account, region, group.
+	LiveTasksBySecurityGroup = state.NewIndex(TaskStatuses, "livesecuritygroup", func(t *TaskStatus) []state.Key {
+		if !t.Live() {
+			return nil
+		}
+		var keys []state.Key
+		for _, g := range t.SecurityGroups {
+			keys = append(keys, state.K(t.Account, t.Region, g))
+		}
+		return keys
+	})
 	// UnplacedTasks: account, region, cluster. What the scheduler has to place.
 	UnplacedTasks = state.NewIndex(TaskStatuses, "unplaced", func(t *TaskStatus) []state.Key {
 		return when(t.Unplaced(), t.Account, t.Region, t.Cluster)

@@ -15,11 +15,27 @@ func CreateTask(tx *state.Tx, t *Task, tags map[string]string) *TaskStatus {
 	status := &TaskStatus{
 		Account: t.Account, Region: t.Region, Cluster: t.Cluster, Id: t.Id, Service: t.Service,
 		Desired: agentapi.TaskState_RUNNING, Observed: agentapi.TaskState_PROVISIONING, Version: 1,
+		SecurityGroups: securityGroups(t),
 	}
 	Tasks.Put(tx, t)
 	TaskStatuses.Put(tx, status)
 	PutTags(tx, t.Scope(), t.ARN(), tags)
 	return status
+}
+
+// DefaultSecurityGroup stands for the default group of a task's VPC.
+const DefaultSecurityGroup = "default"
+
+// securityGroups are those that the task's network interface is in; nil: it has none of its own.
+func securityGroups(t *Task) []string {
+	vpc := DecodeShape[types.NetworkConfiguration](t.NetworkConfigurationJson).AwsvpcConfiguration
+	switch {
+	case vpc == nil:
+		return nil
+	case len(vpc.SecurityGroups) == 0:
+		return []string{DefaultSecurityGroup}
+	}
+	return vpc.SecurityGroups
 }
 
 // DeleteTask removes a stopped task with everything that hangs on it.

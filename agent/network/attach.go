@@ -1,12 +1,12 @@
 package network
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"net"
-	"net/netip"
 	"os"
 
 	"github.com/vishvananda/netlink"
@@ -30,11 +30,20 @@ func Loopback(pid int) error {
 	return loopbackUp(h)
 }
 
-// Attach joins the network namespace of a process to the bridge under the task's address.
-func (n *Network) Attach(task string, pid int, a netip.Addr) error {
+// Attach joins the network namespace of a process to the bridge under the task's address. A task with security groups is attached once
+// this host knows them, so that its first packet meets the rules.
+func (n *Network) Attach(ctx context.Context, i Interface, pid int) error {
+	if err := n.awaitGroups(ctx, i.Groups); err != nil {
+		return fmt.Errorf("task %s: %w", i.Task, err)
+	}
+	task, a := i.Task, i.Address
 	n.mu.Lock()
 	index, mtu, subnet, gateway := n.index, n.mtu, n.subnet, n.gateway()
+	n.interfaces[a] = i
 	err := n.passFirewall() // each time: Docker may have been started since the last one
+	if err == nil {
+		err = n.admit(i)
+	}
 	n.mu.Unlock()
 	if err != nil {
 		return err
@@ -48,11 +57,9 @@ func (n *Network) Attach(task string, pid int, a netip.Addr) error {
 	if err := loopbackUp(h); err != nil {
 		return err
 	}
-	// The hardware address follows from the IP address: neighbours' caches stay right when an address is used again.
-	mac := append(net.HardwareAddr{0x02, 0x42}, a.AsSlice()...)
 	name := n.veth(task)
 	v := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: name, MasterIndex: index, MTU: mtu, Flags: net.FlagUp},
-		PeerName: "eth0", PeerNamespace: netlink.NsFd(int(ns)), PeerHardwareAddr: mac, PeerMTU: uint32(mtu)}
+		PeerName: "eth0", PeerNamespace: netlink.NsFd(int(ns)), PeerHardwareAddr: i.MAC(), PeerMTU: uint32(mtu)}
 	if err := netlink.LinkAdd(v); err != nil && !errors.Is(err, os.ErrExist) {
 		return fmt.Errorf("add link %s of task %s: %w", name, task, err)
 	}
@@ -81,6 +88,9 @@ func (n *Network) Attach(task string, pid int, a netip.Addr) error {
 
 // Detach removes the task's link. It is gone with the namespace too, but the kernel takes its time for that.
 func (n *Network) Detach(task string) error {
+	if err := n.dismiss(task); err != nil {
+		return err
+	}
 	link, err := netlink.LinkByName(n.veth(task))
 	if errors.As(err, &netlink.LinkNotFoundError{}) {
 		return nil

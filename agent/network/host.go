@@ -78,7 +78,14 @@ func writeSysctl(name, value string) error {
 // forwarding is kept in hostFolder while instances need net.ipv4.ip_forward and it was off before the first.
 type forwarding struct{ Bridges []string }
 
-func forwardingFile() string { return filepath.Join(hostFolder, "ip_forward.json") }
+// forwardingFile is of this network namespace: the setting is.
+func forwardingFile() string {
+	var st unix.Stat_t
+	if err := unix.Stat("/proc/self/ns/net", &st); err != nil {
+		return filepath.Join(hostFolder, "ip_forward.json")
+	}
+	return filepath.Join(hostFolder, fmt.Sprintf("ip_forward-%d.json", st.Ino))
+}
 
 func readForwarding() (forwarding, bool) {
 	var f forwarding
@@ -116,7 +123,7 @@ func restoreForwarding(bridge string) error {
 		return nil
 	}
 	f.Bridges = slices.DeleteFunc(f.Bridges, func(b string) bool {
-		_, err := os.Stat("/sys/class/net/" + b)
+		_, err := netlink.LinkByName(b)
 		return b == bridge || err != nil // instances that died without clean-up count no more
 	})
 	if len(f.Bridges) > 0 {
@@ -126,7 +133,8 @@ func restoreForwarding(bridge string) error {
 		}
 		return os.WriteFile(forwardingFile(), b, 0o600)
 	}
-	if foreign, err := filepath.Glob("/sys/class/net/*/bridge"); err == nil && len(foreign) == 0 {
+	links, err := netlink.LinkList()
+	if err == nil && !slices.ContainsFunc(links, func(l netlink.Link) bool { return l.Type() == "bridge" }) {
 		if err := writeSysctl("net/ipv4/ip_forward", "0"); err != nil {
 			return err
 		}

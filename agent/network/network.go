@@ -22,15 +22,24 @@ import (
 	"github.com/google/nftables"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	agentapi "github.com/seed-2f228079/neargate/api/agent"
+	"github.com/seed-2f228079/neargate/internal/addressing"
 )
 
 // Config of an instance's network.
 type Config struct {
 	// ID of the instance; kernel objects are named by its hash.
 	ID string
-	// Subnet of the tasks; zero: chosen beside the host's routes, and kept in Folder.
+	// Subnet of the tasks; zero: chosen beside the host's routes in the block of the Zone, and kept in Folder.
 	Subnet netip.Prefix
+	Zone   string
 	Folder string
+	// Mode is how other hosts reach this one's tasks: route, vxlan; empty: by route where the two are neighbours.
+	Mode string
+	// VXLANPort and VXLANID are the same on all hosts of a cluster; 0: 4789 and 4566.
+	VXLANPort uint16
+	VXLANID   uint32
 	// AllowMetadata lets tasks reach the host's own 169.254.169.254.
 	AllowMetadata bool
 	Logger        *slog.Logger
@@ -38,9 +47,10 @@ type Config struct {
 
 // Network is one instance's network. Methods may be called in parallel.
 type Network struct {
-	cfg    Config
-	short  string // eight hex digits
-	bridge string
+	cfg     Config
+	short   string // eight hex digits
+	bridge  string
+	overlay string // the VXLAN device
 
 	mu      sync.Mutex // guards what follows and the kernel objects but for veths
 	up      bool
@@ -50,6 +60,12 @@ type Network struct {
 	used    map[netip.Addr]string // task by address
 	last    netip.Addr
 	forward map[string][]Forward // by task
+
+	interfaces map[netip.Addr]Interface // of tasks that were attached
+	peers      map[string]*agentapi.Peer
+	groups     map[string]*agentapi.SecurityGroup
+	learned    chan struct{} // closed when groups change
+	filtering  *ruleset      // what the kernel has; nil: nothing
 }
 
 // Forward is a host port that leads to a task.
@@ -64,7 +80,19 @@ type Forward struct {
 func New(cfg Config) *Network {
 	sum := sha256.Sum256([]byte(cfg.ID))
 	short := hex.EncodeToString(sum[:4])
-	return &Network{cfg: cfg, short: short, bridge: "ng-" + short, used: map[netip.Addr]string{}, forward: map[string][]Forward{}}
+	if cfg.VXLANPort == 0 {
+		cfg.VXLANPort = 4789
+	}
+	if cfg.VXLANID == 0 {
+		cfg.VXLANID = 4566
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.Default()
+	}
+	return &Network{
+		cfg: cfg, short: short, bridge: "ng-" + short, overlay: "nx-" + short, used: map[netip.Addr]string{}, forward: map[string][]Forward{},
+		interfaces: map[netip.Addr]Interface{}, peers: map[string]*agentapi.Peer{}, groups: map[string]*agentapi.SecurityGroup{}, learned: make(chan struct{}),
+	}
 }
 
 // Short is the instance's hash: eight hex digits that name its kernel objects.
@@ -72,6 +100,13 @@ func (n *Network) Short() string { return n.short }
 
 // Bridge is the name of the instance's bridge.
 func (n *Network) Bridge() string { return n.bridge }
+
+// Assign says which subnet tasks have their addresses in. It comes before Up.
+func (n *Network) Assign(subnet netip.Prefix) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.cfg.Subnet = subnet
+}
 
 // Up makes the bridge, the settings and the nftables table; a second call changes nothing.
 func (n *Network) Up(ctx context.Context) error {
@@ -91,7 +126,19 @@ func (n *Network) Up(ctx context.Context) error {
 	if err := enableForwarding(n.bridge); err != nil {
 		return err
 	}
+	if err := n.recall(); err != nil {
+		return err
+	}
 	if err := n.replaceTable(); err != nil {
+		return err
+	}
+	if err := n.guardPorts(); err != nil {
+		return err
+	}
+	if err := n.filter(); err != nil {
+		return err
+	}
+	if err := n.connectPeers(); err != nil {
 		return err
 	}
 	n.up = true
@@ -121,6 +168,9 @@ func (n *Network) ensureBridge() error {
 	}
 	n.index = link.Attrs().Index
 	addr := &netlink.Addr{IPNet: ipNet(n.subnet, n.gateway())}
+	if err := dropAddresses(link, addr.IPNet); err != nil {
+		return fmt.Errorf("addresses of bridge %s: %w", n.bridge, err)
+	}
 	if err := netlink.AddrReplace(link, addr); err != nil {
 		return fmt.Errorf("address of bridge %s: %w", n.bridge, err)
 	}
@@ -131,9 +181,20 @@ func (n *Network) ensureBridge() error {
 	if err := netlink.LinkSetUp(link); err != nil {
 		return fmt.Errorf("bridge %s up: %w", n.bridge, err)
 	}
-	// Connections from the host's own loopback leave through the bridge with a loopback source before they are masqueraded.
-	// The table's raw chain keeps tasks from using the other direction.
-	return writeSysctl("net/ipv4/conf/"+n.bridge+"/route_localnet", "1")
+	for name, value := range map[string]string{
+		// Connections from the host's own loopback leave through the bridge with a loopback source before they are masqueraded.
+		// The table's raw chain keeps tasks from using the other direction.
+		"conf/" + n.bridge + "/route_localnet": "1",
+		// Tasks do not see one another on the bridge (guardPorts): the host answers for their neighbours, at once, and what they send one
+		// another is routed, past the filter.
+		"conf/" + n.bridge + "/proxy_arp_pvlan": "1",
+		"neigh/" + n.bridge + "/proxy_delay":    "0",
+	} {
+		if err := writeSysctl("net/ipv4/"+name, value); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Down removes everything that Up made.
@@ -146,7 +207,12 @@ func (n *Network) Down(ctx context.Context) error {
 	}
 	defer unlock()
 	var errs []error
-	errs = append(errs, n.deleteTable(), n.leaveFirewall())
+	if !n.subnet.IsValid() { // another process made it
+		if n.subnet, err = n.keptSubnet(); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	errs = append(errs, n.disconnectPeers(), n.deleteTables(), n.leaveFirewall())
 	if link, err := netlink.LinkByName(n.bridge); err == nil {
 		if err := netlink.LinkDel(link); err != nil {
 			errs = append(errs, fmt.Errorf("delete bridge %s: %w", n.bridge, err))
@@ -155,10 +221,12 @@ func (n *Network) Down(ctx context.Context) error {
 	if err := restoreForwarding(n.bridge); err != nil {
 		errs = append(errs, err)
 	}
-	if err := os.Remove(n.subnetFile()); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		errs = append(errs, err)
+	for _, kind := range n.Kinds() {
+		if err := os.Remove(n.setFile(kind)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, err)
+		}
 	}
-	n.up = false
+	n.up, n.filtering = false, nil
 	return errors.Join(errs...)
 }
 
@@ -169,7 +237,29 @@ func (n *Network) Gateway() netip.Addr {
 	return n.gateway()
 }
 
-func (n *Network) gateway() netip.Addr { return n.subnet.Addr().Next() }
+func (n *Network) gateway() netip.Addr { return addressing.Host(n.subnet) }
+
+// dropAddresses takes the addresses of a network that a link was in before off it.
+func dropAddresses(link netlink.Link, keep *net.IPNet) error {
+	have, err := netlink.AddrList(link, netlink.FAMILY_V4)
+	if err != nil {
+		return err
+	}
+	for _, a := range have {
+		if a.IPNet.String() == keep.String() || LinkLocal.Addr().Compare(addrOf(a.IP)) == 0 {
+			continue
+		}
+		if err := netlink.AddrDel(link, &a); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func addrOf(ip net.IP) netip.Addr {
+	a, _ := netip.AddrFromSlice(ip)
+	return a.Unmap()
+}
 
 // Check says what this host lacks.
 func Check() []string {

@@ -9,6 +9,7 @@ import (
 	"github.com/google/nftables"
 	"github.com/google/nftables/binaryutil"
 	"github.com/google/nftables/expr"
+	mdnetlink "github.com/mdlayher/netlink"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
@@ -18,12 +19,16 @@ import (
 //	map tcp, map udp { type inet_service : ipv4_addr . inet_service }          one element a forwarded host port
 //	raw     prerouting:  iif bridge, to 127.0.0.0/8 or the metadata address, or not from the subnet: drop
 //	pre     prerouting, out output: to a local address: dnat to tcp|udp dport map
-//	post    postrouting: from 127.0.0.0/8 to the bridge, from the subnet to elsewhere, hairpin: masquerade
-//	forward: into the bridge: only from it, answers and forwarded ports
+//	post    postrouting: from 127.0.0.0/8 to the bridge, from the subnet to elsewhere but to peers, hairpin: masquerade
+//	forward: into the bridge: only from it, answers, forwarded ports and from peers to tasks' own addresses
+//	mark    prerouting, after pre: from the bridge to a forwarded port: mark
+//	redirects output: ICMP redirects to the bridge: drop
+//	in      input: VXLAN packets of this cluster but from its hosts: drop
+//	set peers, underlay, own                                                   blocks of other hosts, these themselves, addresses here that they reach
 func (n *Network) replaceTable() error {
-	c, err := nftables.New()
+	c, err := openTables()
 	if err != nil {
-		return fmt.Errorf("nftables: %w", err)
+		return err
 	}
 	t := n.table()
 	c.AddTable(t) // so that deleting cannot fail
@@ -41,6 +46,9 @@ func (n *Network) replaceTable() error {
 		if err := c.AddSet(n.ports(proto), elements); err != nil {
 			return fmt.Errorf("nftables map %s: %w", proto, err)
 		}
+	}
+	if err := n.addPeerSets(c); err != nil {
+		return err
 	}
 
 	chain := func(name string, typ nftables.ChainType, hook *nftables.ChainHook, prio *nftables.ChainPriority) func(...[]expr.Any) {
@@ -81,8 +89,16 @@ func (n *Network) replaceTable() error {
 		}
 	}
 
+	mark := chain("mark", nftables.ChainTypeFilter, nftables.ChainHookPrerouting, nftables.ChainPriorityRef(*nftables.ChainPriorityNATDest+1))
+	mark(iface(expr.MetaKeyIIFNAME, expr.CmpOpEq, n.bridge), conntrack(expr.CtKeySTATUS, statusDNAT), []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyMARK, Register: 1},
+		&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 4, Mask: binaryutil.NativeEndian.PutUint32(^uint32(forwardedMark)), Xor: binaryutil.NativeEndian.PutUint32(forwardedMark)},
+		&expr.Meta{Key: expr.MetaKeyMARK, SourceRegister: true, Register: 1},
+	})
+
 	post := chain("post", nftables.ChainTypeNAT, nftables.ChainHookPostrouting, nftables.ChainPriorityNATSource)
 	post(address(saddr, expr.CmpOpEq, loopback), iface(expr.MetaKeyOIFNAME, expr.CmpOpEq, n.bridge), masquerade)
+	post(address(saddr, expr.CmpOpEq, n.subnet), member(daddr, peerSet), accept)
 	post(address(saddr, expr.CmpOpEq, n.subnet), iface(expr.MetaKeyOIFNAME, expr.CmpOpNeq, n.bridge), masquerade)
 	post(address(saddr, expr.CmpOpEq, n.subnet), iface(expr.MetaKeyOIFNAME, expr.CmpOpEq, n.bridge), conntrack(expr.CtKeySTATUS, statusDNAT), masquerade)
 
@@ -91,27 +107,62 @@ func (n *Network) replaceTable() error {
 	forward(into, iface(expr.MetaKeyIIFNAME, expr.CmpOpEq, n.bridge), accept)
 	forward(into, conntrack(expr.CtKeySTATE, expr.CtStateBitESTABLISHED|expr.CtStateBitRELATED), accept)
 	forward(into, conntrack(expr.CtKeySTATUS, statusDNAT), accept)
+	forward(into, member(saddr, peerSet), member(daddr, ownSet), accept)
 	forward(into, drop)
+
+	in := chain("in", nftables.ChainTypeFilter, nftables.ChainHookInput, nftables.ChainPriorityFilter)
+	in(n.ofOverlay(), notMember(saddr, underlaySet), drop)
+
+	// The host would tell tasks that send one another something to do so directly, which they cannot.
+	redirects := chain("redirects", nftables.ChainTypeFilter, nftables.ChainHookOutput, nftables.ChainPriorityFilter)
+	redirects(into, []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1},
+		&expr.Cmp{Register: 1, Op: expr.CmpOpEq, Data: []byte{unix.IPPROTO_ICMP}},
+		&expr.Payload{Base: expr.PayloadBaseTransportHeader, Offset: 0, Len: 1, DestRegister: 1},
+		&expr.Cmp{Register: 1, Op: expr.CmpOpEq, Data: []byte{icmpRedirect}},
+	}, drop)
 	if err := c.Flush(); err != nil {
 		return fmt.Errorf("nftables table %s: %w", t.Name, err)
 	}
 	return nil
 }
 
+const icmpRedirect = 5
+
+// forwardedMark is the bit of packets to a forwarded port. Where br_netfilter is loaded (Docker does that), those from one task to another
+// cross the bridge, and nothing else tells them from what the one sends the other past the host.
+const forwardedMark = 1 << 22
+
 // statusDNAT is IPS_DST_NAT: the connection's destination was translated.
 const statusDNAT = 1 << 5
 
-func (n *Network) deleteTable() error {
-	c, err := nftables.New()
+func (n *Network) deleteTables() error {
+	c, err := openTables()
 	if err != nil {
-		return fmt.Errorf("nftables: %w", err)
+		return err
 	}
-	c.AddTable(n.table())
-	c.DelTable(n.table())
+	for _, t := range []*nftables.Table{n.table(), n.filterTable(), n.portTable()} {
+		c.AddTable(t) // so that deleting cannot fail
+		c.DelTable(t)
+	}
 	if err := c.Flush(); err != nil {
-		return fmt.Errorf("delete nftables table: %w", err)
+		return fmt.Errorf("delete nftables tables: %w", err)
 	}
 	return nil
+}
+
+// transactionBuffer bounds one transaction's messages, and the kernel's answers to each of them.
+const transactionBuffer = 32 << 20
+
+// openTables has room for what thousands of peers, addresses and rules take in one transaction.
+func openTables() (*nftables.Conn, error) {
+	c, err := nftables.New(nftables.WithSockOptions(func(c *mdnetlink.Conn) error {
+		return errors.Join(c.SetWriteBuffer(transactionBuffer), c.SetReadBuffer(transactionBuffer))
+	}))
+	if err != nil {
+		return nil, fmt.Errorf("nftables: %w", err)
+	}
+	return c, nil
 }
 
 func (n *Network) table() *nftables.Table {

@@ -154,6 +154,7 @@ func (s Secrets) Log(c *agentapi.ContainerSpec) *agentapi.LogConfiguration {
 type Sandbox struct {
 	Address string // the task's own IP; empty with network mode host or none
 	Gateway string // the bridge's IP: where the agent's link-local services answer
+	MAC     string // of the task's own network interface; empty: not known, or there is none
 	// Ports per container, with host ports chosen where the spec said 0. They answer once the container listens.
 	Ports map[string][]*agentapi.PortBinding
 }

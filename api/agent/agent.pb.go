@@ -33,22 +33,26 @@ type Kind int32
 
 const (
 	Kind_KIND_UNSPECIFIED Kind = 0
-	Kind_ASSIGNMENTS      Kind = 1 // Assignment, of this node only
-	Kind_LISTENERS        Kind = 2 // Listener: load balancers' listeners with their rules, for proxies
-	Kind_TARGETS          Kind = 3 // TargetGroup with its endpoints, for proxies
-	Kind_CHECKS           Kind = 4 // HealthCheck, for the node that has to run it
-	Kind_ZONES            Kind = 5 // Zone, for DNS servers
+	Kind_ASSIGNMENTS      Kind = 1  // Assignment, of this node only
+	Kind_LISTENERS        Kind = 2  // Listener: load balancers' listeners with their rules, for proxies
+	Kind_TARGETS          Kind = 3  // TargetGroup with its endpoints, for proxies
+	Kind_CHECKS           Kind = 4  // HealthCheck, for the node that has to run it
+	Kind_ZONES            Kind = 5  // Zone, for DNS servers
+	Kind_PEERS            Kind = 20 // Peer: the nodes whose tasks have addresses of the cluster's network, this one among them
+	Kind_FIREWALL         Kind = 21 // SecurityGroup: those that this node's tasks are in, and those that their rules name
 )
 
 // Enum value maps for Kind.
 var (
 	Kind_name = map[int32]string{
-		0: "KIND_UNSPECIFIED",
-		1: "ASSIGNMENTS",
-		2: "LISTENERS",
-		3: "TARGETS",
-		4: "CHECKS",
-		5: "ZONES",
+		0:  "KIND_UNSPECIFIED",
+		1:  "ASSIGNMENTS",
+		2:  "LISTENERS",
+		3:  "TARGETS",
+		4:  "CHECKS",
+		5:  "ZONES",
+		20: "PEERS",
+		21: "FIREWALL",
 	}
 	Kind_value = map[string]int32{
 		"KIND_UNSPECIFIED": 0,
@@ -57,6 +61,8 @@ var (
 		"TARGETS":          3,
 		"CHECKS":           4,
 		"ZONES":            5,
+		"PEERS":            20,
+		"FIREWALL":         21,
 	}
 )
 
@@ -1068,6 +1074,7 @@ type Hello struct {
 	// Tasks that run here, so that a restored control plane can adopt them.
 	Tasks         []*TaskStatus `protobuf:"bytes,11,rep,name=tasks,proto3" json:"tasks,omitempty"`
 	Address       string        `protobuf:"bytes,12,opt,name=address,proto3" json:"address,omitempty"` // IP at which the host ports of this node's tasks are reachable
+	Network       *HostNetwork  `protobuf:"bytes,40,opt,name=network,proto3" json:"network,omitempty"` // unset: its tasks have no addresses of the cluster's network
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1184,6 +1191,13 @@ func (x *Hello) GetAddress() string {
 		return x.Address
 	}
 	return ""
+}
+
+func (x *Hello) GetNetwork() *HostNetwork {
+	if x != nil {
+		return x.Network
+	}
+	return nil
 }
 
 type NodeResources struct {
@@ -1539,6 +1553,8 @@ type Resource struct {
 	//	*Resource_TargetGroup
 	//	*Resource_Check
 	//	*Resource_Zone
+	//	*Resource_Peer
+	//	*Resource_SecurityGroup
 	Body          isResource_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1633,6 +1649,24 @@ func (x *Resource) GetZone() *Zone {
 	return nil
 }
 
+func (x *Resource) GetPeer() *Peer {
+	if x != nil {
+		if x, ok := x.Body.(*Resource_Peer); ok {
+			return x.Peer
+		}
+	}
+	return nil
+}
+
+func (x *Resource) GetSecurityGroup() *SecurityGroup {
+	if x != nil {
+		if x, ok := x.Body.(*Resource_SecurityGroup); ok {
+			return x.SecurityGroup
+		}
+	}
+	return nil
+}
+
 type isResource_Body interface {
 	isResource_Body()
 }
@@ -1657,6 +1691,14 @@ type Resource_Zone struct {
 	Zone *Zone `protobuf:"bytes,6,opt,name=zone,proto3,oneof"`
 }
 
+type Resource_Peer struct {
+	Peer *Peer `protobuf:"bytes,40,opt,name=peer,proto3,oneof"`
+}
+
+type Resource_SecurityGroup struct {
+	SecurityGroup *SecurityGroup `protobuf:"bytes,41,opt,name=security_group,json=securityGroup,proto3,oneof"`
+}
+
 func (*Resource_Assignment) isResource_Body() {}
 
 func (*Resource_Listener) isResource_Body() {}
@@ -1666,6 +1708,10 @@ func (*Resource_TargetGroup) isResource_Body() {}
 func (*Resource_Check) isResource_Body() {}
 
 func (*Resource_Zone) isResource_Body() {}
+
+func (*Resource_Peer) isResource_Body() {}
+
+func (*Resource_SecurityGroup) isResource_Body() {}
 
 // Ack says that the subscriber has applied the set up to revision: a proxy acknowledges once no new request can be routed
 // by an older table.
@@ -1896,26 +1942,28 @@ func (x *Assignment) GetStopReason() string {
 }
 
 type TaskSpec struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Account       string                 `protobuf:"bytes,1,opt,name=account,proto3" json:"account,omitempty"`
-	Region        string                 `protobuf:"bytes,2,opt,name=region,proto3" json:"region,omitempty"`
-	Cluster       string                 `protobuf:"bytes,3,opt,name=cluster,proto3" json:"cluster,omitempty"`
-	Family        string                 `protobuf:"bytes,4,opt,name=family,proto3" json:"family,omitempty"`
-	Revision      uint32                 `protobuf:"varint,5,opt,name=revision,proto3" json:"revision,omitempty"`
-	Service       string                 `protobuf:"bytes,6,opt,name=service,proto3" json:"service,omitempty"` // empty for standalone tasks
-	LaunchType    string                 `protobuf:"bytes,7,opt,name=launch_type,json=launchType,proto3" json:"launch_type,omitempty"`
-	CpuUnits      uint32                 `protobuf:"varint,8,opt,name=cpu_units,json=cpuUnits,proto3" json:"cpu_units,omitempty"`          // task-level limit; 0: none
-	MemoryMib     uint32                 `protobuf:"varint,9,opt,name=memory_mib,json=memoryMib,proto3" json:"memory_mib,omitempty"`       // task-level limit; 0: none
-	NetworkMode   string                 `protobuf:"bytes,10,opt,name=network_mode,json=networkMode,proto3" json:"network_mode,omitempty"` // bridge, awsvpc, host, none
-	Containers    []*ContainerSpec       `protobuf:"bytes,11,rep,name=containers,proto3" json:"containers,omitempty"`                      // in start order
-	Volumes       []*VolumeSpec          `protobuf:"bytes,12,rep,name=volumes,proto3" json:"volumes,omitempty"`
-	DnsServers    []string               `protobuf:"bytes,13,rep,name=dns_servers,json=dnsServers,proto3" json:"dns_servers,omitempty"`  // addresses tasks use, filled in by the agent when empty
-	PidMode       string                 `protobuf:"bytes,30,opt,name=pid_mode,json=pidMode,proto3" json:"pid_mode,omitempty"`           // host, task; empty: each container has its own namespace
-	IpcMode       string                 `protobuf:"bytes,31,opt,name=ipc_mode,json=ipcMode,proto3" json:"ipc_mode,omitempty"`           // host, task, none; empty: as none
-	TaskRole      string                 `protobuf:"bytes,50,opt,name=task_role,json=taskRole,proto3" json:"task_role,omitempty"`        // ARN of the role whose credentials its containers get; empty: none
-	HasSecrets    bool                   `protobuf:"varint,70,opt,name=has_secrets,json=hasSecrets,proto3" json:"has_secrets,omitempty"` // what some of its containers need is to be asked for (TaskSecrets) before they are pulled and started
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state                protoimpl.MessageState `protogen:"open.v1"`
+	Account              string                 `protobuf:"bytes,1,opt,name=account,proto3" json:"account,omitempty"`
+	Region               string                 `protobuf:"bytes,2,opt,name=region,proto3" json:"region,omitempty"`
+	Cluster              string                 `protobuf:"bytes,3,opt,name=cluster,proto3" json:"cluster,omitempty"`
+	Family               string                 `protobuf:"bytes,4,opt,name=family,proto3" json:"family,omitempty"`
+	Revision             uint32                 `protobuf:"varint,5,opt,name=revision,proto3" json:"revision,omitempty"`
+	Service              string                 `protobuf:"bytes,6,opt,name=service,proto3" json:"service,omitempty"` // empty for standalone tasks
+	LaunchType           string                 `protobuf:"bytes,7,opt,name=launch_type,json=launchType,proto3" json:"launch_type,omitempty"`
+	CpuUnits             uint32                 `protobuf:"varint,8,opt,name=cpu_units,json=cpuUnits,proto3" json:"cpu_units,omitempty"`          // task-level limit; 0: none
+	MemoryMib            uint32                 `protobuf:"varint,9,opt,name=memory_mib,json=memoryMib,proto3" json:"memory_mib,omitempty"`       // task-level limit; 0: none
+	NetworkMode          string                 `protobuf:"bytes,10,opt,name=network_mode,json=networkMode,proto3" json:"network_mode,omitempty"` // bridge, awsvpc, host, none
+	Containers           []*ContainerSpec       `protobuf:"bytes,11,rep,name=containers,proto3" json:"containers,omitempty"`                      // in start order
+	Volumes              []*VolumeSpec          `protobuf:"bytes,12,rep,name=volumes,proto3" json:"volumes,omitempty"`
+	DnsServers           []string               `protobuf:"bytes,13,rep,name=dns_servers,json=dnsServers,proto3" json:"dns_servers,omitempty"`                                   // addresses tasks use, filled in by the agent when empty
+	PidMode              string                 `protobuf:"bytes,30,opt,name=pid_mode,json=pidMode,proto3" json:"pid_mode,omitempty"`                                            // host, task; empty: each container has its own namespace
+	IpcMode              string                 `protobuf:"bytes,31,opt,name=ipc_mode,json=ipcMode,proto3" json:"ipc_mode,omitempty"`                                            // host, task, none; empty: as none
+	TaskRole             string                 `protobuf:"bytes,50,opt,name=task_role,json=taskRole,proto3" json:"task_role,omitempty"`                                         // ARN of the role whose credentials its containers get; empty: none
+	HasSecrets           bool                   `protobuf:"varint,70,opt,name=has_secrets,json=hasSecrets,proto3" json:"has_secrets,omitempty"`                                  // what some of its containers need is to be asked for (TaskSecrets) before they are pulled and started
+	SecurityGroups       []string               `protobuf:"bytes,100,rep,name=security_groups,json=securityGroups,proto3" json:"security_groups,omitempty"`                      // of a task with network mode awsvpc: names of the set FIREWALL
+	DefaultSecurityGroup bool                   `protobuf:"varint,101,opt,name=default_security_group,json=defaultSecurityGroup,proto3" json:"default_security_group,omitempty"` // none was asked for but that of the VPC
+	unknownFields        protoimpl.UnknownFields
+	sizeCache            protoimpl.SizeCache
 }
 
 func (x *TaskSpec) Reset() {
@@ -2063,6 +2111,20 @@ func (x *TaskSpec) GetTaskRole() string {
 func (x *TaskSpec) GetHasSecrets() bool {
 	if x != nil {
 		return x.HasSecrets
+	}
+	return false
+}
+
+func (x *TaskSpec) GetSecurityGroups() []string {
+	if x != nil {
+		return x.SecurityGroups
+	}
+	return nil
+}
+
+func (x *TaskSpec) GetDefaultSecurityGroup() bool {
+	if x != nil {
+		return x.DefaultSecurityGroup
 	}
 	return false
 }
@@ -3102,6 +3164,7 @@ type TaskStatus struct {
 	Stopped          *timestamppb.Timestamp `protobuf:"bytes,14,opt,name=stopped,proto3" json:"stopped,omitempty"`
 	Connected        *timestamppb.Timestamp `protobuf:"bytes,15,opt,name=connected,proto3" json:"connected,omitempty"`
 	Health           Health                 `protobuf:"varint,20,opt,name=health,proto3,enum=neargate.agent.v1.Health" json:"health,omitempty"` // of the essential containers that have a check, together
+	MacAddress       string                 `protobuf:"bytes,60,opt,name=mac_address,json=macAddress,proto3" json:"mac_address,omitempty"`      // of the task's own network interface
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
 }
@@ -3246,6 +3309,13 @@ func (x *TaskStatus) GetHealth() Health {
 		return x.Health
 	}
 	return Health_HEALTH_UNSPECIFIED
+}
+
+func (x *TaskStatus) GetMacAddress() string {
+	if x != nil {
+		return x.MacAddress
+	}
+	return ""
 }
 
 type ContainerStatus struct {
@@ -4358,6 +4428,7 @@ type HealthCheck struct {
 	HealthyThreshold   uint32                 `protobuf:"varint,10,opt,name=healthy_threshold,json=healthyThreshold,proto3" json:"healthy_threshold,omitempty"`
 	UnhealthyThreshold uint32                 `protobuf:"varint,11,opt,name=unhealthy_threshold,json=unhealthyThreshold,proto3" json:"unhealthy_threshold,omitempty"`
 	Initial            bool                   `protobuf:"varint,12,opt,name=initial,proto3" json:"initial,omitempty"` // a target just registered becomes healthy on its first success
+	Refused            bool                   `protobuf:"varint,40,opt,name=refused,proto3" json:"refused,omitempty"` // the target's security groups let nothing of the load balancer's through: every probe times out
 	unknownFields      protoimpl.UnknownFields
 	sizeCache          protoimpl.SizeCache
 }
@@ -4472,6 +4543,13 @@ func (x *HealthCheck) GetUnhealthyThreshold() uint32 {
 func (x *HealthCheck) GetInitial() bool {
 	if x != nil {
 		return x.Initial
+	}
+	return false
+}
+
+func (x *HealthCheck) GetRefused() bool {
+	if x != nil {
+		return x.Refused
 	}
 	return false
 }
@@ -5166,6 +5244,314 @@ func (x *ContainerSecrets) GetLogOptions() map[string]string {
 	return nil
 }
 
+// HostNetwork is what a host says of the addresses that its tasks have or may have.
+type HostNetwork struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Cidr          string                 `protobuf:"bytes,1,opt,name=cidr,proto3" json:"cidr,omitempty"`   // the block that it has; empty: none yet
+	Taken         []string               `protobuf:"bytes,2,rep,name=taken,proto3" json:"taken,omitempty"` // blocks of the cluster's network that the host leads elsewhere
+	Mode          string                 `protobuf:"bytes,3,opt,name=mode,proto3" json:"mode,omitempty"`   // how it wants to be reached: route, vxlan; empty: as the other side finds best
+	VxlanPort     uint32                 `protobuf:"varint,4,opt,name=vxlan_port,json=vxlanPort,proto3" json:"vxlan_port,omitempty"`
+	VxlanId       uint32                 `protobuf:"varint,5,opt,name=vxlan_id,json=vxlanId,proto3" json:"vxlan_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HostNetwork) Reset() {
+	*x = HostNetwork{}
+	mi := &file_api_agent_agent_proto_msgTypes[59]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HostNetwork) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HostNetwork) ProtoMessage() {}
+
+func (x *HostNetwork) ProtoReflect() protoreflect.Message {
+	mi := &file_api_agent_agent_proto_msgTypes[59]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HostNetwork.ProtoReflect.Descriptor instead.
+func (*HostNetwork) Descriptor() ([]byte, []int) {
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{59}
+}
+
+func (x *HostNetwork) GetCidr() string {
+	if x != nil {
+		return x.Cidr
+	}
+	return ""
+}
+
+func (x *HostNetwork) GetTaken() []string {
+	if x != nil {
+		return x.Taken
+	}
+	return nil
+}
+
+func (x *HostNetwork) GetMode() string {
+	if x != nil {
+		return x.Mode
+	}
+	return ""
+}
+
+func (x *HostNetwork) GetVxlanPort() uint32 {
+	if x != nil {
+		return x.VxlanPort
+	}
+	return 0
+}
+
+func (x *HostNetwork) GetVxlanId() uint32 {
+	if x != nil {
+		return x.VxlanId
+	}
+	return 0
+}
+
+// Peer is a node's part of the cluster's network. The first address of its block is the host's own.
+type Peer struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	NodeId        string                 `protobuf:"bytes,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	Address       string                 `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"` // of the host, in the network that hosts have in common
+	Cidr          string                 `protobuf:"bytes,3,opt,name=cidr,proto3" json:"cidr,omitempty"`
+	Mode          string                 `protobuf:"bytes,4,opt,name=mode,proto3" json:"mode,omitempty"` // as in HostNetwork
+	VxlanPort     uint32                 `protobuf:"varint,5,opt,name=vxlan_port,json=vxlanPort,proto3" json:"vxlan_port,omitempty"`
+	VxlanId       uint32                 `protobuf:"varint,6,opt,name=vxlan_id,json=vxlanId,proto3" json:"vxlan_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Peer) Reset() {
+	*x = Peer{}
+	mi := &file_api_agent_agent_proto_msgTypes[60]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Peer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Peer) ProtoMessage() {}
+
+func (x *Peer) ProtoReflect() protoreflect.Message {
+	mi := &file_api_agent_agent_proto_msgTypes[60]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Peer.ProtoReflect.Descriptor instead.
+func (*Peer) Descriptor() ([]byte, []int) {
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{60}
+}
+
+func (x *Peer) GetNodeId() string {
+	if x != nil {
+		return x.NodeId
+	}
+	return ""
+}
+
+func (x *Peer) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *Peer) GetCidr() string {
+	if x != nil {
+		return x.Cidr
+	}
+	return ""
+}
+
+func (x *Peer) GetMode() string {
+	if x != nil {
+		return x.Mode
+	}
+	return ""
+}
+
+func (x *Peer) GetVxlanPort() uint32 {
+	if x != nil {
+		return x.VxlanPort
+	}
+	return 0
+}
+
+func (x *Peer) GetVxlanId() uint32 {
+	if x != nil {
+		return x.VxlanId
+	}
+	return 0
+}
+
+// SecurityGroup is what one group lets through, and the addresses of those in it.
+type SecurityGroup struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Ingress       []*TrafficRule         `protobuf:"bytes,2,rep,name=ingress,proto3" json:"ingress,omitempty"`
+	Egress        []*TrafficRule         `protobuf:"bytes,3,rep,name=egress,proto3" json:"egress,omitempty"`
+	Members       []string               `protobuf:"bytes,4,rep,name=members,proto3" json:"members,omitempty"` // addresses
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SecurityGroup) Reset() {
+	*x = SecurityGroup{}
+	mi := &file_api_agent_agent_proto_msgTypes[61]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SecurityGroup) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SecurityGroup) ProtoMessage() {}
+
+func (x *SecurityGroup) ProtoReflect() protoreflect.Message {
+	mi := &file_api_agent_agent_proto_msgTypes[61]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SecurityGroup.ProtoReflect.Descriptor instead.
+func (*SecurityGroup) Descriptor() ([]byte, []int) {
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{61}
+}
+
+func (x *SecurityGroup) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *SecurityGroup) GetIngress() []*TrafficRule {
+	if x != nil {
+		return x.Ingress
+	}
+	return nil
+}
+
+func (x *SecurityGroup) GetEgress() []*TrafficRule {
+	if x != nil {
+		return x.Egress
+	}
+	return nil
+}
+
+func (x *SecurityGroup) GetMembers() []string {
+	if x != nil {
+		return x.Members
+	}
+	return nil
+}
+
+// TrafficRule lets a kind of traffic from or to one place through.
+type TrafficRule struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Protocol      int32                  `protobuf:"varint,1,opt,name=protocol,proto3" json:"protocol,omitempty"`                 // IANA's number; -1: all
+	FromPort      int32                  `protobuf:"varint,2,opt,name=from_port,json=fromPort,proto3" json:"from_port,omitempty"` // of ICMP: the type, -1: all
+	ToPort        int32                  `protobuf:"varint,3,opt,name=to_port,json=toPort,proto3" json:"to_port,omitempty"`       // of ICMP: the code, -1: all
+	Cidr          string                 `protobuf:"bytes,4,opt,name=cidr,proto3" json:"cidr,omitempty"`                          // the place: a block, or
+	Group         string                 `protobuf:"bytes,5,opt,name=group,proto3" json:"group,omitempty"`                        // the members of a group
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TrafficRule) Reset() {
+	*x = TrafficRule{}
+	mi := &file_api_agent_agent_proto_msgTypes[62]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TrafficRule) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TrafficRule) ProtoMessage() {}
+
+func (x *TrafficRule) ProtoReflect() protoreflect.Message {
+	mi := &file_api_agent_agent_proto_msgTypes[62]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TrafficRule.ProtoReflect.Descriptor instead.
+func (*TrafficRule) Descriptor() ([]byte, []int) {
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{62}
+}
+
+func (x *TrafficRule) GetProtocol() int32 {
+	if x != nil {
+		return x.Protocol
+	}
+	return 0
+}
+
+func (x *TrafficRule) GetFromPort() int32 {
+	if x != nil {
+		return x.FromPort
+	}
+	return 0
+}
+
+func (x *TrafficRule) GetToPort() int32 {
+	if x != nil {
+		return x.ToPort
+	}
+	return 0
+}
+
+func (x *TrafficRule) GetCidr() string {
+	if x != nil {
+		return x.Cidr
+	}
+	return ""
+}
+
+func (x *TrafficRule) GetGroup() string {
+	if x != nil {
+		return x.Group
+	}
+	return ""
+}
+
 var File_api_agent_agent_proto protoreflect.FileDescriptor
 
 const file_api_agent_agent_proto_rawDesc = "" +
@@ -5216,7 +5602,7 @@ const file_api_agent_agent_proto_rawDesc = "" +
 	"timeMillis\x12\x12\n" +
 	"\x04text\x18\x02 \x01(\tR\x04text\"\x1d\n" +
 	"\aShipAck\x12\x12\n" +
-	"\x04mark\x18\x01 \x01(\x04R\x04mark\"\xf9\x04\n" +
+	"\x04mark\x18\x01 \x01(\x04R\x04mark\"\xb3\x05\n" +
 	"\x05Hello\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x1b\n" +
 	"\tnode_name\x18\x02 \x01(\tR\bnodeName\x12 \n" +
@@ -5232,7 +5618,8 @@ const file_api_agent_agent_proto_rawDesc = "" +
 	"\aruntime\x18\n" +
 	" \x01(\tR\aruntime\x123\n" +
 	"\x05tasks\x18\v \x03(\v2\x1d.neargate.agent.v1.TaskStatusR\x05tasks\x12\x18\n" +
-	"\aaddress\x18\f \x01(\tR\aaddress\x1a<\n" +
+	"\aaddress\x18\f \x01(\tR\aaddress\x128\n" +
+	"\anetwork\x18( \x01(\v2\x1e.neargate.agent.v1.HostNetworkR\anetwork\x1a<\n" +
 	"\x0eRevisionsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\x05R\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\x1a=\n" +
@@ -5265,7 +5652,7 @@ const file_api_agent_agent_proto_rawDesc = "" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\x12\x12\n" +
 	"\x04full\x18\x03 \x01(\bR\x04full\x129\n" +
 	"\tresources\x18\x04 \x03(\v2\x1b.neargate.agent.v1.ResourceR\tresources\x12\x18\n" +
-	"\aremoved\x18\x05 \x03(\tR\aremoved\"\xce\x02\n" +
+	"\aremoved\x18\x05 \x03(\tR\aremoved\"\xc8\x03\n" +
 	"\bResource\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12?\n" +
 	"\n" +
@@ -5274,7 +5661,9 @@ const file_api_agent_agent_proto_rawDesc = "" +
 	"\blistener\x18\x03 \x01(\v2\x1b.neargate.agent.v1.ListenerH\x00R\blistener\x12C\n" +
 	"\ftarget_group\x18\x04 \x01(\v2\x1e.neargate.agent.v1.TargetGroupH\x00R\vtargetGroup\x126\n" +
 	"\x05check\x18\x05 \x01(\v2\x1e.neargate.agent.v1.HealthCheckH\x00R\x05check\x12-\n" +
-	"\x04zone\x18\x06 \x01(\v2\x17.neargate.agent.v1.ZoneH\x00R\x04zoneB\x06\n" +
+	"\x04zone\x18\x06 \x01(\v2\x17.neargate.agent.v1.ZoneH\x00R\x04zone\x12-\n" +
+	"\x04peer\x18( \x01(\v2\x17.neargate.agent.v1.PeerH\x00R\x04peer\x12I\n" +
+	"\x0esecurity_group\x18) \x01(\v2 .neargate.agent.v1.SecurityGroupH\x00R\rsecurityGroupB\x06\n" +
 	"\x04body\"N\n" +
 	"\x03Ack\x12+\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x17.neargate.agent.v1.KindR\x04kind\x12\x1a\n" +
@@ -5293,7 +5682,7 @@ const file_api_agent_agent_proto_rawDesc = "" +
 	"\adesired\x18\x04 \x01(\x0e2\x1f.neargate.agent.v1.DesiredStateR\adesired\x12/\n" +
 	"\x04spec\x18\x05 \x01(\v2\x1b.neargate.agent.v1.TaskSpecR\x04spec\x12\x1f\n" +
 	"\vstop_reason\x18\x06 \x01(\tR\n" +
-	"stopReason\"\xb4\x04\n" +
+	"stopReason\"\x93\x05\n" +
 	"\bTaskSpec\x12\x18\n" +
 	"\aaccount\x18\x01 \x01(\tR\aaccount\x12\x16\n" +
 	"\x06region\x18\x02 \x01(\tR\x06region\x12\x18\n" +
@@ -5318,7 +5707,9 @@ const file_api_agent_agent_proto_rawDesc = "" +
 	"\bipc_mode\x18\x1f \x01(\tR\aipcMode\x12\x1b\n" +
 	"\ttask_role\x182 \x01(\tR\btaskRole\x12\x1f\n" +
 	"\vhas_secrets\x18F \x01(\bR\n" +
-	"hasSecrets\"\xa1\x11\n" +
+	"hasSecrets\x12'\n" +
+	"\x0fsecurity_groups\x18d \x03(\tR\x0esecurityGroups\x124\n" +
+	"\x16default_security_group\x18e \x01(\bR\x14defaultSecurityGroup\"\xa1\x11\n" +
 	"\rContainerSpec\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05image\x18\x02 \x01(\tR\x05image\x12\x1c\n" +
@@ -5438,7 +5829,7 @@ const file_api_agent_agent_proto_rawDesc = "" +
 	"MountPoint\x12\x16\n" +
 	"\x06volume\x18\x01 \x01(\tR\x06volume\x12%\n" +
 	"\x0econtainer_path\x18\x02 \x01(\tR\rcontainerPath\x12\x1b\n" +
-	"\tread_only\x18\x03 \x01(\bR\breadOnly\"\x8c\x06\n" +
+	"\tread_only\x18\x03 \x01(\bR\breadOnly\"\xad\x06\n" +
 	"\n" +
 	"TaskStatus\x12\x17\n" +
 	"\atask_id\x18\x01 \x01(\tR\x06taskId\x12\x14\n" +
@@ -5459,7 +5850,9 @@ const file_api_agent_agent_proto_rawDesc = "" +
 	"\x11execution_stopped\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\x10executionStopped\x124\n" +
 	"\astopped\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampR\astopped\x128\n" +
 	"\tconnected\x18\x0f \x01(\v2\x1a.google.protobuf.TimestampR\tconnected\x121\n" +
-	"\x06health\x18\x14 \x01(\x0e2\x19.neargate.agent.v1.HealthR\x06health\"\xb5\x04\n" +
+	"\x06health\x18\x14 \x01(\x0e2\x19.neargate.agent.v1.HealthR\x06health\x12\x1f\n" +
+	"\vmac_address\x18< \x01(\tR\n" +
+	"macAddress\"\xb5\x04\n" +
 	"\x0fContainerStatus\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x127\n" +
 	"\x05state\x18\x02 \x01(\x0e2!.neargate.agent.v1.ContainerStateR\x05state\x12\x1d\n" +
@@ -5551,7 +5944,7 @@ const file_api_agent_agent_proto_rawDesc = "" +
 	"\rFixedResponse\x12\x16\n" +
 	"\x06status\x18\x01 \x01(\rR\x06status\x12!\n" +
 	"\fcontent_type\x18\x02 \x01(\tR\vcontentType\x12\x12\n" +
-	"\x04body\x18\x03 \x01(\tR\x04body\"\x98\x03\n" +
+	"\x04body\x18\x03 \x01(\tR\x04body\"\xb2\x03\n" +
 	"\vHealthCheck\x12(\n" +
 	"\x10target_group_arn\x18\x01 \x01(\tR\x0etargetGroupArn\x12\x1f\n" +
 	"\vendpoint_id\x18\x02 \x01(\tR\n" +
@@ -5566,7 +5959,8 @@ const file_api_agent_agent_proto_rawDesc = "" +
 	"\x11healthy_threshold\x18\n" +
 	" \x01(\rR\x10healthyThreshold\x12/\n" +
 	"\x13unhealthy_threshold\x18\v \x01(\rR\x12unhealthyThreshold\x12\x18\n" +
-	"\ainitial\x18\f \x01(\bR\ainitial\"U\n" +
+	"\ainitial\x18\f \x01(\bR\ainitial\x12\x18\n" +
+	"\arefused\x18( \x01(\bR\arefused\"U\n" +
 	"\fHealthReport\x12E\n" +
 	"\vtransitions\x18\x01 \x03(\v2#.neargate.agent.v1.HealthTransitionR\vtransitions\"\xd8\x01\n" +
 	"\x10HealthTransition\x12(\n" +
@@ -5629,7 +6023,33 @@ const file_api_agent_agent_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\fR\x05value:\x028\x01\x1a=\n" +
 	"\x0fLogOptionsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01*`\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x85\x01\n" +
+	"\vHostNetwork\x12\x12\n" +
+	"\x04cidr\x18\x01 \x01(\tR\x04cidr\x12\x14\n" +
+	"\x05taken\x18\x02 \x03(\tR\x05taken\x12\x12\n" +
+	"\x04mode\x18\x03 \x01(\tR\x04mode\x12\x1d\n" +
+	"\n" +
+	"vxlan_port\x18\x04 \x01(\rR\tvxlanPort\x12\x19\n" +
+	"\bvxlan_id\x18\x05 \x01(\rR\avxlanId\"\x9b\x01\n" +
+	"\x04Peer\x12\x17\n" +
+	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x18\n" +
+	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x12\n" +
+	"\x04cidr\x18\x03 \x01(\tR\x04cidr\x12\x12\n" +
+	"\x04mode\x18\x04 \x01(\tR\x04mode\x12\x1d\n" +
+	"\n" +
+	"vxlan_port\x18\x05 \x01(\rR\tvxlanPort\x12\x19\n" +
+	"\bvxlan_id\x18\x06 \x01(\rR\avxlanId\"\xab\x01\n" +
+	"\rSecurityGroup\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x128\n" +
+	"\aingress\x18\x02 \x03(\v2\x1e.neargate.agent.v1.TrafficRuleR\aingress\x126\n" +
+	"\x06egress\x18\x03 \x03(\v2\x1e.neargate.agent.v1.TrafficRuleR\x06egress\x12\x18\n" +
+	"\amembers\x18\x04 \x03(\tR\amembers\"\x89\x01\n" +
+	"\vTrafficRule\x12\x1a\n" +
+	"\bprotocol\x18\x01 \x01(\x05R\bprotocol\x12\x1b\n" +
+	"\tfrom_port\x18\x02 \x01(\x05R\bfromPort\x12\x17\n" +
+	"\ato_port\x18\x03 \x01(\x05R\x06toPort\x12\x12\n" +
+	"\x04cidr\x18\x04 \x01(\tR\x04cidr\x12\x14\n" +
+	"\x05group\x18\x05 \x01(\tR\x05group*y\n" +
 	"\x04Kind\x12\x14\n" +
 	"\x10KIND_UNSPECIFIED\x10\x00\x12\x0f\n" +
 	"\vASSIGNMENTS\x10\x01\x12\r\n" +
@@ -5637,7 +6057,9 @@ const file_api_agent_agent_proto_rawDesc = "" +
 	"\aTARGETS\x10\x03\x12\n" +
 	"\n" +
 	"\x06CHECKS\x10\x04\x12\t\n" +
-	"\x05ZONES\x10\x05*Q\n" +
+	"\x05ZONES\x10\x05\x12\t\n" +
+	"\x05PEERS\x10\x14\x12\f\n" +
+	"\bFIREWALL\x10\x15*Q\n" +
 	"\fDesiredState\x12\x17\n" +
 	"\x13DESIRED_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fDESIRED_RUNNING\x10\x01\x12\x13\n" +
@@ -5691,7 +6113,7 @@ func file_api_agent_agent_proto_rawDescGZIP() []byte {
 }
 
 var file_api_agent_agent_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
-var file_api_agent_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 68)
+var file_api_agent_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 72)
 var file_api_agent_agent_proto_goTypes = []any{
 	(Kind)(0),                      // 0: neargate.agent.v1.Kind
 	(DesiredState)(0),              // 1: neargate.agent.v1.DesiredState
@@ -5758,16 +6180,20 @@ var file_api_agent_agent_proto_goTypes = []any{
 	(*TaskSecretsRequest)(nil),     // 62: neargate.agent.v1.TaskSecretsRequest
 	(*TaskSecretsAnswer)(nil),      // 63: neargate.agent.v1.TaskSecretsAnswer
 	(*ContainerSecrets)(nil),       // 64: neargate.agent.v1.ContainerSecrets
-	nil,                            // 65: neargate.agent.v1.Hello.RevisionsEntry
-	nil,                            // 66: neargate.agent.v1.Hello.AttributesEntry
-	nil,                            // 67: neargate.agent.v1.ContainerSpec.EnvironmentEntry
-	nil,                            // 68: neargate.agent.v1.ContainerSpec.LabelsEntry
-	nil,                            // 69: neargate.agent.v1.ContainerSpec.SysctlsEntry
-	nil,                            // 70: neargate.agent.v1.LogConfiguration.OptionsEntry
-	nil,                            // 71: neargate.agent.v1.ContainerSecrets.EnvironmentEntry
-	nil,                            // 72: neargate.agent.v1.ContainerSecrets.FilesEntry
-	nil,                            // 73: neargate.agent.v1.ContainerSecrets.LogOptionsEntry
-	(*timestamppb.Timestamp)(nil),  // 74: google.protobuf.Timestamp
+	(*HostNetwork)(nil),            // 65: neargate.agent.v1.HostNetwork
+	(*Peer)(nil),                   // 66: neargate.agent.v1.Peer
+	(*SecurityGroup)(nil),          // 67: neargate.agent.v1.SecurityGroup
+	(*TrafficRule)(nil),            // 68: neargate.agent.v1.TrafficRule
+	nil,                            // 69: neargate.agent.v1.Hello.RevisionsEntry
+	nil,                            // 70: neargate.agent.v1.Hello.AttributesEntry
+	nil,                            // 71: neargate.agent.v1.ContainerSpec.EnvironmentEntry
+	nil,                            // 72: neargate.agent.v1.ContainerSpec.LabelsEntry
+	nil,                            // 73: neargate.agent.v1.ContainerSpec.SysctlsEntry
+	nil,                            // 74: neargate.agent.v1.LogConfiguration.OptionsEntry
+	nil,                            // 75: neargate.agent.v1.ContainerSecrets.EnvironmentEntry
+	nil,                            // 76: neargate.agent.v1.ContainerSecrets.FilesEntry
+	nil,                            // 77: neargate.agent.v1.ContainerSecrets.LogOptionsEntry
+	(*timestamppb.Timestamp)(nil),  // 78: google.protobuf.Timestamp
 }
 var file_api_agent_agent_proto_depIdxs = []int32{
 	15, // 0: neargate.agent.v1.Up.hello:type_name -> neargate.agent.v1.Hello
@@ -5780,94 +6206,99 @@ var file_api_agent_agent_proto_depIdxs = []int32{
 	20, // 7: neargate.agent.v1.Down.update:type_name -> neargate.agent.v1.Update
 	19, // 8: neargate.agent.v1.Down.close:type_name -> neargate.agent.v1.Close
 	8,  // 9: neargate.agent.v1.Down.logs:type_name -> neargate.agent.v1.LogRequest
-	74, // 10: neargate.agent.v1.LogRequest.since:type_name -> google.protobuf.Timestamp
+	78, // 10: neargate.agent.v1.LogRequest.since:type_name -> google.protobuf.Timestamp
 	10, // 11: neargate.agent.v1.LogChunk.lines:type_name -> neargate.agent.v1.LogLine
-	74, // 12: neargate.agent.v1.LogLine.at:type_name -> google.protobuf.Timestamp
+	78, // 12: neargate.agent.v1.LogLine.at:type_name -> google.protobuf.Timestamp
 	13, // 13: neargate.agent.v1.ShipBatch.events:type_name -> neargate.agent.v1.ShipEvent
 	0,  // 14: neargate.agent.v1.Hello.kinds:type_name -> neargate.agent.v1.Kind
-	65, // 15: neargate.agent.v1.Hello.revisions:type_name -> neargate.agent.v1.Hello.RevisionsEntry
+	69, // 15: neargate.agent.v1.Hello.revisions:type_name -> neargate.agent.v1.Hello.RevisionsEntry
 	16, // 16: neargate.agent.v1.Hello.resources:type_name -> neargate.agent.v1.NodeResources
-	66, // 17: neargate.agent.v1.Hello.attributes:type_name -> neargate.agent.v1.Hello.AttributesEntry
+	70, // 17: neargate.agent.v1.Hello.attributes:type_name -> neargate.agent.v1.Hello.AttributesEntry
 	38, // 18: neargate.agent.v1.Hello.tasks:type_name -> neargate.agent.v1.TaskStatus
-	17, // 19: neargate.agent.v1.NodeResources.reserved_ports:type_name -> neargate.agent.v1.PortRange
-	0,  // 20: neargate.agent.v1.Update.kind:type_name -> neargate.agent.v1.Kind
-	21, // 21: neargate.agent.v1.Update.resources:type_name -> neargate.agent.v1.Resource
-	25, // 22: neargate.agent.v1.Resource.assignment:type_name -> neargate.agent.v1.Assignment
-	44, // 23: neargate.agent.v1.Resource.listener:type_name -> neargate.agent.v1.Listener
-	43, // 24: neargate.agent.v1.Resource.target_group:type_name -> neargate.agent.v1.TargetGroup
-	53, // 25: neargate.agent.v1.Resource.check:type_name -> neargate.agent.v1.HealthCheck
-	58, // 26: neargate.agent.v1.Resource.zone:type_name -> neargate.agent.v1.Zone
-	0,  // 27: neargate.agent.v1.Ack.kind:type_name -> neargate.agent.v1.Kind
-	25, // 28: neargate.agent.v1.KeptTask.assignment:type_name -> neargate.agent.v1.Assignment
-	38, // 29: neargate.agent.v1.KeptTask.status:type_name -> neargate.agent.v1.TaskStatus
-	1,  // 30: neargate.agent.v1.Assignment.desired:type_name -> neargate.agent.v1.DesiredState
-	26, // 31: neargate.agent.v1.Assignment.spec:type_name -> neargate.agent.v1.TaskSpec
-	27, // 32: neargate.agent.v1.TaskSpec.containers:type_name -> neargate.agent.v1.ContainerSpec
-	36, // 33: neargate.agent.v1.TaskSpec.volumes:type_name -> neargate.agent.v1.VolumeSpec
-	67, // 34: neargate.agent.v1.ContainerSpec.environment:type_name -> neargate.agent.v1.ContainerSpec.EnvironmentEntry
-	35, // 35: neargate.agent.v1.ContainerSpec.ports:type_name -> neargate.agent.v1.PortMapping
-	37, // 36: neargate.agent.v1.ContainerSpec.mounts:type_name -> neargate.agent.v1.MountPoint
-	68, // 37: neargate.agent.v1.ContainerSpec.labels:type_name -> neargate.agent.v1.ContainerSpec.LabelsEntry
-	32, // 38: neargate.agent.v1.ContainerSpec.health_check:type_name -> neargate.agent.v1.ContainerCheck
-	33, // 39: neargate.agent.v1.ContainerSpec.depends_on:type_name -> neargate.agent.v1.Dependency
-	34, // 40: neargate.agent.v1.ContainerSpec.restart:type_name -> neargate.agent.v1.RestartPolicy
-	29, // 41: neargate.agent.v1.ContainerSpec.tmpfs:type_name -> neargate.agent.v1.Tmpfs
-	30, // 42: neargate.agent.v1.ContainerSpec.devices:type_name -> neargate.agent.v1.Device
-	31, // 43: neargate.agent.v1.ContainerSpec.ulimits:type_name -> neargate.agent.v1.Ulimit
-	69, // 44: neargate.agent.v1.ContainerSpec.sysctls:type_name -> neargate.agent.v1.ContainerSpec.SysctlsEntry
-	28, // 45: neargate.agent.v1.ContainerSpec.log:type_name -> neargate.agent.v1.LogConfiguration
-	70, // 46: neargate.agent.v1.LogConfiguration.options:type_name -> neargate.agent.v1.LogConfiguration.OptionsEntry
-	3,  // 47: neargate.agent.v1.TaskStatus.state:type_name -> neargate.agent.v1.TaskState
-	39, // 48: neargate.agent.v1.TaskStatus.containers:type_name -> neargate.agent.v1.ContainerStatus
-	74, // 49: neargate.agent.v1.TaskStatus.pull_started:type_name -> google.protobuf.Timestamp
-	74, // 50: neargate.agent.v1.TaskStatus.pull_stopped:type_name -> google.protobuf.Timestamp
-	74, // 51: neargate.agent.v1.TaskStatus.started:type_name -> google.protobuf.Timestamp
-	74, // 52: neargate.agent.v1.TaskStatus.stopping:type_name -> google.protobuf.Timestamp
-	74, // 53: neargate.agent.v1.TaskStatus.execution_stopped:type_name -> google.protobuf.Timestamp
-	74, // 54: neargate.agent.v1.TaskStatus.stopped:type_name -> google.protobuf.Timestamp
-	74, // 55: neargate.agent.v1.TaskStatus.connected:type_name -> google.protobuf.Timestamp
-	4,  // 56: neargate.agent.v1.TaskStatus.health:type_name -> neargate.agent.v1.Health
-	2,  // 57: neargate.agent.v1.ContainerStatus.state:type_name -> neargate.agent.v1.ContainerState
-	40, // 58: neargate.agent.v1.ContainerStatus.ports:type_name -> neargate.agent.v1.PortBinding
-	74, // 59: neargate.agent.v1.ContainerStatus.started:type_name -> google.protobuf.Timestamp
-	74, // 60: neargate.agent.v1.ContainerStatus.finished:type_name -> google.protobuf.Timestamp
-	4,  // 61: neargate.agent.v1.ContainerStatus.health:type_name -> neargate.agent.v1.Health
-	74, // 62: neargate.agent.v1.ContainerStatus.health_since:type_name -> google.protobuf.Timestamp
-	38, // 63: neargate.agent.v1.StatusReport.tasks:type_name -> neargate.agent.v1.TaskStatus
-	5,  // 64: neargate.agent.v1.Endpoint.state:type_name -> neargate.agent.v1.EndpointState
-	42, // 65: neargate.agent.v1.TargetGroup.endpoints:type_name -> neargate.agent.v1.Endpoint
-	45, // 66: neargate.agent.v1.Listener.rules:type_name -> neargate.agent.v1.Rule
-	46, // 67: neargate.agent.v1.Rule.conditions:type_name -> neargate.agent.v1.Condition
-	48, // 68: neargate.agent.v1.Rule.actions:type_name -> neargate.agent.v1.Action
-	47, // 69: neargate.agent.v1.Condition.query:type_name -> neargate.agent.v1.QueryPair
-	49, // 70: neargate.agent.v1.Action.forward:type_name -> neargate.agent.v1.Forward
-	51, // 71: neargate.agent.v1.Action.redirect:type_name -> neargate.agent.v1.Redirect
-	52, // 72: neargate.agent.v1.Action.fixed:type_name -> neargate.agent.v1.FixedResponse
-	50, // 73: neargate.agent.v1.Forward.groups:type_name -> neargate.agent.v1.WeightedGroup
-	55, // 74: neargate.agent.v1.HealthReport.transitions:type_name -> neargate.agent.v1.HealthTransition
-	5,  // 75: neargate.agent.v1.HealthTransition.state:type_name -> neargate.agent.v1.EndpointState
-	57, // 76: neargate.agent.v1.DrainReport.drained:type_name -> neargate.agent.v1.Drained
-	59, // 77: neargate.agent.v1.Zone.records:type_name -> neargate.agent.v1.RecordSet
-	74, // 78: neargate.agent.v1.RoleCredentialsAnswer.expires:type_name -> google.protobuf.Timestamp
-	64, // 79: neargate.agent.v1.TaskSecretsAnswer.containers:type_name -> neargate.agent.v1.ContainerSecrets
-	71, // 80: neargate.agent.v1.ContainerSecrets.environment:type_name -> neargate.agent.v1.ContainerSecrets.EnvironmentEntry
-	72, // 81: neargate.agent.v1.ContainerSecrets.files:type_name -> neargate.agent.v1.ContainerSecrets.FilesEntry
-	73, // 82: neargate.agent.v1.ContainerSecrets.log_options:type_name -> neargate.agent.v1.ContainerSecrets.LogOptionsEntry
-	6,  // 83: neargate.agent.v1.Dispatcher.Session:input_type -> neargate.agent.v1.Up
-	9,  // 84: neargate.agent.v1.Dispatcher.Logs:input_type -> neargate.agent.v1.LogChunk
-	12, // 85: neargate.agent.v1.Dispatcher.ShipLogs:input_type -> neargate.agent.v1.ShipBatch
-	60, // 86: neargate.agent.v1.Dispatcher.RoleCredentials:input_type -> neargate.agent.v1.RoleCredentialsRequest
-	62, // 87: neargate.agent.v1.Dispatcher.TaskSecrets:input_type -> neargate.agent.v1.TaskSecretsRequest
-	7,  // 88: neargate.agent.v1.Dispatcher.Session:output_type -> neargate.agent.v1.Down
-	11, // 89: neargate.agent.v1.Dispatcher.Logs:output_type -> neargate.agent.v1.LogsRead
-	14, // 90: neargate.agent.v1.Dispatcher.ShipLogs:output_type -> neargate.agent.v1.ShipAck
-	61, // 91: neargate.agent.v1.Dispatcher.RoleCredentials:output_type -> neargate.agent.v1.RoleCredentialsAnswer
-	63, // 92: neargate.agent.v1.Dispatcher.TaskSecrets:output_type -> neargate.agent.v1.TaskSecretsAnswer
-	88, // [88:93] is the sub-list for method output_type
-	83, // [83:88] is the sub-list for method input_type
-	83, // [83:83] is the sub-list for extension type_name
-	83, // [83:83] is the sub-list for extension extendee
-	0,  // [0:83] is the sub-list for field type_name
+	65, // 19: neargate.agent.v1.Hello.network:type_name -> neargate.agent.v1.HostNetwork
+	17, // 20: neargate.agent.v1.NodeResources.reserved_ports:type_name -> neargate.agent.v1.PortRange
+	0,  // 21: neargate.agent.v1.Update.kind:type_name -> neargate.agent.v1.Kind
+	21, // 22: neargate.agent.v1.Update.resources:type_name -> neargate.agent.v1.Resource
+	25, // 23: neargate.agent.v1.Resource.assignment:type_name -> neargate.agent.v1.Assignment
+	44, // 24: neargate.agent.v1.Resource.listener:type_name -> neargate.agent.v1.Listener
+	43, // 25: neargate.agent.v1.Resource.target_group:type_name -> neargate.agent.v1.TargetGroup
+	53, // 26: neargate.agent.v1.Resource.check:type_name -> neargate.agent.v1.HealthCheck
+	58, // 27: neargate.agent.v1.Resource.zone:type_name -> neargate.agent.v1.Zone
+	66, // 28: neargate.agent.v1.Resource.peer:type_name -> neargate.agent.v1.Peer
+	67, // 29: neargate.agent.v1.Resource.security_group:type_name -> neargate.agent.v1.SecurityGroup
+	0,  // 30: neargate.agent.v1.Ack.kind:type_name -> neargate.agent.v1.Kind
+	25, // 31: neargate.agent.v1.KeptTask.assignment:type_name -> neargate.agent.v1.Assignment
+	38, // 32: neargate.agent.v1.KeptTask.status:type_name -> neargate.agent.v1.TaskStatus
+	1,  // 33: neargate.agent.v1.Assignment.desired:type_name -> neargate.agent.v1.DesiredState
+	26, // 34: neargate.agent.v1.Assignment.spec:type_name -> neargate.agent.v1.TaskSpec
+	27, // 35: neargate.agent.v1.TaskSpec.containers:type_name -> neargate.agent.v1.ContainerSpec
+	36, // 36: neargate.agent.v1.TaskSpec.volumes:type_name -> neargate.agent.v1.VolumeSpec
+	71, // 37: neargate.agent.v1.ContainerSpec.environment:type_name -> neargate.agent.v1.ContainerSpec.EnvironmentEntry
+	35, // 38: neargate.agent.v1.ContainerSpec.ports:type_name -> neargate.agent.v1.PortMapping
+	37, // 39: neargate.agent.v1.ContainerSpec.mounts:type_name -> neargate.agent.v1.MountPoint
+	72, // 40: neargate.agent.v1.ContainerSpec.labels:type_name -> neargate.agent.v1.ContainerSpec.LabelsEntry
+	32, // 41: neargate.agent.v1.ContainerSpec.health_check:type_name -> neargate.agent.v1.ContainerCheck
+	33, // 42: neargate.agent.v1.ContainerSpec.depends_on:type_name -> neargate.agent.v1.Dependency
+	34, // 43: neargate.agent.v1.ContainerSpec.restart:type_name -> neargate.agent.v1.RestartPolicy
+	29, // 44: neargate.agent.v1.ContainerSpec.tmpfs:type_name -> neargate.agent.v1.Tmpfs
+	30, // 45: neargate.agent.v1.ContainerSpec.devices:type_name -> neargate.agent.v1.Device
+	31, // 46: neargate.agent.v1.ContainerSpec.ulimits:type_name -> neargate.agent.v1.Ulimit
+	73, // 47: neargate.agent.v1.ContainerSpec.sysctls:type_name -> neargate.agent.v1.ContainerSpec.SysctlsEntry
+	28, // 48: neargate.agent.v1.ContainerSpec.log:type_name -> neargate.agent.v1.LogConfiguration
+	74, // 49: neargate.agent.v1.LogConfiguration.options:type_name -> neargate.agent.v1.LogConfiguration.OptionsEntry
+	3,  // 50: neargate.agent.v1.TaskStatus.state:type_name -> neargate.agent.v1.TaskState
+	39, // 51: neargate.agent.v1.TaskStatus.containers:type_name -> neargate.agent.v1.ContainerStatus
+	78, // 52: neargate.agent.v1.TaskStatus.pull_started:type_name -> google.protobuf.Timestamp
+	78, // 53: neargate.agent.v1.TaskStatus.pull_stopped:type_name -> google.protobuf.Timestamp
+	78, // 54: neargate.agent.v1.TaskStatus.started:type_name -> google.protobuf.Timestamp
+	78, // 55: neargate.agent.v1.TaskStatus.stopping:type_name -> google.protobuf.Timestamp
+	78, // 56: neargate.agent.v1.TaskStatus.execution_stopped:type_name -> google.protobuf.Timestamp
+	78, // 57: neargate.agent.v1.TaskStatus.stopped:type_name -> google.protobuf.Timestamp
+	78, // 58: neargate.agent.v1.TaskStatus.connected:type_name -> google.protobuf.Timestamp
+	4,  // 59: neargate.agent.v1.TaskStatus.health:type_name -> neargate.agent.v1.Health
+	2,  // 60: neargate.agent.v1.ContainerStatus.state:type_name -> neargate.agent.v1.ContainerState
+	40, // 61: neargate.agent.v1.ContainerStatus.ports:type_name -> neargate.agent.v1.PortBinding
+	78, // 62: neargate.agent.v1.ContainerStatus.started:type_name -> google.protobuf.Timestamp
+	78, // 63: neargate.agent.v1.ContainerStatus.finished:type_name -> google.protobuf.Timestamp
+	4,  // 64: neargate.agent.v1.ContainerStatus.health:type_name -> neargate.agent.v1.Health
+	78, // 65: neargate.agent.v1.ContainerStatus.health_since:type_name -> google.protobuf.Timestamp
+	38, // 66: neargate.agent.v1.StatusReport.tasks:type_name -> neargate.agent.v1.TaskStatus
+	5,  // 67: neargate.agent.v1.Endpoint.state:type_name -> neargate.agent.v1.EndpointState
+	42, // 68: neargate.agent.v1.TargetGroup.endpoints:type_name -> neargate.agent.v1.Endpoint
+	45, // 69: neargate.agent.v1.Listener.rules:type_name -> neargate.agent.v1.Rule
+	46, // 70: neargate.agent.v1.Rule.conditions:type_name -> neargate.agent.v1.Condition
+	48, // 71: neargate.agent.v1.Rule.actions:type_name -> neargate.agent.v1.Action
+	47, // 72: neargate.agent.v1.Condition.query:type_name -> neargate.agent.v1.QueryPair
+	49, // 73: neargate.agent.v1.Action.forward:type_name -> neargate.agent.v1.Forward
+	51, // 74: neargate.agent.v1.Action.redirect:type_name -> neargate.agent.v1.Redirect
+	52, // 75: neargate.agent.v1.Action.fixed:type_name -> neargate.agent.v1.FixedResponse
+	50, // 76: neargate.agent.v1.Forward.groups:type_name -> neargate.agent.v1.WeightedGroup
+	55, // 77: neargate.agent.v1.HealthReport.transitions:type_name -> neargate.agent.v1.HealthTransition
+	5,  // 78: neargate.agent.v1.HealthTransition.state:type_name -> neargate.agent.v1.EndpointState
+	57, // 79: neargate.agent.v1.DrainReport.drained:type_name -> neargate.agent.v1.Drained
+	59, // 80: neargate.agent.v1.Zone.records:type_name -> neargate.agent.v1.RecordSet
+	78, // 81: neargate.agent.v1.RoleCredentialsAnswer.expires:type_name -> google.protobuf.Timestamp
+	64, // 82: neargate.agent.v1.TaskSecretsAnswer.containers:type_name -> neargate.agent.v1.ContainerSecrets
+	75, // 83: neargate.agent.v1.ContainerSecrets.environment:type_name -> neargate.agent.v1.ContainerSecrets.EnvironmentEntry
+	76, // 84: neargate.agent.v1.ContainerSecrets.files:type_name -> neargate.agent.v1.ContainerSecrets.FilesEntry
+	77, // 85: neargate.agent.v1.ContainerSecrets.log_options:type_name -> neargate.agent.v1.ContainerSecrets.LogOptionsEntry
+	68, // 86: neargate.agent.v1.SecurityGroup.ingress:type_name -> neargate.agent.v1.TrafficRule
+	68, // 87: neargate.agent.v1.SecurityGroup.egress:type_name -> neargate.agent.v1.TrafficRule
+	6,  // 88: neargate.agent.v1.Dispatcher.Session:input_type -> neargate.agent.v1.Up
+	9,  // 89: neargate.agent.v1.Dispatcher.Logs:input_type -> neargate.agent.v1.LogChunk
+	12, // 90: neargate.agent.v1.Dispatcher.ShipLogs:input_type -> neargate.agent.v1.ShipBatch
+	60, // 91: neargate.agent.v1.Dispatcher.RoleCredentials:input_type -> neargate.agent.v1.RoleCredentialsRequest
+	62, // 92: neargate.agent.v1.Dispatcher.TaskSecrets:input_type -> neargate.agent.v1.TaskSecretsRequest
+	7,  // 93: neargate.agent.v1.Dispatcher.Session:output_type -> neargate.agent.v1.Down
+	11, // 94: neargate.agent.v1.Dispatcher.Logs:output_type -> neargate.agent.v1.LogsRead
+	14, // 95: neargate.agent.v1.Dispatcher.ShipLogs:output_type -> neargate.agent.v1.ShipAck
+	61, // 96: neargate.agent.v1.Dispatcher.RoleCredentials:output_type -> neargate.agent.v1.RoleCredentialsAnswer
+	63, // 97: neargate.agent.v1.Dispatcher.TaskSecrets:output_type -> neargate.agent.v1.TaskSecretsAnswer
+	93, // [93:98] is the sub-list for method output_type
+	88, // [88:93] is the sub-list for method input_type
+	88, // [88:88] is the sub-list for extension type_name
+	88, // [88:88] is the sub-list for extension extendee
+	0,  // [0:88] is the sub-list for field type_name
 }
 
 func init() { file_api_agent_agent_proto_init() }
@@ -5895,6 +6326,8 @@ func file_api_agent_agent_proto_init() {
 		(*Resource_TargetGroup)(nil),
 		(*Resource_Check)(nil),
 		(*Resource_Zone)(nil),
+		(*Resource_Peer)(nil),
+		(*Resource_SecurityGroup)(nil),
 	}
 	file_api_agent_agent_proto_msgTypes[21].OneofWrappers = []any{}
 	file_api_agent_agent_proto_msgTypes[33].OneofWrappers = []any{}
@@ -5909,7 +6342,7 @@ func file_api_agent_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_agent_agent_proto_rawDesc), len(file_api_agent_agent_proto_rawDesc)),
 			NumEnums:      6,
-			NumMessages:   68,
+			NumMessages:   72,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

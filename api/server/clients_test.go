@@ -179,7 +179,7 @@ print(json.dumps(out))
 	if err := json.Unmarshal(out, &got); err != nil {
 		t.Fatalf("%v in %s", err, out)
 	}
-	if got.Account != second || got.CIDR != "172.31.0.0/16" || !got.Group || got.Cluster != "arn:aws:ecs:us-east-1:000000000000:cluster/one" || got.Presigned != 200 ||
+	if got.Account != second || got.CIDR != "10.64.0.0/10" || !got.Group || got.Cluster != "arn:aws:ecs:us-east-1:000000000000:cluster/one" || got.Presigned != 200 ||
 		!slices.Equal(got.Zones, []string{"us-east-1a", "us-east-1b", "us-east-1c"}) || !slices.Equal(got.Names, []string{"eu-west-1a", "eu-west-1b", "eu-west-1c"}) {
 		t.Errorf("got %+v", got)
 	}

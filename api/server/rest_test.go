@@ -32,7 +32,7 @@ func TestREST(t *testing.T) {
 		"a parameter nobody knows":    {"GET", "/clusters/one/services?colour=red", "", basic, 400, "colour"},
 		"an action":                   {"POST", "/actions/ecs/CreateCluster", `{"clusterName":"one"}`, typed, 200, `cluster/one"`},
 		"an action of a query API":    {"POST", "/actions/sts/GetCallerIdentity", ``, typed, 200, `"Arn":"arn:aws:iam::111111111111:root"`},
-		"the route of a query API":    {"GET", "/vpcs", ``, basic, 200, `"CidrBlock":"172.31.0.0/16"`},
+		"the route of a query API":    {"GET", "/vpcs", ``, basic, 200, `"CidrBlock":"10.64.0.0/10"`},
 		"refused by the handler":      {"POST", "/clusters", `{"clusterName":"refused"}`, typed, 400, `{"code":"ClusterNotFoundException","message":"Cluster not found.","requestId":"`},
 		"refused with another status": {"POST", "/clusters", `{"clusterName":"fails"}`, typed, 500, `"code":"ServerException"`},
 		"not built":                   {"POST", "/actions/ecs/CreateTaskSet", `{}`, typed, 501, `"code":"NotImplemented"`},

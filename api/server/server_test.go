@@ -24,7 +24,9 @@ import (
 
 	"github.com/seed-2f228079/neargate/api"
 	"github.com/seed-2f228079/neargate/api/auth"
+	"github.com/seed-2f228079/neargate/controlplane"
 	"github.com/seed-2f228079/neargate/controlplane/ec2"
+	"github.com/seed-2f228079/neargate/controlplane/state/statetest"
 	"github.com/seed-2f228079/neargate/controlplane/sts"
 	"github.com/seed-2f228079/neargate/internal/awserr"
 	"github.com/seed-2f228079/neargate/internal/seal"
@@ -99,7 +101,7 @@ func newTestServer(t testing.TB, adjust func(*Config)) (*Server, *clusters, *byt
 	}
 	family, log := &clusters{}, &bytes.Buffer{}
 	ops := append(family.operations(), sts.New(sts.Config{}).Operations()...)
-	ops = append(ops, ec2.New(ec2.Network{}, pages(t)).Operations()...)
+	ops = append(ops, ec2.New(ec2.Config{Store: statetest.New(t, append(controlplane.Schema, ec2.Schema...)...), Pages: pages(t)}).Operations()...)
 	cfg := Config{Operations: ops, Credentials: creds, Account: account, Region: region, Guard: true, PublicName: "localhost:4566",
 		Retryable: func(err error) bool { return errors.Is(err, errLeaderless) },
 		Logger:    slog.New(slog.NewTextHandler(&lockedWriter{w: log}, &slog.HandlerOptions{Level: slog.LevelDebug}))}

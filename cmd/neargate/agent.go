@@ -26,6 +26,7 @@ type agentFlags struct {
 	data, joinToken, cluster, runtime, address, zone, dns string
 	servers                                               []string
 	policy                                                agent.Policy
+	reach                                                 reach
 	verbose                                               bool
 }
 
@@ -50,6 +51,7 @@ is killed or loses its servers, they go on running, and the next start takes the
 	fl.StringVar(&f.address, "address", "", "IP at which host ports and load balancers answer (default: that of the way to the first server)")
 	fl.StringVar(&f.zone, "availability-zone", "us-east-1a", "availability zone of this host")
 	fl.StringVar(&f.dns, "dns", "", "address of a DNS server besides that of the tasks, at their gateway's port 53")
+	reachFlags(fl, &f.reach)
 	policyFlags(fl, &f.policy)
 	fl.BoolVarP(&f.verbose, "verbose", "v", false, "log what is done, not only what goes wrong")
 	if err := cmd.MarkFlagRequired("servers"); err != nil {
@@ -61,6 +63,9 @@ is killed or loses its servers, they go on running, and the next start takes the
 // runAgent runs until ctx ends. Tasks go on.
 func runAgent(ctx context.Context, f agentFlags, out io.Writer) (err error) {
 	log := logger(out, f.verbose)
+	if err := f.reach.check(); err != nil {
+		return err
+	}
 	for _, s := range f.servers {
 		if _, _, err := net.SplitHostPort(s); err != nil {
 			return fmt.Errorf("--servers is a list of HOST:PORT: %w", err)
@@ -99,14 +104,15 @@ func runAgent(ctx context.Context, f agentFlags, out io.Writer) (err error) {
 		return err
 	}
 	defer conn.Close()
+	client := agentapi.NewDispatcherClient(conn)
 	host, err := newHost(ctx, hostConfig{
 		dir: dir, node: credential.ID(), runtime: f.runtime, dns: f.dns, address: f.address, cluster: f.cluster, zone: f.zone,
-		policy: f.policy, images: images, log: log,
+		policy: f.policy, reach: f.reach, client: client, images: images, log: log,
 	})
 	if err != nil {
 		return err
 	}
-	if err := host.connect(agentapi.NewDispatcherClient(conn), credential.AnyServer(trust.ProtocolTasks, f.servers)); err != nil {
+	if err := host.connect(client, credential.AnyServer(trust.ProtocolTasks, f.servers)); err != nil {
 		return err
 	}
 	ready := part{"ready", func(ctx context.Context) error {

@@ -276,22 +276,24 @@ func (s *site) push(t *testing.T, repository string) string {
 
 // removeEverything removes what agents leave on their host on purpose.
 func removeEverything(t *testing.T, data string) {
+	if err := removeHost(data); err != nil {
+		t.Error(err)
+	}
+}
+
+func removeHost(data string) error {
 	dir, err := datadir.Open(data)
 	if err != nil {
-		t.Error(err)
-		return
+		return err
 	}
 	defer dir.Close()
 	d, err := native.New(native.Config{Dir: filepath.Join(dir.Agent(), "native"), ID: dir.ID()})
 	if err != nil {
-		t.Error(err)
-		return
+		return err
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	if err := d.Close(ctx, true); err != nil {
-		t.Error(err)
-	}
+	return d.Close(ctx, true)
 }
 
 // TestTLSOnThePublicPort: the root credentials are printed once, and clients need the authority's certificate.

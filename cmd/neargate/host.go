@@ -18,6 +18,7 @@ import (
 	"github.com/seed-2f228079/neargate/agent"
 	"github.com/seed-2f228079/neargate/agent/forward"
 	"github.com/seed-2f228079/neargate/agent/metadata"
+	"github.com/seed-2f228079/neargate/agent/network"
 	"github.com/seed-2f228079/neargate/agent/runtime"
 	"github.com/seed-2f228079/neargate/agent/runtime/docker"
 	"github.com/seed-2f228079/neargate/agent/runtime/fake"
@@ -40,21 +41,50 @@ type hostConfig struct {
 	cluster string
 	zone    string // availability zone
 	policy  agent.Policy
-	images  http.RoundTripper // to registries; nil: the usual one
-	log     *slog.Logger
+	reach   reach
+	// client reaches the servers that give this host's tasks their network; nil: the host chooses it, being the only one.
+	client agentapi.DispatcherClient
+	images http.RoundTripper // to registries; nil: the usual one
+	log    *slog.Logger
 }
 
 // host is everything that serves tasks on this machine: the driver, the agent and the data planes.
 type host struct {
 	cfg     hostConfig
 	driver  runtime.Driver
-	gateway netip.Addr // by which tasks reach this host; invalid: none
+	network *network.Network // nil: the driver has none that other hosts reach
+	gateway netip.Addr       // by which tasks reach this host; invalid: none
 	asking  metadataPorts
 	proxy   *proxy.Proxy
 	checker *healthcheck.Checker
 	dns     *dns.Server
 	agent   *agent.Agent
 	api     *forward.Forwarder // of the tasks
+}
+
+// reach is how tasks of other hosts reach this one's.
+type reach struct {
+	mode string
+	port uint16
+	id   uint32
+}
+
+func reachFlags(f *pflag.FlagSet, r *reach) {
+	f.StringVar(&r.mode, "network-mode", "auto", "how tasks on other hosts reach this one's: route (by plain routes, for hosts on one link), vxlan, or auto (whichever the two hosts allow)")
+	f.Uint16Var(&r.port, "vxlan-port", 4789, "UDP port of VXLAN, the same on all hosts")
+	f.Uint32Var(&r.id, "vxlan-id", 4566, "network identifier of VXLAN, the same on all hosts")
+}
+
+func (r reach) check() error {
+	switch {
+	case r.mode != "auto" && r.mode != network.ModeRoute && r.mode != network.ModeVXLAN:
+		return fmt.Errorf("--network-mode is auto, route or vxlan, not %q", r.mode)
+	case r.port == 0:
+		return errors.New("--vxlan-port is between 1 and 65535, not 0")
+	case r.id == 0 || r.id >= 1<<24:
+		return fmt.Errorf("--vxlan-id is between 1 and 16777215, not %d", r.id)
+	}
+	return nil
 }
 
 // policyFlags are what the owner of a host lets tasks do.
@@ -72,6 +102,20 @@ func newHost(ctx context.Context, cfg hostConfig) (*host, error) {
 	}
 	if lacks := h.driver.Check(ctx); len(lacks) > 0 {
 		return nil, &agent.CheckError{Driver: cfg.runtime, Lacks: lacks}
+	}
+	if d, ok := h.driver.(interface{ Network() *network.Network }); ok {
+		h.network = d.Network()
+	}
+	if h.network != nil && cfg.client != nil {
+		c, err := h.config(cfg.client)
+		if err != nil {
+			return nil, err
+		}
+		block, err := agent.Claim(ctx, c)
+		if err != nil {
+			return nil, fmt.Errorf("the tasks' network: %w", err)
+		}
+		h.network.Assign(block)
 	}
 	if h.gateway, err = h.driver.Gateway(ctx); err != nil {
 		return nil, fmt.Errorf("the tasks' network: %w", err)
@@ -101,7 +145,12 @@ func newDriver(cfg hostConfig) (runtime.Driver, error) {
 	dir := filepath.Join(cfg.dir.Agent(), cfg.runtime)
 	switch cfg.runtime {
 	case "native":
-		return native.New(native.Config{Dir: dir, ID: cfg.dir.ID(), Transport: cfg.images, Logger: cfg.log, Shim: shimProgram, AllowMetadata: cfg.policy.InstanceMetadata})
+		mode := cfg.reach.mode
+		if mode == "auto" {
+			mode = ""
+		}
+		return native.New(native.Config{Dir: dir, ID: cfg.dir.ID(), Transport: cfg.images, Logger: cfg.log, Shim: shimProgram, AllowMetadata: cfg.policy.InstanceMetadata,
+			Zone: cfg.zone, NetworkMode: mode, VXLANPort: cfg.reach.port, VXLANID: cfg.reach.id})
 	case "docker":
 		return docker.New(docker.Config{Dir: dir, ID: cfg.dir.ID(), AllowMetadata: cfg.policy.InstanceMetadata})
 	case "fake":
@@ -111,15 +160,32 @@ func newDriver(cfg hostConfig) (runtime.Driver, error) {
 }
 
 // connect makes the agent, which reaches the control plane by client, and lets tasks call the API by dial.
-func (h *host) connect(client agentapi.DispatcherClient, dial func(context.Context) (net.Conn, error)) (err error) {
+func (h *host) connect(client agentapi.DispatcherClient, dial func(context.Context) (net.Conn, error)) error {
 	h.api = forward.New(forward.Config{Dial: dial, Allowed: func(a netip.Addr) bool { return h.agent.HasTask(a) }, Logger: h.cfg.log})
-	name, err := os.Hostname()
+	cfg, err := h.config(client)
 	if err != nil {
 		return err
 	}
+	cfg.Sinks = []agent.Sink{h.proxy, h.checker, h.dns}
+	if h.network != nil {
+		cfg.Sinks = append(cfg.Sinks, h.network)
+	}
+	if h.gateway.IsValid() && h.cfg.runtime != "fake" {
+		cfg.DNSServers = []string{h.gateway.String()}
+	}
+	h.agent, err = agent.New(cfg)
+	return err
+}
+
+// config is what the agent is told but for its data planes.
+func (h *host) config(client agentapi.DispatcherClient) (agent.Config, error) {
+	name, err := os.Hostname()
+	if err != nil {
+		return agent.Config{}, err
+	}
 	resources, err := resources()
 	if err != nil {
-		return err
+		return agent.Config{}, err
 	}
 	policy := h.cfg.policy
 	if len(policy.HostPaths) == 0 {
@@ -127,16 +193,15 @@ func (h *host) connect(client agentapi.DispatcherClient, dial func(context.Conte
 	}
 	cfg := agent.Config{
 		Dir: h.cfg.dir.Agent(), Driver: h.driver, Client: client, NodeID: h.cfg.node, NodeName: name, Cluster: h.cfg.cluster,
-		Version: version(), Address: h.cfg.address, Resources: resources, Sinks: []agent.Sink{h.proxy, h.checker, h.dns}, Policy: policy, Logger: h.cfg.log, Metadata: h.asking.uris,
+		Version: version(), Address: h.cfg.address, Resources: resources, Policy: policy, Logger: h.cfg.log, Metadata: h.asking.uris,
 		Attributes: map[string]string{
 			"ecs.os-type": "linux", "ecs.os-family": "LINUX", "ecs.cpu-architecture": architecture(), "ecs.availability-zone": h.cfg.zone,
 		},
 	}
-	if h.gateway.IsValid() && h.cfg.runtime != "fake" {
-		cfg.DNSServers = []string{h.gateway.String()}
+	if h.network != nil {
+		cfg.Network = h.network.Offer
 	}
-	h.agent, err = agent.New(cfg)
-	return err
+	return cfg, nil
 }
 
 // architecture is ECS's word for this machine's.

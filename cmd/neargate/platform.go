@@ -113,7 +113,7 @@ type part struct {
 
 // schema is every family's tables.
 func schema() state.Schema {
-	return slices.Concat(controlplane.Schema, dispatcher.Schema, elb.Schema, iam.Schema, logs.Schema, mesh.Schema, peers.Schema, registry.Schema,
+	return slices.Concat(controlplane.Schema, dispatcher.Schema, ec2.Schema, elb.Schema, iam.Schema, logs.Schema, mesh.Schema, peers.Schema, registry.Schema,
 		secretsmanager.Schema, servicediscovery.Schema, ssm.Schema)
 }
 
@@ -177,6 +177,7 @@ func newControlPlane(cfg controlConfig) (_ *controlPlane, err error) {
 	access := &auth.IAM{Principals: identities, Tags: tagsOf(c.store), Resource: trustOf(identities)}
 	tokens := sts.New(sts.Config{Roles: identities, Sessions: identities, Authorizer: access, Clock: real, AccountOfKey: iam.AccountOfKey})
 	balancing := elb.New(elb.Config{Store: c.store, Rand: rand.Reader, Pages: pages, Network: network, Domain: cfg.domain, Instance: cfg.dir.ID()})
+	virtual := ec2.New(ec2.Config{Store: c.store, Rand: rand.Reader, Pages: pages, Network: network, Uses: elb.UsesSecurityGroup})
 	discovery := servicediscovery.New(servicediscovery.Config{Store: c.store, Rand: rand.Reader, Pages: pages, Clock: real, VPCExists: network.VPCExists})
 	logging := logs.New(logs.Config{
 		Store: c.store, Events: events, Rand: rand.Reader, Pages: pages, Clock: real, Log: cfg.log,
@@ -223,8 +224,9 @@ func newControlPlane(cfg controlConfig) (_ *controlPlane, err error) {
 		Store: c.store, Clock: real, Rand: rand.Reader, Log: cfg.log, Rule: cfg.rule, Authorize: cfg.authorize, Reporter: lifecycle, Traffic: drainer,
 		LogStreams: logging, Roles: tokens, Secrets: confided,
 		Sources: []dispatcher.Source{
-			dispatcher.Assignments{Log: cfg.log, Credentials: c.registry.PullCredentials, Roles: tokens},
-			elb.ListenerSource{Service: balancing}, elb.TargetSource{}, elb.CheckSource{},
+			dispatcher.Assignments{Log: cfg.log, Credentials: c.registry.PullCredentials, Roles: tokens, DefaultGroup: network.DefaultSecurityGroup},
+			dispatcher.Peers{}, ec2.FirewallSource{},
+			elb.ListenerSource{Service: balancing}, elb.NewTargetSource(network), elb.NewCheckSource(network),
 			servicediscovery.Source{Names: elb.Names{Service: balancing}},
 		},
 	}
@@ -245,7 +247,7 @@ func newControlPlane(cfg controlConfig) (_ *controlPlane, err error) {
 		Placer: runTaskPlacer{placer}, Lifecycle: lifecycle, Roles: roles{access, tokens},
 	})
 	c.operations = slices.Concat(containers.Operations(), balancing.Operations(), c.registry.Operations(), discovery.Operations(),
-		logging.Operations(), ec2.New(network, pages).Operations(), identities.Operations(), tokens.Operations(),
+		logging.Operations(), virtual.Operations(), identities.Operations(), tokens.Operations(),
 		secretValues.Operations(), parameters.Operations())
 	c.resources = slices.Concat(tasks.New(tasks.Config{Store: c.store, Placer: placer, Nodes: c.dispatcher}).Resources(), c.registry.Resources())
 	if isGroup {

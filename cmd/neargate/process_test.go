@@ -18,8 +18,18 @@ import (
 // asProgram is set in the environment of processes that are neargate itself and not its tests.
 const asProgram = "NEARGATE_TEST_AS_PROGRAM"
 
+// asRemover names the data directory of an agent, of whose host a process removes everything, in the namespace that it is in.
+const asRemover = "NEARGATE_TEST_AS_REMOVER"
+
 func TestMain(m *testing.M) {
 	native.Hook() // agents start shims and containers from this binary
+	if dir := os.Getenv(asRemover); dir != "" {
+		if err := removeHost(dir); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
 	if os.Getenv(asProgram) != "" {
 		main()
 		os.Exit(0)
@@ -44,11 +54,17 @@ type process struct {
 // start runs neargate. It is killed with the test at the latest.
 func start(t *testing.T, args ...string) *process {
 	t.Helper()
+	return startCommand(t, exec.Command, args...)
+}
+
+// startCommand runs neargate as the command that is made of its path.
+func startCommand(t *testing.T, command func(string, ...string) *exec.Cmd, args ...string) *process {
+	t.Helper()
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &process{t: t, cmd: exec.Command(self, args...), name: args[0], done: make(chan struct{}), changed: make(chan struct{})}
+	p := &process{t: t, cmd: command(self, args...), name: args[0], done: make(chan struct{}), changed: make(chan struct{})}
 	p.cmd.Env = append(os.Environ(), asProgram+"=1", "NEARGATE_ROOT_ACCESS_KEY_ID=", "NEARGATE_ROOT_SECRET_ACCESS_KEY=", "NEARGATE_JOIN_TOKEN=")
 	// A pipe of our own: shims keep no end of it, so that Wait does not wait for them.
 	r, w, err := os.Pipe()

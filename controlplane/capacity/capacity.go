@@ -55,7 +55,11 @@ func (r Rule) Join(tx *state.Tx, h *agentapi.Hello, now time.Time) error {
 		Id: h.NodeId, Name: h.NodeName, Status: NodeReady, Resources: h.Resources, Attributes: maps.Clone(h.Attributes), Address: h.Address,
 		Version: h.Version, Runtime: h.Runtime, Serverless: r.Serverless, EveryCluster: r.EveryCluster, Registered: timestamppb.New(now),
 	}
-	if old, ok := controlplane.Nodes.Get(tx, state.K(n.Id)); ok {
+	old, ok := controlplane.Nodes.Get(tx, state.K(n.Id))
+	if err := place(tx, n, h.Network, old); err != nil {
+		return err
+	}
+	if ok {
 		n.Registered = old.Registered
 		if !proto.Equal(old, n) {
 			controlplane.Nodes.Put(tx, n)

@@ -16,6 +16,8 @@ type Assignments struct {
 	// platform's own rights; ok is false for images of other registries. Nil: there are none.
 	Credentials func(account, region, image string, as *api.Identity) (user, password string, ok bool)
 	Roles       Roles // needed with Credentials
+	// DefaultGroup is the id of the default VPC's default security group; nil: there are no security groups.
+	DefaultGroup func(account, region string) string
 }
 
 // Kind is ASSIGNMENTS.
@@ -79,6 +81,17 @@ func (a Assignments) resource(v *state.View, s *controlplane.TaskStatus) *agenta
 	if err != nil {
 		a.Log.Error("an assigned task cannot be rendered", "task", t.Id, "error", err)
 		return nil
+	}
+	for _, g := range s.SecurityGroups {
+		if a.DefaultGroup == nil {
+			break
+		}
+		fallback := a.DefaultGroup(t.Account, t.Region)
+		if g == controlplane.DefaultSecurityGroup {
+			g = fallback
+		}
+		spec.SecurityGroups = append(spec.SecurityGroups, g)
+		spec.DefaultSecurityGroup = g == fallback && len(s.SecurityGroups) == 1
 	}
 	if a.Credentials != nil {
 		_, role := t.Roles(d)

@@ -34,7 +34,7 @@ func (s *Service) describeAvailabilityZones(ctx context.Context, in *ec2.Describ
 	if err != nil {
 		return nil, err
 	}
-	zones := s.network.zones(c.Region)
+	zones := s.Network.zones(c.Region)
 	unknown := func(asked []string, of func(types.AvailabilityZone) *string) (bad []string) {
 		for _, a := range asked {
 			if !slices.ContainsFunc(zones, func(z types.AvailabilityZone) bool { return *of(z) == a }) {

@@ -2,6 +2,7 @@ package ec2
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"slices"
 	"strings"
@@ -11,6 +12,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 
 	"github.com/seed-2f228079/neargate/api"
+	"github.com/seed-2f228079/neargate/controlplane"
+	"github.com/seed-2f228079/neargate/controlplane/state/statetest"
 	"github.com/seed-2f228079/neargate/internal/awserr"
 )
 
@@ -39,9 +42,13 @@ func filter(name string, values ...string) []types.Filter {
 	return []types.Filter{{Name: &name, Values: values}}
 }
 
-var service = New(Network{}, api.NewPages(plain{}))
+func newService(t *testing.T) *Service {
+	store := statetest.New(t, slices.Concat(controlplane.Schema, Schema)...)
+	return New(Config{Store: store, Rand: rand.Reader, Pages: api.NewPages(plain{})})
+}
 
 func TestDefaultNetwork(t *testing.T) {
+	service := newService(t)
 	vpcs, err := service.describeVpcs(in(account, region), &ec2.DescribeVpcsInput{Filters: filter("is-default", "true")})
 	if err != nil || len(vpcs.Vpcs) != 1 {
 		t.Fatalf("default VPCs: %v, %v", vpcs, err)
@@ -52,11 +59,11 @@ func TestDefaultNetwork(t *testing.T) {
 		t.Fatalf("subnets: %v, %v", subnets, err)
 	}
 	for i, want := range []struct{ zone, id, cidr string }{
-		{"us-east-1a", "use1-az1", "172.31.0.0/20"}, {"us-east-1b", "use1-az2", "172.31.16.0/20"}, {"us-east-1c", "use1-az3", "172.31.32.0/20"},
+		{"us-east-1a", "use1-az1", "10.64.0.0/12"}, {"us-east-1b", "use1-az2", "10.80.0.0/12"}, {"us-east-1c", "use1-az3", "10.96.0.0/12"},
 	} {
 		s := subnets.Subnets[i]
-		if *s.AvailabilityZone != want.zone || *s.AvailabilityZoneId != want.id || *s.CidrBlock != want.cidr || *s.AvailableIpAddressCount != 4091 {
-			t.Errorf("subnet %d: %s %s %s with %d addresses, want %+v with 4091", i, *s.AvailabilityZone, *s.AvailabilityZoneId, *s.CidrBlock, *s.AvailableIpAddressCount, want)
+		if *s.AvailabilityZone != want.zone || *s.AvailabilityZoneId != want.id || *s.CidrBlock != want.cidr || *s.AvailableIpAddressCount != 1048571 {
+			t.Errorf("subnet %d: %s %s %s with %d addresses, want %+v with 1048571", i, *s.AvailabilityZone, *s.AvailabilityZoneId, *s.CidrBlock, *s.AvailableIpAddressCount, want)
 		}
 		if zone, ok := (Network{}).Subnet(account, region, *s.SubnetId); zone != want.zone || !ok {
 			t.Errorf("Network.Subnet(%s) = %q, %v", *s.SubnetId, zone, ok)
@@ -83,6 +90,7 @@ func TestIDsAreStable(t *testing.T) {
 }
 
 func TestAccountsAndRegionsAreApart(t *testing.T) {
+	service := newService(t)
 	seen := map[string]string{}
 	for _, where := range [][2]string{{account, region}, {"111111111111", region}, {account, "eu-west-1"}} {
 		name := where[0] + "/" + where[1]
@@ -109,6 +117,7 @@ func TestAccountsAndRegionsAreApart(t *testing.T) {
 }
 
 func TestRefusals(t *testing.T) {
+	service := newService(t)
 	ctx, yes := in(account, region), true
 	missing := "-00000000000000000"
 	for name, c := range map[string]struct {
@@ -171,6 +180,7 @@ func TestRefusals(t *testing.T) {
 }
 
 func TestFilters(t *testing.T) {
+	service := newService(t)
 	for _, c := range []struct {
 		filters []types.Filter
 		zones   string
@@ -179,7 +189,7 @@ func TestFilters(t *testing.T) {
 		{filter("availability-zone", "us-east-1a", "us-east-1c"), "ac"},
 		{filter("availability-zone", "*b"), "b"},
 		{filter("availabilityZone", "us-east-?a"), "a"},
-		{filter("cidr-block", "172.31.??.0/20"), "bc"},
+		{filter("cidr-block", "10.8?.0.0/12"), "b"},
 		{append(filter("default-for-az", "true"), filter("availability-zone-id", "use1-az1")...), "a"},
 		{append(filter("availability-zone", "*a"), filter("availability-zone", "*b")...), ""},
 		{filter("tag:Name", "*"), ""},
@@ -204,6 +214,7 @@ func TestFilters(t *testing.T) {
 }
 
 func TestPaging(t *testing.T) {
+	service := newService(t)
 	var zones []string
 	ask := &ec2.DescribeSubnetsInput{MaxResults: new(int32(2))}
 	for {

@@ -37,12 +37,32 @@ func (f filters[T]) compile(asked []types.Filter) (func(T) bool, error) {
 
 func (f filters[T]) matches(v T, a types.Filter) bool {
 	of := f[str(a.Name)]
+	if key, is := strings.CutPrefix(str(a.Name), "tag:"); is {
+		of = f.tag(key)
+	}
 	if of == nil {
 		return false // a tag, or a thing that no resource here has
 	}
 	return slices.ContainsFunc(of(v), func(have string) bool {
 		return slices.ContainsFunc(a.Values, func(pattern string) bool { return wildcard(pattern, have) })
 	})
+}
+
+// anyTag is where the filters of what can be tagged have all tags, each as key, zero byte, value.
+const anyTag = "tag:"
+
+// tag is the filter on one tag's value.
+func (f filters[T]) tag(key string) func(T) []string {
+	return func(v T) (values []string) {
+		if all := f[anyTag]; all != nil {
+			for _, t := range all(v) {
+				if value, is := strings.CutPrefix(t, key+"\x00"); is {
+					values = append(values, value)
+				}
+			}
+		}
+		return values
+	}
 }
 
 // with is f and more under one roof.

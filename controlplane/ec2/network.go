@@ -3,35 +3,52 @@
 //
 // The network is not stored. Its ids are digests of account and region, so they are the same on every server, after
 // every restart and in every cluster, exist before the first write and differ between accounts and regions. What cannot
-// be changed needs no record; networks that users create will have records, and these functions will ask both.
+// be changed needs no record; networks that users create will have records, and these functions will ask both. Its blocks are
+// those from which hosts get the addresses of their tasks (internal/addressing), the same in every account and region.
+//
+// Security groups that users make are records, and so is a default group whose rules were changed.
 package ec2
+
+//go:generate protoc -I ../.. --go_out=../.. --go_opt=paths=source_relative controlplane/ec2/ec2.proto
 
 import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
-	"net/netip"
+	"slices"
 	"strings"
+
+	"github.com/seed-2f228079/neargate/controlplane"
+	"github.com/seed-2f228079/neargate/controlplane/state"
+	"github.com/seed-2f228079/neargate/internal/addressing"
 )
 
 // Network is the default network of each account and region. Its zero value is ready; it keeps no state and is safe for
 // concurrent use.
 type Network struct{}
 
-// zoneLetters are the availability zones of every region.
-const zoneLetters = "abc"
+// reservedAddresses are those of a subnet that AWS keeps: network, router, DNS, future use, broadcast.
+const reservedAddresses = 5
 
-var (
-	vpcCIDR = netip.MustParsePrefix("172.31.0.0/16") // AWS's default VPC has this block, in /20 subnets
-	// reservedAddresses are those of a subnet that AWS keeps: network, router, DNS, future use, broadcast.
-	reservedAddresses = 5
-)
+// SecurityGroups are written by the operations; the source of the set FIREWALL follows them.
+var SecurityGroups = state.NewTable("ec2.securitygroup", func(g *SecurityGroup) state.Key { return state.K(g.Account, g.Region, g.Id) })
+
+// GroupsReferring: account, region, group that a rule names.
+var GroupsReferring = state.NewIndex(SecurityGroups, "referring", func(g *SecurityGroup) (keys []state.Key) {
+	for _, id := range g.references() {
+		keys = append(keys, state.K(g.Account, g.Region, id))
+	}
+	return keys
+})
+
+// Schema is every table of the family.
+var Schema = state.Schema{SecurityGroups}
 
 // Zones are the names of the region's availability zones, in order.
 func (Network) Zones(region string) []string {
 	var names []string
-	for _, l := range zoneLetters {
-		names = append(names, region+string(l))
+	for i := range addressing.Zones {
+		names = append(names, region+addressing.Letter(i))
 	}
 	return names
 }
@@ -50,11 +67,9 @@ func (Network) DefaultSecurityGroup(account, region string) string {
 }
 
 // SecurityGroup finds a security group and says which VPC it belongs to.
-func (n Network) SecurityGroup(account, region, id string) (vpc string, ok bool) {
-	if id != n.DefaultSecurityGroup(account, region) {
-		return "", false
-	}
-	return n.DefaultVPC(account, region), true
+func (n Network) SecurityGroup(r state.Reader, account, region, id string) (vpc string, ok bool) {
+	g := findGroup(r, controlplane.Scope{Account: account, Region: region}, id)
+	return g.GetVpc(), g != nil
 }
 
 // DefaultSubnet is the id of the default subnet of a zone.
@@ -70,13 +85,6 @@ func (n Network) Subnet(account, region, id string) (zone string, ok bool) {
 		}
 	}
 	return "", false
-}
-
-// subnetCIDR is the block of the i-th zone's subnet.
-func subnetCIDR(i int) netip.Prefix {
-	b := vpcCIDR.Addr().As4()
-	b[2] = byte(i * 16) // a /20 is 16 /24
-	return netip.PrefixFrom(netip.AddrFrom4(b), 20)
 }
 
 // stableID is an id in AWS's long form, 17 hexadecimal digits, that follows from its owner.
@@ -102,5 +110,5 @@ func zoneID(region, zone string) string {
 			}
 		}
 	}
-	return fmt.Sprintf("%s-az%d", b.String(), strings.Index(zoneLetters, strings.TrimPrefix(zone, region))+1)
+	return fmt.Sprintf("%s-az%d", b.String(), slices.Index(Network{}.Zones(region), zone)+1)
 }

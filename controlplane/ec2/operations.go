@@ -1,32 +1,85 @@
 package ec2
 
 import (
+	"cmp"
+	"context"
+	"io"
 	"iter"
 	"regexp"
 	"slices"
 	"strings"
 
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+
 	"github.com/seed-2f228079/neargate/api"
+	"github.com/seed-2f228079/neargate/controlplane"
+	"github.com/seed-2f228079/neargate/controlplane/state"
 	"github.com/seed-2f228079/neargate/internal/awserr"
 )
 
-// Service answers EC2's operations.
-type Service struct {
-	network Network
-	pages   *api.Pages
+// Config is what the family stands on.
+type Config struct {
+	Store   *state.Store
+	Rand    io.Reader // of identifiers
+	Pages   *api.Pages
+	Network Network
+	// Uses says whether some other family has something in the group.
+	Uses func(r state.Reader, account, region, group string) bool
 }
 
+// Service answers EC2's operations. It keeps nothing between calls.
+type Service struct{ Config }
+
 // New makes the family.
-func New(network Network, pages *api.Pages) *Service { return &Service{network, pages} }
+func New(c Config) *Service { return &Service{c} }
 
 // Operations is the family's table.
 func (s *Service) Operations() []api.Operation {
 	return []api.Operation{
+		api.Write(s.authorizeSecurityGroupEgress, onGroup(func(in *ec2.AuthorizeSecurityGroupEgressInput) *string { return in.GroupId })),
+		api.Write(s.authorizeSecurityGroupIngress, onGroup(func(in *ec2.AuthorizeSecurityGroupIngressInput) *string { return in.GroupId })),
+		api.Write(s.createSecurityGroup, api.Route("POST /security-groups"), api.Resource(func(c *api.Call, _ *ec2.CreateSecurityGroupInput) string {
+			return groupARN(c.Account, c.Region, "*")
+		})),
+		api.Write(s.createTags, api.Resources(func(c *api.Call, in *ec2.CreateTagsInput) []string { return resourceARNs(c, in.Resources) })),
+		api.Write(s.deleteSecurityGroup, onGroup(func(in *ec2.DeleteSecurityGroupInput) *string { return in.GroupId })),
+		api.Write(s.deleteTags, api.Resources(func(c *api.Call, in *ec2.DeleteTagsInput) []string { return resourceARNs(c, in.Resources) })),
 		api.Read(s.describeAvailabilityZones, api.Route("GET /availability-zones")),
+		api.Read(s.describeSecurityGroupRules, api.Route("GET /security-group-rules")),
 		api.Read(s.describeSecurityGroups, api.Route("GET /security-groups")),
 		api.Read(s.describeSubnets, api.Route("GET /subnets")),
 		api.Read(s.describeVpcs, api.Route("GET /vpcs")),
+		api.Write(s.revokeSecurityGroupEgress, onGroup(func(in *ec2.RevokeSecurityGroupEgressInput) *string { return in.GroupId })),
+		api.Write(s.revokeSecurityGroupIngress, onGroup(func(in *ec2.RevokeSecurityGroupIngressInput) *string { return in.GroupId })),
 	}
+}
+
+// onGroup says which group an operation is on; one that is named otherwise may be any.
+func onGroup[I any](id func(*I) *string) api.Option {
+	return api.Resource(func(c *api.Call, in *I) string { return groupARN(c.Account, c.Region, cmp.Or(str(id(in)), "*")) })
+}
+
+func resourceARNs(c *api.Call, ids []string) (list []string) {
+	for _, id := range ids {
+		list = append(list, groupARN(c.Account, c.Region, id))
+	}
+	return list
+}
+
+// view is what reads are answered from: everything acknowledged before the call is in it.
+func (s *Service) view(ctx context.Context) (*state.View, controlplane.Scope, error) {
+	v, err := s.Store.Linearizable(ctx)
+	return v, scopeOf(ctx), err
+}
+
+func scopeOf(ctx context.Context) controlplane.Scope {
+	c := api.CallFrom(ctx)
+	return controlplane.Scope{Account: c.Account, Region: c.Region}
+}
+
+func (s *Service) update(ctx context.Context, change func(*state.Tx, controlplane.Scope) error) error {
+	_, err := s.Store.Update(ctx, func(tx *state.Tx) error { return change(tx, scopeOf(ctx)) })
+	return err
 }
 
 // maxPage is how many items an answer has at most, and without MaxResults.
@@ -49,6 +102,7 @@ var (
 	vpcKind    = kind{"vpc", "InvalidVpcID.Malformed", "InvalidVpcID.NotFound", "vpc ID"}
 	subnetKind = kind{"subnet", "InvalidSubnetID.Malformed", "InvalidSubnetID.NotFound", "subnet ID"}
 	groupKind  = kind{"sg", "InvalidGroupId.Malformed", "InvalidGroup.NotFound", "security group"}
+	ruleKind   = kind{"sgr", "InvalidSecurityGroupRuleId.Malformed", "InvalidSecurityGroupRuleId.NotFound", "security group rule ID"}
 )
 
 // check refuses ids that are malformed, wherever they stand in the list, and then ids that nothing has.

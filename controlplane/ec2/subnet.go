@@ -9,6 +9,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 
 	"github.com/seed-2f228079/neargate/api"
+	"github.com/seed-2f228079/neargate/internal/addressing"
 	"github.com/seed-2f228079/neargate/internal/arn"
 )
 
@@ -63,7 +64,7 @@ func (s *Service) describeSubnets(ctx context.Context, in *ec2.DescribeSubnetsIn
 	if err != nil {
 		return nil, err
 	}
-	exists := func(id string) bool { _, ok := s.network.Subnet(c.Account, c.Region, id); return ok }
+	exists := func(id string) bool { _, ok := s.Network.Subnet(c.Account, c.Region, id); return ok }
 	if err := subnetKind.check(in.SubnetIds, exists); err != nil {
 		return nil, err
 	}
@@ -71,13 +72,13 @@ func (s *Service) describeSubnets(ctx context.Context, in *ec2.DescribeSubnetsIn
 		return nil, err
 	}
 	found := []types.Subnet{}
-	for _, v := range s.network.subnets(c.Account, c.Region) {
+	for _, v := range s.Network.subnets(c.Account, c.Region) {
 		if named(in.SubnetIds, v.SubnetId) && match(v) {
 			found = append(found, v)
 		}
 	}
 	zone := func(v types.Subnet) string { return *v.AvailabilityZone }
-	page, next, err := api.Page(ctx, s.pages, in, api.PageSize(in.MaxResults, maxPage, maxPage),
+	page, next, err := api.Page(ctx, s.Pages, in, api.PageSize(in.MaxResults, maxPage, maxPage),
 		func(last string) iter.Seq[types.Subnet] { return after(found, zone, last) }, zone)
 	if err != nil {
 		return nil, err
@@ -88,7 +89,7 @@ func (s *Service) describeSubnets(ctx context.Context, in *ec2.DescribeSubnetsIn
 func (n Network) subnets(account, region string) []types.Subnet {
 	var out []types.Subnet
 	for i, zone := range n.Zones(region) {
-		id, cidr := n.DefaultSubnet(account, region, zone), subnetCIDR(i)
+		id, cidr := n.DefaultSubnet(account, region, zone), addressing.Subnet(i)
 		out = append(out, types.Subnet{
 			SubnetId:                    &id,
 			SubnetArn:                   new(arn.New("ec2", region, account, "subnet/"+id).String()),

@@ -8,6 +8,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 
 	"github.com/seed-2f228079/neargate/api"
+	"github.com/seed-2f228079/neargate/internal/addressing"
 )
 
 var vpcFilters = filters[types.Vpc]{
@@ -38,18 +39,18 @@ func (s *Service) describeVpcs(ctx context.Context, in *ec2.DescribeVpcsInput) (
 	if err != nil {
 		return nil, err
 	}
-	if err := vpcKind.check(in.VpcIds, func(id string) bool { return s.network.VPCExists(c.Account, c.Region, id) }); err != nil {
+	if err := vpcKind.check(in.VpcIds, func(id string) bool { return s.Network.VPCExists(c.Account, c.Region, id) }); err != nil {
 		return nil, err
 	}
 	if err := dryRun(in.DryRun); err != nil {
 		return nil, err
 	}
 	found := []types.Vpc{}
-	if v := s.network.vpc(c.Account, c.Region); named(in.VpcIds, v.VpcId) && match(v) {
+	if v := s.Network.vpc(c.Account, c.Region); named(in.VpcIds, v.VpcId) && match(v) {
 		found = append(found, v)
 	}
 	id := func(v types.Vpc) string { return *v.VpcId }
-	page, next, err := api.Page(ctx, s.pages, in, api.PageSize(in.MaxResults, maxPage, maxPage),
+	page, next, err := api.Page(ctx, s.Pages, in, api.PageSize(in.MaxResults, maxPage, maxPage),
 		func(last string) iter.Seq[types.Vpc] { return after(found, id, last) }, id)
 	if err != nil {
 		return nil, err
@@ -58,7 +59,7 @@ func (s *Service) describeVpcs(ctx context.Context, in *ec2.DescribeVpcsInput) (
 }
 
 func (n Network) vpc(account, region string) types.Vpc {
-	cidr := vpcCIDR.String()
+	cidr := addressing.VPC.String()
 	return types.Vpc{
 		VpcId:           new(n.DefaultVPC(account, region)),
 		OwnerId:         &account,

@@ -111,7 +111,7 @@ func (s *Service) checkService(r state.Reader, svc *controlplane.Service, l *lau
 	if svc.DeploymentController != string(types.DeploymentControllerTypeEcs) {
 		return client("'deploymentController.type' is not supported by this platform with the value %s: only ECS is, yet.", svc.DeploymentController)
 	}
-	if err := s.check(l); err != nil {
+	if err := s.check(r, l); err != nil {
 		return err
 	}
 	daemon := svc.SchedulingStrategy == string(types.SchedulingStrategyDaemon)

@@ -48,7 +48,7 @@ type Registries interface {
 // Network is what ECS asks of the virtual network.
 type Network interface {
 	Subnet(account, region, id string) (zone string, ok bool)
-	SecurityGroup(account, region, id string) (vpc string, ok bool)
+	SecurityGroup(r state.Reader, account, region, id string) (vpc string, ok bool)
 }
 
 // Placer places the tasks of a RunTask on container instances, within the transaction that creates them: ECS creates no

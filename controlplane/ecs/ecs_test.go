@@ -84,7 +84,9 @@ func (p *platform) ServiceRegistry(_ state.Reader, _, _, arn string) (srv, exist
 
 func (p *platform) Subnet(_, _, id string) (string, bool) { return "us-east-1a", id == "subnet-1" }
 
-func (p *platform) SecurityGroup(_, _, id string) (string, bool) { return "vpc-1", id == "sg-1" }
+func (p *platform) SecurityGroup(_ state.Reader, _, _, id string) (string, bool) {
+	return "vpc-1", id == "sg-1"
+}
 
 // PlaceNow has room for 1024 MiB on the first instance of the cluster.
 func (p *platform) PlaceNow(tx *state.Tx, tasks []*controlplane.Task) (placed []*controlplane.TaskStatus, why []types.Failure, err error) {
@@ -168,7 +170,7 @@ func (p *platform) report(cluster string, to agentapi.TaskState) {
 			if st.Node == "" {
 				st, _ = st.AdvancePlaced("node")
 			}
-			r := &agentapi.TaskStatus{TaskId: st.Id, Epoch: st.Epoch, State: to, Address: "10.1.0.2", Health: agentapi.Health_HEALTH_HEALTHY, Containers: []*agentapi.ContainerStatus{{
+			r := &agentapi.TaskStatus{TaskId: st.Id, Epoch: st.Epoch, State: to, Address: "10.1.0.2", MacAddress: "02:42:0a:01:00:02", Health: agentapi.Health_HEALTH_HEALTHY, Containers: []*agentapi.ContainerStatus{{
 				Health: agentapi.Health_HEALTH_HEALTHY,
 				Name:   "web", State: agentapi.ContainerState_CONTAINER_RUNNING, RuntimeId: "rt", ImageDigest: "sha256:1",
 				Ports: []*agentapi.PortBinding{{ContainerPort: 3000, HostPort: 32768, Protocol: "tcp"}},

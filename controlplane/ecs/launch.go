@@ -11,6 +11,7 @@ import (
 
 	"github.com/seed-2f228079/neargate/controlplane"
 	"github.com/seed-2f228079/neargate/controlplane/scheduler"
+	"github.com/seed-2f228079/neargate/controlplane/state"
 	"github.com/seed-2f228079/neargate/internal/id"
 )
 
@@ -31,7 +32,7 @@ type launch struct {
 const latestPlatform = "1.4.0"
 
 // check completes the launch with the cluster's defaults and refuses what can not run so.
-func (s *Service) check(l *launch) error {
+func (s *Service) check(r state.Reader, l *launch) error {
 	l.shape = l.definition.Shape()
 	if l.launchType != "" && len(l.strategy) > 0 {
 		return invalid("Specifying both a launch type and capacity provider strategy is not supported. Remove one and try again.")
@@ -74,7 +75,7 @@ func (s *Service) check(l *launch) error {
 	if err := checkPlacement(l.allConstraints(), l.spread); err != nil {
 		return err
 	}
-	return s.checkNetwork(l)
+	return s.checkNetwork(r, l)
 }
 
 // fargate says whether the tasks run in the serverless pool: every capacity provider there is belongs to it.
@@ -120,7 +121,7 @@ func checkPlacement(constraints []types.PlacementConstraint, strategies []types.
 	return nil
 }
 
-func (s *Service) checkNetwork(l *launch) error {
+func (s *Service) checkNetwork(r state.Reader, l *launch) error {
 	var vpc *types.AwsVpcConfiguration
 	if l.network != nil {
 		vpc = l.network.AwsvpcConfiguration
@@ -150,7 +151,7 @@ func (s *Service) checkNetwork(l *launch) error {
 		}
 	}
 	for _, group := range vpc.SecurityGroups {
-		if _, ok := s.Network.SecurityGroup(scope.Account, scope.Region, group); !ok {
+		if _, ok := s.Network.SecurityGroup(r, scope.Account, scope.Region, group); !ok {
 			return invalid("Error retrieving security group information for [%s]: The security group '%s' does not exist", group, group)
 		}
 	}

@@ -50,7 +50,7 @@ func (s *Service) runTask(ctx context.Context, in *ecs.RunTaskInput) (*ecs.RunTa
 			return err
 		}
 		if ids, seen, same := request.Earlier(tx, now); seen {
-			return earlierTasks(tx, scope, l.cluster.Name, ids, same, out)
+			return s.earlierTasks(tx, scope, l.cluster.Name, ids, same, out)
 		}
 		if l.definition, err = runnable(tx, scope, in.TaskDefinition, "InvalidParameterException"); err != nil {
 			return err
@@ -58,7 +58,7 @@ func (s *Service) runTask(ctx context.Context, in *ecs.RunTaskInput) (*ecs.RunTa
 		if err := s.passTaskRoles(ctx, l.definition, in.Overrides); err != nil {
 			return err
 		}
-		if err := s.check(l); err != nil {
+		if err := s.check(tx, l); err != nil {
 			return err
 		}
 		demand, err := checkOverrides(l, in.Overrides)
@@ -92,7 +92,7 @@ func (s *Service) runTask(ctx context.Context, in *ecs.RunTaskInput) (*ecs.RunTa
 		}
 		for _, t := range tasks {
 			ids = append(ids, t.Id)
-			out.Tasks = append(out.Tasks, taskShape(tx, t, statuses[t.Id], true))
+			out.Tasks = append(out.Tasks, s.taskShape(tx, t, statuses[t.Id], true))
 		}
 		request.Remember(tx, now, ids...)
 		return nil
@@ -100,7 +100,7 @@ func (s *Service) runTask(ctx context.Context, in *ecs.RunTaskInput) (*ecs.RunTa
 }
 
 // earlierTasks answers a request that came before with the tasks it started then.
-func earlierTasks(tx *state.Tx, scope controlplane.Scope, cluster string, ids []string, same bool, out *ecs.RunTaskOutput) error {
+func (s *Service) earlierTasks(tx *state.Tx, scope controlplane.Scope, cluster string, ids []string, same bool, out *ecs.RunTaskOutput) error {
 	if !same {
 		conflict := awserr.New("ConflictException",
 			"The RunTask request could not be processed due to conflicts. The provided clientToken is already in use with a different RunTask request.")
@@ -113,7 +113,7 @@ func earlierTasks(tx *state.Tx, scope controlplane.Scope, cluster string, ids []
 	}
 	for _, id := range ids {
 		if t, status, ok := findTask(tx, scope, cluster, id); ok {
-			out.Tasks = append(out.Tasks, taskShape(tx, t, status, true))
+			out.Tasks = append(out.Tasks, s.taskShape(tx, t, status, true))
 		}
 	}
 	return nil
@@ -149,7 +149,7 @@ func (s *Service) startTask(ctx context.Context, in *ecs.StartTaskInput) (*ecs.S
 		if err := s.passTaskRoles(ctx, l.definition, in.Overrides); err != nil {
 			return err
 		}
-		if err := s.check(l); err != nil {
+		if err := s.check(tx, l); err != nil {
 			return err
 		}
 		demand, err := checkOverrides(l, in.Overrides)
@@ -183,7 +183,7 @@ func (s *Service) startTask(ctx context.Context, in *ecs.StartTaskInput) (*ecs.S
 			tags := controlplane.TaskTags(tx, t, own, string(in.PropagateTags), in.EnableECSManagedTags)
 			status, _ := controlplane.CreateTask(tx, t, tags).AdvancePlaced(ci.Node)
 			controlplane.TaskStatuses.Put(tx, status)
-			out.Tasks = append(out.Tasks, taskShape(tx, t, status, true))
+			out.Tasks = append(out.Tasks, s.taskShape(tx, t, status, true))
 		}
 		return nil
 	}))

@@ -172,10 +172,12 @@ var supported = map[string]support{
 	"PlacementStrategy":            {honoured: "field type"},
 	"NetworkConfiguration":         {honoured: "awsvpcConfiguration"},
 	"AwsVpcConfiguration": {
-		honoured: "subnets",
+		honoured: "securityGroups subnets",
+		notes: map[string]string{
+			"securityGroups": "enforced on hosts with the native driver (TestTasksOfDifferentHosts, TestSecurityGroups); with the docker driver a task that names other groups than its VPC's default one does not start",
+		},
 		ignored: map[string]string{
 			"assignPublicIp": "what a task can reach and who reaches it depends on its node's network",
-			"securityGroups": "they must exist; traffic between tasks is not filtered yet",
 		},
 	},
 

@@ -55,7 +55,7 @@ func (s *Service) describeTasks(ctx context.Context, in *ecs.DescribeTasksInput)
 			out.Failures = append(out.Failures, missing(scope.TaskARN(c.Name, id)))
 			continue
 		}
-		out.Tasks = append(out.Tasks, taskShape(v, t, st, withTags))
+		out.Tasks = append(out.Tasks, s.taskShape(v, t, st, withTags))
 	}
 	return out, nil
 }
@@ -96,7 +96,7 @@ func (s *Service) stopTask(ctx context.Context, in *ecs.StopTaskInput) (*ecs.Sto
 		if err != nil {
 			return err
 		}
-		out.Task = new(taskShape(tx, t, st, true))
+		out.Task = new(s.taskShape(tx, t, st, true))
 		return nil
 	}))
 }

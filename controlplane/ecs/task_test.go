@@ -1,6 +1,7 @@
 package ecs
 
 import (
+	"path"
 	"testing"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -78,7 +79,7 @@ func TestFargateTask(t *testing.T) {
 	for _, d := range running.Attachments[0].Details {
 		details[*d.Name] = *d.Value
 	}
-	if diff := cmp.Diff(map[string]string{"subnetId": "subnet-1", "privateIPv4Address": "10.1.0.2"}, details); diff != "" {
+	if diff := cmp.Diff(map[string]string{"subnetId": "subnet-1", "networkInterfaceId": "eni-" + path.Base(*started.TaskArn)[:17], "macAddress": "02:42:0a:01:00:02", "privateIPv4Address": "10.1.0.2"}, details); diff != "" {
 		t.Error(diff)
 	}
 	c := running.Containers[0]

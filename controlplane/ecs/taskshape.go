@@ -16,7 +16,7 @@ import (
 )
 
 // taskShape renders a task as DescribeTasks shows it.
-func taskShape(r state.Reader, t *controlplane.Task, st *controlplane.TaskStatus, withTags bool) types.Task {
+func (s *Service) taskShape(r state.Reader, t *controlplane.Task, st *controlplane.TaskStatus, withTags bool) types.Task {
 	scope := t.Scope()
 	def, defined := controlplane.TaskDefinitions.Get(r, scope.FamilyRevisionKey(t.TaskDefinition))
 	var shape types.TaskDefinition
@@ -64,7 +64,7 @@ func taskShape(r state.Reader, t *controlplane.Task, st *controlplane.TaskStatus
 	}
 	var attachment *types.Attachment
 	if shape.NetworkMode == types.NetworkModeAwsvpc {
-		attachment = networkAttachment(t, st)
+		attachment = s.networkAttachment(t, st, aws.ToString(out.AvailabilityZone))
 		out.Attachments = append(out.Attachments, *attachment)
 	}
 	for _, c := range shape.ContainerDefinitions {
@@ -170,17 +170,31 @@ func containerShape(t *controlplane.Task, st *controlplane.TaskStatus, c types.C
 func portRange(first, count uint32) string { return fmt.Sprintf("%d-%d", first, first+count-1) }
 
 // networkAttachment is how ECS shows the address that a task of network mode awsvpc has for itself.
-func networkAttachment(t *controlplane.Task, st *controlplane.TaskStatus) *types.Attachment {
+func (s *Service) networkAttachment(t *controlplane.Task, st *controlplane.TaskStatus, zone string) *types.Attachment {
 	a := &types.Attachment{
 		Id: aws.String(id.UUIDOf(t.Id)), Type: aws.String("ElasticNetworkInterface"), Status: aws.String("PRECREATED"), Details: []types.KeyValuePair{},
 	}
 	network := decode[types.NetworkConfiguration](t.NetworkConfigurationJson)
+	detail := func(name, value string) {
+		a.Details = append(a.Details, types.KeyValuePair{Name: &name, Value: &value})
+	}
 	if v := network.AwsvpcConfiguration; v != nil && len(v.Subnets) > 0 {
-		a.Details = append(a.Details, types.KeyValuePair{Name: aws.String("subnetId"), Value: aws.String(v.Subnets[0])})
+		subnet := v.Subnets[0]
+		for _, asked := range v.Subnets { // that of the host's zone, from whose block its address is
+			if in, ok := s.Network.Subnet(t.Account, t.Region, asked); ok && in == zone {
+				subnet = asked
+				break
+			}
+		}
+		detail("subnetId", subnet)
 	}
 	if ip := st.Report.GetAddress(); ip != "" {
 		a.Status = aws.String("ATTACHED")
-		a.Details = append(a.Details, types.KeyValuePair{Name: aws.String("privateIPv4Address"), Value: aws.String(ip)})
+		detail("networkInterfaceId", "eni-"+t.Id[:min(17, len(t.Id))])
+		if mac := st.Report.GetMacAddress(); mac != "" {
+			detail("macAddress", mac)
+		}
+		detail("privateIPv4Address", ip)
 	}
 	if !st.Live() {
 		a.Status = aws.String("DELETED")

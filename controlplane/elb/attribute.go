@@ -176,7 +176,7 @@ func (s *Service) modifyLoadBalancerAttributes(ctx context.Context, in *elbv2.Mo
 	for _, a := range in.Attributes {
 		given[aws.ToString(a.Key)] = aws.ToString(a.Value)
 	}
-	l, err := s.changeLoadBalancer(ctx, in.LoadBalancerArn, func(l *LoadBalancer) (err error) {
+	l, err := s.changeLoadBalancer(ctx, in.LoadBalancerArn, func(_ *state.Tx, l *LoadBalancer) (err error) {
 		l.Attributes, err = setAttributes(loadBalancerAttributes[l.Type], l.Attributes, given)
 		return err
 	})

@@ -26,7 +26,7 @@ type Network interface {
 	// Subnet says which availability zone the subnet is in.
 	Subnet(account, region, id string) (zone string, ok bool)
 	// SecurityGroup says which VPC the group belongs to.
-	SecurityGroup(account, region, id string) (vpc string, ok bool)
+	SecurityGroup(r state.Reader, account, region, id string) (vpc string, ok bool)
 	DefaultSecurityGroup(account, region string) string
 }
 

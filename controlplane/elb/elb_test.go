@@ -44,7 +44,7 @@ type fixture struct {
 }
 
 func newFixture(t *testing.T) *fixture {
-	schema := append(append(state.Schema{}, controlplane.Schema...), append(Schema, mesh.Schema...)...)
+	schema := append(append(state.Schema{}, controlplane.Schema...), append(Schema, append(ec2.Schema, mesh.Schema...)...)...)
 	s := New(Config{Store: statetest.New(t, schema...), Rand: rand.Reader, Pages: api.NewPages(plain{}), Network: ec2.Network{}, Domain: "localhost", Instance: "test"})
 	f := &fixture{Service: s, t: t, ctx: in(account, region)}
 	return f

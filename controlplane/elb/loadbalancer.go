@@ -83,12 +83,12 @@ func (s *Service) createLoadBalancer(ctx context.Context, in *elbv2.CreateLoadBa
 	if err := s.setSubnets(lb, subnets); err != nil {
 		return nil, err
 	}
-	if err := s.setSecurityGroups(lb, in.SecurityGroups); err != nil {
-		return nil, err
-	}
 	lb.Id, lb.DnsNumber = id.Hex(s.Rand, 16), digits(s.Rand, 10)
 	lb.Created = timestamppb.New(api.CallFrom(ctx).Time)
 	err = s.update(ctx, func(tx *state.Tx, scope controlplane.Scope) error {
+		if err := s.setSecurityGroups(tx, lb, in.SecurityGroups); err != nil {
+			return err
+		}
 		if old, ok := LoadBalancers.Get(tx, scope.Key(name)); ok {
 			if !sameSettings(old, lb) {
 				return awserr.New("DuplicateLoadBalancerName", "A load balancer with the same name '%s' exists, but with different settings", name)
@@ -154,9 +154,9 @@ func (s *Service) setSubnets(lb *LoadBalancer, subnets []string) error {
 	return nil
 }
 
-func (s *Service) setSecurityGroups(lb *LoadBalancer, groups []string) error {
+func (s *Service) setSecurityGroups(r state.Reader, lb *LoadBalancer, groups []string) error {
 	for _, g := range groups {
-		if vpc, ok := s.Network.SecurityGroup(lb.Account, lb.Region, g); !ok || vpc != lb.Vpc {
+		if vpc, ok := s.Network.SecurityGroup(r, lb.Account, lb.Region, g); !ok || vpc != lb.Vpc {
 			return awserr.New("InvalidSecurityGroup", "The security group '%s' does not exist", g)
 		}
 	}
@@ -299,7 +299,7 @@ func (s *Service) deleteLoadBalancer(ctx context.Context, in *elbv2.DeleteLoadBa
 }
 
 // changeLoadBalancer runs change on a copy of the record and puts it.
-func (s *Service) changeLoadBalancer(ctx context.Context, arn *string, change func(*LoadBalancer) error) (*LoadBalancer, error) {
+func (s *Service) changeLoadBalancer(ctx context.Context, arn *string, change func(*state.Tx, *LoadBalancer) error) (*LoadBalancer, error) {
 	var lb *LoadBalancer
 	err := s.update(ctx, func(tx *state.Tx, scope controlplane.Scope) error {
 		old, err := findLoadBalancer(tx, scope, aws.ToString(arn))
@@ -307,7 +307,7 @@ func (s *Service) changeLoadBalancer(ctx context.Context, arn *string, change fu
 			return err
 		}
 		lb = proto.Clone(old).(*LoadBalancer)
-		if err := change(lb); err != nil {
+		if err := change(tx, lb); err != nil {
 			return err
 		}
 		LoadBalancers.Put(tx, lb)
@@ -322,7 +322,7 @@ func (s *Service) setSubnetsOp(ctx context.Context, in *elbv2.SetSubnetsInput) (
 	for _, m := range in.SubnetMappings {
 		subnets = append(subnets, aws.ToString(m.SubnetId))
 	}
-	lb, err := s.changeLoadBalancer(ctx, in.LoadBalancerArn, func(l *LoadBalancer) error { return s.setSubnets(l, subnets) })
+	lb, err := s.changeLoadBalancer(ctx, in.LoadBalancerArn, func(_ *state.Tx, l *LoadBalancer) error { return s.setSubnets(l, subnets) })
 	if err != nil {
 		return nil, err
 	}
@@ -331,7 +331,7 @@ func (s *Service) setSubnetsOp(ctx context.Context, in *elbv2.SetSubnetsInput) (
 
 // setSecurityGroupsOp implements elasticloadbalancing:SetSecurityGroups.
 func (s *Service) setSecurityGroupsOp(ctx context.Context, in *elbv2.SetSecurityGroupsInput) (*elbv2.SetSecurityGroupsOutput, error) {
-	lb, err := s.changeLoadBalancer(ctx, in.LoadBalancerArn, func(l *LoadBalancer) error { return s.setSecurityGroups(l, in.SecurityGroups) })
+	lb, err := s.changeLoadBalancer(ctx, in.LoadBalancerArn, func(tx *state.Tx, l *LoadBalancer) error { return s.setSecurityGroups(tx, l, in.SecurityGroups) })
 	if err != nil {
 		return nil, err
 	}

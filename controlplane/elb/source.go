@@ -152,42 +152,55 @@ func wireActions(as []types.Action) []*agent.Action {
 	return out
 }
 
-// TargetSource is the set TARGETS: every target group with its endpoints, for every proxy.
-type TargetSource struct{}
+// TargetSource is the set TARGETS: every target group with its endpoints, for every proxy. An endpoint that lets nothing of its load
+// balancers through is none of them.
+type TargetSource struct{ admission }
+
+// NewTargetSource makes one; without a firewall every endpoint is admitted.
+func NewTargetSource(f Firewall) TargetSource { return TargetSource{admission{f}} }
 
 // Kind is TARGETS.
 func (TargetSource) Kind() agent.Kind { return agent.Kind_TARGETS }
 
 // Tables are those a target group is made of.
-func (TargetSource) Tables() []state.TableInfo {
-	return []state.TableInfo{TargetGroups, mesh.Endpoints}
+func (s TargetSource) Tables() []state.TableInfo {
+	own := []state.TableInfo{TargetGroups, mesh.Endpoints}
+	if s.Firewall != nil {
+		own = append(own, Listeners, Rules) // who forwards to a group
+	}
+	return append(own, s.tables()...)
 }
 
 // Full is every target group.
-func (TargetSource) Full(v *state.View, _ string) []*agent.Resource {
+func (s TargetSource) Full(v *state.View, _ string) []*agent.Resource {
 	var out []*agent.Resource
 	for g := range TargetGroups.Scan(v, state.K()) {
-		out = append(out, targetResource(v, g))
+		out = append(out, s.resource(v, g))
 	}
 	return out
 }
 
 // Delta is the groups that changed, themselves or by an endpoint.
-func (TargetSource) Delta(v *state.View, events []state.Event) []dispatcher.Change {
+func (s TargetSource) Delta(v *state.View, events []state.Event) []dispatcher.Change {
 	var out []dispatcher.Change
-	for arn, g := range changedGroups(v, events) {
+	for arn, g := range changedGroups(v, events, s.changed(events)) {
 		c := dispatcher.Change{Name: arn}
 		if g != nil {
-			c.Resource = targetResource(v, g)
+			c.Resource = s.resource(v, g)
 		}
 		out = append(out, c)
 	}
 	return out
 }
 
-// changedGroups are the groups that events concern; nil: gone.
-func changedGroups(v *state.View, events []state.Event) map[string]*TargetGroup {
+// changedGroups are the groups that events concern, or all that there are besides; nil: gone.
+func changedGroups(v *state.View, events []state.Event, all bool) map[string]*TargetGroup {
 	out := map[string]*TargetGroup{}
+	if all {
+		for g := range TargetGroups.Scan(v, state.K()) {
+			out[g.ARN()] = g
+		}
+	}
 	add := func(account, region, arn string) {
 		g, err := findTargetGroup(v, controlplane.Scope{Account: account, Region: region}, arn)
 		if err != nil {
@@ -224,7 +237,7 @@ func changedGroups(v *state.View, events []state.Event) map[string]*TargetGroup 
 	return out
 }
 
-func targetResource(v *state.View, g *TargetGroup) *agent.Resource {
+func (s TargetSource) resource(v *state.View, g *TargetGroup) *agent.Resource {
 	out := &agent.TargetGroup{
 		Arn: g.ARN(), Protocol: g.Protocol, ProtocolVersion: g.ProtocolVersion, Algorithm: g.attribute("load_balancing.algorithm.type"),
 	}
@@ -232,6 +245,9 @@ func targetResource(v *state.View, g *TargetGroup) *agent.Resource {
 		out.StickinessSeconds = g.seconds("stickiness.lb_cookie.duration_seconds")
 	}
 	for e := range mesh.Endpoints.Scan(v, state.K(g.Account, g.Region, out.Arn)) {
+		if e.State != agent.EndpointState_ENDPOINT_DRAINING && s.refused(v, g, e, e.Port) {
+			continue
+		}
 		out.Endpoints = append(out.Endpoints, &agent.Endpoint{Id: e.Id, Address: e.Address, Port: e.Port, Weight: e.Weight, State: e.State, Zone: e.Zone})
 	}
 	return &agent.Resource{Name: out.Arn, Body: &agent.Resource_TargetGroup{TargetGroup: out}}
@@ -239,24 +255,27 @@ func targetResource(v *state.View, g *TargetGroup) *agent.Resource {
 
 // CheckSource is the set CHECKS: what each node has to probe. A task's endpoint is probed by its own node, any other by one of
 // the nodes that are READY. Groups that nobody forwards to are not probed.
-type CheckSource struct{}
+type CheckSource struct{ admission }
+
+// NewCheckSource makes one; without a firewall every endpoint is admitted.
+func NewCheckSource(f Firewall) CheckSource { return CheckSource{admission{f}} }
 
 // Kind is CHECKS.
 func (CheckSource) Kind() agent.Kind { return agent.Kind_CHECKS }
 
 // Tables are those a check is made of.
-func (CheckSource) Tables() []state.TableInfo {
-	return []state.TableInfo{TargetGroups, mesh.Endpoints, Listeners, Rules, controlplane.Nodes}
+func (s CheckSource) Tables() []state.TableInfo {
+	return append([]state.TableInfo{TargetGroups, mesh.Endpoints, Listeners, Rules, controlplane.Nodes}, s.tables()...)
 }
 
 // Full is every check of the node.
-func (CheckSource) Full(v *state.View, node string) []*agent.Resource {
+func (s CheckSource) Full(v *state.View, node string) []*agent.Resource {
 	var out []*agent.Resource
 	ready := readyNodes(v)
 	for g := range TargetGroups.Scan(v, state.K()) {
 		for _, c := range checksOf(v, g) {
 			if prober(c.endpoint, ready) == node {
-				out = append(out, c.resource())
+				out = append(out, s.resource(v, c))
 			}
 		}
 	}
@@ -264,10 +283,10 @@ func (CheckSource) Full(v *state.View, node string) []*agent.Resource {
 }
 
 // Delta is the checks that came, went or changed.
-func (CheckSource) Delta(v *state.View, events []state.Event) []dispatcher.Change {
+func (s CheckSource) Delta(v *state.View, events []state.Event) []dispatcher.Change {
 	ready := readyNodes(v)
 	var out []dispatcher.Change
-	groups := changedGroups(v, events)
+	groups := changedGroups(v, events, s.changed(events))
 	moved := nodesChanged(events)
 	if moved { // what no task's node probes may have another prober now
 		for g := range TargetGroups.Scan(v, state.K()) {
@@ -280,7 +299,7 @@ func (CheckSource) Delta(v *state.View, events []state.Event) []dispatcher.Chang
 		}
 		for _, c := range checksOf(v, g) {
 			owner := prober(c.endpoint, ready)
-			out = append(out, dispatcher.Change{Node: owner, Name: c.name(), Resource: c.resource()})
+			out = append(out, dispatcher.Change{Node: owner, Name: c.name(), Resource: s.resource(v, c)})
 			for _, n := range ready {
 				if moved && n != owner && c.endpoint.Node == "" {
 					out = append(out, dispatcher.Change{Node: n, Name: c.name()})
@@ -336,12 +355,13 @@ func checksOf(v *state.View, g *TargetGroup) []check {
 }
 
 // resource does not depend on the endpoint's state, so that a transition does not restart its own check.
-func (c check) resource() *agent.Resource {
+func (s CheckSource) resource(v *state.View, c check) *agent.Resource {
 	g, e := c.group, c.endpoint
 	return &agent.Resource{Name: c.name(), Body: &agent.Resource_Check{Check: &agent.HealthCheck{
 		TargetGroupArn: e.Group, EndpointId: e.Id, Address: e.Address, Port: healthPort(g, e), Protocol: g.HealthCheckProtocol,
 		Path: g.HealthCheckPath, Matcher: g.Matcher, IntervalMillis: g.HealthCheckIntervalSeconds * 1000, TimeoutMillis: g.HealthCheckTimeoutSeconds * 1000,
 		HealthyThreshold: g.HealthyThreshold, UnhealthyThreshold: g.UnhealthyThreshold, Initial: true,
+		Refused: s.refused(v, g, e, healthPort(g, e)),
 	}}}
 }
 

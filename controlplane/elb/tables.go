@@ -2,6 +2,7 @@ package elb
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -210,4 +211,14 @@ func usersOf(r state.Reader, scope controlplane.Scope, group string) []string {
 		add(elbARN(rule.Account, rule.Region, "loadbalancer/"+kindOf(rule.LoadBalancerType)+"/"+rule.LoadBalancer+"/"+rule.LoadBalancerId))
 	}
 	return out
+}
+
+// UsesSecurityGroup says whether a load balancer is in the group.
+func UsesSecurityGroup(r state.Reader, account, region, group string) bool {
+	for lb := range LoadBalancers.Scan(r, state.K(account, region)) {
+		if slices.Contains(lb.SecurityGroups, group) {
+			return true
+		}
+	}
+	return false
 }

@@ -219,6 +219,9 @@ var (
 func (c *Checker) probe(ctx context.Context, check *agent.HealthCheck) *failure {
 	ctx, cancel := context.WithTimeout(ctx, time.Duration(max(check.TimeoutMillis, 50))*time.Millisecond)
 	defer cancel()
+	if check.Refused {
+		return timedOut // as what security groups drop does
+	}
 	address := net.JoinHostPort(check.Address, strconv.Itoa(int(check.Port)))
 	if check.Protocol == "TCP" {
 		conn, err := new(net.Dialer).DialContext(ctx, "tcp", address)

@@ -134,6 +134,9 @@ func (d *Driver) Create(ctx context.Context, t runtime.Task) (runtime.Sandbox, e
 	} else if !errdefs.IsNotFound(err) {
 		return runtime.Sandbox{}, err
 	}
+	if len(t.Spec.SecurityGroups) > 0 && !t.Spec.DefaultSecurityGroup {
+		return runtime.Sandbox{}, errors.New("security groups are enforced on hosts with the native driver only: the task must name none but its VPC's default group")
+	}
 	if err := d.ensurePause(ctx); err != nil {
 		return runtime.Sandbox{}, fmt.Errorf("sandbox image: %w", err)
 	}

@@ -18,8 +18,13 @@ type Config struct {
 	InsecureRegistries []string
 	// Transport carries requests to registries; nil: one that trusts the system's authorities.
 	Transport http.RoundTripper
-	// Subnet of the tasks' addresses; zero: chosen beside the host's routes.
+	// Subnet of the tasks' addresses; zero: chosen beside the host's routes, in the block of the availability zone.
 	Subnet netip.Prefix
+	Zone   string
+	// NetworkMode, VXLANPort and VXLANID are how other hosts' tasks are reached; see network.Config.
+	NetworkMode string
+	VXLANPort   uint16
+	VXLANID     uint32
 	// FirstPort and LastPort bound the host ports given to mappings without one; zero: 49153 to 65535, as in ECS.
 	FirstPort, LastPort uint16
 	// PidsLimit of a task; 0: 16,384.

@@ -97,6 +97,9 @@ func (d *Driver) create(ctx context.Context, t *task, in runtime.Task) error {
 			return err
 		}
 		sb.Address, sb.Gateway = a.String(), d.net.Gateway().String()
+		if sb.Mode == "awsvpc" {
+			sb.Groups = spec.SecurityGroups
+		}
 	default:
 		return fmt.Errorf("network mode %q is unknown", sb.Mode)
 	}
@@ -126,7 +129,7 @@ func (d *Driver) create(ctx context.Context, t *task, in runtime.Task) error {
 		return err
 	}
 	if bridged {
-		if err := d.net.Attach(t.id, pid, netip.MustParseAddr(sb.Address)); err != nil {
+		if err := d.net.Attach(ctx, sb.networkInterface(t.id), pid); err != nil {
 			return err
 		}
 		if err := d.net.Forward(t.id, sb.forwards()); err != nil {
@@ -236,6 +239,11 @@ func (s *sandboxRecord) forwards() []network.Forward {
 		}
 	}
 	return out
+}
+
+// networkInterface is the task's place in the network; its address is valid.
+func (s *sandboxRecord) networkInterface(task string) network.Interface {
+	return network.Interface{Task: task, Address: netip.MustParseAddr(s.Address), Own: s.Mode == "awsvpc", Groups: s.Groups}
 }
 
 func (d *Driver) volumePath(t *task, v *agentapi.VolumeSpec) (string, error) {

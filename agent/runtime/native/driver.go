@@ -69,7 +69,8 @@ func New(cfg Config) (*Driver, error) {
 		}
 	}
 	d := &Driver{cfg: cfg, lock: lock, images: newImageStore(cfg), tasks: map[string]*task{},
-		net: network.New(network.Config{ID: cfg.ID, Subnet: cfg.Subnet, Folder: dir, AllowMetadata: cfg.AllowMetadata, Logger: cfg.Logger})}
+		net: network.New(network.Config{ID: cfg.ID, Subnet: cfg.Subnet, Zone: cfg.Zone, Folder: dir, AllowMetadata: cfg.AllowMetadata, Logger: cfg.Logger,
+			Mode: cfg.NetworkMode, VXLANPort: cfg.VXLANPort, VXLANID: cfg.VXLANID})}
 	if err := d.adoptAddresses(); err != nil {
 		return nil, errors.Join(fmt.Errorf("native driver: %w", err), lock.Close())
 	}
@@ -93,6 +94,9 @@ func (d *Driver) LinkLocal(ctx context.Context) (net.Listener, error) {
 	}
 	return d.net.ListenLinkLocal(ctx)
 }
+
+// Network is where the tasks have their addresses.
+func (d *Driver) Network() *network.Network { return d.net }
 
 // Name is native.
 func (d *Driver) Name() string { return "native" }

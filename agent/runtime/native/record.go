@@ -33,6 +33,7 @@ type sandboxRecord struct {
 	Mode     string
 	Address  string
 	Gateway  string
+	Groups   []string                // security groups
 	Ports    map[string][]portRecord // by container
 	Complete bool                    // everything of the sandbox was made
 }
@@ -94,6 +95,9 @@ func (r taskRecord) task() (runtime.Task, error) {
 
 func (s *sandboxRecord) sandbox() runtime.Sandbox {
 	out := runtime.Sandbox{Address: s.Address, Gateway: s.Gateway, Ports: map[string][]*agentapi.PortBinding{}}
+	if s.Address != "" {
+		out.MAC = s.networkInterface("").MAC().String()
+	}
 	for name, ports := range s.Ports {
 		for _, p := range ports {
 			out.Ports[name] = append(out.Ports[name], &agentapi.PortBinding{ContainerPort: uint32(p.Container),

@@ -66,11 +66,10 @@ func (d *Driver) adoptAddresses() error {
 		} else if !ok || sb.Address == "" {
 			continue
 		}
-		a, err := netip.ParseAddr(sb.Address)
-		if err != nil {
+		if _, err := netip.ParseAddr(sb.Address); err != nil {
 			return fmt.Errorf("address of task %s: %w", e.Name(), err)
 		}
-		d.net.Adopt(e.Name(), a, sb.forwards())
+		d.net.Adopt(sb.networkInterface(e.Name()), sb.forwards())
 	}
 	return nil
 }

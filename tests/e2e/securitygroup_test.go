@@ -1,0 +1,99 @@
+package e2e
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ecs"
+	ecstypes "github.com/aws/aws-sdk-go-v2/service/ecs/types"
+
+	"github.com/seed-2f228079/neargate/client"
+)
+
+// TestSecurityGroups makes groups and rules with the AWS CLI and sees what tasks reach by them. The host itself reaches every task.
+func TestSecurityGroups(t *testing.T) {
+	t.Parallel()
+	needsAWS(t)
+	p := start(t)
+	shell := p.pushShell()
+	subnet := p.text("Subnets[0].SubnetId", "ec2", "describe-subnets")
+	group := func(name string) string {
+		return p.text("GroupId", "ec2", "create-security-group", "--group-name", name, "--description", "tasks of "+name, "--tag-specifications", "ResourceType=security-group,Tags=[{Key=team,Value=a}]")
+	}
+	web, clients := group("web"), group("clients")
+	vpc := func(groups ...string) *ecstypes.NetworkConfiguration {
+		return &ecstypes.NetworkConfiguration{AwsvpcConfiguration: &ecstypes.AwsVpcConfiguration{Subnets: []string{subnet}, SecurityGroups: groups}}
+	}
+	run := func(family, command string, groups ...string) string {
+		t.Helper()
+		ctx, c := t.Context(), p.client().ECS
+		_, err := c.RegisterTaskDefinition(ctx, &ecs.RegisterTaskDefinitionInput{Family: &family, NetworkMode: ecstypes.NetworkModeAwsvpc, ContainerDefinitions: []ecstypes.ContainerDefinition{
+			{Name: aws.String("main"), Image: &shell, Memory: aws.Int32(64), Command: []string{command}}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		out, err := c.RunTask(ctx, &ecs.RunTaskInput{TaskDefinition: &family, NetworkConfiguration: vpc(groups...)})
+		if err != nil || len(out.Tasks) != 1 {
+			t.Fatal(err, out)
+		}
+		return *out.Tasks[0].TaskArn
+	}
+	server := run("web", "echo hello >/index.html; exec busybox httpd -f -p 80 -h /", web)
+	p.aws(nil, "ecs", "wait", "tasks-running", "--tasks", server)
+	address := p.text("tasks[0].attachments[0].details[?name=='privateIPv4Address'].value | [0]", "ecs", "describe-tasks", "--tasks", server)
+	if mac := p.text("tasks[0].attachments[0].details[?name=='macAddress'].value | [0]", "ecs", "describe-tasks", "--tasks", server); !strings.HasPrefix(mac, "02:42:") {
+		t.Errorf("the interface's hardware address is %s", mac)
+	}
+	eventually(t, 10*time.Second, "the host reaches the task", func() (bool, string) {
+		r, err := http.Get("http://" + address)
+		if err != nil {
+			return false, err.Error()
+		}
+		defer r.Body.Close()
+		b, err := io.ReadAll(r.Body)
+		return err == nil && strings.Contains(string(b), "hello"), string(b)
+	})
+	// reaches runs a task that fetches the page, or does not.
+	reaches := func(want bool, groups ...string) {
+		t.Helper()
+		task := run("client", `busybox printf 'GET / HTTP/1.0\r\n\r\n' | busybox nc -w 3 `+address+` 80 | busybox grep hello`, groups...)
+		end, err := p.client().WaitStopped(t.Context(), client.Task{Cluster: "default", ID: task[strings.LastIndex(task, "/")+1:]})
+		if err != nil || (end.ExitCode == 0) != want {
+			t.Errorf("a task in %v that fetches the page ended with %+v, %v, want it to reach it: %v", groups, end, err, want)
+		}
+	}
+	reaches(false, clients)
+	p.aws(nil, "ec2", "authorize-security-group-ingress", "--group-id", web, "--protocol", "tcp", "--port", "80", "--source-group", clients)
+	reaches(true, clients)
+	reaches(false) // in the default group
+	rule := p.text("SecurityGroupRules[?!IsEgress].SecurityGroupRuleId | [0]", "ec2", "describe-security-group-rules", "--filters", "Name=group-id,Values="+web)
+	p.aws(nil, "ec2", "revoke-security-group-ingress", "--group-id", web, "--security-group-rule-ids", rule)
+	block := p.text("Vpcs[0].CidrBlock", "ec2", "describe-vpcs")
+	p.aws(nil, "ec2", "authorize-security-group-ingress", "--group-id", web, "--protocol", "tcp", "--port", "1-100", "--cidr", block)
+	reaches(true)
+	p.aws(nil, "ec2", "revoke-security-group-egress", "--group-id", clients, "--ip-permissions", `[{"IpProtocol":"-1","IpRanges":[{"CidrIp":"0.0.0.0/0"}]}]`)
+	reaches(false, clients)
+
+	calling := "An error occurred (%s) when calling the %s operation: %s"
+	p.refused(fmt.Sprintf(calling, "InvalidPermission.Duplicate", "AuthorizeSecurityGroupIngress", fmt.Sprintf(`the specified rule "peer: %s, TCP, from port: 1, to port: 100, ALLOW" already exists`, block)),
+		"ec2", "authorize-security-group-ingress", "--group-id", web, "--protocol", "tcp", "--port", "1-100", "--cidr", block)
+	p.refused(fmt.Sprintf(calling, "DependencyViolation", "DeleteSecurityGroup", "resource "+web+" has a dependent object"), "ec2", "delete-security-group", "--group-id", web)
+	p.aws(nil, "ec2", "create-tags", "--resources", web, "--tags", "Key=stage,Value=beta")
+	if got := p.text("SecurityGroups[].GroupName", "ec2", "describe-security-groups", "--filters", "Name=tag:stage,Values=be*"); got != "web" {
+		t.Errorf("groups by a tag: %s", got)
+	}
+	p.aws(nil, "ec2", "delete-tags", "--resources", web, "--tags", "Key=stage")
+	p.aws(nil, "ecs", "stop-task", "--task", server)
+	p.aws(nil, "ecs", "wait", "tasks-stopped", "--tasks", server)
+	for _, id := range []string{web, clients} {
+		p.aws(nil, "ec2", "delete-security-group", "--group-id", id)
+	}
+	if got := p.text("SecurityGroups[].GroupName", "ec2", "describe-security-groups"); got != "default" {
+		t.Errorf("groups at the end: %s", got)
+	}
+}
