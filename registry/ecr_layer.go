@@ -69,7 +69,7 @@ func (r *Registry) getDownloadURLForLayer(ctx context.Context, in *ecr.GetDownlo
 	if _, err := r.layer(ctx, r.Store.View(), repo, d); err != nil {
 		return nil, err
 	}
-	url := fmt.Sprintf("%s/v2/%s/blobs/%s?token=%s", r.url(repo.Account, repo.Region), repo.Name, d, r.PullToken(repo.Account, repo.Region, repo.Name))
+	url := fmt.Sprintf("%s/v2/%s/blobs/%s?token=%s", r.url(repo.Account, repo.Account, repo.Region), repo.Name, d, r.PullToken(repo.Account, repo.Region, repo.Name))
 	return &ecr.GetDownloadUrlForLayerOutput{DownloadUrl: &url, LayerDigest: in.LayerDigest}, nil
 }
 

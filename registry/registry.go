@@ -31,6 +31,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/seed-2f228079/neargate/api"
+	"github.com/seed-2f228079/neargate/api/policy"
 	"github.com/seed-2f228079/neargate/controlplane"
 	"github.com/seed-2f228079/neargate/controlplane/state"
 	"github.com/seed-2f228079/neargate/internal/clock"
@@ -56,9 +57,14 @@ type Config struct {
 
 	// Credentials checks an access key given as user name and password. nil: only tokens are accepted.
 	Credentials func(ctx context.Context, accessKeyID, secret string) (api.Identity, bool)
-	// Authorizer is asked, for each request under /v2/, for the actions that it stands for; nil: whoever logged in may do
-	// everything in its account.
+	// Authorizer is asked, for each request under /v2/, for the actions that it stands for, and for what is replicated to another account;
+	// nil: whoever logged in may do everything in its account, and nothing in another.
 	Authorizer Authorizer
+	// Principals finds the unique id of a user or role, which policies may name only if it is there; nil: whatever they name is taken
+	// as it is.
+	Principals func(v state.Reader, arn string) (id string, ok bool)
+	// Weigh is what a policy that is to be put says of an action of the caller, who is not to lock himself out; nil: nobody is kept from that.
+	Weigh func(c *api.Call, action, resource string, p *policy.Policy) policy.Effect
 	// CreateOnPush creates a repository when something is pushed to it. Off, as in ECR, unless set.
 	CreateOnPush bool
 
@@ -104,6 +110,7 @@ type Registry struct {
 	pulls     *pulls
 	remotes   map[string]*remote // of Remotes
 	upstreams *upstreams
+	policies  policyCache
 }
 
 // New checks the configuration.

@@ -66,6 +66,7 @@ func (r *Registry) remove(ctx context.Context, account, region, name string, for
 		controlplane.PutTags(tx, repo.scope(), repo.arn(), nil)
 		LifecyclePolicies.Delete(tx, repo.in())
 		LifecyclePreviews.Delete(tx, repo.in())
+		RepositoryPolicies.Delete(tx, repo.in())
 		RemovedRepositories.Put(tx, &RemovedRepository{Account: account, Region: region, Id: repo.Id})
 		removed = repo
 		return nil

@@ -28,6 +28,9 @@ var (
 	LifecyclePolicies = state.NewTable("ecr.lifecyclepolicy", func(p *LifecyclePolicy) state.Key {
 		return state.K(p.Account, p.Region, p.Repository)
 	})
+	RepositoryPolicies = state.NewTable("ecr.repositorypolicy", func(p *RepositoryPolicy) state.Key {
+		return state.K(p.Account, p.Region, p.Repository)
+	})
 	LifecyclePreviews = state.NewTable("ecr.lifecyclepreview", func(p *LifecyclePreview) state.Key {
 		return state.K(p.Account, p.Region, p.Repository)
 	})
@@ -114,6 +117,7 @@ var (
 var Schema = state.Schema{
 	Repositories, RemovedRepositories, Tags, Manifests, Layers, PullTimes, LifecyclePolicies, LifecyclePreviews,
 	Registries, PullTimeExclusions, CreationTemplates, PullThroughRules, Replications, Scans, ScanSuppressions,
+	RepositoryPolicies,
 }
 
 // in is the key of something that belongs to the repository; with no parts, the prefix of all of that kind.

@@ -8,6 +8,7 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/service/ecr/types"
 
+	"github.com/seed-2f228079/neargate/api/policy"
 	"github.com/seed-2f228079/neargate/controlplane"
 	"github.com/seed-2f228079/neargate/controlplane/state"
 	"github.com/seed-2f228079/neargate/internal/awserr"
@@ -51,6 +52,17 @@ func (r *Registry) makeRepository(tx *state.Tx, account, region, name string, t 
 	}
 	if t.GetLifecyclePolicy() != "" {
 		LifecyclePolicies.Put(tx, repo.lifecyclePolicy(t.LifecyclePolicy))
+	}
+	if t.GetRepositoryPolicy() != "" {
+		p, err := parsePolicy(policy.Own, t.RepositoryPolicy)
+		if err != nil {
+			return nil, err
+		}
+		ids, err := r.pin(tx, policy.Own, p) // users and roles as they are now
+		if err != nil {
+			return nil, err
+		}
+		RepositoryPolicies.Put(tx, repo.policy(t.RepositoryPolicy, ids))
 	}
 	return repo, nil
 }

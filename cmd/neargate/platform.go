@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"slices"
+	"strings"
 	"time"
 
 	ecstypes "github.com/aws/aws-sdk-go-v2/service/ecs/types"
@@ -162,7 +163,7 @@ func newControlPlane(cfg controlConfig) (_ *controlPlane, err error) {
 	pages := api.NewPages(sealPages)
 	identities := iam.New(iam.Config{Store: c.store, Rand: rand.Reader, Pages: pages, Seal: sealIAM, Clock: real, Log: cfg.log})
 	credentials := auth.Chain{roots, identities}
-	access := &auth.IAM{Principals: identities, Tags: tagsOf(c.store), Resource: trustOf(identities)}
+	access := &auth.IAM{Principals: identities, Tags: tagsOf(c.store), Resource: c.policyOf(identities), Recovery: registry.Recovery}
 	tokens := sts.New(sts.Config{Roles: identities, Sessions: identities, Authorizer: access, Clock: real, AccountOfKey: iam.AccountOfKey})
 	balancing := elb.New(elb.Config{Store: c.store, Rand: rand.Reader, Pages: pages, Network: network, Domain: cfg.domain, Instance: cfg.dir.ID()})
 	discovery := servicediscovery.New(servicediscovery.Config{Store: c.store, Rand: rand.Reader, Pages: pages, Clock: real, VPCExists: network.VPCExists})
@@ -191,7 +192,7 @@ func newControlPlane(cfg controlConfig) (_ *controlPlane, err error) {
 	keeping := registry.Config{
 		Store: c.store, Blobs: blobs, Seal: sealRegistry, Region: cfg.region, Domain: cfg.domain, Log: cfg.log,
 		PublicName: func(string, string) string { return cfg.publicName }, TLS: cfg.tls,
-		Credentials: checkSecret(credentials), Authorizer: access, Users: controlplane.ImagesInUse, Remotes: cfg.remotes,
+		Credentials: checkSecret(credentials), Authorizer: access, Principals: iam.PrincipalID, Weigh: access.Weigh, Users: controlplane.ImagesInUse, Remotes: cfg.remotes,
 		Scanner: scanner, Scratch: cfg.dir.Cache("scan"), Gate: gate, Signatures: signatures,
 	}
 	if c.peers != nil {
@@ -278,13 +279,16 @@ func tagsOf(store *state.Store) func(string) map[string]string {
 	}
 }
 
-// trustOf finds the policies that resources have themselves. So far these are roles, which nobody gets past to assume them.
-func trustOf(identities *iam.Service) func(action, name string) (*policy.Policy, bool) {
+// policyOf finds the policies that resources have themselves: roles, which nobody gets past to assume them, and repositories.
+func (c *controlPlane) policyOf(identities *iam.Service) func(action, name string) (*policy.Policy, bool) {
 	return func(action, name string) (*policy.Policy, bool) {
 		switch action {
 		case "sts:AssumeRole", "sts:TagSession", "sts:SetSourceIdentity":
 			trust, _ := identities.Trust(name)
 			return trust, true
+		}
+		if strings.HasPrefix(action, "ecr:") {
+			return c.registry.ResourcePolicy(action, name), false
 		}
 		return nil, false
 	}
