@@ -38,6 +38,7 @@ func (r *Registry) Operations() []api.Operation {
 		api.Read(r.describeImages, api.Route("GET /repositories/{repositoryName}/image-details")),
 		api.Read(r.describePullThroughCacheRules),
 		api.Read(r.describeRegistry),
+		api.Read(r.describeReplicationBackfillResults),
 		api.Read(r.describeRepositories, api.Route("GET /repositories"), api.Resources(func(c *api.Call, in *ecr.DescribeRepositoriesInput) []string {
 			names := in.RepositoryNames
 			if len(names) == 0 {
@@ -62,6 +63,7 @@ func (r *Registry) Operations() []api.Operation {
 		api.Read(r.listImageReferrers),
 		api.Read(r.listImages, api.Route("GET /repositories/{repositoryName}/images")),
 		api.Read(r.listPullTimeUpdateExclusions),
+		api.Read(r.listReplicationBackfills),
 		api.Read(r.listTagsForResource),
 		api.Write(r.putAccountSetting),
 		api.Write(r.putImageOperation),
@@ -75,6 +77,8 @@ func (r *Registry) Operations() []api.Operation {
 		api.Write(r.setRepositoryPolicy, api.Route("PUT /repositories/{repositoryName}/policy")),
 		api.Write(r.startImageScan),
 		api.Write(r.startLifecyclePolicyPreview),
+		api.Write(r.startReplicationBackfill),
+		api.Write(r.stopReplicationBackfill),
 		api.Write(r.tagResource),
 		api.Write(r.untagResource),
 		api.Write(r.updateImageStorageClass),

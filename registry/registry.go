@@ -149,6 +149,7 @@ func (r *Registry) Run(ctx context.Context) error {
 	g.Go(func() error { return r.Store.RunLeader(ctx, r.runLifecycle) })
 	g.Go(func() error { return r.Store.RunLeader(ctx, r.runReplication) })
 	g.Go(func() error { return r.Store.RunLeader(ctx, r.runScans) })
+	g.Go(func() error { return r.Store.RunLeader(ctx, r.runBackfills) })
 	return g.Wait()
 }
 

@@ -1352,6 +1352,280 @@ func (x *Replication) GetPushes() uint64 {
 	return 0
 }
 
+// Backfill is a registry's existing images on their way to a destination: key account, region, id.
+type Backfill struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Account       string                 `protobuf:"bytes,1,opt,name=account,proto3" json:"account,omitempty"`
+	Region        string                 `protobuf:"bytes,2,opt,name=region,proto3" json:"region,omitempty"`
+	Id            string                 `protobuf:"bytes,3,opt,name=id,proto3" json:"id,omitempty"`
+	ToAccount     string                 `protobuf:"bytes,4,opt,name=to_account,json=toAccount,proto3" json:"to_account,omitempty"`
+	ToRegion      string                 `protobuf:"bytes,5,opt,name=to_region,json=toRegion,proto3" json:"to_region,omitempty"`
+	Status        string                 `protobuf:"bytes,6,opt,name=status,proto3" json:"status,omitempty"` // ecr ReplicationBackfillStatus
+	FailureCode   string                 `protobuf:"bytes,7,opt,name=failure_code,json=failureCode,proto3" json:"failure_code,omitempty"`
+	Started       *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=started,proto3" json:"started,omitempty"`
+	Ended         *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=ended,proto3" json:"ended,omitempty"`
+	Prepared      bool                   `protobuf:"varint,10,opt,name=prepared,proto3" json:"prepared,omitempty"`    // all its images are known
+	Repository    string                 `protobuf:"bytes,11,opt,name=repository,proto3" json:"repository,omitempty"` // name of the last repository that was looked at while it was prepared
+	Digest        string                 `protobuf:"bytes,12,opt,name=digest,proto3" json:"digest,omitempty"`         // of the last image there; empty: the repository is done
+	Total         uint32                 `protobuf:"varint,13,opt,name=total,proto3" json:"total,omitempty"`
+	Completed     uint32                 `protobuf:"varint,14,opt,name=completed,proto3" json:"completed,omitempty"`
+	Failed        uint32                 `protobuf:"varint,15,opt,name=failed,proto3" json:"failed,omitempty"`
+	FailureCodes  []string               `protobuf:"bytes,16,rep,name=failure_codes,json=failureCodes,proto3" json:"failure_codes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Backfill) Reset() {
+	*x = Backfill{}
+	mi := &file_registry_registry_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Backfill) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Backfill) ProtoMessage() {}
+
+func (x *Backfill) ProtoReflect() protoreflect.Message {
+	mi := &file_registry_registry_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Backfill.ProtoReflect.Descriptor instead.
+func (*Backfill) Descriptor() ([]byte, []int) {
+	return file_registry_registry_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *Backfill) GetAccount() string {
+	if x != nil {
+		return x.Account
+	}
+	return ""
+}
+
+func (x *Backfill) GetRegion() string {
+	if x != nil {
+		return x.Region
+	}
+	return ""
+}
+
+func (x *Backfill) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *Backfill) GetToAccount() string {
+	if x != nil {
+		return x.ToAccount
+	}
+	return ""
+}
+
+func (x *Backfill) GetToRegion() string {
+	if x != nil {
+		return x.ToRegion
+	}
+	return ""
+}
+
+func (x *Backfill) GetStatus() string {
+	if x != nil {
+		return x.Status
+	}
+	return ""
+}
+
+func (x *Backfill) GetFailureCode() string {
+	if x != nil {
+		return x.FailureCode
+	}
+	return ""
+}
+
+func (x *Backfill) GetStarted() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Started
+	}
+	return nil
+}
+
+func (x *Backfill) GetEnded() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Ended
+	}
+	return nil
+}
+
+func (x *Backfill) GetPrepared() bool {
+	if x != nil {
+		return x.Prepared
+	}
+	return false
+}
+
+func (x *Backfill) GetRepository() string {
+	if x != nil {
+		return x.Repository
+	}
+	return ""
+}
+
+func (x *Backfill) GetDigest() string {
+	if x != nil {
+		return x.Digest
+	}
+	return ""
+}
+
+func (x *Backfill) GetTotal() uint32 {
+	if x != nil {
+		return x.Total
+	}
+	return 0
+}
+
+func (x *Backfill) GetCompleted() uint32 {
+	if x != nil {
+		return x.Completed
+	}
+	return 0
+}
+
+func (x *Backfill) GetFailed() uint32 {
+	if x != nil {
+		return x.Failed
+	}
+	return 0
+}
+
+func (x *Backfill) GetFailureCodes() []string {
+	if x != nil {
+		return x.FailureCodes
+	}
+	return nil
+}
+
+// BackfillImage is one image, under one of its tags, of a backfill: key account, region, backfill, repository, digest, tag.
+type BackfillImage struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Account       string                 `protobuf:"bytes,1,opt,name=account,proto3" json:"account,omitempty"`
+	Region        string                 `protobuf:"bytes,2,opt,name=region,proto3" json:"region,omitempty"`
+	Backfill      string                 `protobuf:"bytes,3,opt,name=backfill,proto3" json:"backfill,omitempty"`
+	Repository    string                 `protobuf:"bytes,4,opt,name=repository,proto3" json:"repository,omitempty"` // id
+	Name          string                 `protobuf:"bytes,5,opt,name=name,proto3" json:"name,omitempty"`             // of the repository
+	Digest        string                 `protobuf:"bytes,6,opt,name=digest,proto3" json:"digest,omitempty"`
+	Tag           string                 `protobuf:"bytes,7,opt,name=tag,proto3" json:"tag,omitempty"`       // empty: it has none
+	Status        string                 `protobuf:"bytes,8,opt,name=status,proto3" json:"status,omitempty"` // empty: it waits; IN_PROGRESS: a Replication is on its way; COMPLETE, FAILED
+	FailureCode   string                 `protobuf:"bytes,9,opt,name=failure_code,json=failureCode,proto3" json:"failure_code,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BackfillImage) Reset() {
+	*x = BackfillImage{}
+	mi := &file_registry_registry_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BackfillImage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BackfillImage) ProtoMessage() {}
+
+func (x *BackfillImage) ProtoReflect() protoreflect.Message {
+	mi := &file_registry_registry_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BackfillImage.ProtoReflect.Descriptor instead.
+func (*BackfillImage) Descriptor() ([]byte, []int) {
+	return file_registry_registry_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *BackfillImage) GetAccount() string {
+	if x != nil {
+		return x.Account
+	}
+	return ""
+}
+
+func (x *BackfillImage) GetRegion() string {
+	if x != nil {
+		return x.Region
+	}
+	return ""
+}
+
+func (x *BackfillImage) GetBackfill() string {
+	if x != nil {
+		return x.Backfill
+	}
+	return ""
+}
+
+func (x *BackfillImage) GetRepository() string {
+	if x != nil {
+		return x.Repository
+	}
+	return ""
+}
+
+func (x *BackfillImage) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *BackfillImage) GetDigest() string {
+	if x != nil {
+		return x.Digest
+	}
+	return ""
+}
+
+func (x *BackfillImage) GetTag() string {
+	if x != nil {
+		return x.Tag
+	}
+	return ""
+}
+
+func (x *BackfillImage) GetStatus() string {
+	if x != nil {
+		return x.Status
+	}
+	return ""
+}
+
+func (x *BackfillImage) GetFailureCode() string {
+	if x != nil {
+		return x.FailureCode
+	}
+	return ""
+}
+
 // PullThroughRule makes repositories below a prefix caches of another registry's: key account, region, prefix.
 type PullThroughRule struct {
 	state          protoimpl.MessageState `protogen:"open.v1"`
@@ -1369,7 +1643,7 @@ type PullThroughRule struct {
 
 func (x *PullThroughRule) Reset() {
 	*x = PullThroughRule{}
-	mi := &file_registry_registry_proto_msgTypes[13]
+	mi := &file_registry_registry_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1381,7 +1655,7 @@ func (x *PullThroughRule) String() string {
 func (*PullThroughRule) ProtoMessage() {}
 
 func (x *PullThroughRule) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registry_proto_msgTypes[13]
+	mi := &file_registry_registry_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1394,7 +1668,7 @@ func (x *PullThroughRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PullThroughRule.ProtoReflect.Descriptor instead.
 func (*PullThroughRule) Descriptor() ([]byte, []int) {
-	return file_registry_registry_proto_rawDescGZIP(), []int{13}
+	return file_registry_registry_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *PullThroughRule) GetAccount() string {
@@ -1481,7 +1755,7 @@ type Scan struct {
 
 func (x *Scan) Reset() {
 	*x = Scan{}
-	mi := &file_registry_registry_proto_msgTypes[14]
+	mi := &file_registry_registry_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1493,7 +1767,7 @@ func (x *Scan) String() string {
 func (*Scan) ProtoMessage() {}
 
 func (x *Scan) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registry_proto_msgTypes[14]
+	mi := &file_registry_registry_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1506,7 +1780,7 @@ func (x *Scan) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Scan.ProtoReflect.Descriptor instead.
 func (*Scan) Descriptor() ([]byte, []int) {
-	return file_registry_registry_proto_rawDescGZIP(), []int{14}
+	return file_registry_registry_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Scan) GetAccount() string {
@@ -1661,7 +1935,7 @@ type ScanSuppression struct {
 
 func (x *ScanSuppression) Reset() {
 	*x = ScanSuppression{}
-	mi := &file_registry_registry_proto_msgTypes[15]
+	mi := &file_registry_registry_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1673,7 +1947,7 @@ func (x *ScanSuppression) String() string {
 func (*ScanSuppression) ProtoMessage() {}
 
 func (x *ScanSuppression) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registry_proto_msgTypes[15]
+	mi := &file_registry_registry_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1686,7 +1960,7 @@ func (x *ScanSuppression) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScanSuppression.ProtoReflect.Descriptor instead.
 func (*ScanSuppression) Descriptor() ([]byte, []int) {
-	return file_registry_registry_proto_rawDescGZIP(), []int{15}
+	return file_registry_registry_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ScanSuppression) GetAccount() string {
@@ -1929,7 +2203,40 @@ const file_registry_registry_proto_rawDesc = "" +
 	"not_before\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\tnotBefore\x12\x1a\n" +
 	"\battempts\x18\f \x01(\rR\battempts\x12\x16\n" +
 	"\x06upload\x18\r \x01(\tR\x06upload\x12\x16\n" +
-	"\x06pushes\x18\x0e \x01(\x04R\x06pushes\"\xa0\x02\n" +
+	"\x06pushes\x18\x0e \x01(\x04R\x06pushes\"\xf0\x03\n" +
+	"\bBackfill\x12\x18\n" +
+	"\aaccount\x18\x01 \x01(\tR\aaccount\x12\x16\n" +
+	"\x06region\x18\x02 \x01(\tR\x06region\x12\x0e\n" +
+	"\x02id\x18\x03 \x01(\tR\x02id\x12\x1d\n" +
+	"\n" +
+	"to_account\x18\x04 \x01(\tR\ttoAccount\x12\x1b\n" +
+	"\tto_region\x18\x05 \x01(\tR\btoRegion\x12\x16\n" +
+	"\x06status\x18\x06 \x01(\tR\x06status\x12!\n" +
+	"\ffailure_code\x18\a \x01(\tR\vfailureCode\x124\n" +
+	"\astarted\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\astarted\x120\n" +
+	"\x05ended\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\x05ended\x12\x1a\n" +
+	"\bprepared\x18\n" +
+	" \x01(\bR\bprepared\x12\x1e\n" +
+	"\n" +
+	"repository\x18\v \x01(\tR\n" +
+	"repository\x12\x16\n" +
+	"\x06digest\x18\f \x01(\tR\x06digest\x12\x14\n" +
+	"\x05total\x18\r \x01(\rR\x05total\x12\x1c\n" +
+	"\tcompleted\x18\x0e \x01(\rR\tcompleted\x12\x16\n" +
+	"\x06failed\x18\x0f \x01(\rR\x06failed\x12#\n" +
+	"\rfailure_codes\x18\x10 \x03(\tR\ffailureCodes\"\xf6\x01\n" +
+	"\rBackfillImage\x12\x18\n" +
+	"\aaccount\x18\x01 \x01(\tR\aaccount\x12\x16\n" +
+	"\x06region\x18\x02 \x01(\tR\x06region\x12\x1a\n" +
+	"\bbackfill\x18\x03 \x01(\tR\bbackfill\x12\x1e\n" +
+	"\n" +
+	"repository\x18\x04 \x01(\tR\n" +
+	"repository\x12\x12\n" +
+	"\x04name\x18\x05 \x01(\tR\x04name\x12\x16\n" +
+	"\x06digest\x18\x06 \x01(\tR\x06digest\x12\x10\n" +
+	"\x03tag\x18\a \x01(\tR\x03tag\x12\x16\n" +
+	"\x06status\x18\b \x01(\tR\x06status\x12!\n" +
+	"\ffailure_code\x18\t \x01(\tR\vfailureCode\"\xa0\x02\n" +
 	"\x0fPullThroughRule\x12\x18\n" +
 	"\aaccount\x18\x01 \x01(\tR\aaccount\x12\x16\n" +
 	"\x06region\x18\x02 \x01(\tR\x06region\x12\x16\n" +
@@ -1991,7 +2298,7 @@ func file_registry_registry_proto_rawDescGZIP() []byte {
 	return file_registry_registry_proto_rawDescData
 }
 
-var file_registry_registry_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
+var file_registry_registry_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
 var file_registry_registry_proto_goTypes = []any{
 	(*Repository)(nil),            // 0: neargate.registry.v1.Repository
 	(*Tag)(nil),                   // 1: neargate.registry.v1.Tag
@@ -2006,53 +2313,57 @@ var file_registry_registry_proto_goTypes = []any{
 	(*PullTimeExclusion)(nil),     // 10: neargate.registry.v1.PullTimeExclusion
 	(*CreationTemplate)(nil),      // 11: neargate.registry.v1.CreationTemplate
 	(*Replication)(nil),           // 12: neargate.registry.v1.Replication
-	(*PullThroughRule)(nil),       // 13: neargate.registry.v1.PullThroughRule
-	(*Scan)(nil),                  // 14: neargate.registry.v1.Scan
-	(*ScanSuppression)(nil),       // 15: neargate.registry.v1.ScanSuppression
-	nil,                           // 16: neargate.registry.v1.Manifest.AnnotationsEntry
-	nil,                           // 17: neargate.registry.v1.RepositoryPolicy.PrincipalsEntry
-	nil,                           // 18: neargate.registry.v1.RegistrySettings.AccountSettingsEntry
-	nil,                           // 19: neargate.registry.v1.RegistrySettings.PolicyPrincipalsEntry
-	nil,                           // 20: neargate.registry.v1.CreationTemplate.TagsEntry
-	nil,                           // 21: neargate.registry.v1.Scan.CountsEntry
-	(*timestamppb.Timestamp)(nil), // 22: google.protobuf.Timestamp
+	(*Backfill)(nil),              // 13: neargate.registry.v1.Backfill
+	(*BackfillImage)(nil),         // 14: neargate.registry.v1.BackfillImage
+	(*PullThroughRule)(nil),       // 15: neargate.registry.v1.PullThroughRule
+	(*Scan)(nil),                  // 16: neargate.registry.v1.Scan
+	(*ScanSuppression)(nil),       // 17: neargate.registry.v1.ScanSuppression
+	nil,                           // 18: neargate.registry.v1.Manifest.AnnotationsEntry
+	nil,                           // 19: neargate.registry.v1.RepositoryPolicy.PrincipalsEntry
+	nil,                           // 20: neargate.registry.v1.RegistrySettings.AccountSettingsEntry
+	nil,                           // 21: neargate.registry.v1.RegistrySettings.PolicyPrincipalsEntry
+	nil,                           // 22: neargate.registry.v1.CreationTemplate.TagsEntry
+	nil,                           // 23: neargate.registry.v1.Scan.CountsEntry
+	(*timestamppb.Timestamp)(nil), // 24: google.protobuf.Timestamp
 }
 var file_registry_registry_proto_depIdxs = []int32{
-	22, // 0: neargate.registry.v1.Repository.created:type_name -> google.protobuf.Timestamp
-	22, // 1: neargate.registry.v1.Tag.moved:type_name -> google.protobuf.Timestamp
-	22, // 2: neargate.registry.v1.Tag.checked:type_name -> google.protobuf.Timestamp
-	16, // 3: neargate.registry.v1.Manifest.annotations:type_name -> neargate.registry.v1.Manifest.AnnotationsEntry
-	22, // 4: neargate.registry.v1.Manifest.pushed:type_name -> google.protobuf.Timestamp
-	22, // 5: neargate.registry.v1.Manifest.archived:type_name -> google.protobuf.Timestamp
-	22, // 6: neargate.registry.v1.Manifest.activated:type_name -> google.protobuf.Timestamp
-	22, // 7: neargate.registry.v1.Layer.counted:type_name -> google.protobuf.Timestamp
-	22, // 8: neargate.registry.v1.PullTime.pulled:type_name -> google.protobuf.Timestamp
-	22, // 9: neargate.registry.v1.LifecyclePolicy.evaluated:type_name -> google.protobuf.Timestamp
-	17, // 10: neargate.registry.v1.RepositoryPolicy.principals:type_name -> neargate.registry.v1.RepositoryPolicy.PrincipalsEntry
-	22, // 11: neargate.registry.v1.LifecyclePreview.started:type_name -> google.protobuf.Timestamp
-	18, // 12: neargate.registry.v1.RegistrySettings.account_settings:type_name -> neargate.registry.v1.RegistrySettings.AccountSettingsEntry
-	19, // 13: neargate.registry.v1.RegistrySettings.policy_principals:type_name -> neargate.registry.v1.RegistrySettings.PolicyPrincipalsEntry
-	22, // 14: neargate.registry.v1.PullTimeExclusion.created:type_name -> google.protobuf.Timestamp
-	20, // 15: neargate.registry.v1.CreationTemplate.tags:type_name -> neargate.registry.v1.CreationTemplate.TagsEntry
-	22, // 16: neargate.registry.v1.CreationTemplate.created:type_name -> google.protobuf.Timestamp
-	22, // 17: neargate.registry.v1.CreationTemplate.updated:type_name -> google.protobuf.Timestamp
-	22, // 18: neargate.registry.v1.Replication.queued:type_name -> google.protobuf.Timestamp
-	22, // 19: neargate.registry.v1.Replication.not_before:type_name -> google.protobuf.Timestamp
-	22, // 20: neargate.registry.v1.PullThroughRule.created:type_name -> google.protobuf.Timestamp
-	22, // 21: neargate.registry.v1.PullThroughRule.updated:type_name -> google.protobuf.Timestamp
-	22, // 22: neargate.registry.v1.Scan.requested:type_name -> google.protobuf.Timestamp
-	22, // 23: neargate.registry.v1.Scan.not_before:type_name -> google.protobuf.Timestamp
-	22, // 24: neargate.registry.v1.Scan.completed:type_name -> google.protobuf.Timestamp
-	22, // 25: neargate.registry.v1.Scan.first:type_name -> google.protobuf.Timestamp
-	22, // 26: neargate.registry.v1.Scan.source_updated:type_name -> google.protobuf.Timestamp
-	21, // 27: neargate.registry.v1.Scan.counts:type_name -> neargate.registry.v1.Scan.CountsEntry
-	22, // 28: neargate.registry.v1.ScanSuppression.created:type_name -> google.protobuf.Timestamp
-	22, // 29: neargate.registry.v1.ScanSuppression.until:type_name -> google.protobuf.Timestamp
-	30, // [30:30] is the sub-list for method output_type
-	30, // [30:30] is the sub-list for method input_type
-	30, // [30:30] is the sub-list for extension type_name
-	30, // [30:30] is the sub-list for extension extendee
-	0,  // [0:30] is the sub-list for field type_name
+	24, // 0: neargate.registry.v1.Repository.created:type_name -> google.protobuf.Timestamp
+	24, // 1: neargate.registry.v1.Tag.moved:type_name -> google.protobuf.Timestamp
+	24, // 2: neargate.registry.v1.Tag.checked:type_name -> google.protobuf.Timestamp
+	18, // 3: neargate.registry.v1.Manifest.annotations:type_name -> neargate.registry.v1.Manifest.AnnotationsEntry
+	24, // 4: neargate.registry.v1.Manifest.pushed:type_name -> google.protobuf.Timestamp
+	24, // 5: neargate.registry.v1.Manifest.archived:type_name -> google.protobuf.Timestamp
+	24, // 6: neargate.registry.v1.Manifest.activated:type_name -> google.protobuf.Timestamp
+	24, // 7: neargate.registry.v1.Layer.counted:type_name -> google.protobuf.Timestamp
+	24, // 8: neargate.registry.v1.PullTime.pulled:type_name -> google.protobuf.Timestamp
+	24, // 9: neargate.registry.v1.LifecyclePolicy.evaluated:type_name -> google.protobuf.Timestamp
+	19, // 10: neargate.registry.v1.RepositoryPolicy.principals:type_name -> neargate.registry.v1.RepositoryPolicy.PrincipalsEntry
+	24, // 11: neargate.registry.v1.LifecyclePreview.started:type_name -> google.protobuf.Timestamp
+	20, // 12: neargate.registry.v1.RegistrySettings.account_settings:type_name -> neargate.registry.v1.RegistrySettings.AccountSettingsEntry
+	21, // 13: neargate.registry.v1.RegistrySettings.policy_principals:type_name -> neargate.registry.v1.RegistrySettings.PolicyPrincipalsEntry
+	24, // 14: neargate.registry.v1.PullTimeExclusion.created:type_name -> google.protobuf.Timestamp
+	22, // 15: neargate.registry.v1.CreationTemplate.tags:type_name -> neargate.registry.v1.CreationTemplate.TagsEntry
+	24, // 16: neargate.registry.v1.CreationTemplate.created:type_name -> google.protobuf.Timestamp
+	24, // 17: neargate.registry.v1.CreationTemplate.updated:type_name -> google.protobuf.Timestamp
+	24, // 18: neargate.registry.v1.Replication.queued:type_name -> google.protobuf.Timestamp
+	24, // 19: neargate.registry.v1.Replication.not_before:type_name -> google.protobuf.Timestamp
+	24, // 20: neargate.registry.v1.Backfill.started:type_name -> google.protobuf.Timestamp
+	24, // 21: neargate.registry.v1.Backfill.ended:type_name -> google.protobuf.Timestamp
+	24, // 22: neargate.registry.v1.PullThroughRule.created:type_name -> google.protobuf.Timestamp
+	24, // 23: neargate.registry.v1.PullThroughRule.updated:type_name -> google.protobuf.Timestamp
+	24, // 24: neargate.registry.v1.Scan.requested:type_name -> google.protobuf.Timestamp
+	24, // 25: neargate.registry.v1.Scan.not_before:type_name -> google.protobuf.Timestamp
+	24, // 26: neargate.registry.v1.Scan.completed:type_name -> google.protobuf.Timestamp
+	24, // 27: neargate.registry.v1.Scan.first:type_name -> google.protobuf.Timestamp
+	24, // 28: neargate.registry.v1.Scan.source_updated:type_name -> google.protobuf.Timestamp
+	23, // 29: neargate.registry.v1.Scan.counts:type_name -> neargate.registry.v1.Scan.CountsEntry
+	24, // 30: neargate.registry.v1.ScanSuppression.created:type_name -> google.protobuf.Timestamp
+	24, // 31: neargate.registry.v1.ScanSuppression.until:type_name -> google.protobuf.Timestamp
+	32, // [32:32] is the sub-list for method output_type
+	32, // [32:32] is the sub-list for method input_type
+	32, // [32:32] is the sub-list for extension type_name
+	32, // [32:32] is the sub-list for extension extendee
+	0,  // [0:32] is the sub-list for field type_name
 }
 
 func init() { file_registry_registry_proto_init() }
@@ -2066,7 +2377,7 @@ func file_registry_registry_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_registry_registry_proto_rawDesc), len(file_registry_registry_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   22,
+			NumMessages:   24,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

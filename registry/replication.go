@@ -33,12 +33,23 @@ const (
 
 // destinations are where the registry's configuration wants a repository's images, each once.
 func (s *RegistrySettings) destinations(repository string) []types.ReplicationDestination {
+	return s.destinationsOf(func(rule types.ReplicationRule) bool {
+		return len(rule.RepositoryFilters) == 0 || slices.ContainsFunc(rule.RepositoryFilters, func(f types.RepositoryFilter) bool { return strings.HasPrefix(repository, value(f.Filter)) })
+	})
+}
+
+// allDestinations are those of any repository.
+func (s *RegistrySettings) allDestinations() []types.ReplicationDestination {
+	return s.destinationsOf(func(types.ReplicationRule) bool { return true })
+}
+
+func (s *RegistrySettings) destinationsOf(applies func(types.ReplicationRule) bool) []types.ReplicationDestination {
 	var out []types.ReplicationDestination
 	if s.ReplicationJson == "" {
 		return nil
 	}
 	for _, rule := range controlplane.DecodeShape[types.ReplicationConfiguration](s.ReplicationJson).Rules {
-		if len(rule.RepositoryFilters) > 0 && !slices.ContainsFunc(rule.RepositoryFilters, func(f types.RepositoryFilter) bool { return strings.HasPrefix(repository, value(f.Filter)) }) {
+		if !applies(rule) {
 			continue
 		}
 		for _, d := range rule.Destinations {
@@ -59,12 +70,16 @@ func (s *RegistrySettings) destinations(repository string) []types.ReplicationDe
 // late finds its tag gone to another image, and leaves it alone.
 func (r *Registry) queueReplication(tx *state.Tx, repo *Repository, digest string) {
 	for _, d := range registryRecord(tx, repo.Account, repo.Region).destinations(repo.Name) {
-		e := &Replication{Account: repo.Account, Region: repo.Region, Repository: repo.Id, Name: repo.Name, Digest: digest,
-			ToAccount: *d.RegistryId, ToRegion: *d.Region, Status: replicationInProgress, Queued: timestamppb.New(r.Clock.Now())}
-		old, _ := Replications.Get(tx, Replications.Key(e))
-		e.Pushes = old.GetPushes() + 1
-		Replications.Put(tx, e)
+		r.queueTo(tx, repo, digest, d)
 	}
+}
+
+func (r *Registry) queueTo(tx *state.Tx, repo *Repository, digest string, d types.ReplicationDestination) {
+	e := &Replication{Account: repo.Account, Region: repo.Region, Repository: repo.Id, Name: repo.Name, Digest: digest,
+		ToAccount: *d.RegistryId, ToRegion: *d.Region, Status: replicationInProgress, Queued: timestamppb.New(r.Clock.Now())}
+	old, _ := Replications.Get(tx, Replications.Key(e))
+	e.Pushes = old.GetPushes() + 1
+	Replications.Put(tx, e)
 }
 
 // runReplication has one worker for this cluster's other regions and one for each remote cluster, so that one that cannot be reached keeps
