@@ -221,6 +221,7 @@ var ociErrors = map[string]struct {
 	"ReferencedImagesNotFoundException": {http.StatusBadRequest, "MANIFEST_BLOB_UNKNOWN"},
 	"ImageTagAlreadyExistsException":    {http.StatusBadRequest, "TAG_INVALID"},
 	"ImageDigestDoesNotMatchException":  {http.StatusBadRequest, "DIGEST_INVALID"},
+	"LimitExceededException":            {http.StatusForbidden, "DENIED"},
 	"InvalidParameterException":         {http.StatusBadRequest, "MANIFEST_INVALID"},
 }
 

@@ -85,6 +85,11 @@ func (r *Registry) putImage(ctx context.Context, repo *Repository, p push) (*Man
 	if err := r.layersPresent(ctx, repo, doc); err != nil {
 		return nil, err
 	}
+	if _, exists := Manifests.Get(r.Store.View(), repo.in(string(digest))); !exists {
+		if err := r.roomForImage(repo); err != nil {
+			return nil, err
+		}
+	}
 	lease, err := r.keepManifest(ctx, digest, p.body)
 	if err != nil {
 		return nil, err
@@ -145,16 +150,23 @@ func (r *Registry) commitImage(tx *state.Tx, repo *Repository, doc *document, di
 		Manifests.Put(tx, m)
 		changed = true
 	}
+	added := false
 	for _, tag := range p.tags {
 		old, ok := Tags.Get(tx, repo.in(tag))
 		if ok && old.Digest == m.Digest {
 			continue
 		}
+		added = true
 		if ok && repo.immutable(tag) {
 			return nil, tagImmutable(repo, tag)
 		}
 		changed = true
 		Tags.Put(tx, &Tag{Account: repo.Account, Region: repo.Region, Repository: repo.Id, Name: tag, Digest: m.Digest, Moved: timestamppb.New(r.Clock.Now())})
+	}
+	if added {
+		if err := r.roomForTags(tx, repo, m); err != nil {
+			return nil, err
+		}
 	}
 	if changed {
 		r.queueReplication(tx, repo, m.Digest)

@@ -87,6 +87,9 @@ type Config struct {
 	// Copies are the blobs of other servers; nil: there are none.
 	Copies Copies
 
+	// Quotas bound what a registry holds.
+	Quotas Quotas
+
 	// LayerGrace is how long a layer that no manifest names stays in its repository after it was pushed or last asked for:
 	// the time a client has between layers and manifest. Default 24 h.
 	LayerGrace time.Duration
@@ -111,6 +114,7 @@ type Registry struct {
 	remotes   map[string]*remote // of Remotes
 	upstreams *upstreams
 	policies  policyCache
+	counts    counts
 }
 
 // New checks the configuration.
@@ -119,6 +123,7 @@ func New(c Config) (*Registry, error) {
 		return nil, errors.New("registry: Store, Blobs, Seal, PublicName and Region are required")
 	}
 	c.LayerGrace = cmp.Or(c.LayerGrace, 24*time.Hour)
+	c.Quotas = c.Quotas.orDefaults()
 	c.CollectEvery = cmp.Or(c.CollectEvery, time.Hour)
 	if c.Clock == nil {
 		c.Clock = clock.Real{}

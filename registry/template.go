@@ -47,7 +47,7 @@ func (r *Registry) makeRepository(tx *state.Tx, account, region, name string, t 
 		repo.TagMutability, repo.MutabilityExclusions = t.TagMutability, t.MutabilityExclusions
 		repo.EncryptionType, repo.KmsKey = t.EncryptionType, t.KmsKey
 	}
-	if err := createIn(tx, repo, t.GetTags()); err != nil {
+	if err := r.createIn(tx, repo, t.GetTags()); err != nil {
 		return nil, err
 	}
 	if t.GetLifecyclePolicy() != "" {
@@ -80,9 +80,12 @@ func (r *Registry) ensure(ctx context.Context, account, region, name string, rea
 }
 
 // createIn commits a new repository with its tags.
-func createIn(tx *state.Tx, repo *Repository, tags map[string]string) error {
+func (r *Registry) createIn(tx *state.Tx, repo *Repository, tags map[string]string) error {
 	if _, exists := Repositories.Get(tx, Repositories.Key(repo)); exists {
 		return awserr.New("RepositoryAlreadyExistsException", "The repository with name '%s' already exists in the registry with id '%s'", repo.Name, repo.Account)
+	}
+	if err := r.roomForRepository(repo.Account, repo.Region); err != nil {
+		return err
 	}
 	Repositories.Put(tx, repo)
 	controlplane.PutTags(tx, repo.scope(), repo.arn(), tags)

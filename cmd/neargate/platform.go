@@ -102,6 +102,9 @@ type controlPlane struct {
 	public     *server.Server
 }
 
+// blobReserve is what image layers leave free of the disk, which the state is on as well: without room for its log nothing could be deleted.
+const blobReserve = 512 << 20
+
 // part is something that runs until its context ends.
 type part struct {
 	name string
@@ -149,7 +152,7 @@ func newControlPlane(cfg controlConfig) (_ *controlPlane, err error) {
 	if cfg.cluster != nil && isGroup {
 		c.peers = peers.New(cfg.peers(group, c.store))
 	}
-	blobs, err := blob.Open(cfg.dir.Blobs(), blob.Options{})
+	blobs, err := blob.Open(cfg.dir.Blobs(), blob.Options{Reserve: blobReserve})
 	if err != nil {
 		return nil, err
 	}

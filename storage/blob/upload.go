@@ -147,7 +147,7 @@ func (u *Upload) Size() int64 { return u.session.size }
 
 // Append adds what r delivers. What arrived before an error stays, and the upload can go on from Size.
 func (u *Upload) Append(r io.Reader) (int64, error) {
-	n, err := copyHashed(u.file, u.session.hash, r)
+	n, err := u.store.copyHashed(u.file, u.session.hash, r)
 	u.session.size += n
 	return n, err
 }
