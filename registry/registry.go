@@ -96,6 +96,12 @@ type Config struct {
 	// CollectEvery is the pause between two garbage collections. Default 1 h.
 	CollectEvery time.Duration
 
+	// ScrubFile is where it is written down how far the blobs have been read again; empty: they are not. All are read in ScrubEvery (default 7
+	// days), at ScrubRate bytes a second (default 16 MiB).
+	ScrubFile  string
+	ScrubEvery time.Duration
+	ScrubRate  int64
+
 	Clock clock.Clock  // default: the machine's
 	Rand  io.Reader    // default: crypto/rand
 	Log   *slog.Logger // default: slog.Default()
@@ -115,6 +121,7 @@ type Registry struct {
 	upstreams *upstreams
 	policies  policyCache
 	counts    counts
+	scrubber  scrubber
 }
 
 // New checks the configuration.
@@ -123,6 +130,8 @@ func New(c Config) (*Registry, error) {
 		return nil, errors.New("registry: Store, Blobs, Seal, PublicName and Region are required")
 	}
 	c.LayerGrace = cmp.Or(c.LayerGrace, 24*time.Hour)
+	c.ScrubEvery = cmp.Or(c.ScrubEvery, 7*24*time.Hour)
+	c.ScrubRate = cmp.Or(c.ScrubRate, 16<<20)
 	c.Quotas = c.Quotas.orDefaults()
 	c.CollectEvery = cmp.Or(c.CollectEvery, time.Hour)
 	if c.Clock == nil {
@@ -135,6 +144,7 @@ func New(c Config) (*Registry, error) {
 		c.Log = slog.Default()
 	}
 	r := &Registry{Config: c, pages: api.NewPages(c.Seal), pulls: newPulls(), remotes: map[string]*remote{}, upstreams: newUpstreams(c.Clock)}
+	r.scrubber.Registry = r
 	for region, remote := range c.Remotes {
 		r.remotes[region] = newRemote(region, remote, c.Clock)
 	}
@@ -144,13 +154,16 @@ func New(c Config) (*Registry, error) {
 // Handler serves /v2/.
 func (r *Registry) Handler() http.Handler { return front{r} }
 
-// Run works until ctx ends: it collects garbage, records pull times, copies from other servers what is missing here, and where it leads
-// it applies lifecycle policies, replicates and scans.
+// Run works until ctx ends: it collects garbage, records pull times, copies from other servers what is missing here, reads what is here
+// again, and where it leads it applies lifecycle policies, replicates and scans.
 func (r *Registry) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return r.mirror(ctx) })
 	g.Go(func() error { return r.every(ctx, r.CollectEvery, r.collectAndLog) })
 	g.Go(func() error { return r.every(ctx, pullsEvery, r.recordPullsAndLog) })
+	if r.ScrubFile != "" {
+		g.Go(func() error { return r.scrubber.run(ctx) })
+	}
 	g.Go(func() error { return r.Store.RunLeader(ctx, r.runLifecycle) })
 	g.Go(func() error { return r.Store.RunLeader(ctx, r.runReplication) })
 	g.Go(func() error { return r.Store.RunLeader(ctx, r.runScans) })

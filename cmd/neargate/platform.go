@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -196,6 +197,7 @@ func newControlPlane(cfg controlConfig) (_ *controlPlane, err error) {
 		Store: c.store, Blobs: blobs, Seal: sealRegistry, Region: cfg.region, Domain: cfg.domain, Log: cfg.log,
 		PublicName: func(string, string) string { return cfg.publicName }, TLS: cfg.tls,
 		Credentials: checkSecret(credentials), Authorizer: access, Principals: iam.PrincipalID, Weigh: access.Weigh, Users: controlplane.ImagesInUse, Remotes: cfg.remotes,
+		ScrubFile: filepath.Join(cfg.dir.Path(), "scrub.json"),
 		Scanner: scanner, Scratch: cfg.dir.Cache("scan"), Gate: gate, Signatures: signatures,
 	}
 	if c.peers != nil {
@@ -205,6 +207,7 @@ func newControlPlane(cfg controlConfig) (_ *controlPlane, err error) {
 	if c.registry, err = registry.New(keeping); err != nil {
 		return nil, err
 	}
+	c.metrics.MustRegister(scrubMetrics(c.registry)...)
 	drainer := mesh.NewDrainer(mesh.DrainerConfig{Store: c.store, Clock: real, Log: cfg.log})
 	dispatching := dispatcher.Config{
 		Store: c.store, Clock: real, Rand: rand.Reader, Log: cfg.log, Rule: cfg.rule, Authorize: cfg.authorize, Reporter: lifecycle, Traffic: drainer,
@@ -279,6 +282,19 @@ func tagsOf(store *state.Store) func(string) map[string]string {
 			return nil
 		}
 		return controlplane.TagsOf(store.View(), controlplane.Scope{Account: a.Account, Region: a.Region}, name)
+	}
+}
+
+// scrubMetrics say how the registry's blobs on this disk are.
+func scrubMetrics(r *registry.Registry) []prometheus.Collector {
+	gauge := func(name, help string, value func(registry.Scrub) int) prometheus.Collector {
+		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "neargate_registry_scrub_" + name, Help: help}, func() float64 { return float64(value(r.Scrub())) })
+	}
+	return []prometheus.Collector{
+		gauge("blobs", "Blobs that the pass under way, or the last one, has read again.", func(s registry.Scrub) int { return int(s.Blobs) }),
+		gauge("rotten", "Blobs that were found rotten since this server was made.", func(s registry.Scrub) int { return int(s.Rotten) }),
+		gauge("repaired", "Blobs that were rotten or missing and came back.", func(s registry.Scrub) int { return int(s.Repaired) }),
+		gauge("lost", "Blobs that are nowhere, as last found.", func(s registry.Scrub) int { return len(s.Lost) }),
 	}
 }
 

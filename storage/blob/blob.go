@@ -5,6 +5,7 @@
 //	DIR/sha512/cd/cd34…
 //	DIR/uploads/ID.OWNER  upload sessions, which survive a restart
 //	DIR/partial/…         one-shot writes under way; emptied by Open
+//	DIR/quarantine/…      files that have rotted
 //
 // Invariants:
 //   - A file under its digest's name is whole: it was hashed while it was written, synced, then renamed, and its folder
