@@ -198,7 +198,7 @@ func newControlPlane(cfg controlConfig) (_ *controlPlane, err error) {
 		PublicName: func(string, string) string { return cfg.publicName }, TLS: cfg.tls,
 		Credentials: checkSecret(credentials), Authorizer: access, Principals: iam.PrincipalID, Weigh: access.Weigh, Users: controlplane.ImagesInUse, Remotes: cfg.remotes,
 		ScrubFile: filepath.Join(cfg.dir.Path(), "scrub.json"),
-		Scanner: scanner, Scratch: cfg.dir.Cache("scan"), Gate: gate, Signatures: signatures,
+		Scanner:   scanner, Scratch: cfg.dir.Cache("scan"), Gate: gate, Signatures: signatures,
 	}
 	if c.peers != nil {
 		c.peers.Blobs = blobs
