@@ -85,12 +85,7 @@ func (r *Registry) putImage(ctx context.Context, repo *Repository, p push) (*Man
 	if err := r.layersPresent(ctx, repo, doc); err != nil {
 		return nil, err
 	}
-	if _, exists := Manifests.Get(r.Store.View(), repo.in(string(digest))); !exists {
-		if err := r.roomForImage(repo); err != nil {
-			return nil, err
-		}
-	}
-	lease, err := r.keepManifest(ctx, digest, p.body)
+	lease, err := r.leaseManifest(ctx, repo, digest, p.body)
 	if err != nil {
 		return nil, err
 	}
@@ -104,6 +99,25 @@ func (r *Registry) putImage(ctx context.Context, repo *Repository, p push) (*Man
 		return err
 	})
 	return m, err
+}
+
+// leaseManifest leases a manifest's bytes, and makes them durable unless a record says that they are: tags move more often than images change.
+func (r *Registry) leaseManifest(ctx context.Context, repo *Repository, digest blob.Digest, body []byte) (*blob.Lease, error) {
+	if _, exists := Manifests.Get(r.Store.View(), repo.in(string(digest))); !exists {
+		if err := r.roomForImage(repo); err != nil {
+			return nil, err
+		}
+		return r.keepManifest(ctx, digest, body)
+	}
+	lease, err := r.Blobs.Lease(ctx, digest)
+	if err != nil {
+		return nil, err
+	}
+	if there, err := r.Blobs.ReadAll(digest, maxManifestBytes); err == nil && bytes.Equal(there, body) {
+		return lease, nil
+	}
+	defer lease.Release() // it is lost, or has rotted
+	return r.keepManifest(ctx, digest, body)
 }
 
 // keepManifest makes a manifest's bytes a durable blob, leased to the caller.
@@ -150,23 +164,19 @@ func (r *Registry) commitImage(tx *state.Tx, repo *Repository, doc *document, di
 		Manifests.Put(tx, m)
 		changed = true
 	}
-	added := false
 	for _, tag := range p.tags {
 		old, ok := Tags.Get(tx, repo.in(tag))
 		if ok && old.Digest == m.Digest {
 			continue
 		}
-		added = true
 		if ok && repo.immutable(tag) {
 			return nil, tagImmutable(repo, tag)
 		}
-		changed = true
-		Tags.Put(tx, &Tag{Account: repo.Account, Region: repo.Region, Repository: repo.Id, Name: tag, Digest: m.Digest, Moved: timestamppb.New(r.Clock.Now())})
-	}
-	if added {
-		if err := r.roomForTags(tx, repo, m); err != nil {
+		if err := r.roomForTag(repo, m); err != nil {
 			return nil, err
 		}
+		changed = true
+		Tags.Put(tx, &Tag{Account: repo.Account, Region: repo.Region, Repository: repo.Id, Name: tag, Digest: m.Digest, Moved: timestamppb.New(r.Clock.Now())})
 	}
 	if changed {
 		r.queueReplication(tx, repo, m.Digest)

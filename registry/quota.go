@@ -79,14 +79,17 @@ func (r *Registry) roomForRepository(account, region string) error {
 	return nil
 }
 
-// roomForTags refuses, after they were written in the transaction, more tags of one image than there may be.
-func (r *Registry) roomForTags(tx *state.Tx, repo *Repository, m *Manifest) error {
-	n := 0
-	for range TagsByDigest.Scan(tx, Manifests.Key(m)) {
-		n++
-	}
-	if n > r.Quotas.Tags {
-		return awserr.New("LimitExceededException", "The image with digest '%s' in the repository with name '%s' in the registry with id '%s' would have %d tags, and the limit is %d", m.Digest, repo.Name, repo.Account, n, r.Quotas.Tags)
+// roomForTag refuses a tag too many of one image.
+func (r *Registry) roomForTag(repo *Repository, m *Manifest) error {
+	v := r.Store.View()
+	ok := r.counts.room(Manifests.Key(m), r.Quotas.Tags, func() (n int) {
+		for range TagsByDigest.Scan(v, Manifests.Key(m)) {
+			n++
+		}
+		return n
+	})
+	if !ok {
+		return awserr.New("LimitExceededException", "The image with digest '%s' in the repository with name '%s' in the registry with id '%s' has %d tags already, which is the limit", m.Digest, repo.Name, repo.Account, r.Quotas.Tags)
 	}
 	return nil
 }
