@@ -52,6 +52,9 @@ func (r *Registry) upload(ctx context.Context, repo *Repository, id string) (*bl
 	if r.Copies == nil || !errors.Is(err, blob.ErrNotFound) {
 		return u, err
 	}
+	if r.Store.Leadership().Term == 0 { // who only asks for its place must not draw it here
+		return nil, state.ErrNotLeader
+	}
 	if err := r.Copies.FetchUpload(ctx, blob.UploadName(repo.uploadOwner(), id)); err != nil {
 		return nil, err
 	}

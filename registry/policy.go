@@ -29,7 +29,7 @@ var scopeV1 = []string{replicateImage, "ecr:BatchImportUpstreamImage", createRep
 // Recovery says of an action that it is one by which root takes back a policy that denies everything.
 func Recovery(action string) bool {
 	switch strings.ToLower(action) {
-	case "ecr:setrepositorypolicy", "ecr:getrepositorypolicy", "ecr:deleterepositorypolicy", "ecr:putregistrypolicy", "ecr:getregistrypolicy", "ecr:deleteregistrypolicy":
+	case "ecr:setrepositorypolicy", "ecr:getrepositorypolicy", "ecr:deleterepositorypolicy":
 		return true
 	}
 	return false

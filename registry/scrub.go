@@ -31,7 +31,7 @@ type Scrub struct {
 	Bytes    uint64    `json:"bytes"`
 	Rotten   uint64    `json:"rotten"`         // that were found since the server was made
 	Repaired uint64    `json:"repaired"`       // of these, and of what was missing
-	Lost     []string  `json:"lost,omitempty"` // digests that records refer to and that are nowhere, as last found; at most maxLost
+	Lost     []string  `json:"lost,omitempty"` // digests that records refer to and that are nowhere within reach, as last found; at most maxLost
 }
 
 const (
@@ -205,7 +205,7 @@ func (s *scrubber) restore(ctx context.Context) error {
 			continue
 		}
 		if s.kept(d) {
-			s.Log.Error("a blob is lost: push its image again", "digest", d, "error", err)
+			s.Log.Error("a blob is nowhere within reach: push its image again", "digest", d, "error", err)
 			lost = append(lost, string(d))
 		}
 	}

@@ -14,6 +14,7 @@ import (
 	"net/url"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -57,6 +58,14 @@ func TestUploadSurvivesLeader(t *testing.T) {
 	location := began.Header.Get("Location")
 	if _, err := do(others[1], "PATCH", location, layer[:len(layer)/2]); err != nil {
 		t.Fatal(err)
+	}
+	for _, one := range s.all { // nobody draws it away by asking
+		if got, err := do(one, "GET", location, nil); err != nil || got.Header.Get("Range") != fmt.Sprintf("0-%d", len(layer)/2-1) {
+			t.Errorf("server %s: %v", one.peers, err)
+		}
+	}
+	if uploads, err := filepath.Glob(filepath.Join(old.dir, "blobs", "uploads", "*")); err != nil || len(uploads) != 1 {
+		t.Errorf("the leader has the uploads %v, %v", uploads, err)
 	}
 	old.end(syscall.SIGTERM)
 	old.process = nil
