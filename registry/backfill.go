@@ -49,6 +49,9 @@ func (r *Registry) runBackfills(ctx context.Context) error {
 	for {
 		pause := backfillEvery
 		for b := range Backfills.Scan(r.Store.View(), state.K()) {
+			if b.ended() && !r.expired(b) {
+				continue
+			}
 			if err := r.carryOn(ctx, b); err != nil && ctx.Err() == nil {
 				r.Log.Error("carry a replication backfill on", "backfill", b.Id, "error", err)
 				pause = replicationPause
@@ -251,9 +254,13 @@ func (b *Backfill) settle(tx *state.Tx, i *BackfillImage, code string) {
 	BackfillImages.Put(tx, i)
 }
 
+func (r *Registry) expired(b *Backfill) bool {
+	return r.Clock.Now().Sub(b.Ended.AsTime()) >= backfillKept
+}
+
 // expireBackfill deletes a backfill that ended long ago, its images first; more: there are others left.
 func (r *Registry) expireBackfill(tx *state.Tx, b *Backfill) (more bool) {
-	if r.Clock.Now().Sub(b.Ended.AsTime()) < backfillKept {
+	if !r.expired(b) {
 		return false
 	}
 	n := 0
