@@ -35,6 +35,24 @@ func (c *Client) RemoveServer(ctx context.Context, server string) (string, error
 	return out.ID, err
 }
 
+// Scrub says how the image layers on a server's disk are, as it reads them again.
+type Scrub struct {
+	Began    time.Time `json:"began"`
+	Ended    time.Time `json:"ended,omitzero"`
+	After    string    `json:"after,omitempty"`
+	Blobs    uint64    `json:"blobs"`
+	Bytes    uint64    `json:"bytes"`
+	Rotten   uint64    `json:"rotten"`
+	Repaired uint64    `json:"repaired"`
+	Lost     []string  `json:"lost,omitempty"`
+}
+
+// Scrub asks the server that answers.
+func (c *Client) Scrub(ctx context.Context) (*Scrub, error) {
+	out := &Scrub{}
+	return out, c.document(ctx, http.MethodGet, "/operator/scrub", nil, out)
+}
+
 // JoinToken is a token by which one host joins.
 type JoinToken struct {
 	Token string    `json:"token"`

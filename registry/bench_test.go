@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"testing"
 
+	"github.com/seed-2f228079/neargate/registry"
 	"github.com/seed-2f228079/neargate/storage/blob"
 )
 
@@ -22,7 +23,7 @@ func BenchmarkBlobPush(b *testing.B) {
 func BenchmarkManifestPut(b *testing.B) {
 	for _, tags := range []int{10, 1000} {
 		b.Run(fmt.Sprint(tags, "tags"), func(b *testing.B) {
-			r := newBench(b)
+			r := newBench(b, func(c *registry.Config) { c.Quotas.Tags = 1 << 20 })
 			r.create("users")
 			images := []string{r.imageOf("users", "{}", "one"), r.imageOf("users", "{}", "two")}
 			for i := range tags {

@@ -109,3 +109,66 @@ func same(t *testing.T, want, got v1.Image) {
 		t.Errorf("digest %s, want %s", g, w)
 	}
 }
+
+// TestReferrersClient attaches a signature and an SBOM to an image, as oras does, and finds them by its digest. A pull of the image does not
+// mind them.
+func TestReferrersClient(t *testing.T) {
+	b := newBench(t)
+	b.create("users")
+	auth := remote.WithAuth(&authn.Basic{Username: "AWS", Password: b.token})
+	repo, err := name.NewRepository(b.host() + "/users")
+	if err != nil {
+		t.Fatal(err)
+	}
+	img := mutate.ConfigMediaType(mutate.MediaType(imageFor(t, "amd64"), types.OCIManifestSchema1), types.OCIConfigJSON)
+	if err := remote.Write(repo.Tag("v1"), img, auth); err != nil {
+		t.Fatal(err)
+	}
+	subject, err := remote.Head(repo.Tag("v1"), auth)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]bool{}
+	for _, kind := range []string{"application/vnd.example.signature.v1+json", "application/vnd.example.sbom.v1+json"} {
+		layer, err := random.Layer(100, types.MediaType(kind))
+		if err != nil {
+			t.Fatal(err)
+		}
+		artifact, err := mutate.AppendLayers(mutate.ConfigMediaType(mutate.MediaType(empty.Image, types.OCIManifestSchema1), types.MediaType(kind)), layer)
+		if err != nil {
+			t.Fatal(err)
+		}
+		attached := mutate.Subject(artifact, *subject).(v1.Image)
+		digest, err := attached.Digest()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := remote.Write(repo.Digest(digest.String()), attached, auth); err != nil {
+			t.Fatal(err)
+		}
+		want[kind+" "+digest.String()] = true
+	}
+	index, err := remote.Referrers(repo.Digest(subject.Digest.String()), auth)
+	if err != nil {
+		t.Fatal(err)
+	}
+	found, err := index.IndexManifest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range found.Manifests {
+		key := m.ArtifactType + " " + m.Digest.String()
+		if !want[key] {
+			t.Errorf("an unexpected referrer %s", key)
+		}
+		delete(want, key)
+	}
+	for missing := range want {
+		t.Errorf("not found: %s", missing)
+	}
+	got, err := remote.Image(repo.Digest(subject.Digest.String()), auth)
+	if err != nil {
+		t.Fatal(err)
+	}
+	same(t, img, got)
+}

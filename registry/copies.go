@@ -20,6 +20,8 @@ type Copies interface {
 	Alone() bool
 	// Fetch brings a blob here from a server that has it; blob.ErrNotFound: none within reach does.
 	Fetch(ctx context.Context, d blob.Digest) error
+	// FetchUpload brings an upload (blob.UploadName) here that was begun on another server; blob.ErrNotFound: none within reach has it.
+	FetchUpload(ctx context.Context, name string) error
 }
 
 // spread makes sure that the blob outlives this server, before a record refers to it.
@@ -42,6 +44,21 @@ func (r *Registry) here(ctx context.Context, d blob.Digest) error {
 		return err
 	}
 	return r.Copies.Fetch(ctx, d)
+}
+
+// upload takes an upload of the repository up, from the server that led before where it was begun there.
+func (r *Registry) upload(ctx context.Context, repo *Repository, id string) (*blob.Upload, error) {
+	u, err := r.Blobs.Resume(repo.uploadOwner(), id)
+	if r.Copies == nil || !errors.Is(err, blob.ErrNotFound) {
+		return u, err
+	}
+	if r.Store.Leadership().Term == 0 { // who only asks for its place must not draw it here
+		return nil, state.ErrNotLeader
+	}
+	if err := r.Copies.FetchUpload(ctx, blob.UploadName(repo.uploadOwner(), id)); err != nil {
+		return nil, err
+	}
+	return r.Blobs.Resume(repo.uploadOwner(), id)
 }
 
 // mirrors is how many blobs are fetched at a time.

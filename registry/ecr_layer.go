@@ -69,7 +69,7 @@ func (r *Registry) getDownloadURLForLayer(ctx context.Context, in *ecr.GetDownlo
 	if _, err := r.layer(ctx, r.Store.View(), repo, d); err != nil {
 		return nil, err
 	}
-	url := fmt.Sprintf("%s/v2/%s/blobs/%s?token=%s", r.url(repo.Account, repo.Region), repo.Name, d, r.PullToken(repo.Account, repo.Region, repo.Name))
+	url := fmt.Sprintf("%s/v2/%s/blobs/%s?token=%s", r.url(repo.Account, repo.Account, repo.Region), repo.Name, d, r.PullToken(repo.Account, repo.Region, repo.Name))
 	return &ecr.GetDownloadUrlForLayerOutput{DownloadUrl: &url, LayerDigest: in.LayerDigest}, nil
 }
 
@@ -86,8 +86,8 @@ func (r *Registry) initiateLayerUpload(ctx context.Context, in *ecr.InitiateLaye
 	return &ecr.InitiateLayerUploadOutput{PartSize: new(int64(layerPartSize)), UploadId: new(u.ID())}, nil
 }
 
-func (r *Registry) resumeUpload(repo *Repository, id *string) (*blob.Upload, error) {
-	u, err := r.Blobs.Resume(repo.uploadOwner(), value(id))
+func (r *Registry) resumeUpload(ctx context.Context, repo *Repository, id *string) (*blob.Upload, error) {
+	u, err := r.upload(ctx, repo, value(id))
 	switch {
 	case errors.Is(err, blob.ErrNotFound):
 		return nil, awserr.New("UploadNotFoundException", "The upload with id '%s' does not exist within the repository with name '%s' in the registry with id '%s'", value(id), repo.Name, repo.Account)
@@ -102,7 +102,7 @@ func (r *Registry) uploadLayerPart(ctx context.Context, in *ecr.UploadLayerPartI
 	if err != nil {
 		return nil, err
 	}
-	u, err := r.resumeUpload(repo, in.UploadId)
+	u, err := r.resumeUpload(ctx, repo, in.UploadId)
 	if err != nil {
 		return nil, err
 	}
@@ -123,7 +123,7 @@ func (r *Registry) completeLayerUpload(ctx context.Context, in *ecr.CompleteLaye
 	if err != nil {
 		return nil, err
 	}
-	u, err := r.resumeUpload(repo, in.UploadId)
+	u, err := r.resumeUpload(ctx, repo, in.UploadId)
 	if err != nil {
 		return nil, err
 	}

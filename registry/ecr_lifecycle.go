@@ -260,6 +260,8 @@ func (r *Registry) Resources() []api.RESTResource {
 		api.Document("GET /scan-suppressions", "The suppressions of findings in this registry.", registryTarget[ListScanSuppressionsInput], r.listScanSuppressions),
 		api.Change("POST /scan-suppressions", "Keep findings of a vulnerability from counting, in repositories of this registry.", registryTarget[CreateScanSuppressionInput], r.createScanSuppression),
 		api.Change("DELETE /scan-suppressions/{id}", "Let what a suppression was about count again.", registryTarget[DeleteScanSuppressionInput], r.deleteScanSuppression),
+		api.Document("GET /operator/scrub", "How the image layers on the disk of the server that answers are, as it reads them again.",
+			func(*api.Call, *GetScrubInput) string { return "*" }, r.getScrub),
 	}
 }
 

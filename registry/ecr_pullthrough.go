@@ -59,7 +59,7 @@ func noUpstreamSecrets(credential, role *string) error {
 
 // createPullThroughCacheRule implements ecr:CreatePullThroughCacheRule.
 func (r *Registry) createPullThroughCacheRule(ctx context.Context, in *ecr.CreatePullThroughCacheRuleInput) (*ecr.CreatePullThroughCacheRuleOutput, error) {
-	account, region, err := registryOf(ctx, in.RegistryId)
+	account, region, err := ownRegistry(ctx, in.RegistryId)
 	if err != nil {
 		return nil, err
 	}
@@ -100,7 +100,7 @@ func (r *Registry) createPullThroughCacheRule(ctx context.Context, in *ecr.Creat
 
 // updatePullThroughCacheRule implements ecr:UpdatePullThroughCacheRule, which changes nothing but credentials: refused by name.
 func (r *Registry) updatePullThroughCacheRule(ctx context.Context, in *ecr.UpdatePullThroughCacheRuleInput) (*ecr.UpdatePullThroughCacheRuleOutput, error) {
-	account, region, err := registryOf(ctx, in.RegistryId)
+	account, region, err := ownRegistry(ctx, in.RegistryId)
 	if err != nil {
 		return nil, err
 	}
@@ -142,7 +142,7 @@ func (p *PullThroughRule) upstreamPrefix() *string {
 
 // deletePullThroughCacheRule implements ecr:DeletePullThroughCacheRule. What is cached stays, and is no longer refreshed.
 func (r *Registry) deletePullThroughCacheRule(ctx context.Context, in *ecr.DeletePullThroughCacheRuleInput) (*ecr.DeletePullThroughCacheRuleOutput, error) {
-	account, region, err := registryOf(ctx, in.RegistryId)
+	account, region, err := ownRegistry(ctx, in.RegistryId)
 	if err != nil {
 		return nil, err
 	}
@@ -164,7 +164,7 @@ func (r *Registry) deletePullThroughCacheRule(ctx context.Context, in *ecr.Delet
 
 // describePullThroughCacheRules implements ecr:DescribePullThroughCacheRules.
 func (r *Registry) describePullThroughCacheRules(ctx context.Context, in *ecr.DescribePullThroughCacheRulesInput) (*ecr.DescribePullThroughCacheRulesOutput, error) {
-	account, region, err := registryOf(ctx, in.RegistryId)
+	account, region, err := ownRegistry(ctx, in.RegistryId)
 	if err != nil {
 		return nil, err
 	}
@@ -202,7 +202,7 @@ func (r *Registry) describePullThroughCacheRules(ctx context.Context, in *ecr.De
 
 // validatePullThroughCacheRule implements ecr:ValidatePullThroughCacheRule: it asks the upstream.
 func (r *Registry) validatePullThroughCacheRule(ctx context.Context, in *ecr.ValidatePullThroughCacheRuleInput) (*ecr.ValidatePullThroughCacheRuleOutput, error) {
-	account, region, err := registryOf(ctx, in.RegistryId)
+	account, region, err := ownRegistry(ctx, in.RegistryId)
 	if err != nil {
 		return nil, err
 	}

@@ -22,9 +22,18 @@ const (
 	pageMost     = 1000
 )
 
-// registryOf is the account that an operation works on. Only the caller's own so far: there are no policies yet by which
-// another account's registry could let somebody in.
-func registryOf(ctx context.Context, registryID *string) (account, region string, err error) {
+// registryOf is the account that an operation on a repository works on. Where that is another than the caller's, the call was held
+// against both accounts' policies before (api/auth); without an Authorizer nobody did that.
+func (r *Registry) registryOf(ctx context.Context, registryID *string) (account, region string, err error) {
+	c := api.CallFrom(ctx)
+	if registryID == nil || r.Authorizer == nil {
+		return ownRegistry(ctx, registryID)
+	}
+	return *registryID, c.Region, nil
+}
+
+// ownRegistry is registryOf for operations that are on no repository: no policy speaks of their registry, so it is the caller's own.
+func ownRegistry(ctx context.Context, registryID *string) (account, region string, err error) {
 	c := api.CallFrom(ctx)
 	if registryID != nil && *registryID != c.Account {
 		return "", "", awserr.New("AccessDeniedException", "User: %s is not authorized to perform: ecr:%s on the registry with id '%s' because no resource-based policy allows the ecr:%s action",
@@ -35,7 +44,7 @@ func registryOf(ctx context.Context, registryID *string) (account, region string
 
 // repositoryOf finds the repository that an operation names.
 func (r *Registry) repositoryOf(ctx context.Context, registryID, name *string) (*Repository, error) {
-	account, region, err := registryOf(ctx, registryID)
+	account, region, err := r.registryOf(ctx, registryID)
 	if err != nil {
 		return nil, err
 	}
@@ -53,8 +62,8 @@ func value(s *string) string {
 	return *s
 }
 
-// shape renders a repository. Its URI can be pushed to as it is.
-func (r *Registry) shape(repo *Repository) types.Repository {
+// shape renders a repository for the caller. Its URI can be pushed to as it is.
+func (r *Registry) shape(ctx context.Context, repo *Repository) types.Repository {
 	out := types.Repository{
 		CreatedAt:                  new(repo.Created.AsTime()),
 		EncryptionConfiguration:    &types.EncryptionConfiguration{EncryptionType: types.EncryptionType(repo.EncryptionType)},
@@ -63,7 +72,7 @@ func (r *Registry) shape(repo *Repository) types.Repository {
 		RegistryId:                 new(repo.Account),
 		RepositoryArn:              new(repo.arn()),
 		RepositoryName:             new(repo.Name),
-		RepositoryUri:              new(r.PublicName(repo.Account, repo.Region) + "/" + repo.Name),
+		RepositoryUri:              new(r.nameFor(api.CallFrom(ctx).Account, repo.Account, repo.Region) + "/" + repo.Name),
 	}
 	if repo.KmsKey != "" {
 		out.EncryptionConfiguration.KmsKey = new(repo.KmsKey)
@@ -97,7 +106,7 @@ func (r *Repository) setMutability(m types.ImageTagMutability, filters []types.I
 }
 
 func (r *Registry) createRepository(ctx context.Context, in *ecr.CreateRepositoryInput) (*ecr.CreateRepositoryOutput, error) {
-	account, region, err := registryOf(ctx, in.RegistryId)
+	account, region, err := r.registryOf(ctx, in.RegistryId)
 	if err != nil {
 		return nil, err
 	}
@@ -123,11 +132,11 @@ func (r *Registry) createRepository(ctx context.Context, in *ecr.CreateRepositor
 	if err := r.create(ctx, repo, tags); err != nil {
 		return nil, err
 	}
-	return &ecr.CreateRepositoryOutput{Repository: new(r.shape(repo))}, nil
+	return &ecr.CreateRepositoryOutput{Repository: new(r.shape(ctx, repo))}, nil
 }
 
 func (r *Registry) deleteRepository(ctx context.Context, in *ecr.DeleteRepositoryInput) (*ecr.DeleteRepositoryOutput, error) {
-	account, region, err := registryOf(ctx, in.RegistryId)
+	account, region, err := r.registryOf(ctx, in.RegistryId)
 	if err != nil {
 		return nil, err
 	}
@@ -135,11 +144,11 @@ func (r *Registry) deleteRepository(ctx context.Context, in *ecr.DeleteRepositor
 	if err != nil {
 		return nil, err
 	}
-	return &ecr.DeleteRepositoryOutput{Repository: new(r.shape(repo))}, nil
+	return &ecr.DeleteRepositoryOutput{Repository: new(r.shape(ctx, repo))}, nil
 }
 
 func (r *Registry) describeRepositories(ctx context.Context, in *ecr.DescribeRepositoriesInput) (*ecr.DescribeRepositoriesOutput, error) {
-	account, region, err := registryOf(ctx, in.RegistryId)
+	account, region, err := r.registryOf(ctx, in.RegistryId)
 	if err != nil {
 		return nil, err
 	}
@@ -154,7 +163,7 @@ func (r *Registry) describeRepositories(ctx context.Context, in *ecr.DescribeRep
 			if err != nil {
 				return nil, err
 			}
-			out.Repositories = append(out.Repositories, r.shape(repo))
+			out.Repositories = append(out.Repositories, r.shape(ctx, repo))
 		}
 		return out, nil
 	}
@@ -166,7 +175,7 @@ func (r *Registry) describeRepositories(ctx context.Context, in *ecr.DescribeRep
 		return nil, err
 	}
 	for _, repo := range page {
-		out.Repositories = append(out.Repositories, r.shape(repo))
+		out.Repositories = append(out.Repositories, r.shape(ctx, repo))
 	}
 	out.NextToken = next
 	return out, nil

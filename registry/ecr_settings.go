@@ -22,7 +22,7 @@ const blobMounting = "BLOB_MOUNTING"
 var accountSettings = map[string][]string{
 	"BASIC_SCAN_TYPE_VERSION": {"AWS_NATIVE"},
 	blobMounting:              {"ENABLED", "DISABLED"},
-	"REGISTRY_POLICY_SCOPE":   {"V2"},
+	registryPolicyScope:       {"V2", "V1"},
 }
 
 // registryRecord is the settings of an account's registry; an empty record where nothing was ever set.

@@ -26,15 +26,15 @@ func tagSet(tags []types.Tag) (map[string]string, error) {
 	return controlplane.TagSet(list, tagCodes)
 }
 
-// tagged finds the repository that an ARN names.
-func tagged(ctx context.Context, v state.Reader, resource *string) (*Repository, error) {
+// tagged finds the repository that an ARN names; see registryOf for one of another account.
+func (r *Registry) tagged(ctx context.Context, v state.Reader, resource *string) (*Repository, error) {
 	c := api.CallFrom(ctx)
 	a, err := arn.Parse(value(resource))
 	name, ok := strings.CutPrefix(a.Resource, "repository/")
 	if err != nil || a.Partition != "aws" || a.Service != "ecr" || !ok { // one spelling: policies are held against it
 		return nil, awserr.New("InvalidParameterException", "Invalid parameter at 'resourceArn' failed to satisfy constraint: 'Invalid ARN'")
 	}
-	if a.Account != c.Account || a.Region != c.Region {
+	if a.Account != c.Account && r.Authorizer == nil || a.Region != c.Region {
 		return nil, repositoryNotFound(a.Account, name)
 	}
 	return repository(v, a.Account, a.Region, name)
@@ -46,7 +46,7 @@ func (r *Registry) tagResource(ctx context.Context, in *ecr.TagResourceInput) (*
 		return nil, err
 	}
 	_, err = r.Store.Update(ctx, func(tx *state.Tx) error {
-		repo, err := tagged(ctx, tx, in.ResourceArn)
+		repo, err := r.tagged(ctx, tx, in.ResourceArn)
 		if err != nil {
 			return err
 		}
@@ -60,7 +60,7 @@ func (r *Registry) tagResource(ctx context.Context, in *ecr.TagResourceInput) (*
 
 func (r *Registry) untagResource(ctx context.Context, in *ecr.UntagResourceInput) (*ecr.UntagResourceOutput, error) {
 	_, err := r.Store.Update(ctx, func(tx *state.Tx) error {
-		repo, err := tagged(ctx, tx, in.ResourceArn)
+		repo, err := r.tagged(ctx, tx, in.ResourceArn)
 		if err != nil {
 			return err
 		}
@@ -75,7 +75,7 @@ func (r *Registry) untagResource(ctx context.Context, in *ecr.UntagResourceInput
 
 func (r *Registry) listTagsForResource(ctx context.Context, in *ecr.ListTagsForResourceInput) (*ecr.ListTagsForResourceOutput, error) {
 	v := r.Store.View()
-	repo, err := tagged(ctx, v, in.ResourceArn)
+	repo, err := r.tagged(ctx, v, in.ResourceArn)
 	if err != nil {
 		return nil, err
 	}

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/seed-2f228079/neargate/api"
+	"github.com/seed-2f228079/neargate/api/policy"
 	"github.com/seed-2f228079/neargate/controlplane"
 	"github.com/seed-2f228079/neargate/controlplane/state"
 	"github.com/seed-2f228079/neargate/internal/awserr"
@@ -38,11 +39,16 @@ type templateChange struct {
 	registryAccount string
 }
 
-// apply puts what is given into the template. A repository policy is refused by name: nothing here would hold requests
-// against it.
-func (c templateChange) apply(t *CreationTemplate) error {
+// apply puts what is given into the template.
+func (c templateChange) apply(r *Registry, tx *state.Tx, t *CreationTemplate) error {
 	if value(c.repository) != "" {
-		return awserr.WithStatus(501, "NotImplemented", "repositoryPolicy is not implemented: repository policies are not evaluated.")
+		p, err := parsePolicy(policy.Own, *c.repository)
+		if err != nil {
+			return err
+		}
+		if _, err := r.pin(tx, policy.Own, p); err != nil {
+			return err
+		}
 	}
 	if value(c.lifecycle) != "" {
 		if _, err := parseLifecyclePolicy(*c.lifecycle); err != nil {
@@ -80,7 +86,7 @@ func (c templateChange) apply(t *CreationTemplate) error {
 		slices.Sort(t.AppliedFor)
 		t.AppliedFor = slices.Compact(t.AppliedFor)
 	}
-	for field, given := range map[*string]*string{&t.Description: c.description, &t.LifecyclePolicy: c.lifecycle, &t.CustomRole: c.customRole} {
+	for field, given := range map[*string]*string{&t.Description: c.description, &t.LifecyclePolicy: c.lifecycle, &t.RepositoryPolicy: c.repository, &t.CustomRole: c.customRole} {
 		if given != nil {
 			*field = *given
 		}
@@ -101,10 +107,10 @@ func (r *Registry) createRepositoryCreationTemplate(ctx context.Context, in *ecr
 	}
 	change := templateChange{in.Description, in.EncryptionConfiguration, in.ResourceTags, in.ImageTagMutability, in.ImageTagMutabilityExclusionFilters,
 		in.RepositoryPolicy, in.LifecyclePolicy, in.AppliedFor, in.CustomRoleArn, c.Account}
-	if err := change.apply(t); err != nil {
-		return nil, err
-	}
 	_, err := r.Store.Update(ctx, func(tx *state.Tx) error {
+		if err := change.apply(r, tx, t); err != nil {
+			return err
+		}
 		n := 0
 		for other := range CreationTemplates.Scan(tx, state.K(c.Account, c.Region)) {
 			if n++; other.Prefix == t.Prefix {
@@ -140,7 +146,7 @@ func (r *Registry) updateRepositoryCreationTemplate(ctx context.Context, in *ecr
 		}
 		t = proto.CloneOf(old)
 		t.Updated = timestamppb.New(r.Clock.Now())
-		if err := change.apply(t); err != nil {
+		if err := change.apply(r, tx, t); err != nil {
 			return err
 		}
 		CreationTemplates.Put(tx, t)
@@ -217,7 +223,7 @@ func (t *CreationTemplate) shape() types.RepositoryCreationTemplate {
 	if t.KmsKey != "" {
 		out.EncryptionConfiguration.KmsKey = new(t.KmsKey)
 	}
-	for field, text := range map[**string]string{&out.Description: t.Description, &out.LifecyclePolicy: t.LifecyclePolicy, &out.CustomRoleArn: t.CustomRole} {
+	for field, text := range map[**string]string{&out.Description: t.Description, &out.LifecyclePolicy: t.LifecyclePolicy, &out.RepositoryPolicy: t.RepositoryPolicy, &out.CustomRoleArn: t.CustomRole} {
 		if text != "" {
 			*field = new(text)
 		}

@@ -25,16 +25,16 @@ func (r *Registry) getAuthorizationToken(ctx context.Context, in *ecr.GetAuthori
 		out.AuthorizationData = append(out.AuthorizationData, types.AuthorizationData{
 			AuthorizationToken: new(base64.StdEncoding.EncodeToString([]byte(tokenUser + ":" + password))),
 			ExpiresAt:          new(expires),
-			ProxyEndpoint:      new(r.url(id, c.Region)),
+			ProxyEndpoint:      new(r.url(c.Account, id, c.Region)),
 		})
 	}
 	return out, nil
 }
 
-// url is the registry's public address.
-func (r *Registry) url(account, region string) string {
+// url is the registry's public address for a caller.
+func (r *Registry) url(caller, account, region string) string {
 	if r.TLS {
-		return "https://" + r.PublicName(account, region)
+		return "https://" + r.nameFor(caller, account, region)
 	}
-	return "http://" + r.PublicName(account, region)
+	return "http://" + r.nameFor(caller, account, region)
 }

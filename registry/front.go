@@ -131,7 +131,8 @@ func splitPath(path string) (name, endpoint, ref string, ok bool) {
 	return "", "", "", false
 }
 
-// caller authenticates, and lets a host of ECR's form choose the region. Such a host names an account too: only the caller's.
+// caller authenticates, and lets a host of ECR's form choose the registry. That may be another account's: what the caller may there
+// is asked of both accounts' policies (may).
 func (f front) caller(hr *http.Request) (caller, error) {
 	user, password, ok := hr.BasicAuth()
 	if t := hr.URL.Query().Get("token"); !ok && t != "" {
@@ -145,10 +146,7 @@ func (f front) caller(hr *http.Request) (caller, error) {
 		return caller{}, &ociError{http.StatusUnauthorized, "UNAUTHORIZED", "Your authorization token is not valid or has expired. Log in again."}
 	}
 	if account, region, ok := ecrHost(hr.Host); ok {
-		if account != c.account {
-			return caller{}, &ociError{http.StatusForbidden, "DENIED", fmt.Sprintf("Not authorized for the registry with id '%s'", account)}
-		}
-		c.region = region
+		c.account, c.region = account, region
 	}
 	return c, nil
 }
@@ -223,6 +221,7 @@ var ociErrors = map[string]struct {
 	"ReferencedImagesNotFoundException": {http.StatusBadRequest, "MANIFEST_BLOB_UNKNOWN"},
 	"ImageTagAlreadyExistsException":    {http.StatusBadRequest, "TAG_INVALID"},
 	"ImageDigestDoesNotMatchException":  {http.StatusBadRequest, "DIGEST_INVALID"},
+	"LimitExceededException":            {http.StatusForbidden, "DENIED"},
 	"InvalidParameterException":         {http.StatusBadRequest, "MANIFEST_INVALID"},
 }
 

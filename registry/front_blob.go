@@ -209,8 +209,8 @@ func uploadAnswer(w http.ResponseWriter, q *request, u *blob.Upload, status int)
 }
 
 func (f front) resume(q *request) (*blob.Upload, error) {
-	u, err := f.Blobs.Resume(q.repo.uploadOwner(), q.ref)
-	if err == blob.ErrNotFound {
+	u, err := f.upload(q.Context(), q.repo, q.ref)
+	if errors.Is(err, blob.ErrNotFound) {
 		return nil, &ociError{http.StatusNotFound, "BLOB_UPLOAD_UNKNOWN", fmt.Sprintf("Layer upload with id '%s' does not exist within the repository with name '%s'", q.ref, q.name)}
 	}
 	return u, err

@@ -94,15 +94,22 @@ func (b *bench) in(account, region string) context.Context {
 	})
 }
 
-// call runs an operation by its input, as dispatch would find it.
+// call runs an operation as an account's root.
 func call[O any](b *bench, account, region string, in any) (*O, error) {
+	b.t.Helper()
+	return callAs[O](b, api.CallFrom(b.in(account, region)).Identity, region, in)
+}
+
+// callAs runs an operation by its input, as dispatch would find it once the caller is authorized.
+func callAs[O any](b *bench, who api.Identity, region string, in any) (*O, error) {
 	b.t.Helper()
 	for _, op := range b.reg.Operations() {
 		if fmt.Sprintf("*%v", op.In) != fmt.Sprintf("%T", in) {
 			continue
 		}
-		ctx := b.in(account, region)
-		api.CallFrom(ctx).Operation = op.Name
+		ctx := b.in(who.Account, region)
+		c := api.CallFrom(ctx)
+		c.Identity, c.Operation = who, op.Name
 		out, err := op.Call(ctx, in)
 		if err != nil {
 			return nil, err

@@ -85,7 +85,7 @@ func (r *Registry) putImage(ctx context.Context, repo *Repository, p push) (*Man
 	if err := r.layersPresent(ctx, repo, doc); err != nil {
 		return nil, err
 	}
-	lease, err := r.keepManifest(ctx, digest, p.body)
+	lease, err := r.leaseManifest(ctx, repo, digest, p.body)
 	if err != nil {
 		return nil, err
 	}
@@ -99,6 +99,25 @@ func (r *Registry) putImage(ctx context.Context, repo *Repository, p push) (*Man
 		return err
 	})
 	return m, err
+}
+
+// leaseManifest leases a manifest's bytes, and makes them durable unless a record says that they are: tags move more often than images change.
+func (r *Registry) leaseManifest(ctx context.Context, repo *Repository, digest blob.Digest, body []byte) (*blob.Lease, error) {
+	if _, exists := Manifests.Get(r.Store.View(), repo.in(string(digest))); !exists {
+		if err := r.roomForImage(repo); err != nil {
+			return nil, err
+		}
+		return r.keepManifest(ctx, digest, body)
+	}
+	lease, err := r.Blobs.Lease(ctx, digest)
+	if err != nil {
+		return nil, err
+	}
+	if there, err := r.Blobs.ReadAll(digest, maxManifestBytes); err == nil && bytes.Equal(there, body) {
+		return lease, nil
+	}
+	defer lease.Release() // it is lost, or has rotted
+	return r.keepManifest(ctx, digest, body)
 }
 
 // keepManifest makes a manifest's bytes a durable blob, leased to the caller.
@@ -152,6 +171,9 @@ func (r *Registry) commitImage(tx *state.Tx, repo *Repository, doc *document, di
 		}
 		if ok && repo.immutable(tag) {
 			return nil, tagImmutable(repo, tag)
+		}
+		if err := r.roomForTag(repo, m); err != nil {
+			return nil, err
 		}
 		changed = true
 		Tags.Put(tx, &Tag{Account: repo.Account, Region: repo.Region, Repository: repo.Id, Name: tag, Digest: m.Digest, Moved: timestamppb.New(r.Clock.Now())})

@@ -381,6 +381,7 @@ type others struct{ alone bool }
 func (o *others) Alone() bool                               { return o.alone }
 func (o *others) Spread(context.Context, blob.Digest) error { return nil }
 func (o *others) Fetch(context.Context, blob.Digest) error  { return blob.ErrNotFound }
+func (o *others) FetchUpload(context.Context, string) error { return blob.ErrNotFound }
 
 // TestPulledElsewhere: what other servers have given out is not known here, so nothing is archived for not having been pulled.
 func TestPulledElsewhere(t *testing.T) {

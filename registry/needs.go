@@ -2,6 +2,7 @@ package registry
 
 import (
 	"cmp"
+	"net"
 	"strings"
 	"time"
 
@@ -29,12 +30,12 @@ func (n *needs) of(v state.Reader, repo *Repository) map[string]string {
 	if now := n.r.Clock.Now(); n.uses == nil || n.account != repo.Account || now.Sub(n.at) >= needsFresh {
 		n.account, n.at, n.uses = repo.Account, now, map[state.Key][]imageUse{}
 		for u := range n.r.Users(v, repo.Account) {
-			region, name, tag, digest, ok := n.r.ownImage(repo.Account, u.Region, u.Image)
-			if !ok {
+			own, ok := n.r.ownImage(repo.Account, u.Region, u.Image)
+			if !ok || own.account != repo.Account {
 				continue
 			}
-			key := state.K(repo.Account, region, name)
-			n.uses[key] = append(n.uses[key], imageUse{tag, cmp.Or(u.Digest, digest), u.By})
+			key := state.K(own.account, own.region, own.repository)
+			n.uses[key] = append(n.uses[key], imageUse{own.tag, cmp.Or(u.Digest, own.digest), u.By})
 		}
 	}
 	needed := map[string]string{}
@@ -52,29 +53,52 @@ func (n *needs) of(v state.Reader, repo *Repository) map[string]string {
 	return needed
 }
 
+// ownImage is where an image is kept here.
+type ownImage struct{ account, region, repository, tag, digest string }
+
 // ownImage takes an image's name apart as a task of the account and region means it; ok is false for one of another registry.
-func (r *Registry) ownImage(account, region, image string) (inRegion, repository, tag, digest string, ok bool) {
+func (r *Registry) ownImage(account, region, image string) (own ownImage, ok bool) {
 	host, rest, found := strings.Cut(image, "/")
 	if !found {
-		return "", "", "", "", false
+		return own, false
 	}
+	own.account, own.region = account, region
 	repository, digest, pinned := strings.Cut(rest, "@")
+	own.digest = digest
 	if i := strings.LastIndexByte(repository, ':'); i >= 0 {
-		repository, tag = repository[:i], repository[i+1:]
+		repository, own.tag = repository[:i], repository[i+1:]
 	} else if !pinned {
-		tag = "latest"
+		own.tag = "latest"
 	}
+	own.repository = repository
 	if pinned {
-		tag = "" // it says nothing beside a digest
+		own.tag = "" // it says nothing beside a digest
 	}
 	if host != r.PublicName(account, region) {
 		// Hosts of AWS itself have the same form: the domain makes one ours.
 		a, g, isECR := ecrHost(host)
 		bare, _, _ := strings.Cut(host, ":")
-		if !isECR || a != account || r.Domain == "" || bare != a+".dkr.ecr."+g+"."+r.Domain {
-			return "", "", "", "", false
+		if !isECR || r.Domain == "" || bare != r.ecrName(a, g) {
+			return own, false
 		}
-		region = g
+		own.account, own.region = a, g
 	}
-	return region, repository, tag, digest, true
+	return own, true
+}
+
+// ecrName is the host that selects an account's registry.
+func (r *Registry) ecrName(account, region string) string {
+	return account + ".dkr.ecr." + region + "." + r.Domain
+}
+
+// nameFor is the host[:port] by which a caller names an account's registry: the public name means his own.
+func (r *Registry) nameFor(caller, account, region string) string {
+	public := r.PublicName(account, region)
+	if caller == account || r.Domain == "" {
+		return public
+	}
+	if _, port, err := net.SplitHostPort(public); err == nil {
+		return net.JoinHostPort(r.ecrName(account, region), port)
+	}
+	return r.ecrName(account, region)
 }

@@ -31,6 +31,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/seed-2f228079/neargate/api"
+	"github.com/seed-2f228079/neargate/api/policy"
 	"github.com/seed-2f228079/neargate/controlplane"
 	"github.com/seed-2f228079/neargate/controlplane/state"
 	"github.com/seed-2f228079/neargate/internal/clock"
@@ -56,9 +57,14 @@ type Config struct {
 
 	// Credentials checks an access key given as user name and password. nil: only tokens are accepted.
 	Credentials func(ctx context.Context, accessKeyID, secret string) (api.Identity, bool)
-	// Authorizer is asked, for each request under /v2/, for the actions that it stands for; nil: whoever logged in may do
-	// everything in its account.
+	// Authorizer is asked, for each request under /v2/, for the actions that it stands for, and for what is replicated to another account;
+	// nil: whoever logged in may do everything in its account, and nothing in another.
 	Authorizer Authorizer
+	// Principals finds the unique id of a user or role, which policies may name only if it is there; nil: whatever they name is taken
+	// as it is.
+	Principals func(v state.Reader, arn string) (id string, ok bool)
+	// Weigh is what a policy that is to be put says of an action of the caller, who is not to lock himself out; nil: nobody is kept from that.
+	Weigh func(c *api.Call, action, resource string, p *policy.Policy) policy.Effect
 	// CreateOnPush creates a repository when something is pushed to it. Off, as in ECR, unless set.
 	CreateOnPush bool
 
@@ -81,11 +87,20 @@ type Config struct {
 	// Copies are the blobs of other servers; nil: there are none.
 	Copies Copies
 
+	// Quotas bound what a registry holds.
+	Quotas Quotas
+
 	// LayerGrace is how long a layer that no manifest names stays in its repository after it was pushed or last asked for:
 	// the time a client has between layers and manifest. Default 24 h.
 	LayerGrace time.Duration
 	// CollectEvery is the pause between two garbage collections. Default 1 h.
 	CollectEvery time.Duration
+
+	// ScrubFile is where it is written down how far the blobs have been read again; empty: they are not. All are read in ScrubEvery (default 7
+	// days), at ScrubRate bytes a second (default 16 MiB).
+	ScrubFile  string
+	ScrubEvery time.Duration
+	ScrubRate  int64
 
 	Clock clock.Clock  // default: the machine's
 	Rand  io.Reader    // default: crypto/rand
@@ -104,6 +119,9 @@ type Registry struct {
 	pulls     *pulls
 	remotes   map[string]*remote // of Remotes
 	upstreams *upstreams
+	policies  policyCache
+	counts    counts
+	scrubber  scrubber
 }
 
 // New checks the configuration.
@@ -112,6 +130,9 @@ func New(c Config) (*Registry, error) {
 		return nil, errors.New("registry: Store, Blobs, Seal, PublicName and Region are required")
 	}
 	c.LayerGrace = cmp.Or(c.LayerGrace, 24*time.Hour)
+	c.ScrubEvery = cmp.Or(c.ScrubEvery, 7*24*time.Hour)
+	c.ScrubRate = cmp.Or(c.ScrubRate, 16<<20)
+	c.Quotas = c.Quotas.orDefaults()
 	c.CollectEvery = cmp.Or(c.CollectEvery, time.Hour)
 	if c.Clock == nil {
 		c.Clock = clock.Real{}
@@ -123,6 +144,7 @@ func New(c Config) (*Registry, error) {
 		c.Log = slog.Default()
 	}
 	r := &Registry{Config: c, pages: api.NewPages(c.Seal), pulls: newPulls(), remotes: map[string]*remote{}, upstreams: newUpstreams(c.Clock)}
+	r.scrubber.Registry = r
 	for region, remote := range c.Remotes {
 		r.remotes[region] = newRemote(region, remote, c.Clock)
 	}
@@ -132,16 +154,20 @@ func New(c Config) (*Registry, error) {
 // Handler serves /v2/.
 func (r *Registry) Handler() http.Handler { return front{r} }
 
-// Run works until ctx ends: it collects garbage, records pull times, copies from other servers what is missing here, and where it leads
-// it applies lifecycle policies, replicates and scans.
+// Run works until ctx ends: it collects garbage, records pull times, copies from other servers what is missing here, reads what is here
+// again, and where it leads it applies lifecycle policies, replicates and scans.
 func (r *Registry) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return r.mirror(ctx) })
 	g.Go(func() error { return r.every(ctx, r.CollectEvery, r.collectAndLog) })
 	g.Go(func() error { return r.every(ctx, pullsEvery, r.recordPullsAndLog) })
+	if r.ScrubFile != "" {
+		g.Go(func() error { return r.scrubber.run(ctx) })
+	}
 	g.Go(func() error { return r.Store.RunLeader(ctx, r.runLifecycle) })
 	g.Go(func() error { return r.Store.RunLeader(ctx, r.runReplication) })
 	g.Go(func() error { return r.Store.RunLeader(ctx, r.runScans) })
+	g.Go(func() error { return r.Store.RunLeader(ctx, r.runBackfills) })
 	return g.Wait()
 }
 

@@ -728,6 +728,83 @@ func (x *LifecyclePolicy) GetEvaluated() *timestamppb.Timestamp {
 	return nil
 }
 
+// RepositoryPolicy says who else may what with a repository: key account, region, repository.
+type RepositoryPolicy struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Account       string                 `protobuf:"bytes,1,opt,name=account,proto3" json:"account,omitempty"`
+	Region        string                 `protobuf:"bytes,2,opt,name=region,proto3" json:"region,omitempty"`
+	Repository    string                 `protobuf:"bytes,3,opt,name=repository,proto3" json:"repository,omitempty"`                                                                           // id
+	Text          string                 `protobuf:"bytes,4,opt,name=text,proto3" json:"text,omitempty"`                                                                                       // as it was put
+	Principals    map[string]string      `protobuf:"bytes,5,rep,name=principals,proto3" json:"principals,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"` // unique ids of the users and roles that it names, by ARN
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RepositoryPolicy) Reset() {
+	*x = RepositoryPolicy{}
+	mi := &file_registry_registry_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RepositoryPolicy) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RepositoryPolicy) ProtoMessage() {}
+
+func (x *RepositoryPolicy) ProtoReflect() protoreflect.Message {
+	mi := &file_registry_registry_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RepositoryPolicy.ProtoReflect.Descriptor instead.
+func (*RepositoryPolicy) Descriptor() ([]byte, []int) {
+	return file_registry_registry_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *RepositoryPolicy) GetAccount() string {
+	if x != nil {
+		return x.Account
+	}
+	return ""
+}
+
+func (x *RepositoryPolicy) GetRegion() string {
+	if x != nil {
+		return x.Region
+	}
+	return ""
+}
+
+func (x *RepositoryPolicy) GetRepository() string {
+	if x != nil {
+		return x.Repository
+	}
+	return ""
+}
+
+func (x *RepositoryPolicy) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+func (x *RepositoryPolicy) GetPrincipals() map[string]string {
+	if x != nil {
+		return x.Principals
+	}
+	return nil
+}
+
 // LifecyclePreview is the policy that a preview asks about; what it would do is computed when that is read: key account,
 // region, repository.
 type LifecyclePreview struct {
@@ -743,7 +820,7 @@ type LifecyclePreview struct {
 
 func (x *LifecyclePreview) Reset() {
 	*x = LifecyclePreview{}
-	mi := &file_registry_registry_proto_msgTypes[7]
+	mi := &file_registry_registry_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -755,7 +832,7 @@ func (x *LifecyclePreview) String() string {
 func (*LifecyclePreview) ProtoMessage() {}
 
 func (x *LifecyclePreview) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registry_proto_msgTypes[7]
+	mi := &file_registry_registry_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -768,7 +845,7 @@ func (x *LifecyclePreview) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LifecyclePreview.ProtoReflect.Descriptor instead.
 func (*LifecyclePreview) Descriptor() ([]byte, []int) {
-	return file_registry_registry_proto_rawDescGZIP(), []int{7}
+	return file_registry_registry_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *LifecyclePreview) GetAccount() string {
@@ -808,20 +885,21 @@ func (x *LifecyclePreview) GetStarted() *timestamppb.Timestamp {
 
 // RegistrySettings of an account in a region: key account, region.
 type RegistrySettings struct {
-	state           protoimpl.MessageState `protogen:"open.v1"`
-	Account         string                 `protobuf:"bytes,1,opt,name=account,proto3" json:"account,omitempty"`
-	Region          string                 `protobuf:"bytes,2,opt,name=region,proto3" json:"region,omitempty"`
-	AccountSettings map[string]string      `protobuf:"bytes,3,rep,name=account_settings,json=accountSettings,proto3" json:"account_settings,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	PolicyText      string                 `protobuf:"bytes,4,opt,name=policy_text,json=policyText,proto3" json:"policy_text,omitempty"`                // of the registry policy, as it was put
-	ReplicationJson string                 `protobuf:"bytes,5,opt,name=replication_json,json=replicationJson,proto3" json:"replication_json,omitempty"` // ecr ReplicationConfiguration
-	ScanningJson    string                 `protobuf:"bytes,20,opt,name=scanning_json,json=scanningJson,proto3" json:"scanning_json,omitempty"`         // ecr RegistryScanningConfiguration
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	state            protoimpl.MessageState `protogen:"open.v1"`
+	Account          string                 `protobuf:"bytes,1,opt,name=account,proto3" json:"account,omitempty"`
+	Region           string                 `protobuf:"bytes,2,opt,name=region,proto3" json:"region,omitempty"`
+	AccountSettings  map[string]string      `protobuf:"bytes,3,rep,name=account_settings,json=accountSettings,proto3" json:"account_settings,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	PolicyText       string                 `protobuf:"bytes,4,opt,name=policy_text,json=policyText,proto3" json:"policy_text,omitempty"`                                                                                             // of the registry policy, as it was put
+	ReplicationJson  string                 `protobuf:"bytes,5,opt,name=replication_json,json=replicationJson,proto3" json:"replication_json,omitempty"`                                                                              // ecr ReplicationConfiguration
+	ScanningJson     string                 `protobuf:"bytes,20,opt,name=scanning_json,json=scanningJson,proto3" json:"scanning_json,omitempty"`                                                                                      // ecr RegistryScanningConfiguration
+	PolicyPrincipals map[string]string      `protobuf:"bytes,6,rep,name=policy_principals,json=policyPrincipals,proto3" json:"policy_principals,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"` // as in RepositoryPolicy
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *RegistrySettings) Reset() {
 	*x = RegistrySettings{}
-	mi := &file_registry_registry_proto_msgTypes[8]
+	mi := &file_registry_registry_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -833,7 +911,7 @@ func (x *RegistrySettings) String() string {
 func (*RegistrySettings) ProtoMessage() {}
 
 func (x *RegistrySettings) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registry_proto_msgTypes[8]
+	mi := &file_registry_registry_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -846,7 +924,7 @@ func (x *RegistrySettings) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegistrySettings.ProtoReflect.Descriptor instead.
 func (*RegistrySettings) Descriptor() ([]byte, []int) {
-	return file_registry_registry_proto_rawDescGZIP(), []int{8}
+	return file_registry_registry_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *RegistrySettings) GetAccount() string {
@@ -891,6 +969,13 @@ func (x *RegistrySettings) GetScanningJson() string {
 	return ""
 }
 
+func (x *RegistrySettings) GetPolicyPrincipals() map[string]string {
+	if x != nil {
+		return x.PolicyPrincipals
+	}
+	return nil
+}
+
 // PullTimeExclusion is a principal whose pulls do not count: key account, region, principal.
 type PullTimeExclusion struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -904,7 +989,7 @@ type PullTimeExclusion struct {
 
 func (x *PullTimeExclusion) Reset() {
 	*x = PullTimeExclusion{}
-	mi := &file_registry_registry_proto_msgTypes[9]
+	mi := &file_registry_registry_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -916,7 +1001,7 @@ func (x *PullTimeExclusion) String() string {
 func (*PullTimeExclusion) ProtoMessage() {}
 
 func (x *PullTimeExclusion) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registry_proto_msgTypes[9]
+	mi := &file_registry_registry_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -929,7 +1014,7 @@ func (x *PullTimeExclusion) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PullTimeExclusion.ProtoReflect.Descriptor instead.
 func (*PullTimeExclusion) Descriptor() ([]byte, []int) {
-	return file_registry_registry_proto_rawDescGZIP(), []int{9}
+	return file_registry_registry_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *PullTimeExclusion) GetAccount() string {
@@ -977,13 +1062,14 @@ type CreationTemplate struct {
 	CustomRole           string                 `protobuf:"bytes,12,opt,name=custom_role,json=customRole,proto3" json:"custom_role,omitempty"` // ARN
 	Created              *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=created,proto3" json:"created,omitempty"`
 	Updated              *timestamppb.Timestamp `protobuf:"bytes,14,opt,name=updated,proto3" json:"updated,omitempty"`
+	RepositoryPolicy     string                 `protobuf:"bytes,15,opt,name=repository_policy,json=repositoryPolicy,proto3" json:"repository_policy,omitempty"`
 	unknownFields        protoimpl.UnknownFields
 	sizeCache            protoimpl.SizeCache
 }
 
 func (x *CreationTemplate) Reset() {
 	*x = CreationTemplate{}
-	mi := &file_registry_registry_proto_msgTypes[10]
+	mi := &file_registry_registry_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -995,7 +1081,7 @@ func (x *CreationTemplate) String() string {
 func (*CreationTemplate) ProtoMessage() {}
 
 func (x *CreationTemplate) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registry_proto_msgTypes[10]
+	mi := &file_registry_registry_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1008,7 +1094,7 @@ func (x *CreationTemplate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreationTemplate.ProtoReflect.Descriptor instead.
 func (*CreationTemplate) Descriptor() ([]byte, []int) {
-	return file_registry_registry_proto_rawDescGZIP(), []int{10}
+	return file_registry_registry_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *CreationTemplate) GetAccount() string {
@@ -1109,6 +1195,13 @@ func (x *CreationTemplate) GetUpdated() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *CreationTemplate) GetRepositoryPolicy() string {
+	if x != nil {
+		return x.RepositoryPolicy
+	}
+	return ""
+}
+
 // Replication is an image on its way to another registry, and afterwards the record that it came there: key account, region,
 // repository, digest, destination account, destination region. While it is not COMPLETE it is the outbox.
 type Replication struct {
@@ -1133,7 +1226,7 @@ type Replication struct {
 
 func (x *Replication) Reset() {
 	*x = Replication{}
-	mi := &file_registry_registry_proto_msgTypes[11]
+	mi := &file_registry_registry_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1145,7 +1238,7 @@ func (x *Replication) String() string {
 func (*Replication) ProtoMessage() {}
 
 func (x *Replication) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registry_proto_msgTypes[11]
+	mi := &file_registry_registry_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1158,7 +1251,7 @@ func (x *Replication) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Replication.ProtoReflect.Descriptor instead.
 func (*Replication) Descriptor() ([]byte, []int) {
-	return file_registry_registry_proto_rawDescGZIP(), []int{11}
+	return file_registry_registry_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Replication) GetAccount() string {
@@ -1259,6 +1352,280 @@ func (x *Replication) GetPushes() uint64 {
 	return 0
 }
 
+// Backfill is a registry's existing images on their way to a destination: key account, region, id.
+type Backfill struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Account       string                 `protobuf:"bytes,1,opt,name=account,proto3" json:"account,omitempty"`
+	Region        string                 `protobuf:"bytes,2,opt,name=region,proto3" json:"region,omitempty"`
+	Id            string                 `protobuf:"bytes,3,opt,name=id,proto3" json:"id,omitempty"`
+	ToAccount     string                 `protobuf:"bytes,4,opt,name=to_account,json=toAccount,proto3" json:"to_account,omitempty"`
+	ToRegion      string                 `protobuf:"bytes,5,opt,name=to_region,json=toRegion,proto3" json:"to_region,omitempty"`
+	Status        string                 `protobuf:"bytes,6,opt,name=status,proto3" json:"status,omitempty"` // ecr ReplicationBackfillStatus
+	FailureCode   string                 `protobuf:"bytes,7,opt,name=failure_code,json=failureCode,proto3" json:"failure_code,omitempty"`
+	Started       *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=started,proto3" json:"started,omitempty"`
+	Ended         *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=ended,proto3" json:"ended,omitempty"`
+	Prepared      bool                   `protobuf:"varint,10,opt,name=prepared,proto3" json:"prepared,omitempty"`    // all its images are known
+	Repository    string                 `protobuf:"bytes,11,opt,name=repository,proto3" json:"repository,omitempty"` // name of the last repository that was looked at while it was prepared
+	Digest        string                 `protobuf:"bytes,12,opt,name=digest,proto3" json:"digest,omitempty"`         // of the last image there; empty: the repository is done
+	Total         uint32                 `protobuf:"varint,13,opt,name=total,proto3" json:"total,omitempty"`
+	Completed     uint32                 `protobuf:"varint,14,opt,name=completed,proto3" json:"completed,omitempty"`
+	Failed        uint32                 `protobuf:"varint,15,opt,name=failed,proto3" json:"failed,omitempty"`
+	FailureCodes  []string               `protobuf:"bytes,16,rep,name=failure_codes,json=failureCodes,proto3" json:"failure_codes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Backfill) Reset() {
+	*x = Backfill{}
+	mi := &file_registry_registry_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Backfill) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Backfill) ProtoMessage() {}
+
+func (x *Backfill) ProtoReflect() protoreflect.Message {
+	mi := &file_registry_registry_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Backfill.ProtoReflect.Descriptor instead.
+func (*Backfill) Descriptor() ([]byte, []int) {
+	return file_registry_registry_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *Backfill) GetAccount() string {
+	if x != nil {
+		return x.Account
+	}
+	return ""
+}
+
+func (x *Backfill) GetRegion() string {
+	if x != nil {
+		return x.Region
+	}
+	return ""
+}
+
+func (x *Backfill) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *Backfill) GetToAccount() string {
+	if x != nil {
+		return x.ToAccount
+	}
+	return ""
+}
+
+func (x *Backfill) GetToRegion() string {
+	if x != nil {
+		return x.ToRegion
+	}
+	return ""
+}
+
+func (x *Backfill) GetStatus() string {
+	if x != nil {
+		return x.Status
+	}
+	return ""
+}
+
+func (x *Backfill) GetFailureCode() string {
+	if x != nil {
+		return x.FailureCode
+	}
+	return ""
+}
+
+func (x *Backfill) GetStarted() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Started
+	}
+	return nil
+}
+
+func (x *Backfill) GetEnded() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Ended
+	}
+	return nil
+}
+
+func (x *Backfill) GetPrepared() bool {
+	if x != nil {
+		return x.Prepared
+	}
+	return false
+}
+
+func (x *Backfill) GetRepository() string {
+	if x != nil {
+		return x.Repository
+	}
+	return ""
+}
+
+func (x *Backfill) GetDigest() string {
+	if x != nil {
+		return x.Digest
+	}
+	return ""
+}
+
+func (x *Backfill) GetTotal() uint32 {
+	if x != nil {
+		return x.Total
+	}
+	return 0
+}
+
+func (x *Backfill) GetCompleted() uint32 {
+	if x != nil {
+		return x.Completed
+	}
+	return 0
+}
+
+func (x *Backfill) GetFailed() uint32 {
+	if x != nil {
+		return x.Failed
+	}
+	return 0
+}
+
+func (x *Backfill) GetFailureCodes() []string {
+	if x != nil {
+		return x.FailureCodes
+	}
+	return nil
+}
+
+// BackfillImage is one image, under one of its tags, of a backfill: key account, region, backfill, repository, digest, tag.
+type BackfillImage struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Account       string                 `protobuf:"bytes,1,opt,name=account,proto3" json:"account,omitempty"`
+	Region        string                 `protobuf:"bytes,2,opt,name=region,proto3" json:"region,omitempty"`
+	Backfill      string                 `protobuf:"bytes,3,opt,name=backfill,proto3" json:"backfill,omitempty"`
+	Repository    string                 `protobuf:"bytes,4,opt,name=repository,proto3" json:"repository,omitempty"` // id
+	Name          string                 `protobuf:"bytes,5,opt,name=name,proto3" json:"name,omitempty"`             // of the repository
+	Digest        string                 `protobuf:"bytes,6,opt,name=digest,proto3" json:"digest,omitempty"`
+	Tag           string                 `protobuf:"bytes,7,opt,name=tag,proto3" json:"tag,omitempty"`       // empty: it has none
+	Status        string                 `protobuf:"bytes,8,opt,name=status,proto3" json:"status,omitempty"` // empty: it waits; IN_PROGRESS: a Replication is on its way; COMPLETE, FAILED
+	FailureCode   string                 `protobuf:"bytes,9,opt,name=failure_code,json=failureCode,proto3" json:"failure_code,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BackfillImage) Reset() {
+	*x = BackfillImage{}
+	mi := &file_registry_registry_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BackfillImage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BackfillImage) ProtoMessage() {}
+
+func (x *BackfillImage) ProtoReflect() protoreflect.Message {
+	mi := &file_registry_registry_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BackfillImage.ProtoReflect.Descriptor instead.
+func (*BackfillImage) Descriptor() ([]byte, []int) {
+	return file_registry_registry_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *BackfillImage) GetAccount() string {
+	if x != nil {
+		return x.Account
+	}
+	return ""
+}
+
+func (x *BackfillImage) GetRegion() string {
+	if x != nil {
+		return x.Region
+	}
+	return ""
+}
+
+func (x *BackfillImage) GetBackfill() string {
+	if x != nil {
+		return x.Backfill
+	}
+	return ""
+}
+
+func (x *BackfillImage) GetRepository() string {
+	if x != nil {
+		return x.Repository
+	}
+	return ""
+}
+
+func (x *BackfillImage) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *BackfillImage) GetDigest() string {
+	if x != nil {
+		return x.Digest
+	}
+	return ""
+}
+
+func (x *BackfillImage) GetTag() string {
+	if x != nil {
+		return x.Tag
+	}
+	return ""
+}
+
+func (x *BackfillImage) GetStatus() string {
+	if x != nil {
+		return x.Status
+	}
+	return ""
+}
+
+func (x *BackfillImage) GetFailureCode() string {
+	if x != nil {
+		return x.FailureCode
+	}
+	return ""
+}
+
 // PullThroughRule makes repositories below a prefix caches of another registry's: key account, region, prefix.
 type PullThroughRule struct {
 	state          protoimpl.MessageState `protogen:"open.v1"`
@@ -1276,7 +1643,7 @@ type PullThroughRule struct {
 
 func (x *PullThroughRule) Reset() {
 	*x = PullThroughRule{}
-	mi := &file_registry_registry_proto_msgTypes[12]
+	mi := &file_registry_registry_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1288,7 +1655,7 @@ func (x *PullThroughRule) String() string {
 func (*PullThroughRule) ProtoMessage() {}
 
 func (x *PullThroughRule) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registry_proto_msgTypes[12]
+	mi := &file_registry_registry_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1301,7 +1668,7 @@ func (x *PullThroughRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PullThroughRule.ProtoReflect.Descriptor instead.
 func (*PullThroughRule) Descriptor() ([]byte, []int) {
-	return file_registry_registry_proto_rawDescGZIP(), []int{12}
+	return file_registry_registry_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *PullThroughRule) GetAccount() string {
@@ -1388,7 +1755,7 @@ type Scan struct {
 
 func (x *Scan) Reset() {
 	*x = Scan{}
-	mi := &file_registry_registry_proto_msgTypes[13]
+	mi := &file_registry_registry_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1400,7 +1767,7 @@ func (x *Scan) String() string {
 func (*Scan) ProtoMessage() {}
 
 func (x *Scan) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registry_proto_msgTypes[13]
+	mi := &file_registry_registry_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1413,7 +1780,7 @@ func (x *Scan) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Scan.ProtoReflect.Descriptor instead.
 func (*Scan) Descriptor() ([]byte, []int) {
-	return file_registry_registry_proto_rawDescGZIP(), []int{13}
+	return file_registry_registry_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Scan) GetAccount() string {
@@ -1568,7 +1935,7 @@ type ScanSuppression struct {
 
 func (x *ScanSuppression) Reset() {
 	*x = ScanSuppression{}
-	mi := &file_registry_registry_proto_msgTypes[14]
+	mi := &file_registry_registry_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1580,7 +1947,7 @@ func (x *ScanSuppression) String() string {
 func (*ScanSuppression) ProtoMessage() {}
 
 func (x *ScanSuppression) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registry_proto_msgTypes[14]
+	mi := &file_registry_registry_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1593,7 +1960,7 @@ func (x *ScanSuppression) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScanSuppression.ProtoReflect.Descriptor instead.
 func (*ScanSuppression) Descriptor() ([]byte, []int) {
-	return file_registry_registry_proto_rawDescGZIP(), []int{14}
+	return file_registry_registry_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ScanSuppression) GetAccount() string {
@@ -1753,7 +2120,20 @@ const file_registry_registry_proto_rawDesc = "" +
 	"repository\x12\x12\n" +
 	"\x04name\x18\x04 \x01(\tR\x04name\x12\x12\n" +
 	"\x04text\x18\x05 \x01(\tR\x04text\x128\n" +
-	"\tevaluated\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\tevaluated\"\xae\x01\n" +
+	"\tevaluated\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\tevaluated\"\x8f\x02\n" +
+	"\x10RepositoryPolicy\x12\x18\n" +
+	"\aaccount\x18\x01 \x01(\tR\aaccount\x12\x16\n" +
+	"\x06region\x18\x02 \x01(\tR\x06region\x12\x1e\n" +
+	"\n" +
+	"repository\x18\x03 \x01(\tR\n" +
+	"repository\x12\x12\n" +
+	"\x04text\x18\x04 \x01(\tR\x04text\x12V\n" +
+	"\n" +
+	"principals\x18\x05 \x03(\v26.neargate.registry.v1.RepositoryPolicy.PrincipalsEntryR\n" +
+	"principals\x1a=\n" +
+	"\x0fPrincipalsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xae\x01\n" +
 	"\x10LifecyclePreview\x12\x18\n" +
 	"\aaccount\x18\x01 \x01(\tR\aaccount\x12\x16\n" +
 	"\x06region\x18\x02 \x01(\tR\x06region\x12\x1e\n" +
@@ -1761,7 +2141,7 @@ const file_registry_registry_proto_rawDesc = "" +
 	"repository\x18\x03 \x01(\tR\n" +
 	"repository\x12\x12\n" +
 	"\x04text\x18\x04 \x01(\tR\x04text\x124\n" +
-	"\astarted\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\astarted\"\xe1\x02\n" +
+	"\astarted\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\astarted\"\x91\x04\n" +
 	"\x10RegistrySettings\x12\x18\n" +
 	"\aaccount\x18\x01 \x01(\tR\aaccount\x12\x16\n" +
 	"\x06region\x18\x02 \x01(\tR\x06region\x12f\n" +
@@ -1769,15 +2149,19 @@ const file_registry_registry_proto_rawDesc = "" +
 	"\vpolicy_text\x18\x04 \x01(\tR\n" +
 	"policyText\x12)\n" +
 	"\x10replication_json\x18\x05 \x01(\tR\x0freplicationJson\x12#\n" +
-	"\rscanning_json\x18\x14 \x01(\tR\fscanningJson\x1aB\n" +
+	"\rscanning_json\x18\x14 \x01(\tR\fscanningJson\x12i\n" +
+	"\x11policy_principals\x18\x06 \x03(\v2<.neargate.registry.v1.RegistrySettings.PolicyPrincipalsEntryR\x10policyPrincipals\x1aB\n" +
 	"\x14AccountSettingsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1aC\n" +
+	"\x15PolicyPrincipalsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x99\x01\n" +
 	"\x11PullTimeExclusion\x12\x18\n" +
 	"\aaccount\x18\x01 \x01(\tR\aaccount\x12\x16\n" +
 	"\x06region\x18\x02 \x01(\tR\x06region\x12\x1c\n" +
 	"\tprincipal\x18\x03 \x01(\tR\tprincipal\x124\n" +
-	"\acreated\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\acreated\"\xf4\x04\n" +
+	"\acreated\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\acreated\"\xa1\x05\n" +
 	"\x10CreationTemplate\x12\x18\n" +
 	"\aaccount\x18\x01 \x01(\tR\aaccount\x12\x16\n" +
 	"\x06region\x18\x02 \x01(\tR\x06region\x12\x16\n" +
@@ -1795,7 +2179,8 @@ const file_registry_registry_proto_rawDesc = "" +
 	"\vcustom_role\x18\f \x01(\tR\n" +
 	"customRole\x124\n" +
 	"\acreated\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\acreated\x124\n" +
-	"\aupdated\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampR\aupdated\x1a7\n" +
+	"\aupdated\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampR\aupdated\x12+\n" +
+	"\x11repository_policy\x18\x0f \x01(\tR\x10repositoryPolicy\x1a7\n" +
 	"\tTagsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xbd\x03\n" +
@@ -1818,7 +2203,40 @@ const file_registry_registry_proto_rawDesc = "" +
 	"not_before\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\tnotBefore\x12\x1a\n" +
 	"\battempts\x18\f \x01(\rR\battempts\x12\x16\n" +
 	"\x06upload\x18\r \x01(\tR\x06upload\x12\x16\n" +
-	"\x06pushes\x18\x0e \x01(\x04R\x06pushes\"\xa0\x02\n" +
+	"\x06pushes\x18\x0e \x01(\x04R\x06pushes\"\xf0\x03\n" +
+	"\bBackfill\x12\x18\n" +
+	"\aaccount\x18\x01 \x01(\tR\aaccount\x12\x16\n" +
+	"\x06region\x18\x02 \x01(\tR\x06region\x12\x0e\n" +
+	"\x02id\x18\x03 \x01(\tR\x02id\x12\x1d\n" +
+	"\n" +
+	"to_account\x18\x04 \x01(\tR\ttoAccount\x12\x1b\n" +
+	"\tto_region\x18\x05 \x01(\tR\btoRegion\x12\x16\n" +
+	"\x06status\x18\x06 \x01(\tR\x06status\x12!\n" +
+	"\ffailure_code\x18\a \x01(\tR\vfailureCode\x124\n" +
+	"\astarted\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\astarted\x120\n" +
+	"\x05ended\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\x05ended\x12\x1a\n" +
+	"\bprepared\x18\n" +
+	" \x01(\bR\bprepared\x12\x1e\n" +
+	"\n" +
+	"repository\x18\v \x01(\tR\n" +
+	"repository\x12\x16\n" +
+	"\x06digest\x18\f \x01(\tR\x06digest\x12\x14\n" +
+	"\x05total\x18\r \x01(\rR\x05total\x12\x1c\n" +
+	"\tcompleted\x18\x0e \x01(\rR\tcompleted\x12\x16\n" +
+	"\x06failed\x18\x0f \x01(\rR\x06failed\x12#\n" +
+	"\rfailure_codes\x18\x10 \x03(\tR\ffailureCodes\"\xf6\x01\n" +
+	"\rBackfillImage\x12\x18\n" +
+	"\aaccount\x18\x01 \x01(\tR\aaccount\x12\x16\n" +
+	"\x06region\x18\x02 \x01(\tR\x06region\x12\x1a\n" +
+	"\bbackfill\x18\x03 \x01(\tR\bbackfill\x12\x1e\n" +
+	"\n" +
+	"repository\x18\x04 \x01(\tR\n" +
+	"repository\x12\x12\n" +
+	"\x04name\x18\x05 \x01(\tR\x04name\x12\x16\n" +
+	"\x06digest\x18\x06 \x01(\tR\x06digest\x12\x10\n" +
+	"\x03tag\x18\a \x01(\tR\x03tag\x12\x16\n" +
+	"\x06status\x18\b \x01(\tR\x06status\x12!\n" +
+	"\ffailure_code\x18\t \x01(\tR\vfailureCode\"\xa0\x02\n" +
 	"\x0fPullThroughRule\x12\x18\n" +
 	"\aaccount\x18\x01 \x01(\tR\aaccount\x12\x16\n" +
 	"\x06region\x18\x02 \x01(\tR\x06region\x12\x16\n" +
@@ -1880,7 +2298,7 @@ func file_registry_registry_proto_rawDescGZIP() []byte {
 	return file_registry_registry_proto_rawDescData
 }
 
-var file_registry_registry_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
+var file_registry_registry_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
 var file_registry_registry_proto_goTypes = []any{
 	(*Repository)(nil),            // 0: neargate.registry.v1.Repository
 	(*Tag)(nil),                   // 1: neargate.registry.v1.Tag
@@ -1889,54 +2307,63 @@ var file_registry_registry_proto_goTypes = []any{
 	(*RemovedRepository)(nil),     // 4: neargate.registry.v1.RemovedRepository
 	(*PullTime)(nil),              // 5: neargate.registry.v1.PullTime
 	(*LifecyclePolicy)(nil),       // 6: neargate.registry.v1.LifecyclePolicy
-	(*LifecyclePreview)(nil),      // 7: neargate.registry.v1.LifecyclePreview
-	(*RegistrySettings)(nil),      // 8: neargate.registry.v1.RegistrySettings
-	(*PullTimeExclusion)(nil),     // 9: neargate.registry.v1.PullTimeExclusion
-	(*CreationTemplate)(nil),      // 10: neargate.registry.v1.CreationTemplate
-	(*Replication)(nil),           // 11: neargate.registry.v1.Replication
-	(*PullThroughRule)(nil),       // 12: neargate.registry.v1.PullThroughRule
-	(*Scan)(nil),                  // 13: neargate.registry.v1.Scan
-	(*ScanSuppression)(nil),       // 14: neargate.registry.v1.ScanSuppression
-	nil,                           // 15: neargate.registry.v1.Manifest.AnnotationsEntry
-	nil,                           // 16: neargate.registry.v1.RegistrySettings.AccountSettingsEntry
-	nil,                           // 17: neargate.registry.v1.CreationTemplate.TagsEntry
-	nil,                           // 18: neargate.registry.v1.Scan.CountsEntry
-	(*timestamppb.Timestamp)(nil), // 19: google.protobuf.Timestamp
+	(*RepositoryPolicy)(nil),      // 7: neargate.registry.v1.RepositoryPolicy
+	(*LifecyclePreview)(nil),      // 8: neargate.registry.v1.LifecyclePreview
+	(*RegistrySettings)(nil),      // 9: neargate.registry.v1.RegistrySettings
+	(*PullTimeExclusion)(nil),     // 10: neargate.registry.v1.PullTimeExclusion
+	(*CreationTemplate)(nil),      // 11: neargate.registry.v1.CreationTemplate
+	(*Replication)(nil),           // 12: neargate.registry.v1.Replication
+	(*Backfill)(nil),              // 13: neargate.registry.v1.Backfill
+	(*BackfillImage)(nil),         // 14: neargate.registry.v1.BackfillImage
+	(*PullThroughRule)(nil),       // 15: neargate.registry.v1.PullThroughRule
+	(*Scan)(nil),                  // 16: neargate.registry.v1.Scan
+	(*ScanSuppression)(nil),       // 17: neargate.registry.v1.ScanSuppression
+	nil,                           // 18: neargate.registry.v1.Manifest.AnnotationsEntry
+	nil,                           // 19: neargate.registry.v1.RepositoryPolicy.PrincipalsEntry
+	nil,                           // 20: neargate.registry.v1.RegistrySettings.AccountSettingsEntry
+	nil,                           // 21: neargate.registry.v1.RegistrySettings.PolicyPrincipalsEntry
+	nil,                           // 22: neargate.registry.v1.CreationTemplate.TagsEntry
+	nil,                           // 23: neargate.registry.v1.Scan.CountsEntry
+	(*timestamppb.Timestamp)(nil), // 24: google.protobuf.Timestamp
 }
 var file_registry_registry_proto_depIdxs = []int32{
-	19, // 0: neargate.registry.v1.Repository.created:type_name -> google.protobuf.Timestamp
-	19, // 1: neargate.registry.v1.Tag.moved:type_name -> google.protobuf.Timestamp
-	19, // 2: neargate.registry.v1.Tag.checked:type_name -> google.protobuf.Timestamp
-	15, // 3: neargate.registry.v1.Manifest.annotations:type_name -> neargate.registry.v1.Manifest.AnnotationsEntry
-	19, // 4: neargate.registry.v1.Manifest.pushed:type_name -> google.protobuf.Timestamp
-	19, // 5: neargate.registry.v1.Manifest.archived:type_name -> google.protobuf.Timestamp
-	19, // 6: neargate.registry.v1.Manifest.activated:type_name -> google.protobuf.Timestamp
-	19, // 7: neargate.registry.v1.Layer.counted:type_name -> google.protobuf.Timestamp
-	19, // 8: neargate.registry.v1.PullTime.pulled:type_name -> google.protobuf.Timestamp
-	19, // 9: neargate.registry.v1.LifecyclePolicy.evaluated:type_name -> google.protobuf.Timestamp
-	19, // 10: neargate.registry.v1.LifecyclePreview.started:type_name -> google.protobuf.Timestamp
-	16, // 11: neargate.registry.v1.RegistrySettings.account_settings:type_name -> neargate.registry.v1.RegistrySettings.AccountSettingsEntry
-	19, // 12: neargate.registry.v1.PullTimeExclusion.created:type_name -> google.protobuf.Timestamp
-	17, // 13: neargate.registry.v1.CreationTemplate.tags:type_name -> neargate.registry.v1.CreationTemplate.TagsEntry
-	19, // 14: neargate.registry.v1.CreationTemplate.created:type_name -> google.protobuf.Timestamp
-	19, // 15: neargate.registry.v1.CreationTemplate.updated:type_name -> google.protobuf.Timestamp
-	19, // 16: neargate.registry.v1.Replication.queued:type_name -> google.protobuf.Timestamp
-	19, // 17: neargate.registry.v1.Replication.not_before:type_name -> google.protobuf.Timestamp
-	19, // 18: neargate.registry.v1.PullThroughRule.created:type_name -> google.protobuf.Timestamp
-	19, // 19: neargate.registry.v1.PullThroughRule.updated:type_name -> google.protobuf.Timestamp
-	19, // 20: neargate.registry.v1.Scan.requested:type_name -> google.protobuf.Timestamp
-	19, // 21: neargate.registry.v1.Scan.not_before:type_name -> google.protobuf.Timestamp
-	19, // 22: neargate.registry.v1.Scan.completed:type_name -> google.protobuf.Timestamp
-	19, // 23: neargate.registry.v1.Scan.first:type_name -> google.protobuf.Timestamp
-	19, // 24: neargate.registry.v1.Scan.source_updated:type_name -> google.protobuf.Timestamp
-	18, // 25: neargate.registry.v1.Scan.counts:type_name -> neargate.registry.v1.Scan.CountsEntry
-	19, // 26: neargate.registry.v1.ScanSuppression.created:type_name -> google.protobuf.Timestamp
-	19, // 27: neargate.registry.v1.ScanSuppression.until:type_name -> google.protobuf.Timestamp
-	28, // [28:28] is the sub-list for method output_type
-	28, // [28:28] is the sub-list for method input_type
-	28, // [28:28] is the sub-list for extension type_name
-	28, // [28:28] is the sub-list for extension extendee
-	0,  // [0:28] is the sub-list for field type_name
+	24, // 0: neargate.registry.v1.Repository.created:type_name -> google.protobuf.Timestamp
+	24, // 1: neargate.registry.v1.Tag.moved:type_name -> google.protobuf.Timestamp
+	24, // 2: neargate.registry.v1.Tag.checked:type_name -> google.protobuf.Timestamp
+	18, // 3: neargate.registry.v1.Manifest.annotations:type_name -> neargate.registry.v1.Manifest.AnnotationsEntry
+	24, // 4: neargate.registry.v1.Manifest.pushed:type_name -> google.protobuf.Timestamp
+	24, // 5: neargate.registry.v1.Manifest.archived:type_name -> google.protobuf.Timestamp
+	24, // 6: neargate.registry.v1.Manifest.activated:type_name -> google.protobuf.Timestamp
+	24, // 7: neargate.registry.v1.Layer.counted:type_name -> google.protobuf.Timestamp
+	24, // 8: neargate.registry.v1.PullTime.pulled:type_name -> google.protobuf.Timestamp
+	24, // 9: neargate.registry.v1.LifecyclePolicy.evaluated:type_name -> google.protobuf.Timestamp
+	19, // 10: neargate.registry.v1.RepositoryPolicy.principals:type_name -> neargate.registry.v1.RepositoryPolicy.PrincipalsEntry
+	24, // 11: neargate.registry.v1.LifecyclePreview.started:type_name -> google.protobuf.Timestamp
+	20, // 12: neargate.registry.v1.RegistrySettings.account_settings:type_name -> neargate.registry.v1.RegistrySettings.AccountSettingsEntry
+	21, // 13: neargate.registry.v1.RegistrySettings.policy_principals:type_name -> neargate.registry.v1.RegistrySettings.PolicyPrincipalsEntry
+	24, // 14: neargate.registry.v1.PullTimeExclusion.created:type_name -> google.protobuf.Timestamp
+	22, // 15: neargate.registry.v1.CreationTemplate.tags:type_name -> neargate.registry.v1.CreationTemplate.TagsEntry
+	24, // 16: neargate.registry.v1.CreationTemplate.created:type_name -> google.protobuf.Timestamp
+	24, // 17: neargate.registry.v1.CreationTemplate.updated:type_name -> google.protobuf.Timestamp
+	24, // 18: neargate.registry.v1.Replication.queued:type_name -> google.protobuf.Timestamp
+	24, // 19: neargate.registry.v1.Replication.not_before:type_name -> google.protobuf.Timestamp
+	24, // 20: neargate.registry.v1.Backfill.started:type_name -> google.protobuf.Timestamp
+	24, // 21: neargate.registry.v1.Backfill.ended:type_name -> google.protobuf.Timestamp
+	24, // 22: neargate.registry.v1.PullThroughRule.created:type_name -> google.protobuf.Timestamp
+	24, // 23: neargate.registry.v1.PullThroughRule.updated:type_name -> google.protobuf.Timestamp
+	24, // 24: neargate.registry.v1.Scan.requested:type_name -> google.protobuf.Timestamp
+	24, // 25: neargate.registry.v1.Scan.not_before:type_name -> google.protobuf.Timestamp
+	24, // 26: neargate.registry.v1.Scan.completed:type_name -> google.protobuf.Timestamp
+	24, // 27: neargate.registry.v1.Scan.first:type_name -> google.protobuf.Timestamp
+	24, // 28: neargate.registry.v1.Scan.source_updated:type_name -> google.protobuf.Timestamp
+	23, // 29: neargate.registry.v1.Scan.counts:type_name -> neargate.registry.v1.Scan.CountsEntry
+	24, // 30: neargate.registry.v1.ScanSuppression.created:type_name -> google.protobuf.Timestamp
+	24, // 31: neargate.registry.v1.ScanSuppression.until:type_name -> google.protobuf.Timestamp
+	32, // [32:32] is the sub-list for method output_type
+	32, // [32:32] is the sub-list for method input_type
+	32, // [32:32] is the sub-list for extension type_name
+	32, // [32:32] is the sub-list for extension extendee
+	0,  // [0:32] is the sub-list for field type_name
 }
 
 func init() { file_registry_registry_proto_init() }
@@ -1950,7 +2377,7 @@ func file_registry_registry_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_registry_registry_proto_rawDesc), len(file_registry_registry_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   19,
+			NumMessages:   24,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

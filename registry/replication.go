@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/seed-2f228079/neargate/api"
 	"github.com/seed-2f228079/neargate/controlplane"
 	"github.com/seed-2f228079/neargate/controlplane/state"
 )
@@ -32,12 +33,23 @@ const (
 
 // destinations are where the registry's configuration wants a repository's images, each once.
 func (s *RegistrySettings) destinations(repository string) []types.ReplicationDestination {
+	return s.destinationsOf(func(rule types.ReplicationRule) bool {
+		return len(rule.RepositoryFilters) == 0 || slices.ContainsFunc(rule.RepositoryFilters, func(f types.RepositoryFilter) bool { return strings.HasPrefix(repository, value(f.Filter)) })
+	})
+}
+
+// allDestinations are those of any repository.
+func (s *RegistrySettings) allDestinations() []types.ReplicationDestination {
+	return s.destinationsOf(func(types.ReplicationRule) bool { return true })
+}
+
+func (s *RegistrySettings) destinationsOf(applies func(types.ReplicationRule) bool) []types.ReplicationDestination {
 	var out []types.ReplicationDestination
 	if s.ReplicationJson == "" {
 		return nil
 	}
 	for _, rule := range controlplane.DecodeShape[types.ReplicationConfiguration](s.ReplicationJson).Rules {
-		if len(rule.RepositoryFilters) > 0 && !slices.ContainsFunc(rule.RepositoryFilters, func(f types.RepositoryFilter) bool { return strings.HasPrefix(repository, value(f.Filter)) }) {
+		if !applies(rule) {
 			continue
 		}
 		for _, d := range rule.Destinations {
@@ -58,12 +70,16 @@ func (s *RegistrySettings) destinations(repository string) []types.ReplicationDe
 // late finds its tag gone to another image, and leaves it alone.
 func (r *Registry) queueReplication(tx *state.Tx, repo *Repository, digest string) {
 	for _, d := range registryRecord(tx, repo.Account, repo.Region).destinations(repo.Name) {
-		e := &Replication{Account: repo.Account, Region: repo.Region, Repository: repo.Id, Name: repo.Name, Digest: digest,
-			ToAccount: *d.RegistryId, ToRegion: *d.Region, Status: replicationInProgress, Queued: timestamppb.New(r.Clock.Now())}
-		old, _ := Replications.Get(tx, Replications.Key(e))
-		e.Pushes = old.GetPushes() + 1
-		Replications.Put(tx, e)
+		r.queueTo(tx, repo, digest, d)
 	}
+}
+
+func (r *Registry) queueTo(tx *state.Tx, repo *Repository, digest string, d types.ReplicationDestination) {
+	e := &Replication{Account: repo.Account, Region: repo.Region, Repository: repo.Id, Name: repo.Name, Digest: digest,
+		ToAccount: *d.RegistryId, ToRegion: *d.Region, Status: replicationInProgress, Queued: timestamppb.New(r.Clock.Now())}
+	old, _ := Replications.Get(tx, Replications.Key(e))
+	e.Pushes = old.GetPushes() + 1
+	Replications.Put(tx, e)
 }
 
 // runReplication has one worker for this cluster's other regions and one for each remote cluster, so that one that cannot be reached keeps
@@ -237,6 +253,9 @@ func failureCode(err error) (code string, refused bool) {
 	if e, ok := errors.AsType[*remoteError](err); ok {
 		return e.failureCode(), e.refused()
 	}
+	if errors.Is(err, errNotLet) {
+		return "AccessDenied", true
+	}
 	return "InternalError", false
 }
 
@@ -257,12 +276,41 @@ func (w *replicator) replicate(ctx context.Context, e *Replication) error {
 	if w.remote != nil {
 		return w.sendImage(ctx, e, source)
 	}
+	if e.ToAccount != e.Account {
+		if err := w.mayReplicate(ctx, e); err != nil {
+			return err
+		}
+	}
 	to, err := w.ensure(ctx, e.ToAccount, e.ToRegion, e.Name, types.RCTAppliedForReplication)
 	if err != nil {
 		return err
 	}
 	return w.copyImage(ctx, source, to, e.Digest, true)
 }
+
+// mayReplicate asks the registry policy of another account whether images of this one may come, and, if need be, make their repository. The
+// caller is the source's account, as ECR's documentation has it.
+func (r *Registry) mayReplicate(ctx context.Context, e *Replication) error {
+	if r.Authorizer == nil {
+		return fmt.Errorf("%w: nobody is let into another account", errNotLet)
+	}
+	wanted := []string{replicateImage}
+	if _, err := repository(r.Store.View(), e.ToAccount, e.ToRegion, e.Name); err != nil {
+		wanted = append(wanted, createRepository)
+	}
+	source := api.Identity{Account: e.Account, ARN: "arn:aws:iam::" + e.Account + ":root", UserID: e.Account, Root: true}
+	call := &api.Call{Identity: source, Region: e.ToRegion, Service: "ecr", Time: r.Clock.Now(), Secure: true}
+	for _, action := range wanted {
+		call.Operation = strings.TrimPrefix(action, "ecr:")
+		if err := r.Authorizer.Authorize(ctx, call, api.Access{Action: action, Resources: []string{repositoryARN(call, &e.ToAccount, e.Name)}}); err != nil {
+			return fmt.Errorf("%w: %w", errNotLet, err)
+		}
+	}
+	return nil
+}
+
+// errNotLet says that the destination's registry policy does not let an image in.
+var errNotLet = errors.New("the destination does not let the image in")
 
 // copyStep bounds the layers or tags of a transaction: each is read at the source and written at the destination.
 const copyStep = 40

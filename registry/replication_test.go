@@ -227,7 +227,9 @@ func TestReplicationKeepsImmutableTags(t *testing.T) {
 }
 
 func TestPutReplicationConfiguration(t *testing.T) {
-	b := newBench(t)
+	b := newBench(t, func(c *registry.Config) {
+		c.Remotes = map[string]registry.Remote{"eu-far-1": {Endpoint: "http://127.0.0.1:1"}}
+	})
 	ignore := cmpopts.IgnoreUnexported(types.ReplicationConfiguration{}, types.ReplicationRule{}, types.ReplicationDestination{}, types.RepositoryFilter{})
 	describe := func() *types.ReplicationConfiguration {
 		return must[ecr.DescribeRegistryOutput](b, &ecr.DescribeRegistryInput{}).ReplicationConfiguration
@@ -248,8 +250,9 @@ func TestPutReplicationConfiguration(t *testing.T) {
 	}
 	refused[ecr.PutReplicationConfigurationOutput](b, put(destination(region)),
 		"InvalidParameterException: Invalid parameter at 'replicationConfiguration' failed to satisfy constraint: 'a registry cannot be its own destination (000000000000 in us-east-1)'")
-	refused[ecr.PutReplicationConfigurationOutput](b, put(types.ReplicationDestination{Region: new(elsewhere), RegistryId: new("111111111111")}),
-		"NotImplemented: Replication to the registry of another account (111111111111) is not implemented: registry policies are not evaluated.")
+	must[ecr.PutReplicationConfigurationOutput](b, put(types.ReplicationDestination{Region: new(region), RegistryId: new("111111111111")}))
+	refused[ecr.PutReplicationConfigurationOutput](b, put(types.ReplicationDestination{Region: new("eu-far-1"), RegistryId: new("111111111111")}),
+		"NotImplemented: Replication to another account (111111111111) of another cluster (eu-far-1) is not implemented: what is sent there comes to the account of this cluster's credentials.")
 	var many []types.ReplicationDestination
 	for i := range 26 {
 		many = append(many, destination(fmt.Sprint("region-", i)))
@@ -271,16 +274,14 @@ func TestRegistryPolicy(t *testing.T) {
 	one := `{"Effect":"Allow","Principal":"*","Action":"ecr:*","Resource":"*"}`
 	must[ecr.PutRegistryPolicyOutput](b, &ecr.PutRegistryPolicyInput{PolicyText: new(`{"Statement":` + one + `}`)})
 	for bad, why := range map[string]string{
-		`x`:                                    "not a JSON object of Version, Id and Statement",
-		`{"Statement":[],"Other":1}`:           "not a JSON object of Version, Id and Statement",
-		`{"Version":"2013","Statement":[]}`:    "Version is 2012-10-17 or 2008-10-17",
-		`{"Version":"2012-10-17"}`:             "Statement is a statement or a list of them",
-		`{"Statement":[]}`:                     "there is no statement",
-		`{"Statement":[{"Effect":"Perhaps"}]}`: "Effect is Allow or Deny",
-		`{"Statement":{"Effect":"Deny","Action":"ecr:*"}}`:                                  "a statement has a Principal",
-		`{"Statement":{"Effect":"Deny","Principal":"*"}}`:                                   "a statement has an Action",
-		`{"Statement":{"Effect":"Deny","Principal":"*","Action":[]}}`:                       "Action is an action or a list of them",
-		`{"Statement":{"Effect":"Deny","Principal":"*","Action":["ecr:*","s3:GetObject"]}}`: "the action s3:GetObject is none of ecr",
+		`x`:                                 "Syntax errors in policy.",
+		`{"Version":"2013","Statement":[]}`: "Syntax errors in policy.",
+		`{"Version":"2012-10-17"}`:          "Syntax errors in policy.",
+		`{"Statement":[]}`:                  "There is no statement.",
+		`{"Statement":{"Effect":"Deny","Action":"ecr:*","Resource":"*"}}`:                                  "Missing required field Principal",
+		`{"Statement":{"Effect":"Deny","Principal":"*","Action":"ecr:*"}}`:                                 "Policy statement must contain resources.",
+		`{"Statement":{"Effect":"Deny","Principal":"*","Resource":"*"}}`:                                   "Policy statement must contain actions.",
+		`{"Statement":{"Effect":"Deny","Principal":"*","Action":["ecr:*","s3:GetObject"],"Resource":"*"}}`: "Actions of s3 have no place in it.",
 	} {
 		refused[ecr.PutRegistryPolicyOutput](b, &ecr.PutRegistryPolicyInput{PolicyText: &bad}, "InvalidParameterException: Invalid parameter at 'PolicyText' failed to satisfy constraint: 'Invalid registry policy provided: "+why+"'")
 	}

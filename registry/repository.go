@@ -44,7 +44,7 @@ func (r *Registry) newRepository(account, region, name string) *Repository {
 // create commits a new repository with its tags.
 func (r *Registry) create(ctx context.Context, repo *Repository, tags map[string]string) error {
 	_, err := r.Store.Update(ctx, func(tx *state.Tx) error {
-		return createIn(tx, repo, tags)
+		return r.createIn(tx, repo, tags)
 	})
 	return err
 }
@@ -66,6 +66,7 @@ func (r *Registry) remove(ctx context.Context, account, region, name string, for
 		controlplane.PutTags(tx, repo.scope(), repo.arn(), nil)
 		LifecyclePolicies.Delete(tx, repo.in())
 		LifecyclePreviews.Delete(tx, repo.in())
+		RepositoryPolicies.Delete(tx, repo.in())
 		RemovedRepositories.Put(tx, &RemovedRepository{Account: account, Region: region, Id: repo.Id})
 		removed = repo
 		return nil

@@ -51,6 +51,42 @@ func TestFullDisk(t *testing.T) {
 	}
 }
 
+// TestReserve: pushes end before the disk is full, which the state's log may be on, and go on as soon as there is room.
+func TestReserve(t *testing.T) {
+	dir := t.TempDir()
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=2m"); err != nil {
+		t.Skipf("a small disk cannot be mounted here: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
+	blobs, err := blob.Open(dir, blob.Options{Reserve: 1 << 30}) // a twentieth, of so small a disk
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := newBench(t, func(c *registry.Config) { c.Blobs = blobs })
+	b.blobs = blobs
+	b.create("users")
+	b.pushImage("users", "v1", strings.Repeat("x", 512<<10)) // which is in it twice
+	b.pushBlob("users", strings.Repeat("y", 950<<10))        // into the reserve
+	at := b.want(202, "POST", "/v2/users/blobs/uploads/", nil).Header.Get("Location")
+	a := b.want(507, "PATCH", at, "a byte")
+	if want := `{"errors":[{"code":"UNKNOWN","message":"The registry has no space left on its disk."}]}`; a.body != want {
+		t.Errorf("%s", a.body)
+	}
+	b.want(507, "POST", "/v2/users/blobs/uploads/?digest="+string(blob.Sum([]byte("small"))), "small")
+	b.want(200, "GET", "/v2/users/manifests/v1", nil)
+	b.want(202, "DELETE", "/v2/users/manifests/v1", nil) // which takes no room
+	if err := unix.Mount("", dir, "", unix.MS_REMOUNT, "size=4m"); err != nil {
+		t.Fatal(err)
+	}
+	b.want(202, "PATCH", at, "a byte")
+	b.want(201, "PUT", at+"?digest="+string(blob.Sum([]byte("a byte"))), nil)
+	b.pushImage("users", "v3", "small")
+}
+
 func atoi(t *testing.T, s string) int {
 	t.Helper()
 	n, err := strconv.Atoi(s)

@@ -210,8 +210,8 @@ func TestAccountSettings(t *testing.T) {
 	b.want(201, "POST", mount, nil)
 	refused[ecr.GetAccountSettingOutput](b, &ecr.GetAccountSettingInput{Name: new("X")},
 		"InvalidParameterException: Invalid parameter at 'name' failed to satisfy constraint: 'must be one of BASIC_SCAN_TYPE_VERSION, BLOB_MOUNTING, REGISTRY_POLICY_SCOPE'")
-	refused[ecr.PutAccountSettingOutput](b, &ecr.PutAccountSettingInput{Name: new("REGISTRY_POLICY_SCOPE"), Value: new("V1")},
-		"InvalidParameterException: Invalid parameter at 'value' failed to satisfy constraint: 'REGISTRY_POLICY_SCOPE must be one of V2'")
+	refused[ecr.PutAccountSettingOutput](b, &ecr.PutAccountSettingInput{Name: new("REGISTRY_POLICY_SCOPE"), Value: new("V3")},
+		"InvalidParameterException: Invalid parameter at 'value' failed to satisfy constraint: 'REGISTRY_POLICY_SCOPE must be one of V2, V1'")
 }
 
 func TestPullTimeUpdateExclusions(t *testing.T) {

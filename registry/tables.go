@@ -28,6 +28,9 @@ var (
 	LifecyclePolicies = state.NewTable("ecr.lifecyclepolicy", func(p *LifecyclePolicy) state.Key {
 		return state.K(p.Account, p.Region, p.Repository)
 	})
+	RepositoryPolicies = state.NewTable("ecr.repositorypolicy", func(p *RepositoryPolicy) state.Key {
+		return state.K(p.Account, p.Region, p.Repository)
+	})
 	LifecyclePreviews = state.NewTable("ecr.lifecyclepreview", func(p *LifecyclePreview) state.Key {
 		return state.K(p.Account, p.Region, p.Repository)
 	})
@@ -50,7 +53,14 @@ var (
 	ScanSuppressions = state.NewTable("ecr.scansuppression", func(s *ScanSuppression) state.Key {
 		return state.K(s.Account, s.Region, s.Id)
 	})
-	// Replications are watched by the replicators.
+	// Backfills are watched by the backfiller.
+	Backfills = state.NewTable("ecr.backfill", func(b *Backfill) state.Key {
+		return state.K(b.Account, b.Region, b.Id)
+	})
+	BackfillImages = state.NewTable("ecr.backfillimage", func(i *BackfillImage) state.Key {
+		return state.K(i.Account, i.Region, i.Backfill, i.Repository, i.Digest, i.Tag)
+	})
+	// Replications are watched by the replicators and the backfiller.
 	Replications = state.NewTable("ecr.replication", func(e *Replication) state.Key {
 		return state.K(e.Account, e.Region, e.Repository, e.Digest, e.ToAccount, e.ToRegion)
 	})
@@ -70,6 +80,14 @@ var ScansPending = state.NewIndex(Scans, "pending", func(s *Scan) []state.Key {
 		return nil
 	}
 	return []state.Key{state.K(controlplane.TimeKey(s.Requested.AsTime()))}
+})
+
+// BackfillImagesOpen are the images of a backfill that are not settled: key account, region, backfill, status.
+var BackfillImagesOpen = state.NewIndex(BackfillImages, "open", func(i *BackfillImage) []state.Key {
+	if i.Status != "" && i.Status != replicationInProgress {
+		return nil
+	}
+	return []state.Key{state.K(i.Account, i.Region, i.Backfill, i.Status)}
 })
 
 // Indexes within a repository: key account, region, repository, digest.
@@ -114,6 +132,7 @@ var (
 var Schema = state.Schema{
 	Repositories, RemovedRepositories, Tags, Manifests, Layers, PullTimes, LifecyclePolicies, LifecyclePreviews,
 	Registries, PullTimeExclusions, CreationTemplates, PullThroughRules, Replications, Scans, ScanSuppressions,
+	RepositoryPolicies, Backfills, BackfillImages,
 }
 
 // in is the key of something that belongs to the repository; with no parts, the prefix of all of that kind.

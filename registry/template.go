@@ -8,6 +8,7 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/service/ecr/types"
 
+	"github.com/seed-2f228079/neargate/api/policy"
 	"github.com/seed-2f228079/neargate/controlplane"
 	"github.com/seed-2f228079/neargate/controlplane/state"
 	"github.com/seed-2f228079/neargate/internal/awserr"
@@ -46,11 +47,22 @@ func (r *Registry) makeRepository(tx *state.Tx, account, region, name string, t 
 		repo.TagMutability, repo.MutabilityExclusions = t.TagMutability, t.MutabilityExclusions
 		repo.EncryptionType, repo.KmsKey = t.EncryptionType, t.KmsKey
 	}
-	if err := createIn(tx, repo, t.GetTags()); err != nil {
+	if err := r.createIn(tx, repo, t.GetTags()); err != nil {
 		return nil, err
 	}
 	if t.GetLifecyclePolicy() != "" {
 		LifecyclePolicies.Put(tx, repo.lifecyclePolicy(t.LifecyclePolicy))
+	}
+	if t.GetRepositoryPolicy() != "" {
+		p, err := parsePolicy(policy.Own, t.RepositoryPolicy)
+		if err != nil {
+			return nil, err
+		}
+		ids, err := r.pin(tx, policy.Own, p) // users and roles as they are now
+		if err != nil {
+			return nil, err
+		}
+		RepositoryPolicies.Put(tx, repo.policy(t.RepositoryPolicy, ids))
 	}
 	return repo, nil
 }
@@ -68,9 +80,12 @@ func (r *Registry) ensure(ctx context.Context, account, region, name string, rea
 }
 
 // createIn commits a new repository with its tags.
-func createIn(tx *state.Tx, repo *Repository, tags map[string]string) error {
+func (r *Registry) createIn(tx *state.Tx, repo *Repository, tags map[string]string) error {
 	if _, exists := Repositories.Get(tx, Repositories.Key(repo)); exists {
 		return awserr.New("RepositoryAlreadyExistsException", "The repository with name '%s' already exists in the registry with id '%s'", repo.Name, repo.Account)
+	}
+	if err := r.roomForRepository(repo.Account, repo.Region); err != nil {
+		return err
 	}
 	Repositories.Put(tx, repo)
 	controlplane.PutTags(tx, repo.scope(), repo.arn(), tags)

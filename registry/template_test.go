@@ -97,13 +97,13 @@ func TestRepositoryCreationTemplates(t *testing.T) {
 		want string
 	}{
 		{ecr.CreateRepositoryCreationTemplateInput{}, "InvalidParameterException: Invalid parameter at 'appliedFor' failed to satisfy constraint: 'must have at least one scenario'"},
-		{ecr.CreateRepositoryCreationTemplateInput{RepositoryPolicy: new("{}")}, "NotImplemented: repositoryPolicy is not implemented: repository policies are not evaluated."},
+		{ecr.CreateRepositoryCreationTemplateInput{RepositoryPolicy: new("{}")}, "InvalidParameterException: Invalid parameter at 'PolicyText' failed to satisfy constraint: 'Invalid repository policy provided: Syntax errors in policy.'"},
 		{ecr.CreateRepositoryCreationTemplateInput{LifecyclePolicy: new("{}")}, `InvalidParameterException: Invalid parameter at 'LifecyclePolicyText' failed to satisfy constraint: 'Lifecycle policy validation failure: object has missing required properties (["rules"])'`},
 		{ecr.CreateRepositoryCreationTemplateInput{CustomRoleArn: new("arn:aws:iam::111111111111:role/x")}, "InvalidParameterException: Invalid parameter at 'customRoleArn' failed to satisfy constraint: 'must be a role of the account 000000000000'"},
 		{ecr.CreateRepositoryCreationTemplateInput{ImageTagMutability: "IMMUTABLE_WITH_EXCLUSION"}, "InvalidParameterException: Invalid parameter at 'imageTagMutabilityExclusionFilters' failed to satisfy constraint: 'exclusion filters are given exactly when imageTagMutability is IMMUTABLE_WITH_EXCLUSION or MUTABLE_WITH_EXCLUSION'"},
 	} {
 		tc.in.Prefix = new("new")
-		if tc.want[0] != 'I' || tc.in.LifecyclePolicy != nil || tc.in.CustomRoleArn != nil || tc.in.ImageTagMutability != "" {
+		if tc.in.RepositoryPolicy != nil || tc.want[0] != 'I' || tc.in.LifecyclePolicy != nil || tc.in.CustomRoleArn != nil || tc.in.ImageTagMutability != "" {
 			tc.in.AppliedFor = []types.RCTAppliedFor{"REPLICATION"}
 		}
 		refused[ecr.CreateRepositoryCreationTemplateOutput](b, &tc.in, tc.want)

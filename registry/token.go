@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"cmp"
 	"context"
 	"encoding/base64"
 	"encoding/json"
@@ -32,8 +33,11 @@ type token struct {
 	Who     api.Identity `json:"w"`
 	Region  string       `json:"r"`
 	Expires time.Time    `json:"e"`
-	// Pull limits the token to reading this repository.
+	// Pull limits the token to reading this repository. The platform itself is asked nothing else then in its own account; in another one,
+	// what that account's policies give this one's.
 	Pull string `json:"p,omitempty"`
+	// Registry is the account whose registry a bare host means; empty: the caller's.
+	Registry string `json:"a,omitempty"`
 }
 
 func (r *Registry) sealToken(t token) string {
@@ -57,20 +61,24 @@ func (r *Registry) openToken(s string) (token, bool) {
 	return t, r.Clock.Now().Before(t.Expires)
 }
 
-// PullToken is a password, for an hour, that only reads one repository, with the platform's own rights; the user name is "AWS".
+// PullToken is a password, for an hour, that only reads one repository of the account, with the platform's own rights; the user name is "AWS".
 func (r *Registry) PullToken(account, region, repository string) string {
-	return r.pullToken(api.System(account), region, repository)
+	return r.pullToken(api.System(account), ownImage{account: account, region: region, repository: repository})
 }
 
-func (r *Registry) pullToken(as api.Identity, region, repository string) string {
-	return r.sealToken(token{Who: as, Region: region, Expires: r.Clock.Now().Add(pullTokenLifetime), Pull: repository})
+func (r *Registry) pullToken(as api.Identity, of ownImage) string {
+	t := token{Who: as, Region: of.region, Expires: r.Clock.Now().Add(pullTokenLifetime), Pull: of.repository}
+	if of.account != as.Account {
+		t.Registry = of.account
+	}
+	return r.sealToken(t)
 }
 
 // PullCredentials says how the host of a task of the account and region gets an image that is kept here; ok is false for an image of any
 // other registry. The password lasts an hour and only reads the image's repository: as somebody, whose rights are asked with each
-// request, or, nil, as the platform itself.
+// request, or, nil, as the platform itself. An image of another account comes if that account's policies let this one have it.
 func (r *Registry) PullCredentials(account, region, image string, as *api.Identity) (user, password string, ok bool) {
-	region, repository, _, _, ok := r.ownImage(account, region, image)
+	own, ok := r.ownImage(account, region, image)
 	if !ok {
 		return "", "", false
 	}
@@ -78,7 +86,7 @@ func (r *Registry) PullCredentials(account, region, image string, as *api.Identi
 	if as != nil {
 		who = *as
 	}
-	return tokenUser, r.pullToken(who, region, repository), true
+	return tokenUser, r.pullToken(who, own), true
 }
 
 var ecrHostRE = regexp.MustCompile(`^([0-9]{12})\.dkr\.ecr\.([a-z0-9-]+)\.`)
@@ -92,10 +100,10 @@ func ecrHost(host string) (account, region string, ok bool) {
 	return m[1], m[2], true
 }
 
-// caller is who a request to /v2/ comes from.
+// caller is who a request to /v2/ comes from, and whose registry it means.
 type caller struct {
 	who             api.Identity
-	account, region string
+	account, region string // of the registry
 	pull            string // when set: may only read this repository
 }
 
@@ -103,7 +111,7 @@ type caller struct {
 func (r *Registry) authenticate(ctx context.Context, user, password string) (caller, bool) {
 	if user == tokenUser {
 		t, ok := r.openToken(password)
-		return caller{who: t.Who, account: t.Who.Account, region: t.Region, pull: t.Pull}, ok
+		return caller{who: t.Who, account: cmp.Or(t.Registry, t.Who.Account), region: t.Region, pull: t.Pull}, ok
 	}
 	if r.Credentials == nil {
 		return caller{}, false
@@ -135,25 +143,34 @@ var actions = map[string]string{
 	"mount":             "ecr:GetDownloadUrlForLayer", // of the repository that a layer is taken from
 }
 
-// may says whether the caller may do what the endpoint does to a repository of its account. It is the one place where rights
-// are checked.
+// may says whether the caller may do what the endpoint does to a repository. It is the one place where rights are checked.
 func (r *Registry) may(hr *http.Request, c caller, endpoint, repository string) error {
-	if method, _, _ := strings.Cut(endpoint, " "); c.pull != "" && (c.pull != repository || method != http.MethodGet && method != http.MethodHead && method != "import") {
-		return &ociError{http.StatusForbidden, "DENIED", fmt.Sprintf("Not authorized for the repository with name '%s' in the registry with id '%s'", repository, c.account)}
-	}
-	if r.Authorizer == nil {
-		return nil
+	abroad := c.account != c.who.Account
+	if c.pull != "" {
+		method, _, _ := strings.Cut(endpoint, " ")
+		if c.pull != repository || method != http.MethodGet && method != http.MethodHead && method != "import" {
+			return &ociError{http.StatusForbidden, "DENIED", fmt.Sprintf("Not authorized for the repository with name '%s' in the registry with id '%s'", repository, c.account)}
+		}
+		if !abroad && c.who.ARN == api.System(c.account).ARN {
+			return nil
+		}
 	}
 	action := actions[endpoint]
 	if action == "" {
 		panic("registry: the endpoint " + endpoint + " stands for no action")
+	}
+	if r.Authorizer == nil {
+		if abroad {
+			return &ociError{http.StatusForbidden, "DENIED", fmt.Sprintf("Not authorized for the registry with id '%s'", c.account)}
+		}
+		return nil
 	}
 	call := &api.Call{Identity: c.who, Region: c.region, Service: "ecr", Operation: strings.TrimPrefix(action, "ecr:"), Time: r.Clock.Now(),
 		UserAgent: hr.UserAgent(), Secure: hr.TLS != nil}
 	if from, err := netip.ParseAddrPort(hr.RemoteAddr); err == nil {
 		call.SourceIP = from.Addr().Unmap()
 	}
-	err := r.Authorizer.Authorize(hr.Context(), call, api.Access{Action: action, Resources: []string{repositoryARN(call, nil, repository)}})
+	err := r.Authorizer.Authorize(hr.Context(), call, api.Access{Action: action, Resources: []string{repositoryARN(call, &c.account, repository)}})
 	if err != nil {
 		return &ociError{http.StatusForbidden, "DENIED", err.Error()}
 	}

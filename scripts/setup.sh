@@ -20,6 +20,8 @@ if [ "$goal" = test ]; then
   have ip || need iproute2
   [ -x /bin/busybox ] || need busybox-static
   have etcd || need etcd-server
+  have skopeo || need skopeo
+  have podman || need podman
 fi
 if [ "$goal" = bench ]; then
   have nginx || need nginx-light

@@ -192,6 +192,37 @@ func TestRootAbroad(t *testing.T) {
 	}
 }
 
+// At home what a resource's policy denies binds root too, but for what takes the policy back.
+func TestRootAtHome(t *testing.T) {
+	const repository = "arn:aws:ecr:a:" + account + ":repository/locked"
+	locked, err := policy.Parse(policy.Own, `{"Version":"2012-10-17","Statement":{"Effect":"Deny","Action":"ecr:*","Principal":"*","Condition":{"StringNotEquals":{"aws:UserAgent":"robot"}}}}`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := auth.IAM{
+		Resource: func(string, string) (*policy.Policy, bool) { return locked, false },
+		Recovery: func(action string) bool { return action == "ecr:DeleteRepositoryPolicy" },
+	}
+	root := api.Call{Identity: api.Identity{Account: account, ARN: "arn:aws:iam::" + account + ":root", Root: true}}
+	robot := root
+	robot.UserAgent = "robot"
+	for _, c := range []struct {
+		call   *api.Call
+		action string
+		want   policy.Effect
+	}{
+		{&root, "ecr:BatchGetImage", policy.Deny}, {&robot, "ecr:BatchGetImage", policy.None}, {&root, "ecr:DeleteRepositoryPolicy", policy.Allow},
+	} {
+		err := a.Authorize(t.Context(), c.call, api.Access{Action: c.action, Resources: []string{repository}})
+		if (err != nil) != (c.want == policy.Deny) || err != nil && !strings.HasSuffix(err.Error(), "with an explicit deny in a resource-based policy") {
+			t.Errorf("%s, %q: %v", c.action, c.call.UserAgent, err)
+		}
+		if got := a.Weigh(c.call, c.action, repository, locked); got != c.want {
+			t.Errorf("%s, %q weighs %v", c.action, c.call.UserAgent, got)
+		}
+	}
+}
+
 func TestPassRole(t *testing.T) {
 	a := auth.IAM{Principals: principals{"AIDAANA": `{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"iam:PassRole","Resource":"arn:aws:iam::*:role/tasks/*","Condition":{"StringEquals":{"iam:PassedToService":"ecs-tasks.amazonaws.com"}}}}`}}
 	call := userCall

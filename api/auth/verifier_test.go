@@ -289,6 +289,9 @@ func TestRootOnly(t *testing.T) {
 	if err := (auth.RootOnly{}).Authorize(t.Context(), root, api.Access{Action: "ecs:ListClusters"}); err != nil {
 		t.Errorf("root: %v", err)
 	}
+	if err := (auth.RootOnly{}).Authorize(t.Context(), root, api.Access{Action: "ecr:BatchGetImage", Resources: []string{"arn:aws:ecr:a:999999999999:repository/x"}}); err == nil {
+		t.Error("root was let into another account")
+	}
 	user := &api.Call{Identity: api.Identity{Account: account, ARN: "arn:aws:iam::000000000000:user/u"}}
 	err := (auth.RootOnly{}).Authorize(t.Context(), user, api.Access{Action: "ecs:ListClusters"})
 	if code(err, "json") != "AccessDeniedException" || code(err, "query") != "AccessDenied" || code(err, "ec2") != "UnauthorizedOperation" {

@@ -91,7 +91,7 @@ func compileStatement(kind Kind, version string, o object) (s statement, err err
 			if !ok {
 				return s, errSyntax
 			}
-			if kind != Resource && !sidPattern.MatchString(sid) { // services are less strict with their own
+			if (kind == Identity || kind == Trust) && !sidPattern.MatchString(sid) { // services are less strict with their own
 				return s, malformed("Statement IDs (SID) must be alpha-numeric. Check that your input satisfies the regular expression [0-9A-Za-z]*")
 			}
 			s.sid = sid
@@ -109,7 +109,7 @@ func compileStatement(kind Kind, version string, o object) (s statement, err err
 			s.notAction = m.name == "NotAction"
 			s.actions, err = compileActions(kind, m.value)
 		case "Resource", "NotResource":
-			if kind == Trust {
+			if kind == Trust || kind == Own {
 				return s, malformed("Has prohibited field Resource")
 			}
 			s.notResource = m.name == "NotResource"
@@ -133,7 +133,7 @@ func compileStatement(kind Kind, version string, o object) (s statement, err err
 		return s, malformed("Missing required field Principal")
 	case s.actions == nil:
 		return s, malformed("Policy statement must contain actions.")
-	case s.resources == nil && (kind == Identity || seen["Resource"] || seen["NotResource"]):
+	case s.resources == nil && (kind == Identity || kind == Shared || seen["Resource"] || seen["NotResource"]):
 		return s, malformed("Policy statement must contain resources.")
 	}
 	return s, nil

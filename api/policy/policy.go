@@ -10,6 +10,7 @@
 package policy
 
 import (
+	"slices"
 	"strings"
 	"unicode"
 )
@@ -25,6 +26,10 @@ const (
 	Trust
 	// Resource is the policy of any other resource: principals; the resource may be left out, where the service says so.
 	Resource
+	// Own is a Resource policy that is of one resource and says nothing of others: it must not have the element.
+	Own
+	// Shared is a Resource policy that several resources have together, so that each statement must say which it means.
+	Shared
 )
 
 // Policy is a compiled document. It does not change.
@@ -131,6 +136,38 @@ func matchesAny(list []pattern, s string, r *Request) bool {
 		}
 	}
 	return false
+}
+
+// Join is the policy that has the statements of all of these; nil when none is there.
+func Join(list ...*Policy) *Policy {
+	var joined *Policy
+	for _, p := range list {
+		switch {
+		case p == nil:
+		case joined == nil:
+			joined = p
+		default:
+			joined = &Policy{Version: joined.Version, Explicit: joined.Explicit, statements: slices.Concat(joined.statements, p.statements)}
+		}
+	}
+	return joined
+}
+
+// Vendors are the services whose actions the document names, in lower case; "*" stands for all.
+func (p *Policy) Vendors() []string {
+	var out []string
+	for _, s := range p.statements {
+		for _, a := range s.actions {
+			vendor := "*"
+			if a.kind != all {
+				vendor, _, _ = strings.Cut(a.text, ":")
+			}
+			if !slices.Contains(out, vendor) {
+				out = append(out, vendor)
+			}
+		}
+	}
+	return out
 }
 
 // Evaluate is what the documents say together.

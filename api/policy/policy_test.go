@@ -3,6 +3,7 @@ package policy_test
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -249,6 +250,10 @@ func TestRefusals(t *testing.T) {
 		{policy.Trust, st(`{"Effect":"Allow","Action":"s3:*","Principal":"*"}`), "AssumeRole policy may only specify STS AssumeRole actions."},
 		{policy.Trust, st(`{"Effect":"Allow","Action":"sts:AssumeRole","Principal":{"AWS":"arn:aws:iam::123456789012:user/*"}}`), `Invalid principal in policy: "AWS":"arn:aws:iam::123456789012:user/*"`},
 		{policy.Trust, st(`{"Effect":"Allow","Action":"sts:AssumeRole","Principal":{"Service":"ecs"}}`), `Invalid principal in policy: "Service":"ecs"`},
+		{policy.Own, st(`{"Effect":"Allow","Action":"ecr:*","Principal":"*","Resource":"*"}`), "Has prohibited field Resource"},
+		{policy.Own, st(`{"Effect":"Allow","Action":"ecr:*","Principal":"*","NotResource":"*"}`), "Has prohibited field Resource"},
+		{policy.Own, st(`{"Effect":"Allow","Action":"ecr:*"}`), "Missing required field Principal"},
+		{policy.Shared, st(`{"Effect":"Allow","Action":"ecr:*","Principal":"*"}`), "Policy statement must contain resources."},
 		{policy.Trust, st(`{"Effect":"Allow","Action":"sts:AssumeRole","Principal":{"Azure":"x"}}`), `Invalid principal in policy: "Azure":"x"`},
 	} {
 		_, err := policy.Parse(c.kind, c.text)
@@ -272,10 +277,29 @@ func TestAccepted(t *testing.T) {
 		{policy.Identity, statement("Allow", `"Action":"iam:*","Resource":["arn:aws:iam::*:user/${aws:username}","arn:aws:iam::123456789012:root","arn:aws:iam::1:*"]`)},
 		{policy.Trust, statement("Allow", `"Action":["sts:AssumeRole","sts:TagSession"],"Principal":{"AWS":["123456789012","arn:aws:iam::123456789012:root","AIDAJQABLZS4A3QDU576Q"],"Service":"ecs-tasks.amazonaws.com","Federated":"cognito-identity.amazonaws.com"},"Condition":{"StringEquals":{"sts:ExternalId":"x"}}`)},
 		{policy.Resource, statement("Allow", `"Sid":"__owner_statement","Action":"ecr:*","Principal":{"AWS":"*"}`)},
+		{policy.Own, statement("Allow", `"Sid":"new statement","Action":"ecr:*","Principal":{"AWS":"*"}`)},
+		{policy.Shared, statement("Allow", `"Action":"ecr:*","Principal":{"AWS":"*"},"Resource":"arn:aws:ecr:*:*:repository/*"`)},
 	} {
 		if _, err := policy.Parse(c.kind, c.text); err != nil {
 			t.Errorf("%s: %v", c.text, err)
 		}
+	}
+}
+
+func TestJoin(t *testing.T) {
+	allow := parse(t, policy.Own, statement("Allow", `"Action":["ecr:*","S3:Get*"],"Principal":"*"`))
+	deny := parse(t, policy.Shared, statement("Deny", `"Action":"*","Principal":"*","Resource":"*"`))
+	r := &policy.Request{Action: "ecr:GetImage", Resource: "arn:aws:ecr:a:b:repository/c", Principal: ana}
+	for want, p := range map[policy.Effect]*policy.Policy{policy.Allow: policy.Join(nil, allow, nil), policy.Deny: policy.Join(allow, deny)} {
+		if got := p.Evaluate(r); got != want {
+			t.Errorf("got %v, want %v", got, want)
+		}
+	}
+	if policy.Join() != nil || policy.Join(nil, allow) != allow {
+		t.Error("what needs no joining is joined")
+	}
+	if got := policy.Join(allow, deny).Vendors(); !slices.Equal(got, []string{"ecr", "s3", "*"}) {
+		t.Errorf("vendors %v", got)
 	}
 }
 
@@ -292,7 +316,7 @@ func FuzzParse(f *testing.F) {
 	f.Add(`{"Statement":[{"Effect":"Allow","Action":"*","Resource":"*"}]}`, "", "")
 	f.Fuzz(func(t *testing.T, text, action, resource string) {
 		r := &policy.Request{Action: action, Resource: resource, Principal: ana, Key: func(k string) ([]string, bool) { return []string{resource, action}, len(k)%2 == 0 }}
-		for _, kind := range []policy.Kind{policy.Identity, policy.Trust, policy.Resource} {
+		for _, kind := range []policy.Kind{policy.Identity, policy.Trust, policy.Resource, policy.Own, policy.Shared} {
 			p, err := policy.Parse(kind, text)
 			if err != nil {
 				continue

@@ -18,7 +18,7 @@ func operatorCommand() *cobra.Command {
 		Use: "operator", Short: "Look after the servers of a cluster",
 		Long: `Look after the servers of a cluster: by its public API, any of whose servers answers, with the root credentials.`,
 	}
-	cmd.AddCommand(membersCommand(), removeCommand(), tokenCommand(), snapshotCommand())
+	cmd.AddCommand(membersCommand(), removeCommand(), tokenCommand(), snapshotCommand(), scrubCommand())
 	return cmd
 }
 
@@ -38,6 +38,34 @@ func membersCommand() *cobra.Command {
 					health = "not healthy: " + s.Reason
 				}
 				fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\n", s.ID, s.Address, s.Role, s.Lag, health)
+			}
+		})
+	})
+}
+
+func scrubCommand() *cobra.Command {
+	return clientVerb(&cobra.Command{
+		Use: "scrub", Short: "Say how the registry's layers on a server's disk are", Args: cobra.NoArgs,
+		Long: `Say how the registry's layers on the disk of the server that answers are. Every server reads its layers again, all of them within a week,
+and holds them against their digests. What has rotted is put aside and fetched from elsewhere; what is nowhere is named here and has to be pushed again.`,
+		Example: "  neargate operator scrub --endpoint http://10.0.0.5:4566",
+	}, "", func(cmd *cobra.Command, _ []string, c *client.Client, o *connection) error {
+		s, err := c.Scrub(cmd.Context())
+		if err != nil {
+			return err
+		}
+		return o.print(cmd.OutOrStdout(), s, func(w io.Writer) {
+			switch {
+			case s.Began.IsZero():
+				fmt.Fprintln(w, "Nothing was read again yet.")
+			case s.Ended.IsZero():
+				fmt.Fprintf(w, "Reading since %s: %d layers and manifests, %d bytes so far.\n", s.Began.Format(time.RFC3339), s.Blobs, s.Bytes)
+			default:
+				fmt.Fprintf(w, "Read from %s to %s: %d layers and manifests, %d bytes.\n", s.Began.Format(time.RFC3339), s.Ended.Format(time.RFC3339), s.Blobs, s.Bytes)
+			}
+			fmt.Fprintf(w, "Rotten: %d. Repaired: %d. Lost: %d.\n", s.Rotten, s.Repaired, len(s.Lost))
+			for _, d := range s.Lost {
+				fmt.Fprintln(w, d)
 			}
 		})
 	})

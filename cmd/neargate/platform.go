@@ -9,7 +9,9 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	ecstypes "github.com/aws/aws-sdk-go-v2/service/ecs/types"
@@ -105,6 +107,9 @@ type controlPlane struct {
 	public     *server.Server
 }
 
+// blobReserve is what image layers leave free of the disk, which the state is on as well: without room for its log nothing could be deleted.
+const blobReserve = 512 << 20
+
 // part is something that runs until its context ends.
 type part struct {
 	name string
@@ -160,7 +165,7 @@ func newControlPlane(cfg controlConfig) (_ *controlPlane, err error) {
 	if cfg.cluster != nil && isGroup {
 		c.peers = peers.New(cfg.peers(group, c.store))
 	}
-	blobs, err := blob.Open(cfg.dir.Blobs(), blob.Options{})
+	blobs, err := blob.Open(cfg.dir.Blobs(), blob.Options{Reserve: blobReserve})
 	if err != nil {
 		return nil, err
 	}
@@ -174,7 +179,7 @@ func newControlPlane(cfg controlConfig) (_ *controlPlane, err error) {
 	pages := api.NewPages(sealPages)
 	identities := iam.New(iam.Config{Store: c.store, Rand: rand.Reader, Pages: pages, Seal: sealIAM, Clock: real, Log: cfg.log})
 	credentials := auth.Chain{roots, identities}
-	access := &auth.IAM{Principals: identities, Tags: tagsOf(c.store), Resource: trustOf(identities)}
+	access := &auth.IAM{Principals: identities, Tags: tagsOf(c.store), Resource: c.policyOf(identities), Recovery: registry.Recovery}
 	tokens := sts.New(sts.Config{Roles: identities, Sessions: identities, Authorizer: access, Clock: real, AccountOfKey: iam.AccountOfKey})
 	balancing := elb.New(elb.Config{Store: c.store, Rand: rand.Reader, Pages: pages, Network: network, Domain: cfg.domain, Instance: cfg.dir.ID()})
 	virtual := ec2.New(ec2.Config{Store: c.store, Rand: rand.Reader, Pages: pages, Network: network, Uses: elb.UsesSecurityGroup})
@@ -208,8 +213,9 @@ func newControlPlane(cfg controlConfig) (_ *controlPlane, err error) {
 	keeping := registry.Config{
 		Store: c.store, Blobs: blobs, Seal: sealRegistry, Region: cfg.region, Domain: cfg.domain, Log: cfg.log,
 		PublicName: func(string, string) string { return cfg.publicName }, TLS: cfg.tls,
-		Credentials: checkSecret(credentials), Authorizer: access, Users: controlplane.ImagesInUse, Remotes: cfg.remotes,
-		Scanner: scanner, Scratch: cfg.dir.Cache("scan"), Gate: gate, Signatures: signatures,
+		Credentials: checkSecret(credentials), Authorizer: access, Principals: iam.PrincipalID, Weigh: access.Weigh, Users: controlplane.ImagesInUse, Remotes: cfg.remotes,
+		ScrubFile: filepath.Join(cfg.dir.Path(), "scrub.json"),
+		Scanner:   scanner, Scratch: cfg.dir.Cache("scan"), Gate: gate, Signatures: signatures,
 	}
 	if c.peers != nil {
 		c.peers.Blobs = blobs
@@ -218,6 +224,7 @@ func newControlPlane(cfg controlConfig) (_ *controlPlane, err error) {
 	if c.registry, err = registry.New(keeping); err != nil {
 		return nil, err
 	}
+	c.metrics.MustRegister(scrubMetrics(c.registry)...)
 	drainer := mesh.NewDrainer(mesh.DrainerConfig{Store: c.store, Clock: real, Log: cfg.log})
 	confided := &secrets.Resolver{Roles: tokens, Authorizer: access, Objects: cfg.objects}
 	dispatching := dispatcher.Config{
@@ -305,13 +312,29 @@ func tagsOf(store *state.Store) func(string) map[string]string {
 	}
 }
 
-// trustOf finds the policies that resources have themselves. So far these are roles, which nobody gets past to assume them.
-func trustOf(identities *iam.Service) func(action, name string) (*policy.Policy, bool) {
+// scrubMetrics say how the registry's blobs on this disk are.
+func scrubMetrics(r *registry.Registry) []prometheus.Collector {
+	gauge := func(name, help string, value func(registry.Scrub) int) prometheus.Collector {
+		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "neargate_registry_scrub_" + name, Help: help}, func() float64 { return float64(value(r.Scrub())) })
+	}
+	return []prometheus.Collector{
+		gauge("blobs", "Blobs that the pass under way, or the last one, has read again.", func(s registry.Scrub) int { return int(s.Blobs) }),
+		gauge("rotten", "Blobs that were found rotten since this server was made.", func(s registry.Scrub) int { return int(s.Rotten) }),
+		gauge("repaired", "Blobs that were rotten or missing and came back.", func(s registry.Scrub) int { return int(s.Repaired) }),
+		gauge("lost", "Blobs that are nowhere, as last found.", func(s registry.Scrub) int { return len(s.Lost) }),
+	}
+}
+
+// policyOf finds the policies that resources have themselves: roles, which nobody gets past to assume them, and repositories.
+func (c *controlPlane) policyOf(identities *iam.Service) func(action, name string) (*policy.Policy, bool) {
 	return func(action, name string) (*policy.Policy, bool) {
 		switch action {
 		case "sts:AssumeRole", "sts:TagSession", "sts:SetSourceIdentity":
 			trust, _ := identities.Trust(name)
 			return trust, true
+		}
+		if strings.HasPrefix(action, "ecr:") {
+			return c.registry.ResourcePolicy(action, name), false
 		}
 		return nil, false
 	}

@@ -125,6 +125,12 @@ func (s *Service) Trust(arn string) (*policy.Policy, bool) {
 	})[0], true
 }
 
+// PrincipalID is the unique id of the user or role with this ARN, for policies of other services that name it.
+func PrincipalID(r state.Reader, arn string) (string, bool) {
+	e, ok := byARN(r, arn)
+	return e.GetId(), ok
+}
+
 // Tags are those of the user or role that who is.
 func (s *Service) Tags(who *api.Identity) map[string]string {
 	v := s.Store.View()

@@ -92,7 +92,11 @@ func (b *Blobs) call(ctx context.Context, id, method string, d blob.Digest, body
 }
 
 func (b *Blobs) request(ctx context.Context, id, method string, d blob.Digest, body io.Reader, size int64) (*http.Response, error) {
-	r := &http.Request{Method: method, URL: &url.URL{Path: "/blobs/" + string(d)}, Header: http.Header{}}
+	return b.send(ctx, id, method, "/blobs/"+string(d), body, size)
+}
+
+func (b *Blobs) send(ctx context.Context, id, method, path string, body io.Reader, size int64) (*http.Response, error) {
+	r := &http.Request{Method: method, URL: &url.URL{Path: path}, Header: http.Header{}}
 	if body != nil {
 		r.Body, r.ContentLength = io.NopCloser(body), size
 	}
@@ -166,6 +170,58 @@ func (b *Blobs) fetchFrom(ctx context.Context, id string, d blob.Digest) error {
 	lease, _, err := b.Store.Put(ctx, d, a.Body)
 	lease.Release() // a record refers to it, or it is young
 	return err
+}
+
+// FetchUpload brings an upload here that began on another server; blob.ErrNotFound: nobody within reach has it. That server has it no more then.
+func (b *Blobs) FetchUpload(ctx context.Context, name string) error {
+	if err := b.Peers.learn(ctx); err != nil {
+		return err
+	}
+	for _, id := range b.Peers.Others() {
+		err := b.fetchUpload(ctx, id, name)
+		if err == nil {
+			return nil
+		}
+		if !errors.Is(err, blob.ErrNotFound) && ctx.Err() == nil {
+			b.Peers.Log.Warn("an upload may have been begun on a server that does not give it away", "server", id, "error", err)
+		}
+	}
+	return blob.ErrNotFound
+}
+
+func (b *Blobs) fetchUpload(ctx context.Context, id, name string) error {
+	a, err := b.send(ctx, id, http.MethodPost, "/uploads/"+name, nil, 0)
+	if err != nil {
+		return err
+	}
+	defer a.Body.Close()
+	switch a.StatusCode {
+	case http.StatusOK:
+		return b.Store.Adopt(name, a.Body, a.ContentLength)
+	case http.StatusNotFound:
+		return blob.ErrNotFound
+	}
+	return fmt.Errorf("status %d", a.StatusCode)
+}
+
+// serveUploads gives uploads to other servers.
+func serveUploads(mux *http.ServeMux, store *blob.Store, log *slog.Logger) {
+	mux.HandleFunc("POST /uploads/{name}", func(w http.ResponseWriter, r *http.Request) {
+		err := store.HandOver(r.PathValue("name"), func(content io.Reader, size int64) error {
+			w.Header().Set("Content-Length", fmt.Sprint(size))
+			_, err := io.Copy(w, content)
+			return err
+		})
+		switch {
+		case errors.Is(err, blob.ErrNotFound):
+			w.WriteHeader(http.StatusNotFound)
+		case errors.Is(err, blob.ErrBusy):
+			w.WriteHeader(http.StatusConflict)
+		case err != nil:
+			log.Warn("an upload for another server", "error", err)
+			w.WriteHeader(http.StatusInternalServerError)
+		}
+	})
 }
 
 // serveBlobs answers other servers.

@@ -98,6 +98,7 @@ func (p *Peers) relayed() http.Handler {
 	}))
 	if p.Blobs != nil {
 		serveBlobs(mux, p.Blobs, p.Log)
+		serveUploads(mux, p.Blobs, p.Log)
 	}
 	return mux
 }

@@ -13,6 +13,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
@@ -25,7 +26,7 @@ type Client struct {
 	// PlainHTTP lists hosts ("registry.lan", "registry.lan:5000") that may be spoken to without TLS. Loopback addresses
 	// and names below localhost always may; nobody else, whatever a redirect or a token realm says.
 	PlainHTTP []string
-	// Transport carries the requests; nil: http.DefaultTransport's settings.
+	// Transport carries the requests; nil: http.DefaultTransport's settings, and names below localhost are this host.
 	Transport http.RoundTripper
 	// Platform chooses from an index; zero: this host's, on linux.
 	Platform Platform
@@ -158,10 +159,6 @@ func (c *Client) plainHTTP(host string) bool {
 }
 
 func (c *Client) options(ctx context.Context, cred Credentials) []remote.Option {
-	t := c.Transport
-	if t == nil {
-		t = remote.DefaultTransport
-	}
 	p := c.platform()
 	auth := authn.Anonymous
 	if cred != (Credentials{}) {
@@ -170,11 +167,33 @@ func (c *Client) options(ctx context.Context, cred Credentials) []remote.Option 
 	return []remote.Option{
 		remote.WithContext(ctx), remote.WithAuth(auth), remote.WithUserAgent("neargate"),
 		remote.WithPlatform(v1.Platform{OS: p.OS, Architecture: p.Arch}),
-		remote.WithTransport(tlsGuard{c, t}),
+		remote.WithTransport(c.transport()),
 		// Trying again is the caller's decision: it knows how long the task may wait.
 		remote.WithRetryBackoff(remote.Backoff{Steps: 1}),
 	}
 }
+
+// transport is how requests go.
+func (c *Client) transport() http.RoundTripper {
+	if c.Transport != nil {
+		return tlsGuard{c, c.Transport}
+	}
+	return tlsGuard{c, defaultTransport()}
+}
+
+// defaultTransport knows that names below localhost are this host (RFC 6761), which most resolvers do not, and which must be so where
+// such names may do without TLS.
+var defaultTransport = sync.OnceValue(func() http.RoundTripper {
+	t := remote.DefaultTransport.(*http.Transport).Clone()
+	dial := t.DialContext
+	t.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+		if host, port, err := net.SplitHostPort(address); err == nil && strings.HasSuffix(host, ".localhost") {
+			address = net.JoinHostPort("localhost", port)
+		}
+		return dial(ctx, network, address)
+	}
+	return t
+})
 
 var errPlainHTTP = errors.New("plain HTTP refused: the registry is neither on loopback nor configured as insecure")
 

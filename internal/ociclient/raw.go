@@ -60,11 +60,7 @@ func (c *Client) Ping(ctx context.Context, registry string, cred Credentials) er
 	if cred != (Credentials{}) {
 		auth = &authn.Basic{Username: cred.User, Password: cred.Password}
 	}
-	t := c.Transport
-	if t == nil {
-		t = remote.DefaultTransport
-	}
-	if _, err := transport.NewWithContext(ctx, reg, auth, tlsGuard{c, t}, nil); err != nil {
+	if _, err := transport.NewWithContext(ctx, reg, auth, c.transport(), nil); err != nil {
 		return classify(registry, err)
 	}
 	return nil

@@ -5,6 +5,7 @@
 //	DIR/sha512/cd/cd34…
 //	DIR/uploads/ID.OWNER  upload sessions, which survive a restart
 //	DIR/partial/…         one-shot writes under way; emptied by Open
+//	DIR/quarantine/…      files that have rotted
 //
 // Invariants:
 //   - A file under its digest's name is whole: it was hashed while it was written, synced, then renamed, and its folder
@@ -58,14 +59,18 @@ type Options struct {
 	Clock clock.Clock // default: the machine's
 	// UploadExpiry is how long an upload session lives without a write. Default 24 h.
 	UploadExpiry time.Duration
+	// Reserve is how many bytes of the disk stay free for others: writes that would need them fail with ErrNoSpace. Of a small disk it is a
+	// twentieth at most.
+	Reserve int64
 }
 
 // Store is a folder of blobs. One process at a time uses a folder; inside it everything is safe for concurrent use.
 type Store struct {
-	dir    string
-	clock  clock.Clock
-	expiry time.Duration
-	leases leases
+	dir     string
+	reserve int64
+	clock   clock.Clock
+	expiry  time.Duration
+	leases  leases
 	// unnamed says that files can be written before they have a name, which the file system and /proc must support.
 	unnamed bool
 
@@ -81,7 +86,7 @@ func Open(dir string, opts Options) (*Store, error) {
 	if opts.UploadExpiry == 0 {
 		opts.UploadExpiry = 24 * time.Hour
 	}
-	s := &Store{dir: dir, clock: opts.Clock, expiry: opts.UploadExpiry, sessions: map[string]*session{}}
+	s := &Store{dir: dir, reserve: opts.Reserve, clock: opts.Clock, expiry: opts.UploadExpiry, sessions: map[string]*session{}}
 	s.leases.held = map[Digest]*hold{}
 	if err := os.RemoveAll(s.path("partial")); err != nil {
 		return nil, fmt.Errorf("clear partial blobs: %w", err)
@@ -193,7 +198,7 @@ func (s *Store) Put(ctx context.Context, d Digest, r io.Reader) (*Lease, Info, e
 	}
 	defer f.discard()
 	h := d.newHash()
-	n, err := copyHashed(f, h, r)
+	n, err := s.copyHashed(f, h, r)
 	if err != nil {
 		return nil, Info{}, err
 	}
@@ -300,14 +305,23 @@ func (s *Store) All() iter.Seq2[Info, error] {
 
 var buffers = sync.Pool{New: func() any { return new([256 << 10]byte) }}
 
+// roomEvery is how many bytes are written between two looks at what is left of the disk.
+const roomEvery = 16 << 20
+
 // copyHashed writes r to w, hashing what was really written: after an error the hash and the file still agree.
-func copyHashed(w io.Writer, h io.Writer, r io.Reader) (int64, error) {
+func (s *Store) copyHashed(w io.Writer, h io.Writer, r io.Reader) (int64, error) {
 	buf := buffers.Get().(*[256 << 10]byte)
 	defer buffers.Put(buf)
-	var total int64
+	var total, looked int64 = 0, -1
 	for {
 		n, rerr := r.Read(buf[:])
 		if n > 0 {
+			if looked < 0 || total-looked >= roomEvery {
+				if err := s.room(); err != nil {
+					return total, err
+				}
+				looked = total
+			}
 			m, werr := w.Write(buf[:n])
 			h.Write(buf[:m])
 			total += int64(m)
@@ -322,6 +336,21 @@ func copyHashed(w io.Writer, h io.Writer, r io.Reader) (int64, error) {
 			return total, fmt.Errorf("%w: %w", ErrReceive, rerr)
 		}
 	}
+}
+
+// room refuses when no more than the reserve is free.
+func (s *Store) room() error {
+	if s.reserve == 0 {
+		return nil
+	}
+	free, size, err := space(s.dir)
+	if err != nil {
+		return fmt.Errorf("look at the disk's free space: %w", err)
+	}
+	if keep := min(s.reserve, size/20); free < keep {
+		return fmt.Errorf("%w: %d bytes are free and %d are kept free", ErrNoSpace, free, keep)
+	}
+	return nil
 }
 
 func syncDir(path string) error {

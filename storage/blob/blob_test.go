@@ -358,3 +358,57 @@ func TestTouch(t *testing.T) {
 		t.Errorf("it is held still: %v, %v", deleted, err)
 	}
 }
+
+// TestHandOver: an upload that is given away goes on in the other store and is here no more.
+func TestHandOver(t *testing.T) {
+	from, to := open(t, t.TempDir()), open(t, t.TempDir())
+	u, err := from.Begin("owner")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := u.Append(strings.NewReader("hello ")); err != nil {
+		t.Fatal(err)
+	}
+	id := u.ID()
+	name := blob.UploadName("owner", id)
+	give := func(content io.Reader, size int64) error { return to.Adopt(name, content, size) }
+	if err := from.HandOver(name, give); !errors.Is(err, blob.ErrBusy) {
+		t.Errorf("while it is written: %v", err)
+	}
+	u.Release()
+	for _, bad := range []string{"", "../x", id, name + "0", blob.UploadName("somebody", id)} {
+		if err := from.HandOver(bad, give); !errors.Is(err, blob.ErrNotFound) {
+			t.Errorf("%q: %v", bad, err)
+		}
+	}
+	if err := to.Adopt("../../"+name, strings.NewReader("x"), 1); !errors.Is(err, blob.ErrNotFound) {
+		t.Errorf("a name that leaves the folder: %v", err)
+	}
+	if err := to.Adopt(name, strings.NewReader("hel"), 6); !errors.Is(err, blob.ErrReceive) {
+		t.Errorf("half of it: %v", err)
+	}
+	if _, err := to.Resume("owner", id); !errors.Is(err, blob.ErrNotFound) {
+		t.Errorf("half of it was kept: %v", err)
+	}
+	if err := from.HandOver(name, give); err != nil {
+		t.Fatal(err)
+	}
+	if err := to.Adopt(name, strings.NewReader("other"), 5); err == nil {
+		t.Error("an upload that is there was replaced")
+	}
+	if _, err := from.Resume("owner", id); !errors.Is(err, blob.ErrNotFound) {
+		t.Errorf("it is in both stores: %v", err)
+	}
+	again, err := to.Resume("owner", id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := again.Append(strings.NewReader("world")); err != nil {
+		t.Fatal(err)
+	}
+	lease, _, err := again.Commit(t.Context(), blob.Sum([]byte("hello world")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	lease.Release()
+}

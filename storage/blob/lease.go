@@ -99,11 +99,30 @@ func (s *Store) Touch(ctx context.Context, d Digest) error {
 
 // Delete removes a blob that no lease holds (else ErrLeased) and of which unreferenced says, while no lease can be taken,
 // that nothing refers to it (else nothing happens). It reports whether the blob was removed.
-func (s *Store) Delete(d Digest, unreferenced func() (bool, error)) (bool, error) {
+func (s *Store) Delete(d Digest, unreferenced func() (bool, error)) (removed bool, err error) {
+	err = s.exclusively(d, func() error {
+		if ok, err := unreferenced(); !ok || err != nil {
+			return err
+		}
+		err := os.Remove(s.blobPath(d))
+		if os.IsNotExist(err) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("delete blob: %w", err)
+		}
+		removed = true
+		return nil
+	})
+	return removed, err
+}
+
+// exclusively does something to a blob that no lease holds (else ErrLeased), while none can be taken.
+func (s *Store) exclusively(d Digest, do func() error) error {
 	s.leases.mu.Lock()
 	if s.leases.held[d] != nil {
 		s.leases.mu.Unlock()
-		return false, ErrLeased
+		return ErrLeased
 	}
 	done := make(chan struct{})
 	s.leases.held[d] = &hold{deleting: done}
@@ -114,16 +133,5 @@ func (s *Store) Delete(d Digest, unreferenced func() (bool, error)) (bool, error
 		s.leases.mu.Unlock()
 		close(done)
 	}()
-
-	if ok, err := unreferenced(); !ok || err != nil {
-		return false, err
-	}
-	err := os.Remove(s.blobPath(d))
-	if os.IsNotExist(err) {
-		return false, nil
-	}
-	if err != nil {
-		return false, fmt.Errorf("delete blob: %w", err)
-	}
-	return true, nil
+	return do()
 }

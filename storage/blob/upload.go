@@ -34,7 +34,7 @@ type Upload struct {
 // Begin starts an upload that belongs to owner: an opaque name, without which the upload cannot be resumed.
 func (s *Store) Begin(owner string) (*Upload, error) {
 	id := rand.Text()
-	name := uploadName(owner, id)
+	name := UploadName(owner, id)
 	f, err := os.OpenFile(s.path("uploads", name), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return nil, noSpace("begin upload", err)
@@ -52,7 +52,10 @@ func (s *Store) Resume(owner, id string) (*Upload, error) {
 	if !validID(id) {
 		return nil, ErrNotFound
 	}
-	name := uploadName(owner, id)
+	return s.resume(UploadName(owner, id), id)
+}
+
+func (s *Store) resume(name, id string) (*Upload, error) {
 	s.mu.Lock()
 	ses := s.sessions[name]
 	if ses == nil {
@@ -69,6 +72,53 @@ func (s *Store) Resume(owner, id string) (*Upload, error) {
 		return nil, err
 	}
 	return u, nil
+}
+
+// HandOver gives the upload of a name (UploadName) away: send gets what arrived so far, and the upload is gone here before its last
+// byte is sent. So no two stores have one upload; should it be lost on the way, its client begins anew.
+func (s *Store) HandOver(name string, send func(content io.Reader, size int64) error) error {
+	if !validName(name) {
+		return ErrNotFound
+	}
+	u, err := s.resume(name, name[:idLength])
+	if err != nil {
+		return err
+	}
+	content, err := os.Open(s.path("uploads", name))
+	if err != nil {
+		u.Release()
+		return notFound("hand upload over", err)
+	}
+	defer content.Close()
+	size := u.Size()
+	if err := u.Cancel(); err != nil {
+		return err
+	}
+	return send(content, size)
+}
+
+// Adopt takes an upload over that another store gives away, under its name: all of content, or nothing.
+func (s *Store) Adopt(name string, content io.Reader, size int64) error {
+	if !validName(name) {
+		return ErrNotFound
+	}
+	f, err := os.CreateTemp(s.path("partial"), "")
+	if err != nil {
+		return noSpace("adopt upload", err)
+	}
+	p := &partial{f, f.Name()}
+	defer p.discard()
+	n, err := io.Copy(f, content)
+	if err == nil && n != size {
+		err = fmt.Errorf("%w: %d of %d bytes", ErrReceive, n, size)
+	}
+	if err != nil {
+		return noSpace("adopt upload", err)
+	}
+	if err := os.Link(p.name, s.path("uploads", name)); err != nil { // which fails if it is there
+		return noSpace("adopt upload", err)
+	}
+	return nil
 }
 
 // open positions the file at its end, and hashes what another process wrote.
@@ -97,7 +147,7 @@ func (u *Upload) Size() int64 { return u.session.size }
 
 // Append adds what r delivers. What arrived before an error stays, and the upload can go on from Size.
 func (u *Upload) Append(r io.Reader) (int64, error) {
-	n, err := copyHashed(u.file, u.session.hash, r)
+	n, err := u.store.copyHashed(u.file, u.session.hash, r)
 	u.session.size += n
 	return n, err
 }
@@ -197,13 +247,20 @@ func (s *Store) ExpireUploads() (int, error) {
 	return n, nil
 }
 
-// uploadName binds the file to its owner, so that finding the file is the ownership check.
-func uploadName(owner, id string) string {
+// UploadName is the name of an upload's file. It binds the file to its owner, so that finding the file is the ownership check.
+func UploadName(owner, id string) string {
 	sum := sha256.Sum256([]byte(owner))
 	return id + "." + hex.EncodeToString(sum[:12])
 }
 
+const idLength = 26
+
 // validID accepts what rand.Text makes and nothing that could leave the folder.
 func validID(id string) bool {
-	return len(id) == 26 && strings.Trim(id, "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567") == ""
+	return len(id) == idLength && strings.Trim(id, "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567") == ""
+}
+
+func validName(name string) bool {
+	id, owner, ok := strings.Cut(name, ".")
+	return ok && validID(id) && len(owner) == 24 && strings.Trim(owner, "0123456789abcdef") == ""
 }
