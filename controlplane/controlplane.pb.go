@@ -1509,6 +1509,8 @@ type Node struct {
 	Registered    *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=registered,proto3" json:"registered,omitempty"`
 	Serverless    bool                   `protobuf:"varint,10,opt,name=serverless,proto3" json:"serverless,omitempty"`                         // belongs to the serverless (FARGATE) pool
 	EveryCluster  bool                   `protobuf:"varint,11,opt,name=every_cluster,json=everyCluster,proto3" json:"every_cluster,omitempty"` // dev: a container instance of every cluster
+	Health        *agent.HostHealth      `protobuf:"bytes,30,opt,name=health,proto3" json:"health,omitempty"`                                  // as the agent said last
+	HealthSince   *timestamppb.Timestamp `protobuf:"bytes,31,opt,name=health_since,json=healthSince,proto3" json:"health_since,omitempty"`     // when it became what it is
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1618,6 +1620,20 @@ func (x *Node) GetEveryCluster() bool {
 		return x.EveryCluster
 	}
 	return false
+}
+
+func (x *Node) GetHealth() *agent.HostHealth {
+	if x != nil {
+		return x.Health
+	}
+	return nil
+}
+
+func (x *Node) GetHealthSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.HealthSince
+	}
+	return nil
 }
 
 // ContainerInstance is a node's membership in a cluster: key account, region, cluster, id.
@@ -2150,7 +2166,7 @@ const file_controlplane_controlplane_proto_rawDesc = "" +
 	"\x06health\x18\x0f \x01(\tR\x06health\x12+\n" +
 	"\x11placement_failure\x18\x10 \x01(\tR\x10placementFailure\x12\x18\n" +
 	"\aversion\x18\x11 \x01(\x04R\aversion\x12C\n" +
-	"\x0fprotected_until\x18\x12 \x01(\v2\x1a.google.protobuf.TimestampR\x0eprotectedUntil\"\xe0\x03\n" +
+	"\x0fprotected_until\x18\x12 \x01(\v2\x1a.google.protobuf.TimestampR\x0eprotectedUntil\"\xd6\x04\n" +
 	"\x04Node\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x16\n" +
@@ -2169,7 +2185,9 @@ const file_controlplane_controlplane_proto_rawDesc = "" +
 	"serverless\x18\n" +
 	" \x01(\bR\n" +
 	"serverless\x12#\n" +
-	"\revery_cluster\x18\v \x01(\bR\feveryCluster\x1a=\n" +
+	"\revery_cluster\x18\v \x01(\bR\feveryCluster\x125\n" +
+	"\x06health\x18\x1e \x01(\v2\x1d.neargate.agent.v1.HostHealthR\x06health\x12=\n" +
+	"\fhealth_since\x18\x1f \x01(\v2\x1a.google.protobuf.TimestampR\vhealthSince\x1a=\n" +
 	"\x0fAttributesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xb2\x03\n" +
@@ -2253,6 +2271,7 @@ var file_controlplane_controlplane_proto_goTypes = []any{
 	(agent.TaskState)(0),          // 21: neargate.agent.v1.TaskState
 	(*agent.TaskStatus)(nil),      // 22: neargate.agent.v1.TaskStatus
 	(*agent.NodeResources)(nil),   // 23: neargate.agent.v1.NodeResources
+	(*agent.HostHealth)(nil),      // 24: neargate.agent.v1.HostHealth
 }
 var file_controlplane_controlplane_proto_depIdxs = []int32{
 	20, // 0: neargate.controlplane.v1.Cluster.created:type_name -> google.protobuf.Timestamp
@@ -2281,15 +2300,17 @@ var file_controlplane_controlplane_proto_depIdxs = []int32{
 	23, // 23: neargate.controlplane.v1.Node.resources:type_name -> neargate.agent.v1.NodeResources
 	17, // 24: neargate.controlplane.v1.Node.attributes:type_name -> neargate.controlplane.v1.Node.AttributesEntry
 	20, // 25: neargate.controlplane.v1.Node.registered:type_name -> google.protobuf.Timestamp
-	20, // 26: neargate.controlplane.v1.ContainerInstance.registered:type_name -> google.protobuf.Timestamp
-	18, // 27: neargate.controlplane.v1.ContainerInstance.attributes:type_name -> neargate.controlplane.v1.ContainerInstance.AttributesEntry
-	19, // 28: neargate.controlplane.v1.Tags.tags:type_name -> neargate.controlplane.v1.Tags.TagsEntry
-	20, // 29: neargate.controlplane.v1.ClientToken.expires:type_name -> google.protobuf.Timestamp
-	30, // [30:30] is the sub-list for method output_type
-	30, // [30:30] is the sub-list for method input_type
-	30, // [30:30] is the sub-list for extension type_name
-	30, // [30:30] is the sub-list for extension extendee
-	0,  // [0:30] is the sub-list for field type_name
+	24, // 26: neargate.controlplane.v1.Node.health:type_name -> neargate.agent.v1.HostHealth
+	20, // 27: neargate.controlplane.v1.Node.health_since:type_name -> google.protobuf.Timestamp
+	20, // 28: neargate.controlplane.v1.ContainerInstance.registered:type_name -> google.protobuf.Timestamp
+	18, // 29: neargate.controlplane.v1.ContainerInstance.attributes:type_name -> neargate.controlplane.v1.ContainerInstance.AttributesEntry
+	19, // 30: neargate.controlplane.v1.Tags.tags:type_name -> neargate.controlplane.v1.Tags.TagsEntry
+	20, // 31: neargate.controlplane.v1.ClientToken.expires:type_name -> google.protobuf.Timestamp
+	32, // [32:32] is the sub-list for method output_type
+	32, // [32:32] is the sub-list for method input_type
+	32, // [32:32] is the sub-list for extension type_name
+	32, // [32:32] is the sub-list for extension extendee
+	0,  // [0:32] is the sub-list for field type_name
 }
 
 func init() { file_controlplane_controlplane_proto_init() }

@@ -37,7 +37,9 @@ type Config struct {
 	Task func(id string, from netip.Addr) (Task, bool)
 	// Stats of a running container: runtime.Driver's.
 	Stats func(ctx context.Context, taskID, container string) (runtime.Stats, error)
-	Zone  string // availability zone of this host
+	// Storage is what a task uses of its ephemeral storage; nil: the driver gives none.
+	Storage func(ctx context.Context, taskID string) (runtime.Storage, error)
+	Zone    string // availability zone of this host
 	// Listeners are served until Run's context ends.
 	Listeners []net.Listener
 	Logger    *slog.Logger
@@ -112,7 +114,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case "":
 		answer = describeContainer(t, container)
 	case "task":
-		answer = s.describeTask(t)
+		answer = s.describeTask(r.Context(), t)
 	case "stats":
 		answer, err = s.stats(r.Context(), t, container)
 	case "task/stats":

@@ -377,6 +377,7 @@ type Up struct {
 	//	*Up_Status
 	//	*Up_Health
 	//	*Up_Drained
+	//	*Up_Host
 	Body          isUp_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -473,6 +474,15 @@ func (x *Up) GetDrained() *DrainReport {
 	return nil
 }
 
+func (x *Up) GetHost() *HostHealth {
+	if x != nil {
+		if x, ok := x.Body.(*Up_Host); ok {
+			return x.Host
+		}
+	}
+	return nil
+}
+
 type isUp_Body interface {
 	isUp_Body()
 }
@@ -501,6 +511,10 @@ type Up_Drained struct {
 	Drained *DrainReport `protobuf:"bytes,6,opt,name=drained,proto3,oneof"`
 }
 
+type Up_Host struct {
+	Host *HostHealth `protobuf:"bytes,30,opt,name=host,proto3,oneof"` // when it has changed
+}
+
 func (*Up_Hello) isUp_Body() {}
 
 func (*Up_Ack) isUp_Body() {}
@@ -512,6 +526,8 @@ func (*Up_Status) isUp_Body() {}
 func (*Up_Health) isUp_Body() {}
 
 func (*Up_Drained) isUp_Body() {}
+
+func (*Up_Host) isUp_Body() {}
 
 type Down struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1068,6 +1084,7 @@ type Hello struct {
 	// Tasks that run here, so that a restored control plane can adopt them.
 	Tasks         []*TaskStatus `protobuf:"bytes,11,rep,name=tasks,proto3" json:"tasks,omitempty"`
 	Address       string        `protobuf:"bytes,12,opt,name=address,proto3" json:"address,omitempty"` // IP at which the host ports of this node's tasks are reachable
+	Health        *HostHealth   `protobuf:"bytes,30,opt,name=health,proto3" json:"health,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1184,6 +1201,13 @@ func (x *Hello) GetAddress() string {
 		return x.Address
 	}
 	return ""
+}
+
+func (x *Hello) GetHealth() *HostHealth {
+	if x != nil {
+		return x.Health
+	}
+	return nil
 }
 
 type NodeResources struct {
@@ -1896,24 +1920,25 @@ func (x *Assignment) GetStopReason() string {
 }
 
 type TaskSpec struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Account       string                 `protobuf:"bytes,1,opt,name=account,proto3" json:"account,omitempty"`
-	Region        string                 `protobuf:"bytes,2,opt,name=region,proto3" json:"region,omitempty"`
-	Cluster       string                 `protobuf:"bytes,3,opt,name=cluster,proto3" json:"cluster,omitempty"`
-	Family        string                 `protobuf:"bytes,4,opt,name=family,proto3" json:"family,omitempty"`
-	Revision      uint32                 `protobuf:"varint,5,opt,name=revision,proto3" json:"revision,omitempty"`
-	Service       string                 `protobuf:"bytes,6,opt,name=service,proto3" json:"service,omitempty"` // empty for standalone tasks
-	LaunchType    string                 `protobuf:"bytes,7,opt,name=launch_type,json=launchType,proto3" json:"launch_type,omitempty"`
-	CpuUnits      uint32                 `protobuf:"varint,8,opt,name=cpu_units,json=cpuUnits,proto3" json:"cpu_units,omitempty"`          // task-level limit; 0: none
-	MemoryMib     uint32                 `protobuf:"varint,9,opt,name=memory_mib,json=memoryMib,proto3" json:"memory_mib,omitempty"`       // task-level limit; 0: none
-	NetworkMode   string                 `protobuf:"bytes,10,opt,name=network_mode,json=networkMode,proto3" json:"network_mode,omitempty"` // bridge, awsvpc, host, none
-	Containers    []*ContainerSpec       `protobuf:"bytes,11,rep,name=containers,proto3" json:"containers,omitempty"`                      // in start order
-	Volumes       []*VolumeSpec          `protobuf:"bytes,12,rep,name=volumes,proto3" json:"volumes,omitempty"`
-	DnsServers    []string               `protobuf:"bytes,13,rep,name=dns_servers,json=dnsServers,proto3" json:"dns_servers,omitempty"` // addresses tasks use, filled in by the agent when empty
-	PidMode       string                 `protobuf:"bytes,30,opt,name=pid_mode,json=pidMode,proto3" json:"pid_mode,omitempty"`          // host, task; empty: each container has its own namespace
-	IpcMode       string                 `protobuf:"bytes,31,opt,name=ipc_mode,json=ipcMode,proto3" json:"ipc_mode,omitempty"`          // host, task, none; empty: as none
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state               protoimpl.MessageState `protogen:"open.v1"`
+	Account             string                 `protobuf:"bytes,1,opt,name=account,proto3" json:"account,omitempty"`
+	Region              string                 `protobuf:"bytes,2,opt,name=region,proto3" json:"region,omitempty"`
+	Cluster             string                 `protobuf:"bytes,3,opt,name=cluster,proto3" json:"cluster,omitempty"`
+	Family              string                 `protobuf:"bytes,4,opt,name=family,proto3" json:"family,omitempty"`
+	Revision            uint32                 `protobuf:"varint,5,opt,name=revision,proto3" json:"revision,omitempty"`
+	Service             string                 `protobuf:"bytes,6,opt,name=service,proto3" json:"service,omitempty"` // empty for standalone tasks
+	LaunchType          string                 `protobuf:"bytes,7,opt,name=launch_type,json=launchType,proto3" json:"launch_type,omitempty"`
+	CpuUnits            uint32                 `protobuf:"varint,8,opt,name=cpu_units,json=cpuUnits,proto3" json:"cpu_units,omitempty"`          // task-level limit; 0: none
+	MemoryMib           uint32                 `protobuf:"varint,9,opt,name=memory_mib,json=memoryMib,proto3" json:"memory_mib,omitempty"`       // task-level limit; 0: none
+	NetworkMode         string                 `protobuf:"bytes,10,opt,name=network_mode,json=networkMode,proto3" json:"network_mode,omitempty"` // bridge, awsvpc, host, none
+	Containers          []*ContainerSpec       `protobuf:"bytes,11,rep,name=containers,proto3" json:"containers,omitempty"`                      // in start order
+	Volumes             []*VolumeSpec          `protobuf:"bytes,12,rep,name=volumes,proto3" json:"volumes,omitempty"`
+	DnsServers          []string               `protobuf:"bytes,13,rep,name=dns_servers,json=dnsServers,proto3" json:"dns_servers,omitempty"`                               // addresses tasks use, filled in by the agent when empty
+	PidMode             string                 `protobuf:"bytes,30,opt,name=pid_mode,json=pidMode,proto3" json:"pid_mode,omitempty"`                                        // host, task; empty: each container has its own namespace
+	IpcMode             string                 `protobuf:"bytes,31,opt,name=ipc_mode,json=ipcMode,proto3" json:"ipc_mode,omitempty"`                                        // host, task, none; empty: as none
+	EphemeralStorageMib uint32                 `protobuf:"varint,70,opt,name=ephemeral_storage_mib,json=ephemeralStorageMib,proto3" json:"ephemeral_storage_mib,omitempty"` // what its containers and its volumes may write together; 0: no limit but the host's disk
+	unknownFields       protoimpl.UnknownFields
+	sizeCache           protoimpl.SizeCache
 }
 
 func (x *TaskSpec) Reset() {
@@ -2049,6 +2074,13 @@ func (x *TaskSpec) GetIpcMode() string {
 		return x.IpcMode
 	}
 	return ""
+}
+
+func (x *TaskSpec) GetEphemeralStorageMib() uint32 {
+	if x != nil {
+		return x.EphemeralStorageMib
+	}
+	return 0
 }
 
 type ContainerSpec struct {
@@ -2935,8 +2967,9 @@ func (x *PortMapping) GetCount() uint32 {
 type VolumeSpec struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	HostPath      string                 `protobuf:"bytes,2,opt,name=host_path,json=hostPath,proto3" json:"host_path,omitempty"` // bind mount of a host folder; empty: a volume of the agent
-	Scope         string                 `protobuf:"bytes,3,opt,name=scope,proto3" json:"scope,omitempty"`                       // task (removed with it) or shared (kept by name)
+	HostPath      string                 `protobuf:"bytes,2,opt,name=host_path,json=hostPath,proto3" json:"host_path,omitempty"`                                                                                           // bind mount of a host folder; empty: a volume of the agent
+	Scope         string                 `protobuf:"bytes,3,opt,name=scope,proto3" json:"scope,omitempty"`                                                                                                                 // task (removed with it) or shared (kept by name)
+	DriverOptions map[string]string      `protobuf:"bytes,30,rep,name=driver_options,json=driverOptions,proto3" json:"driver_options,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"` // of the local driver: type, o, device
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2990,6 +3023,13 @@ func (x *VolumeSpec) GetScope() string {
 		return x.Scope
 	}
 	return ""
+}
+
+func (x *VolumeSpec) GetDriverOptions() map[string]string {
+	if x != nil {
+		return x.DriverOptions
+	}
+	return nil
 }
 
 type MountPoint struct {
@@ -4817,18 +4857,72 @@ func (x *RecordSet) GetPolicy() string {
 	return ""
 }
 
+// HostHealth is what keeps a host from running tasks as it should; empty strings: nothing does.
+type HostHealth struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Runtime       string                 `protobuf:"bytes,1,opt,name=runtime,proto3" json:"runtime,omitempty"` // what the runtime lacks now
+	Disk          string                 `protobuf:"bytes,2,opt,name=disk,proto3" json:"disk,omitempty"`       // it is short of disk: no new task is to be placed on it
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HostHealth) Reset() {
+	*x = HostHealth{}
+	mi := &file_api_agent_agent_proto_msgTypes[54]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HostHealth) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HostHealth) ProtoMessage() {}
+
+func (x *HostHealth) ProtoReflect() protoreflect.Message {
+	mi := &file_api_agent_agent_proto_msgTypes[54]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HostHealth.ProtoReflect.Descriptor instead.
+func (*HostHealth) Descriptor() ([]byte, []int) {
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{54}
+}
+
+func (x *HostHealth) GetRuntime() string {
+	if x != nil {
+		return x.Runtime
+	}
+	return ""
+}
+
+func (x *HostHealth) GetDisk() string {
+	if x != nil {
+		return x.Disk
+	}
+	return ""
+}
+
 var File_api_agent_agent_proto protoreflect.FileDescriptor
 
 const file_api_agent_agent_proto_rawDesc = "" +
 	"\n" +
-	"\x15api/agent/agent.proto\x12\x11neargate.agent.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xda\x02\n" +
+	"\x15api/agent/agent.proto\x12\x11neargate.agent.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x8f\x03\n" +
 	"\x02Up\x120\n" +
 	"\x05hello\x18\x01 \x01(\v2\x18.neargate.agent.v1.HelloH\x00R\x05hello\x12*\n" +
 	"\x03ack\x18\x02 \x01(\v2\x16.neargate.agent.v1.AckH\x00R\x03ack\x12<\n" +
 	"\theartbeat\x18\x03 \x01(\v2\x1c.neargate.agent.v1.HeartbeatH\x00R\theartbeat\x129\n" +
 	"\x06status\x18\x04 \x01(\v2\x1f.neargate.agent.v1.StatusReportH\x00R\x06status\x129\n" +
 	"\x06health\x18\x05 \x01(\v2\x1f.neargate.agent.v1.HealthReportH\x00R\x06health\x12:\n" +
-	"\adrained\x18\x06 \x01(\v2\x1e.neargate.agent.v1.DrainReportH\x00R\adrainedB\x06\n" +
+	"\adrained\x18\x06 \x01(\v2\x1e.neargate.agent.v1.DrainReportH\x00R\adrained\x123\n" +
+	"\x04host\x18\x1e \x01(\v2\x1d.neargate.agent.v1.HostHealthH\x00R\x04hostB\x06\n" +
 	"\x04body\"\xe2\x01\n" +
 	"\x04Down\x126\n" +
 	"\awelcome\x18\x01 \x01(\v2\x1a.neargate.agent.v1.WelcomeH\x00R\awelcome\x123\n" +
@@ -4867,7 +4961,7 @@ const file_api_agent_agent_proto_rawDesc = "" +
 	"timeMillis\x12\x12\n" +
 	"\x04text\x18\x02 \x01(\tR\x04text\"\x1d\n" +
 	"\aShipAck\x12\x12\n" +
-	"\x04mark\x18\x01 \x01(\x04R\x04mark\"\xf9\x04\n" +
+	"\x04mark\x18\x01 \x01(\x04R\x04mark\"\xb0\x05\n" +
 	"\x05Hello\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x1b\n" +
 	"\tnode_name\x18\x02 \x01(\tR\bnodeName\x12 \n" +
@@ -4883,7 +4977,8 @@ const file_api_agent_agent_proto_rawDesc = "" +
 	"\aruntime\x18\n" +
 	" \x01(\tR\aruntime\x123\n" +
 	"\x05tasks\x18\v \x03(\v2\x1d.neargate.agent.v1.TaskStatusR\x05tasks\x12\x18\n" +
-	"\aaddress\x18\f \x01(\tR\aaddress\x1a<\n" +
+	"\aaddress\x18\f \x01(\tR\aaddress\x125\n" +
+	"\x06health\x18\x1e \x01(\v2\x1d.neargate.agent.v1.HostHealthR\x06health\x1a<\n" +
 	"\x0eRevisionsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\x05R\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\x1a=\n" +
@@ -4944,7 +5039,7 @@ const file_api_agent_agent_proto_rawDesc = "" +
 	"\adesired\x18\x04 \x01(\x0e2\x1f.neargate.agent.v1.DesiredStateR\adesired\x12/\n" +
 	"\x04spec\x18\x05 \x01(\v2\x1b.neargate.agent.v1.TaskSpecR\x04spec\x12\x1f\n" +
 	"\vstop_reason\x18\x06 \x01(\tR\n" +
-	"stopReason\"\xf6\x03\n" +
+	"stopReason\"\xaa\x04\n" +
 	"\bTaskSpec\x12\x18\n" +
 	"\aaccount\x18\x01 \x01(\tR\aaccount\x12\x16\n" +
 	"\x06region\x18\x02 \x01(\tR\x06region\x12\x18\n" +
@@ -4966,7 +5061,8 @@ const file_api_agent_agent_proto_rawDesc = "" +
 	"\vdns_servers\x18\r \x03(\tR\n" +
 	"dnsServers\x12\x19\n" +
 	"\bpid_mode\x18\x1e \x01(\tR\apidMode\x12\x19\n" +
-	"\bipc_mode\x18\x1f \x01(\tR\aipcMode\"\xd3\x10\n" +
+	"\bipc_mode\x18\x1f \x01(\tR\aipcMode\x122\n" +
+	"\x15ephemeral_storage_mib\x18F \x01(\rR\x13ephemeralStorageMib\"\xd3\x10\n" +
 	"\rContainerSpec\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05image\x18\x02 \x01(\tR\x05image\x12\x1c\n" +
@@ -5074,12 +5170,16 @@ const file_api_agent_agent_proto_rawDesc = "" +
 	"\bprotocol\x18\x03 \x01(\tR\bprotocol\x12\x12\n" +
 	"\x04name\x18\x04 \x01(\tR\x04name\x12\x14\n" +
 	"\x05count\x18\n" +
-	" \x01(\rR\x05count\"S\n" +
+	" \x01(\rR\x05count\"\xee\x01\n" +
 	"\n" +
 	"VolumeSpec\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1b\n" +
 	"\thost_path\x18\x02 \x01(\tR\bhostPath\x12\x14\n" +
-	"\x05scope\x18\x03 \x01(\tR\x05scope\"h\n" +
+	"\x05scope\x18\x03 \x01(\tR\x05scope\x12W\n" +
+	"\x0edriver_options\x18\x1e \x03(\v20.neargate.agent.v1.VolumeSpec.DriverOptionsEntryR\rdriverOptions\x1a@\n" +
+	"\x12DriverOptionsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"h\n" +
 	"\n" +
 	"MountPoint\x12\x16\n" +
 	"\x06volume\x18\x01 \x01(\tR\x06volume\x12%\n" +
@@ -5240,7 +5340,11 @@ const file_api_agent_agent_proto_rawDesc = "" +
 	"\x04type\x18\x02 \x01(\tR\x04type\x12\x10\n" +
 	"\x03ttl\x18\x03 \x01(\rR\x03ttl\x12\x16\n" +
 	"\x06values\x18\x04 \x03(\tR\x06values\x12\x16\n" +
-	"\x06policy\x18\x05 \x01(\tR\x06policy*`\n" +
+	"\x06policy\x18\x05 \x01(\tR\x06policy\":\n" +
+	"\n" +
+	"HostHealth\x12\x18\n" +
+	"\aruntime\x18\x01 \x01(\tR\aruntime\x12\x12\n" +
+	"\x04disk\x18\x02 \x01(\tR\x04disk*`\n" +
 	"\x04Kind\x12\x14\n" +
 	"\x10KIND_UNSPECIFIED\x10\x00\x12\x0f\n" +
 	"\vASSIGNMENTS\x10\x01\x12\r\n" +
@@ -5300,7 +5404,7 @@ func file_api_agent_agent_proto_rawDescGZIP() []byte {
 }
 
 var file_api_agent_agent_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
-var file_api_agent_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 60)
+var file_api_agent_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 62)
 var file_api_agent_agent_proto_goTypes = []any{
 	(Kind)(0),                     // 0: neargate.agent.v1.Kind
 	(DesiredState)(0),             // 1: neargate.agent.v1.DesiredState
@@ -5362,13 +5466,15 @@ var file_api_agent_agent_proto_goTypes = []any{
 	(*Drained)(nil),               // 57: neargate.agent.v1.Drained
 	(*Zone)(nil),                  // 58: neargate.agent.v1.Zone
 	(*RecordSet)(nil),             // 59: neargate.agent.v1.RecordSet
-	nil,                           // 60: neargate.agent.v1.Hello.RevisionsEntry
-	nil,                           // 61: neargate.agent.v1.Hello.AttributesEntry
-	nil,                           // 62: neargate.agent.v1.ContainerSpec.EnvironmentEntry
-	nil,                           // 63: neargate.agent.v1.ContainerSpec.LabelsEntry
-	nil,                           // 64: neargate.agent.v1.ContainerSpec.SysctlsEntry
-	nil,                           // 65: neargate.agent.v1.LogConfiguration.OptionsEntry
-	(*timestamppb.Timestamp)(nil), // 66: google.protobuf.Timestamp
+	(*HostHealth)(nil),            // 60: neargate.agent.v1.HostHealth
+	nil,                           // 61: neargate.agent.v1.Hello.RevisionsEntry
+	nil,                           // 62: neargate.agent.v1.Hello.AttributesEntry
+	nil,                           // 63: neargate.agent.v1.ContainerSpec.EnvironmentEntry
+	nil,                           // 64: neargate.agent.v1.ContainerSpec.LabelsEntry
+	nil,                           // 65: neargate.agent.v1.ContainerSpec.SysctlsEntry
+	nil,                           // 66: neargate.agent.v1.LogConfiguration.OptionsEntry
+	nil,                           // 67: neargate.agent.v1.VolumeSpec.DriverOptionsEntry
+	(*timestamppb.Timestamp)(nil), // 68: google.protobuf.Timestamp
 }
 var file_api_agent_agent_proto_depIdxs = []int32{
 	15, // 0: neargate.agent.v1.Up.hello:type_name -> neargate.agent.v1.Hello
@@ -5377,89 +5483,92 @@ var file_api_agent_agent_proto_depIdxs = []int32{
 	41, // 3: neargate.agent.v1.Up.status:type_name -> neargate.agent.v1.StatusReport
 	54, // 4: neargate.agent.v1.Up.health:type_name -> neargate.agent.v1.HealthReport
 	56, // 5: neargate.agent.v1.Up.drained:type_name -> neargate.agent.v1.DrainReport
-	18, // 6: neargate.agent.v1.Down.welcome:type_name -> neargate.agent.v1.Welcome
-	20, // 7: neargate.agent.v1.Down.update:type_name -> neargate.agent.v1.Update
-	19, // 8: neargate.agent.v1.Down.close:type_name -> neargate.agent.v1.Close
-	8,  // 9: neargate.agent.v1.Down.logs:type_name -> neargate.agent.v1.LogRequest
-	66, // 10: neargate.agent.v1.LogRequest.since:type_name -> google.protobuf.Timestamp
-	10, // 11: neargate.agent.v1.LogChunk.lines:type_name -> neargate.agent.v1.LogLine
-	66, // 12: neargate.agent.v1.LogLine.at:type_name -> google.protobuf.Timestamp
-	13, // 13: neargate.agent.v1.ShipBatch.events:type_name -> neargate.agent.v1.ShipEvent
-	0,  // 14: neargate.agent.v1.Hello.kinds:type_name -> neargate.agent.v1.Kind
-	60, // 15: neargate.agent.v1.Hello.revisions:type_name -> neargate.agent.v1.Hello.RevisionsEntry
-	16, // 16: neargate.agent.v1.Hello.resources:type_name -> neargate.agent.v1.NodeResources
-	61, // 17: neargate.agent.v1.Hello.attributes:type_name -> neargate.agent.v1.Hello.AttributesEntry
-	38, // 18: neargate.agent.v1.Hello.tasks:type_name -> neargate.agent.v1.TaskStatus
-	17, // 19: neargate.agent.v1.NodeResources.reserved_ports:type_name -> neargate.agent.v1.PortRange
-	0,  // 20: neargate.agent.v1.Update.kind:type_name -> neargate.agent.v1.Kind
-	21, // 21: neargate.agent.v1.Update.resources:type_name -> neargate.agent.v1.Resource
-	25, // 22: neargate.agent.v1.Resource.assignment:type_name -> neargate.agent.v1.Assignment
-	44, // 23: neargate.agent.v1.Resource.listener:type_name -> neargate.agent.v1.Listener
-	43, // 24: neargate.agent.v1.Resource.target_group:type_name -> neargate.agent.v1.TargetGroup
-	53, // 25: neargate.agent.v1.Resource.check:type_name -> neargate.agent.v1.HealthCheck
-	58, // 26: neargate.agent.v1.Resource.zone:type_name -> neargate.agent.v1.Zone
-	0,  // 27: neargate.agent.v1.Ack.kind:type_name -> neargate.agent.v1.Kind
-	25, // 28: neargate.agent.v1.KeptTask.assignment:type_name -> neargate.agent.v1.Assignment
-	38, // 29: neargate.agent.v1.KeptTask.status:type_name -> neargate.agent.v1.TaskStatus
-	1,  // 30: neargate.agent.v1.Assignment.desired:type_name -> neargate.agent.v1.DesiredState
-	26, // 31: neargate.agent.v1.Assignment.spec:type_name -> neargate.agent.v1.TaskSpec
-	27, // 32: neargate.agent.v1.TaskSpec.containers:type_name -> neargate.agent.v1.ContainerSpec
-	36, // 33: neargate.agent.v1.TaskSpec.volumes:type_name -> neargate.agent.v1.VolumeSpec
-	62, // 34: neargate.agent.v1.ContainerSpec.environment:type_name -> neargate.agent.v1.ContainerSpec.EnvironmentEntry
-	35, // 35: neargate.agent.v1.ContainerSpec.ports:type_name -> neargate.agent.v1.PortMapping
-	37, // 36: neargate.agent.v1.ContainerSpec.mounts:type_name -> neargate.agent.v1.MountPoint
-	63, // 37: neargate.agent.v1.ContainerSpec.labels:type_name -> neargate.agent.v1.ContainerSpec.LabelsEntry
-	32, // 38: neargate.agent.v1.ContainerSpec.health_check:type_name -> neargate.agent.v1.ContainerCheck
-	33, // 39: neargate.agent.v1.ContainerSpec.depends_on:type_name -> neargate.agent.v1.Dependency
-	34, // 40: neargate.agent.v1.ContainerSpec.restart:type_name -> neargate.agent.v1.RestartPolicy
-	29, // 41: neargate.agent.v1.ContainerSpec.tmpfs:type_name -> neargate.agent.v1.Tmpfs
-	30, // 42: neargate.agent.v1.ContainerSpec.devices:type_name -> neargate.agent.v1.Device
-	31, // 43: neargate.agent.v1.ContainerSpec.ulimits:type_name -> neargate.agent.v1.Ulimit
-	64, // 44: neargate.agent.v1.ContainerSpec.sysctls:type_name -> neargate.agent.v1.ContainerSpec.SysctlsEntry
-	28, // 45: neargate.agent.v1.ContainerSpec.log:type_name -> neargate.agent.v1.LogConfiguration
-	65, // 46: neargate.agent.v1.LogConfiguration.options:type_name -> neargate.agent.v1.LogConfiguration.OptionsEntry
-	3,  // 47: neargate.agent.v1.TaskStatus.state:type_name -> neargate.agent.v1.TaskState
-	39, // 48: neargate.agent.v1.TaskStatus.containers:type_name -> neargate.agent.v1.ContainerStatus
-	66, // 49: neargate.agent.v1.TaskStatus.pull_started:type_name -> google.protobuf.Timestamp
-	66, // 50: neargate.agent.v1.TaskStatus.pull_stopped:type_name -> google.protobuf.Timestamp
-	66, // 51: neargate.agent.v1.TaskStatus.started:type_name -> google.protobuf.Timestamp
-	66, // 52: neargate.agent.v1.TaskStatus.stopping:type_name -> google.protobuf.Timestamp
-	66, // 53: neargate.agent.v1.TaskStatus.execution_stopped:type_name -> google.protobuf.Timestamp
-	66, // 54: neargate.agent.v1.TaskStatus.stopped:type_name -> google.protobuf.Timestamp
-	66, // 55: neargate.agent.v1.TaskStatus.connected:type_name -> google.protobuf.Timestamp
-	4,  // 56: neargate.agent.v1.TaskStatus.health:type_name -> neargate.agent.v1.Health
-	2,  // 57: neargate.agent.v1.ContainerStatus.state:type_name -> neargate.agent.v1.ContainerState
-	40, // 58: neargate.agent.v1.ContainerStatus.ports:type_name -> neargate.agent.v1.PortBinding
-	66, // 59: neargate.agent.v1.ContainerStatus.started:type_name -> google.protobuf.Timestamp
-	66, // 60: neargate.agent.v1.ContainerStatus.finished:type_name -> google.protobuf.Timestamp
-	4,  // 61: neargate.agent.v1.ContainerStatus.health:type_name -> neargate.agent.v1.Health
-	66, // 62: neargate.agent.v1.ContainerStatus.health_since:type_name -> google.protobuf.Timestamp
-	38, // 63: neargate.agent.v1.StatusReport.tasks:type_name -> neargate.agent.v1.TaskStatus
-	5,  // 64: neargate.agent.v1.Endpoint.state:type_name -> neargate.agent.v1.EndpointState
-	42, // 65: neargate.agent.v1.TargetGroup.endpoints:type_name -> neargate.agent.v1.Endpoint
-	45, // 66: neargate.agent.v1.Listener.rules:type_name -> neargate.agent.v1.Rule
-	46, // 67: neargate.agent.v1.Rule.conditions:type_name -> neargate.agent.v1.Condition
-	48, // 68: neargate.agent.v1.Rule.actions:type_name -> neargate.agent.v1.Action
-	47, // 69: neargate.agent.v1.Condition.query:type_name -> neargate.agent.v1.QueryPair
-	49, // 70: neargate.agent.v1.Action.forward:type_name -> neargate.agent.v1.Forward
-	51, // 71: neargate.agent.v1.Action.redirect:type_name -> neargate.agent.v1.Redirect
-	52, // 72: neargate.agent.v1.Action.fixed:type_name -> neargate.agent.v1.FixedResponse
-	50, // 73: neargate.agent.v1.Forward.groups:type_name -> neargate.agent.v1.WeightedGroup
-	55, // 74: neargate.agent.v1.HealthReport.transitions:type_name -> neargate.agent.v1.HealthTransition
-	5,  // 75: neargate.agent.v1.HealthTransition.state:type_name -> neargate.agent.v1.EndpointState
-	57, // 76: neargate.agent.v1.DrainReport.drained:type_name -> neargate.agent.v1.Drained
-	59, // 77: neargate.agent.v1.Zone.records:type_name -> neargate.agent.v1.RecordSet
-	6,  // 78: neargate.agent.v1.Dispatcher.Session:input_type -> neargate.agent.v1.Up
-	9,  // 79: neargate.agent.v1.Dispatcher.Logs:input_type -> neargate.agent.v1.LogChunk
-	12, // 80: neargate.agent.v1.Dispatcher.ShipLogs:input_type -> neargate.agent.v1.ShipBatch
-	7,  // 81: neargate.agent.v1.Dispatcher.Session:output_type -> neargate.agent.v1.Down
-	11, // 82: neargate.agent.v1.Dispatcher.Logs:output_type -> neargate.agent.v1.LogsRead
-	14, // 83: neargate.agent.v1.Dispatcher.ShipLogs:output_type -> neargate.agent.v1.ShipAck
-	81, // [81:84] is the sub-list for method output_type
-	78, // [78:81] is the sub-list for method input_type
-	78, // [78:78] is the sub-list for extension type_name
-	78, // [78:78] is the sub-list for extension extendee
-	0,  // [0:78] is the sub-list for field type_name
+	60, // 6: neargate.agent.v1.Up.host:type_name -> neargate.agent.v1.HostHealth
+	18, // 7: neargate.agent.v1.Down.welcome:type_name -> neargate.agent.v1.Welcome
+	20, // 8: neargate.agent.v1.Down.update:type_name -> neargate.agent.v1.Update
+	19, // 9: neargate.agent.v1.Down.close:type_name -> neargate.agent.v1.Close
+	8,  // 10: neargate.agent.v1.Down.logs:type_name -> neargate.agent.v1.LogRequest
+	68, // 11: neargate.agent.v1.LogRequest.since:type_name -> google.protobuf.Timestamp
+	10, // 12: neargate.agent.v1.LogChunk.lines:type_name -> neargate.agent.v1.LogLine
+	68, // 13: neargate.agent.v1.LogLine.at:type_name -> google.protobuf.Timestamp
+	13, // 14: neargate.agent.v1.ShipBatch.events:type_name -> neargate.agent.v1.ShipEvent
+	0,  // 15: neargate.agent.v1.Hello.kinds:type_name -> neargate.agent.v1.Kind
+	61, // 16: neargate.agent.v1.Hello.revisions:type_name -> neargate.agent.v1.Hello.RevisionsEntry
+	16, // 17: neargate.agent.v1.Hello.resources:type_name -> neargate.agent.v1.NodeResources
+	62, // 18: neargate.agent.v1.Hello.attributes:type_name -> neargate.agent.v1.Hello.AttributesEntry
+	38, // 19: neargate.agent.v1.Hello.tasks:type_name -> neargate.agent.v1.TaskStatus
+	60, // 20: neargate.agent.v1.Hello.health:type_name -> neargate.agent.v1.HostHealth
+	17, // 21: neargate.agent.v1.NodeResources.reserved_ports:type_name -> neargate.agent.v1.PortRange
+	0,  // 22: neargate.agent.v1.Update.kind:type_name -> neargate.agent.v1.Kind
+	21, // 23: neargate.agent.v1.Update.resources:type_name -> neargate.agent.v1.Resource
+	25, // 24: neargate.agent.v1.Resource.assignment:type_name -> neargate.agent.v1.Assignment
+	44, // 25: neargate.agent.v1.Resource.listener:type_name -> neargate.agent.v1.Listener
+	43, // 26: neargate.agent.v1.Resource.target_group:type_name -> neargate.agent.v1.TargetGroup
+	53, // 27: neargate.agent.v1.Resource.check:type_name -> neargate.agent.v1.HealthCheck
+	58, // 28: neargate.agent.v1.Resource.zone:type_name -> neargate.agent.v1.Zone
+	0,  // 29: neargate.agent.v1.Ack.kind:type_name -> neargate.agent.v1.Kind
+	25, // 30: neargate.agent.v1.KeptTask.assignment:type_name -> neargate.agent.v1.Assignment
+	38, // 31: neargate.agent.v1.KeptTask.status:type_name -> neargate.agent.v1.TaskStatus
+	1,  // 32: neargate.agent.v1.Assignment.desired:type_name -> neargate.agent.v1.DesiredState
+	26, // 33: neargate.agent.v1.Assignment.spec:type_name -> neargate.agent.v1.TaskSpec
+	27, // 34: neargate.agent.v1.TaskSpec.containers:type_name -> neargate.agent.v1.ContainerSpec
+	36, // 35: neargate.agent.v1.TaskSpec.volumes:type_name -> neargate.agent.v1.VolumeSpec
+	63, // 36: neargate.agent.v1.ContainerSpec.environment:type_name -> neargate.agent.v1.ContainerSpec.EnvironmentEntry
+	35, // 37: neargate.agent.v1.ContainerSpec.ports:type_name -> neargate.agent.v1.PortMapping
+	37, // 38: neargate.agent.v1.ContainerSpec.mounts:type_name -> neargate.agent.v1.MountPoint
+	64, // 39: neargate.agent.v1.ContainerSpec.labels:type_name -> neargate.agent.v1.ContainerSpec.LabelsEntry
+	32, // 40: neargate.agent.v1.ContainerSpec.health_check:type_name -> neargate.agent.v1.ContainerCheck
+	33, // 41: neargate.agent.v1.ContainerSpec.depends_on:type_name -> neargate.agent.v1.Dependency
+	34, // 42: neargate.agent.v1.ContainerSpec.restart:type_name -> neargate.agent.v1.RestartPolicy
+	29, // 43: neargate.agent.v1.ContainerSpec.tmpfs:type_name -> neargate.agent.v1.Tmpfs
+	30, // 44: neargate.agent.v1.ContainerSpec.devices:type_name -> neargate.agent.v1.Device
+	31, // 45: neargate.agent.v1.ContainerSpec.ulimits:type_name -> neargate.agent.v1.Ulimit
+	65, // 46: neargate.agent.v1.ContainerSpec.sysctls:type_name -> neargate.agent.v1.ContainerSpec.SysctlsEntry
+	28, // 47: neargate.agent.v1.ContainerSpec.log:type_name -> neargate.agent.v1.LogConfiguration
+	66, // 48: neargate.agent.v1.LogConfiguration.options:type_name -> neargate.agent.v1.LogConfiguration.OptionsEntry
+	67, // 49: neargate.agent.v1.VolumeSpec.driver_options:type_name -> neargate.agent.v1.VolumeSpec.DriverOptionsEntry
+	3,  // 50: neargate.agent.v1.TaskStatus.state:type_name -> neargate.agent.v1.TaskState
+	39, // 51: neargate.agent.v1.TaskStatus.containers:type_name -> neargate.agent.v1.ContainerStatus
+	68, // 52: neargate.agent.v1.TaskStatus.pull_started:type_name -> google.protobuf.Timestamp
+	68, // 53: neargate.agent.v1.TaskStatus.pull_stopped:type_name -> google.protobuf.Timestamp
+	68, // 54: neargate.agent.v1.TaskStatus.started:type_name -> google.protobuf.Timestamp
+	68, // 55: neargate.agent.v1.TaskStatus.stopping:type_name -> google.protobuf.Timestamp
+	68, // 56: neargate.agent.v1.TaskStatus.execution_stopped:type_name -> google.protobuf.Timestamp
+	68, // 57: neargate.agent.v1.TaskStatus.stopped:type_name -> google.protobuf.Timestamp
+	68, // 58: neargate.agent.v1.TaskStatus.connected:type_name -> google.protobuf.Timestamp
+	4,  // 59: neargate.agent.v1.TaskStatus.health:type_name -> neargate.agent.v1.Health
+	2,  // 60: neargate.agent.v1.ContainerStatus.state:type_name -> neargate.agent.v1.ContainerState
+	40, // 61: neargate.agent.v1.ContainerStatus.ports:type_name -> neargate.agent.v1.PortBinding
+	68, // 62: neargate.agent.v1.ContainerStatus.started:type_name -> google.protobuf.Timestamp
+	68, // 63: neargate.agent.v1.ContainerStatus.finished:type_name -> google.protobuf.Timestamp
+	4,  // 64: neargate.agent.v1.ContainerStatus.health:type_name -> neargate.agent.v1.Health
+	68, // 65: neargate.agent.v1.ContainerStatus.health_since:type_name -> google.protobuf.Timestamp
+	38, // 66: neargate.agent.v1.StatusReport.tasks:type_name -> neargate.agent.v1.TaskStatus
+	5,  // 67: neargate.agent.v1.Endpoint.state:type_name -> neargate.agent.v1.EndpointState
+	42, // 68: neargate.agent.v1.TargetGroup.endpoints:type_name -> neargate.agent.v1.Endpoint
+	45, // 69: neargate.agent.v1.Listener.rules:type_name -> neargate.agent.v1.Rule
+	46, // 70: neargate.agent.v1.Rule.conditions:type_name -> neargate.agent.v1.Condition
+	48, // 71: neargate.agent.v1.Rule.actions:type_name -> neargate.agent.v1.Action
+	47, // 72: neargate.agent.v1.Condition.query:type_name -> neargate.agent.v1.QueryPair
+	49, // 73: neargate.agent.v1.Action.forward:type_name -> neargate.agent.v1.Forward
+	51, // 74: neargate.agent.v1.Action.redirect:type_name -> neargate.agent.v1.Redirect
+	52, // 75: neargate.agent.v1.Action.fixed:type_name -> neargate.agent.v1.FixedResponse
+	50, // 76: neargate.agent.v1.Forward.groups:type_name -> neargate.agent.v1.WeightedGroup
+	55, // 77: neargate.agent.v1.HealthReport.transitions:type_name -> neargate.agent.v1.HealthTransition
+	5,  // 78: neargate.agent.v1.HealthTransition.state:type_name -> neargate.agent.v1.EndpointState
+	57, // 79: neargate.agent.v1.DrainReport.drained:type_name -> neargate.agent.v1.Drained
+	59, // 80: neargate.agent.v1.Zone.records:type_name -> neargate.agent.v1.RecordSet
+	6,  // 81: neargate.agent.v1.Dispatcher.Session:input_type -> neargate.agent.v1.Up
+	9,  // 82: neargate.agent.v1.Dispatcher.Logs:input_type -> neargate.agent.v1.LogChunk
+	12, // 83: neargate.agent.v1.Dispatcher.ShipLogs:input_type -> neargate.agent.v1.ShipBatch
+	7,  // 84: neargate.agent.v1.Dispatcher.Session:output_type -> neargate.agent.v1.Down
+	11, // 85: neargate.agent.v1.Dispatcher.Logs:output_type -> neargate.agent.v1.LogsRead
+	14, // 86: neargate.agent.v1.Dispatcher.ShipLogs:output_type -> neargate.agent.v1.ShipAck
+	84, // [84:87] is the sub-list for method output_type
+	81, // [81:84] is the sub-list for method input_type
+	81, // [81:81] is the sub-list for extension type_name
+	81, // [81:81] is the sub-list for extension extendee
+	0,  // [0:81] is the sub-list for field type_name
 }
 
 func init() { file_api_agent_agent_proto_init() }
@@ -5474,6 +5583,7 @@ func file_api_agent_agent_proto_init() {
 		(*Up_Status)(nil),
 		(*Up_Health)(nil),
 		(*Up_Drained)(nil),
+		(*Up_Host)(nil),
 	}
 	file_api_agent_agent_proto_msgTypes[1].OneofWrappers = []any{
 		(*Down_Welcome)(nil),
@@ -5501,7 +5611,7 @@ func file_api_agent_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_agent_agent_proto_rawDesc), len(file_api_agent_agent_proto_rawDesc)),
 			NumEnums:      6,
-			NumMessages:   60,
+			NumMessages:   62,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	goruntime "runtime"
+	"strings"
 
 	"github.com/spf13/pflag"
 	"golang.org/x/sys/unix"
@@ -127,6 +128,13 @@ func (h *host) connect(client agentapi.DispatcherClient) (err error) {
 			"ecs.os-type": "linux", "ecs.os-family": "LINUX", "ecs.cpu-architecture": architecture(), "ecs.availability-zone": h.cfg.zone,
 		},
 	}
+	if meter, ok := h.driver.(runtime.StorageMeter); ok {
+		if lacks := meter.CheckStorage(); len(lacks) > 0 {
+			h.cfg.log.Warn("tasks with ephemeralStorage are not placed on this host", "lacks", strings.Join(lacks, "; "))
+		} else {
+			cfg.Attributes["ecs.capability.extensible-ephemeral-storage"] = ""
+		}
+	}
 	if h.gateway.IsValid() && h.cfg.runtime != "fake" {
 		cfg.DNSServers = []string{h.gateway.String()}
 	}
@@ -157,7 +165,11 @@ func resources() (*agentapi.NodeResources, error) {
 func (h *host) parts() []part {
 	parts := []part{{"proxy", h.proxy.Run}, {"health checks", h.checker.Run}, {"DNS", h.dns.Run}, {"agent", h.agent.Run}}
 	if len(h.asking.listeners) > 0 {
-		s := metadata.New(metadata.Config{Task: h.agent.Metadata, Stats: h.driver.Stats, Zone: h.cfg.zone, Listeners: h.asking.listeners, Logger: h.cfg.log})
+		cfg := metadata.Config{Task: h.agent.Metadata, Stats: h.driver.Stats, Zone: h.cfg.zone, Listeners: h.asking.listeners, Logger: h.cfg.log}
+		if meter, ok := h.driver.(runtime.StorageMeter); ok {
+			cfg.Storage = meter.Storage
+		}
+		s := metadata.New(cfg)
 		parts = append(parts, part{"task metadata", s.Run})
 	}
 	return parts

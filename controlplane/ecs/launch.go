@@ -199,6 +199,9 @@ func checkOverrides(l *launch, overrides *types.TaskOverride) (*controlplane.Dem
 			return nil, invalid("Override for container named %s is not a container in the TaskDefinition.", name)
 		}
 	}
+	if err := ephemeralStorage(overrides.EphemeralStorage); err != nil {
+		return nil, err
+	}
 	demand, err := controlplane.DemandOf(l.shape, *overrides)
 	if err != nil {
 		return nil, client("%s", capital(err))

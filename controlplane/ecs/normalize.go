@@ -43,7 +43,7 @@ func normalize(in *ecs.RegisterTaskDefinitionInput) (types.TaskDefinition, error
 		}
 	}
 	for _, check := range []func(*types.TaskDefinition) error{
-		checkContainers, checkSize, checkVolumes, checkPorts, checkHealthChecks, checkDependencies, checkRestartPolicies,
+		checkContainers, checkSize, checkEphemeralStorage, checkVolumes, checkPorts, checkHealthChecks, checkDependencies, checkRestartPolicies,
 		checkLinuxParameters, checkUlimits, checkNamespaces, checkSystemControls, checkSecurityOptions, checkNameServers,
 	} {
 		if err := check(&def); err != nil {
@@ -97,6 +97,18 @@ func checkContainers(def *types.TaskDefinition) error {
 	}
 	if !essential {
 		return client("Task definition doesn't have any essential container.")
+	}
+	return nil
+}
+
+// checkEphemeralStorage holds to Fargate's bounds, whatever the launch type is.
+func checkEphemeralStorage(def *types.TaskDefinition) error {
+	return ephemeralStorage(def.EphemeralStorage)
+}
+
+func ephemeralStorage(s *types.EphemeralStorage) error {
+	if s != nil && (s.SizeInGiB < 21 || s.SizeInGiB > 200) {
+		return client("Invalid 'ephemeralStorage.sizeInGiB' setting. The size must be between 21 and 200 GiB.")
 	}
 	return nil
 }
@@ -253,7 +265,7 @@ func compatibilities(def types.TaskDefinition) []types.Compatibility {
 	return list
 }
 
-// requiredAttributes are those that ECS shows for what the definition uses. They are shown only: a node here can all of it.
+// requiredAttributes are those that ECS shows for what the definition uses. All but the one of ephemeral storage are shown only: a node here can all of it.
 func requiredAttributes(def types.TaskDefinition) []types.Attribute {
 	names := map[string]bool{}
 	if def.ExecutionRoleArn != nil {
@@ -263,7 +275,7 @@ func requiredAttributes(def types.TaskDefinition) []types.Attribute {
 		names["ecs.capability.task-eni"] = true
 	}
 	if def.EphemeralStorage != nil {
-		names["ecs.capability.extensible-ephemeral-storage"] = true
+		names[controlplane.CapabilityEphemeralStorage] = true
 	}
 	if def.PidMode != "" || def.IpcMode != "" {
 		names["ecs.capability.pid-ipc-namespace-sharing"] = true

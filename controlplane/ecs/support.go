@@ -25,14 +25,15 @@ func (s support) honours(member string) bool {
 // supported is by SDK type. A test holds it against the SDK: no member is without an answer.
 var supported = map[string]support{
 	"RegisterTaskDefinitionInput": {
-		honoured: "containerDefinitions cpu family ipcMode memory networkMode pidMode placementConstraints requiresCompatibilities runtimePlatform tags volumes",
+		honoured: "containerDefinitions cpu ephemeralStorage family ipcMode memory networkMode pidMode placementConstraints requiresCompatibilities runtimePlatform tags volumes",
 		notes: map[string]string{
+			"ephemeralStorage": "the native runtime reserves it for writable layers and volumes, also with launch type EC2, on hosts that have loop devices and " +
+				"mkfs.ext4; without it a task uses the disk of its host, on Fargate too",
 			"ipcMode": "host only where the host's owner allows it (--allow-privileged); without a mode, and with none, each container has its own",
 			"pidMode": "host only where the host's owner allows it (--allow-privileged)",
 		},
 		ignored: map[string]string{
 			"executionRoleArn": "the platform pulls images and keeps logs with rights of its own",
-			"ephemeralStorage": "a task may use the disk of its node",
 		},
 		refused: map[string]string{
 			"enableFaultInjection":  "fault injection does not exist yet",
@@ -145,9 +146,8 @@ var supported = map[string]support{
 		},
 	},
 	"TaskOverride": {
-		honoured: "containerOverrides cpu memory",
+		honoured: "containerOverrides cpu ephemeralStorage memory",
 		ignored: map[string]string{
-			"ephemeralStorage": "a task may use the disk of its node",
 			"executionRoleArn": "the platform pulls images and keeps logs with rights of its own",
 		},
 		refused: map[string]string{

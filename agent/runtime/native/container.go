@@ -124,6 +124,9 @@ func (d *Driver) bundle(t *task, c *agentapi.ContainerSpec) (*bundle, error) {
 	if c.GetLog().GetDriver() == logs.DriverNone {
 		b.Log = ""
 	}
+	if spec.EphemeralStorageMib > 0 {
+		b.Writable = filepath.Join("..", "..", storageFolder, "containers", c.Name)
+	}
 	for _, diffID := range img.DiffIDs {
 		b.Layers = append(b.Layers, d.images.layer(diffID))
 	}
@@ -162,7 +165,7 @@ func (d *Driver) bundle(t *task, c *agentapi.ContainerSpec) (*bundle, error) {
 		if v == nil {
 			return nil, fmt.Errorf("mount point %s: no volume %q", m.ContainerPath, m.Volume)
 		}
-		source, err := d.volumePath(t, v)
+		source, err := d.volumePath(t.volumes(), v)
 		if err != nil {
 			return nil, err
 		}

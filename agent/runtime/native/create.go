@@ -113,7 +113,16 @@ func (d *Driver) create(ctx context.Context, t *task, in runtime.Task) error {
 		return err
 	}
 	t.sandbox = sb
-	if err := d.makeVolumes(t, spec); err != nil {
+	volumes := t.volumes()
+	var storage *os.File
+	if spec.EphemeralStorageMib > 0 {
+		if storage, err = d.makeStorage(ctx, t); err != nil {
+			return err
+		}
+		defer storage.Close() // the shim has its own
+		volumes = filepath.Join(descriptor(storage), "volumes")
+	}
+	if err := d.makeVolumes(spec, volumes); err != nil {
 		return err
 	}
 	for _, c := range spec.Containers {
@@ -121,7 +130,7 @@ func (d *Driver) create(ctx context.Context, t *task, in runtime.Task) error {
 			return err
 		}
 	}
-	pid, err := d.startShim(t, reserved)
+	pid, err := d.startShim(t, reserved, storage)
 	if err != nil {
 		return err
 	}
@@ -238,13 +247,14 @@ func (s *sandboxRecord) forwards() []network.Forward {
 	return out
 }
 
-func (d *Driver) volumePath(t *task, v *agentapi.VolumeSpec) (string, error) {
-	return volume.Path(filepath.Join(d.cfg.Dir, "volumes"), filepath.Join(t.dir, "volumes"), v)
+// volumePath finds a volume; own is the folder of the task's own ones.
+func (d *Driver) volumePath(own string, v *agentapi.VolumeSpec) (string, error) {
+	return volume.Path(filepath.Join(d.cfg.Dir, "volumes"), own, v)
 }
 
-func (d *Driver) makeVolumes(t *task, spec *agentapi.TaskSpec) error {
+func (d *Driver) makeVolumes(spec *agentapi.TaskSpec, own string) error {
 	for _, v := range spec.Volumes {
-		path, err := d.volumePath(t, v)
+		path, err := d.volumePath(own, v)
 		if err != nil {
 			return err
 		}

@@ -40,7 +40,7 @@ type container struct {
 // one before left it.
 func (s *shim) startContainer(dir, name string, b *bundle, run int) (_ *container, err error) {
 	rootfs := filepath.Join(dir, "rootfs")
-	if err := mountRoot(dir, rootfs, b.Layers, run > 0); err != nil {
+	if err := mountRoot(dir, rootfs, b, run > 0); err != nil {
 		return nil, err
 	}
 	defer func() {
@@ -196,22 +196,23 @@ func settle() {
 
 // mountRoot mounts the layers below a writable one, fresh unless the former is to be kept. Names relative to the folder keep the
 // options short: mount takes one page.
-func mountRoot(dir, rootfs string, layers []string, keep bool) error {
-	for _, d := range []string{"work", "l", "upper"} { // of a start that crashed; a volatile overlay's work can not be used again
-		if keep && d == "upper" {
+func mountRoot(dir, rootfs string, b *bundle, keep bool) error {
+	upper, work := filepath.Join(b.Writable, "upper"), filepath.Join(b.Writable, "work")
+	for _, d := range []string{work, "l", upper} { // of a start that crashed; a volatile overlay's work can not be used again
+		if keep && d == upper {
 			continue
 		}
 		if err := os.RemoveAll(filepath.Join(dir, d)); err != nil {
 			return err
 		}
 	}
-	for _, d := range []string{"upper", "work", "rootfs", "l"} {
+	for _, d := range []string{upper, work, "rootfs", "l"} {
 		if err := os.MkdirAll(filepath.Join(dir, d), 0o755); err != nil {
 			return err
 		}
 	}
-	lower := make([]string, 0, len(layers)+1)
-	for i, l := range layers {
+	lower := make([]string, 0, len(b.Layers)+1)
+	for i, l := range b.Layers {
 		short := "l/" + strconv.Itoa(i)
 		if err := os.Symlink(l, filepath.Join(dir, short)); err != nil {
 			return err
@@ -229,7 +230,7 @@ func mountRoot(dir, rootfs string, layers []string, keep bool) error {
 	}
 	defer os.Chdir("/")
 	// volatile: a writable layer does not outlive a crash of the host, so it need not be synced.
-	o := "lowerdir=" + strings.Join(lower, ":") + ",upperdir=upper,workdir=work,index=off"
+	o := "lowerdir=" + strings.Join(lower, ":") + ",upperdir=" + upper + ",workdir=" + work + ",index=off"
 	err := unix.Mount("overlay", rootfs, "overlay", 0, o+",volatile")
 	if errors.Is(err, unix.EINVAL) { // before Linux 5.10
 		err = unix.Mount("overlay", rootfs, "overlay", 0, o)

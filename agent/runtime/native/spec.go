@@ -12,6 +12,7 @@ import (
 // bundle is bundle.json: all the shim needs to start one container.
 type bundle struct {
 	Layers       []string // folders, lowest first
+	Writable     string   // folder of the writable layer, from the container's own; empty: that one
 	Args, Env    []string
 	User         string // as the task definition or the image has it; resolved in the image's own files
 	Cwd          string
