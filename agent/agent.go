@@ -40,6 +40,7 @@ type Config struct {
 	Attributes map[string]string
 	Sinks      []Sink
 	Policy     Policy
+	Upkeep     Upkeep
 	// DNSServers and DNSSearch go to every task's resolv.conf; empty: the host's.
 	DNSServers, DNSSearch []string
 	// Environment is added to every container, below its own.
@@ -73,6 +74,7 @@ type Agent struct {
 	mu      sync.Mutex
 	workers map[string]*worker // by task id
 	pos     position
+	health  *agentapi.HostHealth
 	wg      sync.WaitGroup
 
 	shipments shipments
@@ -93,6 +95,7 @@ func New(cfg Config) (*Agent, error) {
 	if cfg.LogRetention == 0 {
 		cfg.LogRetention = 30 * 24 * time.Hour
 	}
+	cfg.Upkeep = cfg.Upkeep.withDefaults(cfg.Dir)
 	if cfg.Clock == nil {
 		cfg.Clock = clock.Real{}
 	}
@@ -101,7 +104,7 @@ func New(cfg Config) (*Agent, error) {
 	}
 	a := &Agent{
 		cfg: cfg, log: cfg.Logger.With("node", cfg.NodeID), out: newOutbox(),
-		store: taskStore{cfg.Dir}, workers: map[string]*worker{}, shipments: newShipments(),
+		store: taskStore{cfg.Dir}, workers: map[string]*worker{}, health: &agentapi.HostHealth{}, shipments: newShipments(),
 	}
 	return a, nil
 }
@@ -115,6 +118,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		return fmt.Errorf("recover tasks: %w", err)
 	}
 	a.wg.Go(func() { a.expireLogs(ctx) })
+	a.wg.Go(func() { a.tendHost(ctx) })
 	a.wg.Go(func() { a.shipLoop(ctx) })
 	err := a.connectLoop(ctx)
 	a.wg.Wait()

@@ -95,7 +95,7 @@ func (a *Agent) hello() *agentapi.Hello {
 	h := &agentapi.Hello{
 		NodeId: a.cfg.NodeID, NodeName: a.cfg.NodeName, Incarnation: a.pos.Incarnation, Revisions: maps.Clone(a.pos.Revisions),
 		Kinds: []agentapi.Kind{agentapi.Kind_ASSIGNMENTS}, Resources: a.cfg.Resources, Attributes: a.cfg.Attributes,
-		Cluster: a.cfg.Cluster, Version: a.cfg.Version, Runtime: a.cfg.Driver.Name(), Address: a.cfg.Address, Tasks: a.statuses(),
+		Cluster: a.cfg.Cluster, Version: a.cfg.Version, Runtime: a.cfg.Driver.Name(), Address: a.cfg.Address, Tasks: a.statuses(), Health: a.hostHealth(),
 	}
 	for _, s := range a.cfg.Sinks {
 		h.Kinds = append(h.Kinds, s.Kinds()...)

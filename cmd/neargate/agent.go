@@ -26,6 +26,7 @@ type agentFlags struct {
 	data, joinToken, cluster, runtime, address, zone, dns string
 	servers                                               []string
 	policy                                                agent.Policy
+	upkeep                                                agent.Upkeep
 	verbose                                               bool
 }
 
@@ -51,6 +52,7 @@ is killed or loses its servers, they go on running, and the next start takes the
 	fl.StringVar(&f.zone, "availability-zone", "us-east-1a", "availability zone of this host")
 	fl.StringVar(&f.dns, "dns", "", "address of a DNS server besides that of the tasks, at their gateway's port 53")
 	policyFlags(fl, &f.policy)
+	upkeepFlags(fl, &f.upkeep)
 	fl.BoolVarP(&f.verbose, "verbose", "v", false, "log what is done, not only what goes wrong")
 	if err := cmd.MarkFlagRequired("servers"); err != nil {
 		panic(err) // the flag was defined above
@@ -101,7 +103,7 @@ func runAgent(ctx context.Context, f agentFlags, out io.Writer) (err error) {
 	defer conn.Close()
 	host, err := newHost(ctx, hostConfig{
 		dir: dir, node: credential.ID(), runtime: f.runtime, dns: f.dns, address: f.address, cluster: f.cluster, zone: f.zone,
-		policy: f.policy, images: images, log: log,
+		policy: f.policy, upkeep: f.upkeep, images: images, log: log,
 	})
 	if err != nil {
 		return err

@@ -10,7 +10,9 @@ import (
 	"os"
 	"path/filepath"
 	goruntime "runtime"
+	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/pflag"
 	"golang.org/x/sys/unix"
@@ -39,6 +41,7 @@ type hostConfig struct {
 	cluster string
 	zone    string // availability zone
 	policy  agent.Policy
+	upkeep  agent.Upkeep
 	images  http.RoundTripper // to registries; nil: the usual one
 	log     *slog.Logger
 }
@@ -61,9 +64,46 @@ func policyFlags(f *pflag.FlagSet, p *agent.Policy) {
 	f.BoolVar(&p.Privileged, "allow-privileged", false, "allow privileged containers, the host's namespaces and devices, and capabilities beyond Docker's default ones")
 }
 
+// upkeepFlags are how a host is kept fit to run tasks.
+func upkeepFlags(f *pflag.FlagSet, u *agent.Upkeep) {
+	u.DiskMinimum = 1 << 30
+	f.DurationVar(&u.ImageCleanup, "image-cleanup-interval", 30*time.Minute, "how often images that no task uses are removed; negative: never (native runtime)")
+	f.DurationVar(&u.ImageAge, "image-minimum-age", time.Hour, "for how long an image must have been unused before it is removed")
+	f.IntVar(&u.ImagesPerCleanup, "images-per-cleanup", 5, "how many images are removed at once")
+	f.Var((*mebibytes)(&u.DiskMinimum), "disk-minimum", "`MiB` of disk that must be free: with less, all unused images go, and if that does not help the host takes no new tasks; 0: do not look")
+}
+
+// mebibytes is a flag in MiB of a number of bytes.
+type mebibytes uint64
+
+func (m *mebibytes) String() string { return strconv.FormatUint(uint64(*m)>>20, 10) }
+func (m *mebibytes) Type() string   { return "MiB" }
+func (m *mebibytes) Set(s string) error {
+	n, err := strconv.ParseUint(s, 10, 44)
+	if err != nil {
+		return fmt.Errorf("%q is not a number of MiB", s)
+	}
+	*m = mebibytes(n << 20)
+	return nil
+}
+
+// checkUpkeep refuses what makes no sense.
+func checkUpkeep(u agent.Upkeep) error {
+	switch {
+	case u.ImageAge < 0:
+		return errors.New("--image-minimum-age must be positive")
+	case u.ImagesPerCleanup < 0:
+		return errors.New("--images-per-cleanup must be positive")
+	}
+	return nil
+}
+
 func newHost(ctx context.Context, cfg hostConfig) (*host, error) {
 	h := &host{cfg: cfg}
-	var err error
+	err := checkUpkeep(cfg.upkeep)
+	if err != nil {
+		return nil, err
+	}
 	if h.driver, err = newDriver(cfg); err != nil {
 		return nil, err
 	}
@@ -123,7 +163,7 @@ func (h *host) connect(client agentapi.DispatcherClient) (err error) {
 	}
 	cfg := agent.Config{
 		Dir: h.cfg.dir.Agent(), Driver: h.driver, Client: client, NodeID: h.cfg.node, NodeName: name, Cluster: h.cfg.cluster,
-		Version: version(), Address: h.cfg.address, Resources: resources, Sinks: []agent.Sink{h.proxy, h.checker, h.dns}, Policy: policy, Logger: h.cfg.log, Metadata: h.asking.uris,
+		Version: version(), Address: h.cfg.address, Resources: resources, Sinks: []agent.Sink{h.proxy, h.checker, h.dns}, Policy: policy, Upkeep: h.cfg.upkeep, Logger: h.cfg.log, Metadata: h.asking.uris,
 		Attributes: map[string]string{
 			"ecs.os-type": "linux", "ecs.os-family": "LINUX", "ecs.cpu-architecture": architecture(), "ecs.availability-zone": h.cfg.zone,
 		},

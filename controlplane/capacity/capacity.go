@@ -54,9 +54,13 @@ func (r Rule) Join(tx *state.Tx, h *agentapi.Hello, now time.Time) error {
 	n := &controlplane.Node{
 		Id: h.NodeId, Name: h.NodeName, Status: NodeReady, Resources: h.Resources, Attributes: maps.Clone(h.Attributes), Address: h.Address,
 		Version: h.Version, Runtime: h.Runtime, Serverless: r.Serverless, EveryCluster: r.EveryCluster, Registered: timestamppb.New(now),
+		Health: h.Health, HealthSince: timestamppb.New(now),
 	}
 	if old, ok := controlplane.Nodes.Get(tx, state.K(n.Id)); ok {
 		n.Registered = old.Registered
+		if proto.Equal(old.Health, n.Health) {
+			n.HealthSince = old.HealthSince
+		}
 		if !proto.Equal(old, n) {
 			controlplane.Nodes.Put(tx, n)
 		}

@@ -1,14 +1,19 @@
 package ecs
 
 import (
+	"slices"
 	"testing"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ecs"
 	"github.com/aws/aws-sdk-go-v2/service/ecs/types"
 	"github.com/google/go-cmp/cmp"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	agentapi "github.com/seed-2f228079/neargate/api/agent"
+	"github.com/seed-2f228079/neargate/controlplane"
+	"github.com/seed-2f228079/neargate/controlplane/state"
 )
 
 func TestDescribeContainerInstances(t *testing.T) {
@@ -51,6 +56,46 @@ func TestDescribeContainerInstances(t *testing.T) {
 	}
 	if diff := cmp.Diff(map[string]string{"ecs.availability-zone": "us-east-1a", "ecs.cpu-architecture": "x86_64", "tier": "web"}, attributes); diff != "" {
 		t.Error(diff)
+	}
+}
+
+// What the agent says of its host is shown to who asks for it.
+func TestContainerInstanceHealth(t *testing.T) {
+	p := world(t)
+	arn := here.ContainerInstanceARN("default", "0123456789abcdef0123456789abcdef")
+	describe := func(include ...types.ContainerInstanceField) types.ContainerInstance {
+		return must(p, p.describeContainerInstances, &ecs.DescribeContainerInstancesInput{ContainerInstances: []string{arn}, Include: include}).ContainerInstances[0]
+	}
+	if ci := describe(types.ContainerInstanceFieldTags); ci.HealthStatus != nil {
+		t.Errorf("unasked: %+v", ci.HealthStatus)
+	}
+	for _, c := range []struct {
+		status                  string
+		health                  *agentapi.HostHealth
+		overall, runtime, agent types.InstanceHealthCheckState
+	}{
+		{"READY", nil, "INSUFFICIENT_DATA", "INSUFFICIENT_DATA", "OK"},
+		{"READY", &agentapi.HostHealth{}, "OK", "OK", "OK"},
+		{"READY", &agentapi.HostHealth{Runtime: "no cgroups"}, "IMPAIRED", "IMPAIRED", "OK"},
+		{"READY", &agentapi.HostHealth{Disk: "3 MiB"}, "IMPAIRED", "OK", "OK"},
+		{"DOWN", &agentapi.HostHealth{}, "IMPAIRED", "INSUFFICIENT_DATA", "IMPAIRED"},
+	} {
+		since := p.now
+		p.change(func(tx *state.Tx) {
+			n, _ := controlplane.Nodes.Get(tx, state.K("node"))
+			n = proto.CloneOf(n)
+			n.Status, n.Health, n.HealthSince = c.status, c.health, timestamppb.New(since)
+			controlplane.Nodes.Put(tx, n)
+		})
+		ci := describe(types.ContainerInstanceFieldContainerInstanceHealth)
+		h := ci.HealthStatus
+		if h.OverallStatus != c.overall || h.Details[0].Type != "CONTAINER_RUNTIME" || h.Details[0].Status != c.runtime || h.Details[1].Status != c.agent || !h.Details[0].LastStatusChange.Equal(since) {
+			t.Errorf("%s, %v: %+v", c.status, c.health, h)
+		}
+		shown := slices.ContainsFunc(ci.Attributes, func(a types.Attribute) bool { return *a.Name == diskAttribute && *a.Value == "3 MiB" })
+		if shown != (c.health.GetDisk() != "") {
+			t.Errorf("%v: attributes %+v", c.health, ci.Attributes)
+		}
 	}
 }
 

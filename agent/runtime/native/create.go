@@ -60,13 +60,11 @@ func (d *Driver) create(ctx context.Context, t *task, in runtime.Task) error {
 		if !validContainerName(c.Name) {
 			return fmt.Errorf("container name %q is invalid", c.Name)
 		}
-		img, ok, err := d.images.lookUp(c.Image)
+		img, release, err := d.images.use(c.Image)
 		if err != nil {
-			return err
+			return fmt.Errorf("image %s of container %s: %w", c.Image, c.Name, err)
 		}
-		if !ok {
-			return fmt.Errorf("image %s of container %s was not pulled", c.Image, c.Name)
-		}
+		defer release() // long after the task's record names it
 		images[c.Name] = img
 	}
 	var err error

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/seed-2f228079/neargate/agent/runtime"
 	agentapi "github.com/seed-2f228079/neargate/api/agent"
 )
@@ -210,4 +212,19 @@ func TestEphemeralStorageThatIsNotThere(t *testing.T) {
 	if left, err := os.ReadDir(filepath.Join(dir, "tasks")); err != nil || len(left) != 0 || len(loops(t, dir)) != 0 {
 		t.Errorf("left %v, %v, %v", left, loops(t, dir), err)
 	}
+}
+
+// smallDisk is a folder on a file system of its own, of so many bytes.
+func smallDisk(t *testing.T, size string) string {
+	t.Helper()
+	dir := t.TempDir()
+	if err := unix.Mount("small", dir, "tmpfs", 0, "size="+size); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(dir, 0); err != nil {
+			t.Error(err)
+		}
+	})
+	return dir
 }

@@ -36,6 +36,7 @@ func (e *layerError) Error() string { return e.text }
 type unpackResult struct {
 	DiffID string
 	Error  string
+	Full   bool // the disk is; that may pass
 }
 
 // unpack decompresses and unpacks a layer into dir, in a process that sees nothing but that folder: changed root, namespaces of
@@ -72,6 +73,9 @@ func unpack(ctx context.Context, dir string, blob io.Reader, maxBytes, maxEntrie
 	if err := json.Unmarshal(out.Bytes(), &r); err != nil {
 		return "", fmt.Errorf("unpacker: %w: %s", errors.Join(waitErr, err), messages.String())
 	}
+	if r.Full {
+		return "", errors.New(r.Error)
+	}
 	if r.Error != "" {
 		return "", &layerError{r.Error}
 	}
@@ -83,7 +87,7 @@ func runUnpack(args []string) int {
 	r := unpackResult{}
 	var err error
 	if r.DiffID, err = unpackHere(args, os.Stdin); err != nil {
-		r.Error = err.Error()
+		r.Error, r.Full = err.Error(), errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT)
 	}
 	if err := json.NewEncoder(os.Stdout).Encode(r); err != nil {
 		return 1
