@@ -138,7 +138,7 @@ func newDriver(cfg hostConfig) (runtime.Driver, error) {
 	dir := filepath.Join(cfg.dir.Agent(), cfg.runtime)
 	switch cfg.runtime {
 	case "native":
-		return native.New(native.Config{Dir: dir, ID: cfg.dir.ID(), Transport: cfg.images, Logger: cfg.log, Shim: shimProgram})
+		return native.New(native.Config{KeepFree: int64(cfg.upkeep.DiskMinimum / 2), Dir: dir, ID: cfg.dir.ID(), Transport: cfg.images, Logger: cfg.log, Shim: shimProgram})
 	case "docker":
 		return docker.New(docker.Config{Dir: dir, ID: cfg.dir.ID()})
 	case "fake":

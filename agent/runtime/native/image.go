@@ -153,6 +153,9 @@ func (s *imageStore) used(image string) {
 	}
 }
 
+// maxLayers is what overlayfs takes.
+const maxLayers = 500
+
 // fetch brings the image here. Its layers are held until release, which is never nil.
 func (s *imageStore) fetch(ctx context.Context, req runtime.PullRequest) (r imageRecord, release func(), err error) {
 	release = func() {}
@@ -173,6 +176,9 @@ func (s *imageStore) fetch(ctx context.Context, req runtime.PullRequest) (r imag
 	r = imageRecord{Digest: img.Digest, Manifest: img.ManifestDigest}
 	if r.Config, err = img.Config(); err != nil {
 		return r, release, err
+	}
+	if n := len(r.Config.DiffIDs); n > maxLayers {
+		return r, release, &layerError{fmt.Sprintf("the image has %d layers, at most %d can be mounted", n, maxLayers)}
 	}
 	layers, err := img.Layers()
 	if err != nil {
@@ -254,7 +260,7 @@ func (s *imageStore) unpackLayer(ctx context.Context, l ociclient.Layer, progres
 		return err
 	}
 	defer blob.Close()
-	diffID, err := unpack(ctx, root, &counted{blob, progress}, s.cfg.MaxLayerBytes, s.cfg.MaxLayerEntries)
+	diffID, err := unpack(ctx, root, &counted{blob, progress}, s.cfg.MaxLayerBytes, s.cfg.MaxLayerEntries, s.cfg.KeepFree)
 	if err != nil {
 		return fmt.Errorf("failed to unpack layer %s: %w", l.Digest, err)
 	}

@@ -251,6 +251,11 @@ func lookUpUser(rootfs, spec string) (*user.ExecUser, []uint32, error) {
 	if err != nil {
 		return nil, nil, err
 	}
+	for _, file := range []string{passwd, group} {
+		if st, err := os.Stat(file); err == nil && !st.Mode().IsRegular() { // a pipe would be waited for
+			return nil, nil, fmt.Errorf("unable to find user %s: the image's /etc/%s is no regular file", spec, filepath.Base(file))
+		}
+	}
 	u, err := user.GetExecUserPath(spec, &user.ExecUser{Home: "/"}, passwd, group)
 	if err != nil {
 		return nil, nil, fmt.Errorf("unable to find user %s: %w", spec, err)

@@ -87,6 +87,13 @@ func run(verb string, args []string) error {
 		return os.WriteFile(args[0], []byte(args[1]+"\n"), 0o644)
 	case "fill": // writes so many MiB to a file, and says how far it came and what stopped it
 		return fill(args[0], args[1])
+	case "bomb": // forks for ever
+		for {
+			c := exec.Command("/proc/self/exe", "bomb")
+			if c.Start() == nil {
+				go c.Wait()
+			}
+		}
 	case "count": // how often it ran with this file
 		f, err := os.OpenFile(args[0], os.O_CREATE|os.O_APPEND|os.O_RDWR, 0o644)
 		if err != nil {
