@@ -21,6 +21,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"google.golang.org/protobuf/types/known/timestamppb"
+
 	"github.com/seed-2f228079/neargate/agent/runtime"
 	agentapi "github.com/seed-2f228079/neargate/api/agent"
 	"github.com/seed-2f228079/neargate/internal/clock"
@@ -70,6 +72,7 @@ type Agent struct {
 	owners owners
 
 	connected atomic.Bool // a session stands
+	greeted   bool        // this process has been welcomed before; the sessions' own
 
 	mu      sync.Mutex
 	workers map[string]*worker // by task id
@@ -217,7 +220,7 @@ func (a *Agent) assign(ctx context.Context, as *agentapi.Assignment) error {
 	if w := a.worker(as.TaskId); w != nil {
 		return w.update(as)
 	}
-	st := &agentapi.TaskStatus{TaskId: as.TaskId, Epoch: as.Epoch, State: agentapi.TaskState_PENDING}
+	st := &agentapi.TaskStatus{TaskId: as.TaskId, Epoch: as.Epoch, State: agentapi.TaskState_PENDING, Connected: timestamppb.New(a.cfg.Clock.Now())}
 	for _, c := range as.Spec.GetContainers() {
 		cs := containerStatus(st, c.Name) // reported in the order of the task definition
 		if c.HealthCheck != nil {

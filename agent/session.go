@@ -70,6 +70,7 @@ func (a *Agent) session(ctx context.Context) error {
 	if welcome == nil {
 		return fmt.Errorf("the server began with %T instead of a welcome", first.Body)
 	}
+	a.greeted = true
 	a.connected.Store(true)
 	defer a.connected.Store(false)
 	s := &session{a: a, stream: stream, welcome: welcome, fail: cancel, boxes: map[agentapi.Kind]*mailbox{}}
@@ -95,7 +96,7 @@ func (a *Agent) hello() *agentapi.Hello {
 	h := &agentapi.Hello{
 		NodeId: a.cfg.NodeID, NodeName: a.cfg.NodeName, Incarnation: a.pos.Incarnation, Revisions: maps.Clone(a.pos.Revisions),
 		Kinds: []agentapi.Kind{agentapi.Kind_ASSIGNMENTS}, Resources: a.cfg.Resources, Attributes: a.cfg.Attributes,
-		Cluster: a.cfg.Cluster, Version: a.cfg.Version, Runtime: a.cfg.Driver.Name(), Address: a.cfg.Address, Tasks: a.statuses(), Health: a.hostHealth(),
+		Cluster: a.cfg.Cluster, Version: a.cfg.Version, Runtime: a.cfg.Driver.Name(), Address: a.cfg.Address, Tasks: a.statuses(), Health: a.hostHealth(), Started: !a.greeted,
 	}
 	for _, s := range a.cfg.Sinks {
 		h.Kinds = append(h.Kinds, s.Kinds()...)

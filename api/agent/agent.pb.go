@@ -1085,6 +1085,7 @@ type Hello struct {
 	Tasks         []*TaskStatus `protobuf:"bytes,11,rep,name=tasks,proto3" json:"tasks,omitempty"`
 	Address       string        `protobuf:"bytes,12,opt,name=address,proto3" json:"address,omitempty"` // IP at which the host ports of this node's tasks are reachable
 	Health        *HostHealth   `protobuf:"bytes,30,opt,name=health,proto3" json:"health,omitempty"`
+	Started       bool          `protobuf:"varint,31,opt,name=started,proto3" json:"started,omitempty"` // the first hello of this process: a container instance that was deregistered is one again
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1208,6 +1209,13 @@ func (x *Hello) GetHealth() *HostHealth {
 		return x.Health
 	}
 	return nil
+}
+
+func (x *Hello) GetStarted() bool {
+	if x != nil {
+		return x.Started
+	}
+	return false
 }
 
 type NodeResources struct {
@@ -4961,7 +4969,7 @@ const file_api_agent_agent_proto_rawDesc = "" +
 	"timeMillis\x12\x12\n" +
 	"\x04text\x18\x02 \x01(\tR\x04text\"\x1d\n" +
 	"\aShipAck\x12\x12\n" +
-	"\x04mark\x18\x01 \x01(\x04R\x04mark\"\xb0\x05\n" +
+	"\x04mark\x18\x01 \x01(\x04R\x04mark\"\xca\x05\n" +
 	"\x05Hello\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x1b\n" +
 	"\tnode_name\x18\x02 \x01(\tR\bnodeName\x12 \n" +
@@ -4978,7 +4986,8 @@ const file_api_agent_agent_proto_rawDesc = "" +
 	" \x01(\tR\aruntime\x123\n" +
 	"\x05tasks\x18\v \x03(\v2\x1d.neargate.agent.v1.TaskStatusR\x05tasks\x12\x18\n" +
 	"\aaddress\x18\f \x01(\tR\aaddress\x125\n" +
-	"\x06health\x18\x1e \x01(\v2\x1d.neargate.agent.v1.HostHealthR\x06health\x1a<\n" +
+	"\x06health\x18\x1e \x01(\v2\x1d.neargate.agent.v1.HostHealthR\x06health\x12\x18\n" +
+	"\astarted\x18\x1f \x01(\bR\astarted\x1a<\n" +
 	"\x0eRevisionsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\x05R\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\x1a=\n" +

@@ -14,6 +14,7 @@ import (
 	agentapi "github.com/seed-2f228079/neargate/api/agent"
 	"github.com/seed-2f228079/neargate/controlplane"
 	"github.com/seed-2f228079/neargate/controlplane/state"
+	"github.com/seed-2f228079/neargate/internal/awserr"
 )
 
 func TestDescribeContainerInstances(t *testing.T) {
@@ -95,6 +96,52 @@ func TestContainerInstanceHealth(t *testing.T) {
 		shown := slices.ContainsFunc(ci.Attributes, func(a types.Attribute) bool { return *a.Name == diskAttribute && *a.Value == "3 MiB" })
 		if shown != (c.health.GetDisk() != "") {
 			t.Errorf("%v: attributes %+v", c.health, ci.Attributes)
+		}
+	}
+}
+
+func TestDeregisterContainerInstance(t *testing.T) {
+	p := world(t)
+	const id = "0123456789abcdef0123456789abcdef"
+	must(p, p.runTask, &ecs.RunTaskInput{TaskDefinition: aws.String("web")})
+	refused := func(want string, in *ecs.DeregisterContainerInstanceInput) {
+		t.Helper()
+		_, err := p.deregisterContainerInstance(p.ctx(), in)
+		if e, ok := awserr.As(err); !ok || e.Code != "InvalidParameterException" || e.Message != want {
+			t.Errorf("%v, want %q", err, want)
+		}
+	}
+	refused("Container instance can not be blank.", &ecs.DeregisterContainerInstanceInput{})
+	refused("The referenced container instance was not found.", &ecs.DeregisterContainerInstanceInput{ContainerInstance: aws.String("nothing")})
+	refused("Found running tasks on the instance.", &ecs.DeregisterContainerInstanceInput{ContainerInstance: aws.String(id)})
+	out := must(p, p.deregisterContainerInstance, &ecs.DeregisterContainerInstanceInput{ContainerInstance: aws.String(here.ContainerInstanceARN("default", id)), Force: aws.Bool(true)})
+	if *out.ContainerInstance.Status != "INACTIVE" {
+		t.Errorf("got %+v", out.ContainerInstance)
+	}
+	if left := must(p, p.listContainerInstances, &ecs.ListContainerInstancesInput{}); len(left.ContainerInstanceArns) != 0 {
+		t.Errorf("listed: %v", left.ContainerInstanceArns)
+	}
+	if ci := must(p, p.describeContainerInstances, &ecs.DescribeContainerInstancesInput{ContainerInstances: []string{id}}).ContainerInstances; len(ci) != 1 || *ci[0].Status != "INACTIVE" {
+		t.Errorf("described: %+v", ci)
+	}
+	refused("The referenced container instance was not found.", &ecs.DeregisterContainerInstanceInput{ContainerInstance: aws.String(id), Force: aws.Bool(true)})
+}
+
+// Tasks of other clusters, and of Fargate, on the same host do not keep an instance.
+func TestDeregisterContainerInstanceBesideOthers(t *testing.T) {
+	p := world(t)
+	must(p, p.runTask, &ecs.RunTaskInput{TaskDefinition: aws.String("vpc"), LaunchType: "FARGATE", NetworkConfiguration: subnet()})
+	p.report("default", agentapi.TaskState_RUNNING)
+	must(p, p.deregisterContainerInstance, &ecs.DeregisterContainerInstanceInput{ContainerInstance: aws.String("0123456789abcdef0123456789abcdef")})
+}
+
+func TestUpdateContainerAgent(t *testing.T) {
+	p := world(t)
+	for ref, want := range map[string]string{"0123456789abcdef0123456789abcdef": "NoUpdateAvailableException", "nothing": "InvalidParameterException"} {
+		if _, err := p.updateContainerAgent(p.ctx(), &ecs.UpdateContainerAgentInput{ContainerInstance: aws.String(ref)}); err == nil {
+			t.Errorf("%s: no error", ref)
+		} else if e, ok := awserr.As(err); !ok || e.Code != want {
+			t.Errorf("%s: %v", ref, err)
 		}
 	}
 }

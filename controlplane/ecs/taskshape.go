@@ -42,6 +42,9 @@ func taskShape(r state.Reader, t *controlplane.Task, st *controlplane.TaskStatus
 	} else if t.LaunchType == string(types.LaunchTypeFargate) {
 		out.EphemeralStorage = &types.EphemeralStorage{SizeInGiB: 20} // what Fargate gives to who does not ask; here it is no limit
 	}
+	if t.LaunchType == string(types.LaunchTypeFargate) {
+		out.FargateEphemeralStorage = &types.TaskEphemeralStorage{SizeInGiB: out.EphemeralStorage.SizeInGiB}
+	}
 	out.StartedBy, out.StoppedReason = optional(t.StartedBy), optional(st.StoppedReason)
 	out.CapacityProviderName = optional(t.CapacityProvider)
 	if t.LaunchType == string(types.LaunchTypeFargate) {
