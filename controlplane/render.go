@@ -154,6 +154,9 @@ func renderVolume(v types.Volume) *agentapi.VolumeSpec {
 	if d := v.DockerVolumeConfiguration; d != nil && d.Scope != "" {
 		r.Scope = string(d.Scope)
 	}
+	if d := v.DockerVolumeConfiguration; d != nil {
+		r.DriverOptions = d.DriverOpts
+	}
 	return r
 }
 

@@ -2,6 +2,7 @@ package ecs
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -172,6 +173,11 @@ func checkVolumes(def *types.TaskDefinition) error {
 			d.Scope = types.ScopeTask
 			def.Volumes[i].DockerVolumeConfiguration = d
 		}
+		if d != nil {
+			if err := checkDriverOptions(name, d); err != nil {
+				return err
+			}
+		}
 		names[name] = true
 	}
 	for _, c := range def.ContainerDefinitions {
@@ -183,6 +189,30 @@ func checkVolumes(def *types.TaskDefinition) error {
 				return client("Invalid 'containerPath' of volume '%s' for container '%s': an absolute path is due.", aws.ToString(m.SourceVolume), aws.ToString(c.Name))
 			}
 		}
+	}
+	return nil
+}
+
+// checkDriverOptions lets through what the hosts' local driver can mount.
+func checkDriverOptions(name string, d *types.DockerVolumeConfiguration) error {
+	for _, option := range slices.Sorted(maps.Keys(d.DriverOpts)) {
+		if !slices.Contains([]string{"device", "o", "type"}, option) {
+			return client("Invalid 'dockerVolumeConfiguration.driverOpts' setting for volume '%s'. '%s' is not an option of the local driver.", name, option)
+		}
+	}
+	kind, bound := d.DriverOpts["type"], false
+	for o := range strings.SplitSeq(d.DriverOpts["o"], ",") {
+		bound = bound || o == "bind" || o == "rbind"
+	}
+	switch {
+	case len(d.DriverOpts) == 0:
+	case kind == "tmpfs" && d.Scope == types.ScopeShared:
+		return client("'volumes[%s].dockerVolumeConfiguration.driverOpts' is not supported by this platform with type tmpfs and scope shared: a tmpfs is of one task.", name)
+	case kind == "tmpfs":
+	case kind != "" && kind != "none" && kind != "bind" || !bound:
+		return client("'volumes[%s].dockerVolumeConfiguration.driverOpts' is not supported by this platform with type '%s': tmpfs, and none with the option bind, are.", name, kind)
+	case !strings.HasPrefix(d.DriverOpts["device"], "/"):
+		return client("Invalid 'dockerVolumeConfiguration.driverOpts' setting for volume '%s'. The device must be an absolute path.", name)
 	}
 	return nil
 }

@@ -116,12 +116,15 @@ var supported = map[string]support{
 	},
 	"HostVolumeProperties": {honoured: "sourcePath"},
 	"DockerVolumeConfiguration": {
-		honoured: "driver scope",
+		honoured: "driver driverOpts scope",
+		notes: map[string]string{
+			"driverOpts": "type tmpfs, with scope task; or type none with bind among the options, below a folder that the host's owner allows (--allow-host-path). " +
+				"Other types, nfs among them, are refused by name",
+		},
 		ignored: map[string]string{
 			"autoprovision": "volumes are made when they are missing",
 			"labels":        "nothing reads the labels of a volume",
 		},
-		refused: map[string]string{"driverOpts": "the local driver has no options here"},
 	},
 	"RuntimePlatform":                   {honoured: "cpuArchitecture operatingSystemFamily"},
 	"EphemeralStorage":                  {honoured: "sizeInGiB"},

@@ -19,6 +19,7 @@ import (
 
 	"github.com/seed-2f228079/neargate/agent/logs"
 	"github.com/seed-2f228079/neargate/agent/runtime"
+	"github.com/seed-2f228079/neargate/agent/volume"
 	agentapi "github.com/seed-2f228079/neargate/api/agent"
 )
 
@@ -172,7 +173,11 @@ func (d *Driver) bundle(t *task, c *agentapi.ContainerSpec) (*bundle, error) {
 		if !path.IsAbs(m.ContainerPath) {
 			return nil, fmt.Errorf("invalid mount path %q: mount path must be absolute", m.ContainerPath)
 		}
-		b.Mounts = append(b.Mounts, bundleMount{Source: source, Target: path.Clean(m.ContainerPath), ReadOnly: m.ReadOnly, Fill: v.HostPath == ""})
+		local, err := volume.LocalOf(v)
+		if err != nil {
+			return nil, fmt.Errorf("volume %s: %w", v.Name, err)
+		}
+		b.Mounts = append(b.Mounts, bundleMount{Source: source, Target: path.Clean(m.ContainerPath), ReadOnly: m.ReadOnly || local.ReadOnly, Fill: v.HostPath == "", Tmpfs: local.Tmpfs})
 	}
 	return b, nil
 }

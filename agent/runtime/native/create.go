@@ -256,8 +256,10 @@ func (d *Driver) makeVolumes(spec *agentapi.TaskSpec, own string) error {
 		if err != nil {
 			return err
 		}
-		// A missing host folder is made, as Docker does; a file may be there too.
-		if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+		// A missing host folder is made, as Docker does, but not one of a volume with options; a file may be there too.
+		if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) && v.HostPath == "" && v.DriverOptions["type"] != "tmpfs" && len(v.DriverOptions) > 0 {
+			return fmt.Errorf("volume %s: failed to mount local volume: mount %s: no such file or directory", v.Name, path)
+		} else if errors.Is(err, fs.ErrNotExist) {
 			err = os.MkdirAll(path, 0o755)
 			if err != nil {
 				return err

@@ -53,7 +53,8 @@ type shim struct {
 
 	mu         sync.Mutex // also serialises starts
 	containers map[string]*container
-	processes  *initProcess // of the namespace that all containers have in common, if they do
+	tmpfs      map[string]bool // volumes that are mounted
+	processes  *initProcess    // of the namespace that all containers have in common, if they do
 	closing    bool
 }
 
@@ -101,7 +102,7 @@ func serveShim(args []string) error {
 	if err != nil {
 		return fmt.Errorf("listener: %w", err)
 	}
-	s := &shim{dir: args[0], containers: map[string]*container{}}
+	s := &shim{dir: args[0], containers: map[string]*container{}, tmpfs: map[string]bool{}}
 	for {
 		c, err := l.Accept()
 		if err != nil {

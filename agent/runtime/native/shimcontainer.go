@@ -49,6 +49,9 @@ func (s *shim) startContainer(dir, name string, b *bundle, run int) (_ *containe
 		}
 	}()
 	for _, m := range b.Mounts {
+		if err := s.mountVolume(m); err != nil {
+			return nil, err
+		}
 		if !m.Fill {
 			continue
 		}
@@ -167,6 +170,18 @@ func (s *shim) startContainer(dir, name string, b *bundle, run int) (_ *containe
 	}()
 	go settle()
 	return c, nil
+}
+
+// mountVolume mounts a volume that is a tmpfs, for the task's containers together. s.mu is held.
+func (s *shim) mountVolume(m bundleMount) error {
+	if m.Tmpfs == nil || s.tmpfs[m.Source] {
+		return nil
+	}
+	if err := unix.Mount("tmpfs", m.Source, "tmpfs", m.Tmpfs.Flags, m.Tmpfs.Data); err != nil {
+		return fmt.Errorf("failed to mount local volume: mount tmpfs:%s, data: %s: %w", m.Source, m.Tmpfs.Data, err)
+	}
+	s.tmpfs[m.Source] = true
+	return nil
 }
 
 // processNamespace is the namespace with an init that the container joins; nil: it gets one of its own, or the host's. own is set when

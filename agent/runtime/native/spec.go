@@ -7,6 +7,8 @@ import (
 	"github.com/opencontainers/cgroups"
 	lcseccomp "github.com/opencontainers/runc/libcontainer/seccomp"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/seed-2f228079/neargate/agent/volume"
 )
 
 // bundle is bundle.json: all the shim needs to start one container.
@@ -64,6 +66,7 @@ type bundleDevice struct {
 type bundleMount struct {
 	Source, Target string
 	ReadOnly, Fill bool
+	Tmpfs          *volume.Tmpfs // the volume is one: what is mounted on Source first, once in the task
 }
 
 func upper(s string) string {
