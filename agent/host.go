@@ -68,7 +68,7 @@ func (a *Agent) tendHost(ctx context.Context) {
 		}
 		h.Disk = a.checkDisk(ctx, h.Disk != "")
 		if !now.Before(nextCheck) {
-			h.Runtime = strings.Join(a.cfg.Driver.Check(ctx), "; ")
+			h.Runtime = a.checkRuntime(ctx)
 			nextCheck = now.Add(runtimeEvery)
 		}
 		if ctx.Err() != nil {
@@ -81,6 +81,13 @@ func (a *Agent) tendHost(ctx context.Context) {
 		case <-a.cfg.Clock.After(diskEvery):
 		}
 	}
+}
+
+// checkRuntime says what the driver lacks now. An engine that does not answer is not waited for.
+func (a *Agent) checkRuntime(ctx context.Context) string {
+	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	defer cancel()
+	return strings.Join(a.cfg.Driver.Check(ctx), "; ")
 }
 
 // checkDisk says how the host is short of disk; empty: it is not, or what it has cannot be told.

@@ -286,13 +286,13 @@ func (s *imageStore) unpackLayer(ctx context.Context, l ociclient.Layer, progres
 	return errors.Join(parent.Sync(), parent.Close())
 }
 
-// clean removes what interrupted pulls and clean-ups left. An unpacker whose agent was killed may write a moment longer: until it notices
+// clean removes what interrupted pulls, clean-ups and trials of overlayfs left. An unpacker whose agent was killed may write a moment longer: until it notices
 // that nothing more comes.
 func (s *imageStore) clean() error {
 	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(20 * time.Millisecond) {
 		var errs []error
-		for _, dir := range []string{"layers", "images"} {
-			left, err := filepath.Glob(filepath.Join(s.dir, dir, ".tmp-*"))
+		for _, pattern := range []string{"layers/.tmp-*", "images/.tmp-*", ".overlay-*"} {
+			left, err := filepath.Glob(filepath.Join(s.dir, pattern))
 			errs = append(errs, err)
 			for _, l := range left {
 				errs = append(errs, os.RemoveAll(l))

@@ -183,7 +183,7 @@ func TestLeftoversOfPullsGo(t *testing.T) {
 	d := openDriver(t, Config{Dir: t.TempDir()})
 	image := pullProg(t, d)
 	before := layers(t, d)
-	for _, left := range []string{"layers/.tmp-1/root/a", "layers/.tmp-gone-2/b", "images/.tmp-3"} {
+	for _, left := range []string{"layers/.tmp-1/root/a", "layers/.tmp-gone-2/b", "images/.tmp-3", ".overlay-4/upper"} {
 		path := filepath.Join(d.cfg.Dir, left)
 		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 			t.Fatal(err)
@@ -206,6 +206,9 @@ func TestLeftoversOfPullsGo(t *testing.T) {
 		t.Fatal(err)
 	}
 	<-done
+	if left := must(t)(filepath.Glob(filepath.Join(d.cfg.Dir, ".overlay-*"))); len(left) != 0 {
+		t.Errorf("left: %v", left)
+	}
 	if after := layers(t, d); !slices.Equal(after, before) {
 		t.Errorf("layers %v, then %v", before, after)
 	}
