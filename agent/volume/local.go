@@ -6,8 +6,6 @@ import (
 	"slices"
 	"strings"
 
-	"golang.org/x/sys/unix"
-
 	agentapi "github.com/seed-2f228079/neargate/api/agent"
 )
 
@@ -25,9 +23,10 @@ type Tmpfs struct {
 	Data  string
 }
 
+// mountFlags are those of mount(2), in numbers: this package is built for other systems as well.
 var mountFlags = map[string]uintptr{
-	"ro": unix.MS_RDONLY, "rw": 0, "nosuid": unix.MS_NOSUID, "suid": 0, "nodev": unix.MS_NODEV, "dev": 0, "noexec": unix.MS_NOEXEC, "exec": 0,
-	"noatime": unix.MS_NOATIME, "nodiratime": unix.MS_NODIRATIME, "relatime": unix.MS_RELATIME, "strictatime": unix.MS_STRICTATIME,
+	"ro": 1, "rw": 0, "nosuid": 2, "suid": 0, "nodev": 4, "dev": 0, "noexec": 8, "exec": 0,
+	"noatime": 1 << 10, "nodiratime": 1 << 11, "relatime": 1 << 21, "strictatime": 1 << 24,
 }
 
 var tmpfsData = []string{"size", "mode", "uid", "gid", "nr_inodes", "nr_blocks"}

@@ -5,7 +5,6 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-	"golang.org/x/sys/unix"
 
 	agentapi "github.com/seed-2f228079/neargate/api/agent"
 )
@@ -18,7 +17,7 @@ func TestLocalOf(t *testing.T) {
 		refused string
 	}{
 		"nothing":           {nil, Local{}, ""},
-		"tmpfs":             {options{"type": "tmpfs", "device": "tmpfs", "o": "size=10m,uid=1000,noexec,ro"}, Local{Tmpfs: &Tmpfs{unix.MS_NOEXEC | unix.MS_RDONLY, "size=10m,uid=1000"}}, ""},
+		"tmpfs":             {options{"type": "tmpfs", "device": "tmpfs", "o": "size=10m,uid=1000,noexec,ro"}, Local{Tmpfs: &Tmpfs{8 | 1, "size=10m,uid=1000"}}, ""},
 		"tmpfs, as it is":   {options{"type": "tmpfs"}, Local{Tmpfs: &Tmpfs{}}, ""},
 		"bind":              {options{"type": "none", "device": "/srv/x/", "o": "bind"}, Local{Bind: "/srv/x"}, ""},
 		"bind, read-only":   {options{"device": "/srv/x", "o": "rbind,ro"}, Local{Bind: "/srv/x", ReadOnly: true}, ""},
