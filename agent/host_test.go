@@ -148,3 +148,19 @@ func TestImageCleanupInterval(t *testing.T) {
 		})
 	}
 }
+
+// A process says of itself once that it has started: a deregistered host is a member again then, and not when its session was lost.
+func TestFirstHelloOfAProcess(t *testing.T) {
+	dir, d := t.TempDir(), fake.New(fake.Config{Dir: t.TempDir()})
+	for range 2 {
+		h := newHost(t, dir, d, "i1")
+		if hello := h.hello(); !hello.Started {
+			t.Error("the first hello does not say that the process has started")
+		}
+		h.downs <- nil // the server ends the session
+		if hello := h.hello(); hello.Started {
+			t.Error("a later hello says that the process has started")
+		}
+		h.stop()
+	}
+}
