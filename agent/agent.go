@@ -21,6 +21,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"google.golang.org/protobuf/types/known/timestamppb"
+
 	"github.com/seed-2f228079/neargate/agent/runtime"
 	agentapi "github.com/seed-2f228079/neargate/api/agent"
 	"github.com/seed-2f228079/neargate/internal/clock"
@@ -40,6 +42,7 @@ type Config struct {
 	Attributes map[string]string
 	Sinks      []Sink
 	Policy     Policy
+	Upkeep     Upkeep
 	// DNSServers and DNSSearch go to every task's resolv.conf; empty: the host's.
 	DNSServers, DNSSearch []string
 	// Environment is added to every container, below its own.
@@ -71,10 +74,12 @@ type Agent struct {
 	owners owners
 
 	connected atomic.Bool // a session stands
+	greeted   bool        // this process has been welcomed before; the sessions' own
 
 	mu      sync.Mutex
 	workers map[string]*worker // by task id
 	pos     position
+	health  *agentapi.HostHealth
 	wg      sync.WaitGroup
 
 	shipments shipments
@@ -96,6 +101,7 @@ func New(cfg Config) (*Agent, error) {
 	if cfg.LogRetention == 0 {
 		cfg.LogRetention = 30 * 24 * time.Hour
 	}
+	cfg.Upkeep = cfg.Upkeep.withDefaults(cfg.Dir)
 	if cfg.Clock == nil {
 		cfg.Clock = clock.Real{}
 	}
@@ -104,7 +110,7 @@ func New(cfg Config) (*Agent, error) {
 	}
 	a := &Agent{
 		cfg: cfg, log: cfg.Logger.With("node", cfg.NodeID), out: newOutbox(),
-		store: taskStore{cfg.Dir}, workers: map[string]*worker{}, shipments: newShipments(),
+		store: taskStore{cfg.Dir}, workers: map[string]*worker{}, health: &agentapi.HostHealth{}, shipments: newShipments(),
 	}
 	return a, nil
 }
@@ -118,6 +124,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		return fmt.Errorf("recover tasks: %w", err)
 	}
 	a.wg.Go(func() { a.expireLogs(ctx) })
+	a.wg.Go(func() { a.tendHost(ctx) })
 	a.wg.Go(func() { a.shipLoop(ctx) })
 	err := a.connectLoop(ctx)
 	a.wg.Wait()
@@ -221,7 +228,7 @@ func (a *Agent) assign(ctx context.Context, as *agentapi.Assignment) error {
 	if w := a.worker(as.TaskId); w != nil {
 		return w.update(as)
 	}
-	st := &agentapi.TaskStatus{TaskId: as.TaskId, Epoch: as.Epoch, State: agentapi.TaskState_PENDING}
+	st := &agentapi.TaskStatus{TaskId: as.TaskId, Epoch: as.Epoch, State: agentapi.TaskState_PENDING, Connected: timestamppb.New(a.cfg.Clock.Now())}
 	for _, c := range as.Spec.GetContainers() {
 		cs := containerStatus(st, c.Name) // reported in the order of the task definition
 		if c.HealthCheck != nil {

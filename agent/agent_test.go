@@ -231,7 +231,7 @@ func TestTaskLife(t *testing.T) {
 	if len(st.Containers) != 2 || st.Containers[0].State != agentapi.ContainerState_CONTAINER_RUNNING || st.Containers[0].Ports[0].HostPort == 0 || st.Containers[0].ImageDigest == "" {
 		t.Errorf("running task reported as %v", st)
 	}
-	if st.Started == nil || st.PullStarted == nil || st.PullStopped == nil {
+	if st.Connected == nil || st.Started == nil || st.PullStarted == nil || st.PullStopped == nil {
 		t.Errorf("times are missing: %v", st)
 	}
 	h.until("acknowledgement and heartbeat", func() bool { return h.acks[agentapi.Kind_ASSIGNMENTS] == 5 && h.beats > 0 })

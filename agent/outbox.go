@@ -11,12 +11,13 @@ import (
 type outbox struct {
 	ready chan struct{} // holds one token while there is something to send
 
-	mu      sync.Mutex
-	tasks   map[string]*agentapi.TaskStatus
-	checks  map[endpointKey]*agentapi.HealthTransition // newest of each, kept for the next session
-	dirty   map[endpointKey]bool                       // of checks, to be sent
-	drained map[endpointKey]*agentapi.Drained
-	acks    map[agentapi.Kind]uint64
+	mu         sync.Mutex
+	tasks      map[string]*agentapi.TaskStatus
+	checks     map[endpointKey]*agentapi.HealthTransition // newest of each, kept for the next session
+	dirty      map[endpointKey]bool                       // of checks, to be sent
+	drained    map[endpointKey]*agentapi.Drained
+	acks       map[agentapi.Kind]uint64
+	hostHealth *agentapi.HostHealth // nil: nothing new
 }
 
 type endpointKey struct{ group, endpoint string }
@@ -58,6 +59,13 @@ func (o *outbox) drain(d *agentapi.Drained) {
 	o.wake()
 }
 
+func (o *outbox) host(h *agentapi.HostHealth) {
+	o.mu.Lock()
+	o.hostHealth = h
+	o.mu.Unlock()
+	o.wake()
+}
+
 func (o *outbox) ack(k agentapi.Kind, rev uint64) {
 	o.mu.Lock()
 	o.acks[k] = max(o.acks[k], rev)
@@ -70,6 +78,7 @@ func (o *outbox) newSession() {
 	o.mu.Lock()
 	clear(o.tasks)
 	clear(o.acks)
+	o.hostHealth = nil
 	for k := range o.checks {
 		o.dirty[k] = true
 	}
@@ -135,6 +144,10 @@ func (o *outbox) take() []*agentapi.Up {
 		}
 		ups = append(ups, &agentapi.Up{Body: &agentapi.Up_Drained{Drained: r}})
 	}
+	if o.hostHealth != nil {
+		ups = append(ups, &agentapi.Up{Body: &agentapi.Up_Host{Host: o.hostHealth}})
+	}
+	o.hostHealth = nil
 	clear(o.acks)
 	clear(o.tasks)
 	clear(o.dirty)

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -8,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/seed-2f228079/neargate/agent/runtime"
+	"github.com/seed-2f228079/neargate/agent/volume"
 	agentapi "github.com/seed-2f228079/neargate/api/agent"
 )
 
@@ -32,9 +34,13 @@ func (p Policy) check(spec *agentapi.TaskSpec) error {
 		return err
 	}
 	for _, v := range spec.Volumes {
-		if v.HostPath != "" && !p.allows(v.HostPath) {
+		local, err := volume.LocalOf(v)
+		if err != nil {
+			return fmt.Errorf("volume %s: %w", v.Name, err)
+		}
+		if path := cmp.Or(v.HostPath, local.Bind); path != "" && !p.allows(path) {
 			return fmt.Errorf("volume %s mounts %s of the host, which is not below an allowed folder (%s); its owner can allow one with --allow-host-path",
-				v.Name, v.HostPath, strings.Join(p.HostPaths, ", "))
+				v.Name, path, strings.Join(p.HostPaths, ", "))
 		}
 	}
 	return nil

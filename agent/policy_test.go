@@ -37,6 +37,9 @@ func TestPolicy(t *testing.T) {
 	host := func(v string) *agentapi.TaskSpec {
 		return &agentapi.TaskSpec{Volumes: []*agentapi.VolumeSpec{{Name: "v", HostPath: v}}}
 	}
+	bound := func(device string) *agentapi.TaskSpec {
+		return &agentapi.TaskSpec{Volumes: []*agentapi.VolumeSpec{{Name: "v", DriverOptions: map[string]string{"type": "none", "o": "bind", "device": device}}}}
+	}
 	of := func(c *agentapi.ContainerSpec) *agentapi.TaskSpec {
 		return &agentapi.TaskSpec{Containers: []*agentapi.ContainerSpec{c}}
 	}
@@ -49,6 +52,11 @@ func TestPolicy(t *testing.T) {
 		{"nothing asked", Policy{}, &agentapi.TaskSpec{NetworkMode: "bridge", Volumes: []*agentapi.VolumeSpec{{Name: "own"}}}, ""},
 		{"host path by default", Policy{}, host("/etc"), "--allow-host-path"},
 		{"host path", p, host(filepath.Join(dir, "open/data")), ""},
+		{"volume that is a folder of the host by default", Policy{}, bound("/etc"), "--allow-host-path"},
+		{"volume that is a folder of the host", p, bound(filepath.Join(dir, "open/data")), ""},
+		{"volume that is a link out of it", p, bound(filepath.Join(dir, "open/out")), "--allow-host-path"},
+		{"volume that is a disk", p, &agentapi.TaskSpec{Volumes: []*agentapi.VolumeSpec{{Name: "v", DriverOptions: map[string]string{"type": "ext4", "device": "/dev/sda"}}}}, "not supported"},
+		{"volume in memory", Policy{}, &agentapi.TaskSpec{Volumes: []*agentapi.VolumeSpec{{Name: "v", DriverOptions: map[string]string{"type": "tmpfs"}}}}, ""},
 		{"privileged by default", Policy{}, &agentapi.TaskSpec{Containers: []*agentapi.ContainerSpec{{Name: "c", Privileged: true}}}, "--allow-privileged"},
 		{"privileged", Policy{Privileged: true}, &agentapi.TaskSpec{Containers: []*agentapi.ContainerSpec{{Name: "c", Privileged: true}}}, ""},
 		{"host processes by default", Policy{}, &agentapi.TaskSpec{PidMode: "host"}, "--allow-privileged"},

@@ -74,6 +74,7 @@ func (a *Agent) session(ctx context.Context) error {
 	if welcome == nil {
 		return fmt.Errorf("the server began with %T instead of a welcome", first.Body)
 	}
+	a.greeted = true
 	a.connected.Store(true)
 	defer a.connected.Store(false)
 	s := &session{a: a, stream: stream, welcome: welcome, fail: cancel, boxes: map[agentapi.Kind]*mailbox{}}
@@ -101,6 +102,7 @@ func (a *Agent) hello() (*agentapi.Hello, error) {
 		return nil, err
 	}
 	h.Incarnation, h.Revisions, h.Tasks = a.pos.Incarnation, maps.Clone(a.pos.Revisions), a.statuses()
+	h.Health, h.Started = a.hostHealth(), !a.greeted
 	h.Kinds = []agentapi.Kind{agentapi.Kind_ASSIGNMENTS}
 	for _, s := range a.cfg.Sinks {
 		h.Kinds = append(h.Kinds, s.Kinds()...)

@@ -1519,7 +1519,9 @@ type Node struct {
 	Serverless   bool                   `protobuf:"varint,10,opt,name=serverless,proto3" json:"serverless,omitempty"`                         // belongs to the serverless (FARGATE) pool
 	EveryCluster bool                   `protobuf:"varint,11,opt,name=every_cluster,json=everyCluster,proto3" json:"every_cluster,omitempty"` // dev: a container instance of every cluster
 	// Its part of the cluster's network: what it asked for, with the block that it was given. Unset: none.
-	Network       *agent.HostNetwork `protobuf:"bytes,40,opt,name=network,proto3" json:"network,omitempty"`
+	Network       *agent.HostNetwork     `protobuf:"bytes,40,opt,name=network,proto3" json:"network,omitempty"`
+	Health        *agent.HostHealth      `protobuf:"bytes,30,opt,name=health,proto3" json:"health,omitempty"`                              // as the agent said last
+	HealthSince   *timestamppb.Timestamp `protobuf:"bytes,31,opt,name=health_since,json=healthSince,proto3" json:"health_since,omitempty"` // when it became what it is
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1634,6 +1636,20 @@ func (x *Node) GetEveryCluster() bool {
 func (x *Node) GetNetwork() *agent.HostNetwork {
 	if x != nil {
 		return x.Network
+	}
+	return nil
+}
+
+func (x *Node) GetHealth() *agent.HostHealth {
+	if x != nil {
+		return x.Health
+	}
+	return nil
+}
+
+func (x *Node) GetHealthSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.HealthSince
 	}
 	return nil
 }
@@ -2169,7 +2185,7 @@ const file_controlplane_controlplane_proto_rawDesc = "" +
 	"\x11placement_failure\x18\x10 \x01(\tR\x10placementFailure\x12\x18\n" +
 	"\aversion\x18\x11 \x01(\x04R\aversion\x12C\n" +
 	"\x0fprotected_until\x18\x12 \x01(\v2\x1a.google.protobuf.TimestampR\x0eprotectedUntil\x12'\n" +
-	"\x0fsecurity_groups\x18( \x03(\tR\x0esecurityGroups\"\x9a\x04\n" +
+	"\x0fsecurity_groups\x18( \x03(\tR\x0esecurityGroups\"\x90\x05\n" +
 	"\x04Node\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x16\n" +
@@ -2189,7 +2205,9 @@ const file_controlplane_controlplane_proto_rawDesc = "" +
 	" \x01(\bR\n" +
 	"serverless\x12#\n" +
 	"\revery_cluster\x18\v \x01(\bR\feveryCluster\x128\n" +
-	"\anetwork\x18( \x01(\v2\x1e.neargate.agent.v1.HostNetworkR\anetwork\x1a=\n" +
+	"\anetwork\x18( \x01(\v2\x1e.neargate.agent.v1.HostNetworkR\anetwork\x125\n" +
+	"\x06health\x18\x1e \x01(\v2\x1d.neargate.agent.v1.HostHealthR\x06health\x12=\n" +
+	"\fhealth_since\x18\x1f \x01(\v2\x1a.google.protobuf.TimestampR\vhealthSince\x1a=\n" +
 	"\x0fAttributesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xb2\x03\n" +
@@ -2274,6 +2292,7 @@ var file_controlplane_controlplane_proto_goTypes = []any{
 	(*agent.TaskStatus)(nil),      // 22: neargate.agent.v1.TaskStatus
 	(*agent.NodeResources)(nil),   // 23: neargate.agent.v1.NodeResources
 	(*agent.HostNetwork)(nil),     // 24: neargate.agent.v1.HostNetwork
+	(*agent.HostHealth)(nil),      // 25: neargate.agent.v1.HostHealth
 }
 var file_controlplane_controlplane_proto_depIdxs = []int32{
 	20, // 0: neargate.controlplane.v1.Cluster.created:type_name -> google.protobuf.Timestamp
@@ -2303,15 +2322,17 @@ var file_controlplane_controlplane_proto_depIdxs = []int32{
 	17, // 24: neargate.controlplane.v1.Node.attributes:type_name -> neargate.controlplane.v1.Node.AttributesEntry
 	20, // 25: neargate.controlplane.v1.Node.registered:type_name -> google.protobuf.Timestamp
 	24, // 26: neargate.controlplane.v1.Node.network:type_name -> neargate.agent.v1.HostNetwork
-	20, // 27: neargate.controlplane.v1.ContainerInstance.registered:type_name -> google.protobuf.Timestamp
-	18, // 28: neargate.controlplane.v1.ContainerInstance.attributes:type_name -> neargate.controlplane.v1.ContainerInstance.AttributesEntry
-	19, // 29: neargate.controlplane.v1.Tags.tags:type_name -> neargate.controlplane.v1.Tags.TagsEntry
-	20, // 30: neargate.controlplane.v1.ClientToken.expires:type_name -> google.protobuf.Timestamp
-	31, // [31:31] is the sub-list for method output_type
-	31, // [31:31] is the sub-list for method input_type
-	31, // [31:31] is the sub-list for extension type_name
-	31, // [31:31] is the sub-list for extension extendee
-	0,  // [0:31] is the sub-list for field type_name
+	25, // 27: neargate.controlplane.v1.Node.health:type_name -> neargate.agent.v1.HostHealth
+	20, // 28: neargate.controlplane.v1.Node.health_since:type_name -> google.protobuf.Timestamp
+	20, // 29: neargate.controlplane.v1.ContainerInstance.registered:type_name -> google.protobuf.Timestamp
+	18, // 30: neargate.controlplane.v1.ContainerInstance.attributes:type_name -> neargate.controlplane.v1.ContainerInstance.AttributesEntry
+	19, // 31: neargate.controlplane.v1.Tags.tags:type_name -> neargate.controlplane.v1.Tags.TagsEntry
+	20, // 32: neargate.controlplane.v1.ClientToken.expires:type_name -> google.protobuf.Timestamp
+	33, // [33:33] is the sub-list for method output_type
+	33, // [33:33] is the sub-list for method input_type
+	33, // [33:33] is the sub-list for extension type_name
+	33, // [33:33] is the sub-list for extension extendee
+	0,  // [0:33] is the sub-list for field type_name
 }
 
 func init() { file_controlplane_controlplane_proto_init() }

@@ -20,6 +20,9 @@ func (d *TaskDefinition) Shape() types.TaskDefinition {
 // See "Amazon ECS task placement" and "task size" in the ECS guide.
 func DemandOf(def types.TaskDefinition, over types.TaskOverride) (*Demand, error) {
 	d := &Demand{Attributes: platformAttributes(def.RuntimePlatform)}
+	if EphemeralGiB(def, over) > 0 {
+		d.Attributes = append(d.Attributes, CapabilityEphemeralStorage)
+	}
 	for _, c := range def.ContainerDefinitions {
 		o := ContainerOverride(over, aws.ToString(c.Name))
 		cpu, memory, reservation := c.Cpu, c.Memory, c.MemoryReservation
@@ -50,6 +53,21 @@ func DemandOf(def types.TaskDefinition, over types.TaskOverride) (*Demand, error
 		d.MemoryMib = memory
 	}
 	return d, nil
+}
+
+// CapabilityEphemeralStorage is the attribute of nodes that can hold a task to the ephemeral storage that it asks for.
+const CapabilityEphemeralStorage = "ecs.capability.extensible-ephemeral-storage"
+
+// EphemeralGiB is the ephemeral storage that a task asks for; 0: it does not.
+func EphemeralGiB(def types.TaskDefinition, over types.TaskOverride) uint32 {
+	asked := def.EphemeralStorage
+	if over.EphemeralStorage != nil {
+		asked = over.EphemeralStorage
+	}
+	if asked == nil {
+		return 0
+	}
+	return uint32(asked.SizeInGiB)
 }
 
 // staticHostPorts is empty for awsvpc, where a task has an address of its own, and without a network.

@@ -24,7 +24,7 @@ func RenderTaskSpec(t *Task, d *TaskDefinition, digests map[string]string) (*age
 		Account: t.Account, Region: t.Region, Cluster: t.Cluster,
 		Family: d.Family, Revision: d.Revision, Service: t.Service, LaunchType: t.LaunchType,
 		CpuUnits: cpu, MemoryMib: memory, NetworkMode: string(def.NetworkMode),
-		PidMode: string(def.PidMode), IpcMode: string(def.IpcMode),
+		PidMode: string(def.PidMode), IpcMode: string(def.IpcMode), EphemeralStorageMib: EphemeralGiB(def, over) << 10,
 	}
 	spec.TaskRole, _ = TaskRoles(t.Account, def, over)
 	if spec.NetworkMode == "" {
@@ -157,6 +157,9 @@ func renderVolume(v types.Volume) *agentapi.VolumeSpec {
 	}
 	if d := v.DockerVolumeConfiguration; d != nil && d.Scope != "" {
 		r.Scope = string(d.Scope)
+	}
+	if d := v.DockerVolumeConfiguration; d != nil {
+		r.DriverOptions = d.DriverOpts
 	}
 	return r
 }

@@ -17,6 +17,7 @@ func webAndDB() types.TaskDefinition {
 		Cpu: aws.String("512"), Memory: aws.String("1024"), NetworkMode: types.NetworkModeBridge,
 		Volumes: []types.Volume{
 			{Name: aws.String("data"), DockerVolumeConfiguration: &types.DockerVolumeConfiguration{Scope: types.ScopeShared}},
+			{Name: aws.String("memory"), DockerVolumeConfiguration: &types.DockerVolumeConfiguration{Scope: types.ScopeTask, DriverOpts: map[string]string{"type": "tmpfs"}}},
 			{Name: aws.String("conf"), Host: &types.HostVolumeProperties{SourcePath: aws.String("/etc/app")}},
 		},
 		ContainerDefinitions: []types.ContainerDefinition{
@@ -50,7 +51,7 @@ func TestRenderTaskSpec(t *testing.T) {
 	want := &agentapi.TaskSpec{
 		Account: here.Account, Region: here.Region, Cluster: "c", Family: "app", Revision: 3, Service: "s", LaunchType: "EC2",
 		CpuUnits: 512, MemoryMib: 2048, NetworkMode: "bridge",
-		Volumes: []*agentapi.VolumeSpec{{Name: "data", Scope: "shared"}, {Name: "conf", HostPath: "/etc/app", Scope: "task"}},
+		Volumes: []*agentapi.VolumeSpec{{Name: "data", Scope: "shared"}, {Name: "memory", Scope: "task", DriverOptions: map[string]string{"type": "tmpfs"}}, {Name: "conf", HostPath: "/etc/app", Scope: "task"}},
 		Containers: []*agentapi.ContainerSpec{
 			{
 				Name: "db", Image: "db", MemoryMib: 512, StopTimeoutSeconds: 5, Environment: map[string]string{},

@@ -90,3 +90,9 @@ func ProviderFor(strategy []types.CapacityProviderStrategyItem, have map[string]
 	}
 	return best
 }
+
+// Has says whether a task on the instance's node is there by this membership: tasks of other clusters may be on the node too, and those
+// of the serverless pool.
+func (ci *ContainerInstance) Has(t *Task) bool {
+	return t.Account == ci.Account && t.Region == ci.Region && t.Cluster == ci.Cluster && t.LaunchType == "EC2"
+}

@@ -42,7 +42,9 @@ type Config struct {
 	Task func(id string, from netip.Addr) (Task, bool)
 	// Stats of a running container: runtime.Driver's.
 	Stats func(ctx context.Context, taskID, container string) (runtime.Stats, error)
-	Zone  string // availability zone of this host
+	// Storage is what a task uses of its ephemeral storage; nil: the driver gives none.
+	Storage func(ctx context.Context, taskID string) (runtime.Storage, error)
+	Zone    string // availability zone of this host
 	// Named finds the task whose containers know an id that is hard to guess, if whoever has the address may use it; ErrUnknown: there is none.
 	Named func(id string, from netip.Addr) (Task, error)
 	// Credentials are those of a task's role; ErrUnknown: it has none.
@@ -145,7 +147,7 @@ func (s *Server) metadata(w http.ResponseWriter, r *http.Request, version, rest 
 	case "":
 		answer = describeContainer(t, container)
 	case "task":
-		answer = s.describeTask(t)
+		answer = s.describeTask(r.Context(), t)
 	case "stats":
 		answer, err = s.stats(r.Context(), t, container)
 	case "task/stats":

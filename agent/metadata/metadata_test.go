@@ -128,6 +128,26 @@ func TestTaskOnAnInstance(t *testing.T) {
 	}
 }
 
+func TestEphemeralStorageMetrics(t *testing.T) {
+	task := example()
+	s := server(t, task)
+	s.cfg.Storage = func(_ context.Context, id string) (runtime.Storage, error) {
+		if id != taskID {
+			return runtime.Storage{}, runtime.ErrNotFound
+		}
+		return runtime.Storage{Used: 261 << 20, Reserved: 20496 << 20}, nil
+	}
+	path := "/v4/" + EndpointID(taskID, "app") + "/task"
+	if m := get(t, s, "GET", path, address, 200).(map[string]any); m["EphemeralStorageMetrics"] != nil {
+		t.Errorf("a task that asked for nothing has %v", m["EphemeralStorageMetrics"])
+	}
+	task.Assignment.Spec.EphemeralStorageMib = 21 << 10
+	want := any(map[string]any{"Utilized": 261.0, "Reserved": 20496.0})
+	if m := get(t, s, "GET", path, address, 200).(map[string]any); !cmp.Equal(m["EphemeralStorageMetrics"], want) {
+		t.Errorf("metrics %v", m["EphemeralStorageMetrics"])
+	}
+}
+
 func TestStats(t *testing.T) {
 	s := server(t, example())
 	path := "/v4/" + EndpointID(taskID, "app")

@@ -1,6 +1,7 @@
 package metadata
 
 import (
+	"context"
 	"net/netip"
 	"strconv"
 	"strings"
@@ -30,7 +31,11 @@ type taskMetadata struct {
 	LaunchType         string      `json:",omitempty"`
 	ServiceName        string      `json:",omitempty"`
 	Containers         []*containerMetadata
+	EphemeralStorage   *storageMetrics `json:"EphemeralStorageMetrics,omitempty"`
 }
+
+// storageMetrics are MiB.
+type storageMetrics struct{ Utilized, Reserved uint64 }
 
 // taskLimits are virtual processors and MiB.
 type taskLimits struct {
@@ -87,7 +92,7 @@ type containerStats struct {
 	runtime.Stats
 }
 
-func (s *Server) describeTask(t Task) *taskMetadata {
+func (s *Server) describeTask(ctx context.Context, t Task) *taskMetadata {
 	as, spec := t.Assignment, t.Assignment.Spec
 	m := &taskMetadata{
 		Cluster: describeCluster(spec), TaskARN: as.TaskArn, Family: spec.Family, Revision: strconv.Itoa(int(spec.Revision)),
@@ -99,6 +104,13 @@ func (s *Server) describeTask(t Task) *taskMetadata {
 	}
 	for _, c := range spec.Containers {
 		m.Containers = append(m.Containers, describeContainer(t, c))
+	}
+	if spec.EphemeralStorageMib > 0 && s.cfg.Storage != nil {
+		if used, err := s.cfg.Storage(ctx, as.TaskId); err == nil {
+			m.EphemeralStorage = &storageMetrics{Utilized: used.Used >> 20, Reserved: used.Reserved >> 20}
+		} else {
+			s.cfg.Logger.Warn("measure the ephemeral storage of a task", "task", as.TaskId, "error", err)
+		}
 	}
 	return m
 }

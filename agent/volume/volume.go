@@ -28,6 +28,11 @@ func Path(shared, task string, v *agentapi.VolumeSpec) (string, error) {
 		}
 		return filepath.Clean(v.HostPath), nil
 	}
+	if l, err := LocalOf(v); err != nil {
+		return "", fmt.Errorf("volume %s: %w", v.Name, err)
+	} else if l.Bind != "" {
+		return l.Bind, nil
+	}
 	if len(v.Name) > maxName || !name.MatchString(v.Name) {
 		return "", fmt.Errorf("volume name %q is invalid", v.Name)
 	}

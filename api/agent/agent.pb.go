@@ -383,6 +383,7 @@ type Up struct {
 	//	*Up_Status
 	//	*Up_Health
 	//	*Up_Drained
+	//	*Up_Host
 	Body          isUp_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -479,6 +480,15 @@ func (x *Up) GetDrained() *DrainReport {
 	return nil
 }
 
+func (x *Up) GetHost() *HostHealth {
+	if x != nil {
+		if x, ok := x.Body.(*Up_Host); ok {
+			return x.Host
+		}
+	}
+	return nil
+}
+
 type isUp_Body interface {
 	isUp_Body()
 }
@@ -507,6 +517,10 @@ type Up_Drained struct {
 	Drained *DrainReport `protobuf:"bytes,6,opt,name=drained,proto3,oneof"`
 }
 
+type Up_Host struct {
+	Host *HostHealth `protobuf:"bytes,30,opt,name=host,proto3,oneof"` // when it has changed
+}
+
 func (*Up_Hello) isUp_Body() {}
 
 func (*Up_Ack) isUp_Body() {}
@@ -518,6 +532,8 @@ func (*Up_Status) isUp_Body() {}
 func (*Up_Health) isUp_Body() {}
 
 func (*Up_Drained) isUp_Body() {}
+
+func (*Up_Host) isUp_Body() {}
 
 type Down struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1075,6 +1091,8 @@ type Hello struct {
 	Tasks         []*TaskStatus `protobuf:"bytes,11,rep,name=tasks,proto3" json:"tasks,omitempty"`
 	Address       string        `protobuf:"bytes,12,opt,name=address,proto3" json:"address,omitempty"` // IP at which the host ports of this node's tasks are reachable
 	Network       *HostNetwork  `protobuf:"bytes,40,opt,name=network,proto3" json:"network,omitempty"` // unset: its tasks have no addresses of the cluster's network
+	Health        *HostHealth   `protobuf:"bytes,30,opt,name=health,proto3" json:"health,omitempty"`
+	Started       bool          `protobuf:"varint,31,opt,name=started,proto3" json:"started,omitempty"` // the first hello of this process: a container instance that was deregistered is one again
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1198,6 +1216,20 @@ func (x *Hello) GetNetwork() *HostNetwork {
 		return x.Network
 	}
 	return nil
+}
+
+func (x *Hello) GetHealth() *HostHealth {
+	if x != nil {
+		return x.Health
+	}
+	return nil
+}
+
+func (x *Hello) GetStarted() bool {
+	if x != nil {
+		return x.Started
+	}
+	return false
 }
 
 type NodeResources struct {
@@ -1962,6 +1994,7 @@ type TaskSpec struct {
 	HasSecrets           bool                   `protobuf:"varint,70,opt,name=has_secrets,json=hasSecrets,proto3" json:"has_secrets,omitempty"`                                  // what some of its containers need is to be asked for (TaskSecrets) before they are pulled and started
 	SecurityGroups       []string               `protobuf:"bytes,100,rep,name=security_groups,json=securityGroups,proto3" json:"security_groups,omitempty"`                      // of a task with network mode awsvpc: names of the set FIREWALL
 	DefaultSecurityGroup bool                   `protobuf:"varint,101,opt,name=default_security_group,json=defaultSecurityGroup,proto3" json:"default_security_group,omitempty"` // none was asked for but that of the VPC
+	EphemeralStorageMib  uint32                 `protobuf:"varint,120,opt,name=ephemeral_storage_mib,json=ephemeralStorageMib,proto3" json:"ephemeral_storage_mib,omitempty"`    // what its containers and its volumes may write together; 0: no limit but the host's disk
 	unknownFields        protoimpl.UnknownFields
 	sizeCache            protoimpl.SizeCache
 }
@@ -2127,6 +2160,13 @@ func (x *TaskSpec) GetDefaultSecurityGroup() bool {
 		return x.DefaultSecurityGroup
 	}
 	return false
+}
+
+func (x *TaskSpec) GetEphemeralStorageMib() uint32 {
+	if x != nil {
+		return x.EphemeralStorageMib
+	}
+	return 0
 }
 
 type ContainerSpec struct {
@@ -3029,8 +3069,9 @@ func (x *PortMapping) GetCount() uint32 {
 type VolumeSpec struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	HostPath      string                 `protobuf:"bytes,2,opt,name=host_path,json=hostPath,proto3" json:"host_path,omitempty"` // bind mount of a host folder; empty: a volume of the agent
-	Scope         string                 `protobuf:"bytes,3,opt,name=scope,proto3" json:"scope,omitempty"`                       // task (removed with it) or shared (kept by name)
+	HostPath      string                 `protobuf:"bytes,2,opt,name=host_path,json=hostPath,proto3" json:"host_path,omitempty"`                                                                                           // bind mount of a host folder; empty: a volume of the agent
+	Scope         string                 `protobuf:"bytes,3,opt,name=scope,proto3" json:"scope,omitempty"`                                                                                                                 // task (removed with it) or shared (kept by name)
+	DriverOptions map[string]string      `protobuf:"bytes,30,rep,name=driver_options,json=driverOptions,proto3" json:"driver_options,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"` // of the local driver: type, o, device
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3084,6 +3125,13 @@ func (x *VolumeSpec) GetScope() string {
 		return x.Scope
 	}
 	return ""
+}
+
+func (x *VolumeSpec) GetDriverOptions() map[string]string {
+	if x != nil {
+		return x.DriverOptions
+	}
+	return nil
 }
 
 type MountPoint struct {
@@ -5552,18 +5600,72 @@ func (x *TrafficRule) GetGroup() string {
 	return ""
 }
 
+// HostHealth is what keeps a host from running tasks as it should; empty strings: nothing does.
+type HostHealth struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Runtime       string                 `protobuf:"bytes,1,opt,name=runtime,proto3" json:"runtime,omitempty"` // what the runtime lacks now
+	Disk          string                 `protobuf:"bytes,2,opt,name=disk,proto3" json:"disk,omitempty"`       // it is short of disk: no new task is to be placed on it
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HostHealth) Reset() {
+	*x = HostHealth{}
+	mi := &file_api_agent_agent_proto_msgTypes[63]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HostHealth) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HostHealth) ProtoMessage() {}
+
+func (x *HostHealth) ProtoReflect() protoreflect.Message {
+	mi := &file_api_agent_agent_proto_msgTypes[63]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HostHealth.ProtoReflect.Descriptor instead.
+func (*HostHealth) Descriptor() ([]byte, []int) {
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{63}
+}
+
+func (x *HostHealth) GetRuntime() string {
+	if x != nil {
+		return x.Runtime
+	}
+	return ""
+}
+
+func (x *HostHealth) GetDisk() string {
+	if x != nil {
+		return x.Disk
+	}
+	return ""
+}
+
 var File_api_agent_agent_proto protoreflect.FileDescriptor
 
 const file_api_agent_agent_proto_rawDesc = "" +
 	"\n" +
-	"\x15api/agent/agent.proto\x12\x11neargate.agent.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xda\x02\n" +
+	"\x15api/agent/agent.proto\x12\x11neargate.agent.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x8f\x03\n" +
 	"\x02Up\x120\n" +
 	"\x05hello\x18\x01 \x01(\v2\x18.neargate.agent.v1.HelloH\x00R\x05hello\x12*\n" +
 	"\x03ack\x18\x02 \x01(\v2\x16.neargate.agent.v1.AckH\x00R\x03ack\x12<\n" +
 	"\theartbeat\x18\x03 \x01(\v2\x1c.neargate.agent.v1.HeartbeatH\x00R\theartbeat\x129\n" +
 	"\x06status\x18\x04 \x01(\v2\x1f.neargate.agent.v1.StatusReportH\x00R\x06status\x129\n" +
 	"\x06health\x18\x05 \x01(\v2\x1f.neargate.agent.v1.HealthReportH\x00R\x06health\x12:\n" +
-	"\adrained\x18\x06 \x01(\v2\x1e.neargate.agent.v1.DrainReportH\x00R\adrainedB\x06\n" +
+	"\adrained\x18\x06 \x01(\v2\x1e.neargate.agent.v1.DrainReportH\x00R\adrained\x123\n" +
+	"\x04host\x18\x1e \x01(\v2\x1d.neargate.agent.v1.HostHealthH\x00R\x04hostB\x06\n" +
 	"\x04body\"\xe2\x01\n" +
 	"\x04Down\x126\n" +
 	"\awelcome\x18\x01 \x01(\v2\x1a.neargate.agent.v1.WelcomeH\x00R\awelcome\x123\n" +
@@ -5602,7 +5704,7 @@ const file_api_agent_agent_proto_rawDesc = "" +
 	"timeMillis\x12\x12\n" +
 	"\x04text\x18\x02 \x01(\tR\x04text\"\x1d\n" +
 	"\aShipAck\x12\x12\n" +
-	"\x04mark\x18\x01 \x01(\x04R\x04mark\"\xb3\x05\n" +
+	"\x04mark\x18\x01 \x01(\x04R\x04mark\"\x84\x06\n" +
 	"\x05Hello\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x1b\n" +
 	"\tnode_name\x18\x02 \x01(\tR\bnodeName\x12 \n" +
@@ -5619,7 +5721,9 @@ const file_api_agent_agent_proto_rawDesc = "" +
 	" \x01(\tR\aruntime\x123\n" +
 	"\x05tasks\x18\v \x03(\v2\x1d.neargate.agent.v1.TaskStatusR\x05tasks\x12\x18\n" +
 	"\aaddress\x18\f \x01(\tR\aaddress\x128\n" +
-	"\anetwork\x18( \x01(\v2\x1e.neargate.agent.v1.HostNetworkR\anetwork\x1a<\n" +
+	"\anetwork\x18( \x01(\v2\x1e.neargate.agent.v1.HostNetworkR\anetwork\x125\n" +
+	"\x06health\x18\x1e \x01(\v2\x1d.neargate.agent.v1.HostHealthR\x06health\x12\x18\n" +
+	"\astarted\x18\x1f \x01(\bR\astarted\x1a<\n" +
 	"\x0eRevisionsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\x05R\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\x1a=\n" +
@@ -5682,7 +5786,7 @@ const file_api_agent_agent_proto_rawDesc = "" +
 	"\adesired\x18\x04 \x01(\x0e2\x1f.neargate.agent.v1.DesiredStateR\adesired\x12/\n" +
 	"\x04spec\x18\x05 \x01(\v2\x1b.neargate.agent.v1.TaskSpecR\x04spec\x12\x1f\n" +
 	"\vstop_reason\x18\x06 \x01(\tR\n" +
-	"stopReason\"\x93\x05\n" +
+	"stopReason\"\xc7\x05\n" +
 	"\bTaskSpec\x12\x18\n" +
 	"\aaccount\x18\x01 \x01(\tR\aaccount\x12\x16\n" +
 	"\x06region\x18\x02 \x01(\tR\x06region\x12\x18\n" +
@@ -5709,7 +5813,8 @@ const file_api_agent_agent_proto_rawDesc = "" +
 	"\vhas_secrets\x18F \x01(\bR\n" +
 	"hasSecrets\x12'\n" +
 	"\x0fsecurity_groups\x18d \x03(\tR\x0esecurityGroups\x124\n" +
-	"\x16default_security_group\x18e \x01(\bR\x14defaultSecurityGroup\"\xa1\x11\n" +
+	"\x16default_security_group\x18e \x01(\bR\x14defaultSecurityGroup\x122\n" +
+	"\x15ephemeral_storage_mib\x18x \x01(\rR\x13ephemeralStorageMib\"\xa1\x11\n" +
 	"\rContainerSpec\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05image\x18\x02 \x01(\tR\x05image\x12\x1c\n" +
@@ -5819,12 +5924,16 @@ const file_api_agent_agent_proto_rawDesc = "" +
 	"\bprotocol\x18\x03 \x01(\tR\bprotocol\x12\x12\n" +
 	"\x04name\x18\x04 \x01(\tR\x04name\x12\x14\n" +
 	"\x05count\x18\n" +
-	" \x01(\rR\x05count\"S\n" +
+	" \x01(\rR\x05count\"\xee\x01\n" +
 	"\n" +
 	"VolumeSpec\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1b\n" +
 	"\thost_path\x18\x02 \x01(\tR\bhostPath\x12\x14\n" +
-	"\x05scope\x18\x03 \x01(\tR\x05scope\"h\n" +
+	"\x05scope\x18\x03 \x01(\tR\x05scope\x12W\n" +
+	"\x0edriver_options\x18\x1e \x03(\v20.neargate.agent.v1.VolumeSpec.DriverOptionsEntryR\rdriverOptions\x1a@\n" +
+	"\x12DriverOptionsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"h\n" +
 	"\n" +
 	"MountPoint\x12\x16\n" +
 	"\x06volume\x18\x01 \x01(\tR\x06volume\x12%\n" +
@@ -6049,7 +6158,11 @@ const file_api_agent_agent_proto_rawDesc = "" +
 	"\tfrom_port\x18\x02 \x01(\x05R\bfromPort\x12\x17\n" +
 	"\ato_port\x18\x03 \x01(\x05R\x06toPort\x12\x12\n" +
 	"\x04cidr\x18\x04 \x01(\tR\x04cidr\x12\x14\n" +
-	"\x05group\x18\x05 \x01(\tR\x05group*y\n" +
+	"\x05group\x18\x05 \x01(\tR\x05group\":\n" +
+	"\n" +
+	"HostHealth\x12\x18\n" +
+	"\aruntime\x18\x01 \x01(\tR\aruntime\x12\x12\n" +
+	"\x04disk\x18\x02 \x01(\tR\x04disk*y\n" +
 	"\x04Kind\x12\x14\n" +
 	"\x10KIND_UNSPECIFIED\x10\x00\x12\x0f\n" +
 	"\vASSIGNMENTS\x10\x01\x12\r\n" +
@@ -6113,7 +6226,7 @@ func file_api_agent_agent_proto_rawDescGZIP() []byte {
 }
 
 var file_api_agent_agent_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
-var file_api_agent_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 72)
+var file_api_agent_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 74)
 var file_api_agent_agent_proto_goTypes = []any{
 	(Kind)(0),                      // 0: neargate.agent.v1.Kind
 	(DesiredState)(0),              // 1: neargate.agent.v1.DesiredState
@@ -6184,16 +6297,18 @@ var file_api_agent_agent_proto_goTypes = []any{
 	(*Peer)(nil),                   // 66: neargate.agent.v1.Peer
 	(*SecurityGroup)(nil),          // 67: neargate.agent.v1.SecurityGroup
 	(*TrafficRule)(nil),            // 68: neargate.agent.v1.TrafficRule
-	nil,                            // 69: neargate.agent.v1.Hello.RevisionsEntry
-	nil,                            // 70: neargate.agent.v1.Hello.AttributesEntry
-	nil,                            // 71: neargate.agent.v1.ContainerSpec.EnvironmentEntry
-	nil,                            // 72: neargate.agent.v1.ContainerSpec.LabelsEntry
-	nil,                            // 73: neargate.agent.v1.ContainerSpec.SysctlsEntry
-	nil,                            // 74: neargate.agent.v1.LogConfiguration.OptionsEntry
-	nil,                            // 75: neargate.agent.v1.ContainerSecrets.EnvironmentEntry
-	nil,                            // 76: neargate.agent.v1.ContainerSecrets.FilesEntry
-	nil,                            // 77: neargate.agent.v1.ContainerSecrets.LogOptionsEntry
-	(*timestamppb.Timestamp)(nil),  // 78: google.protobuf.Timestamp
+	(*HostHealth)(nil),             // 69: neargate.agent.v1.HostHealth
+	nil,                            // 70: neargate.agent.v1.Hello.RevisionsEntry
+	nil,                            // 71: neargate.agent.v1.Hello.AttributesEntry
+	nil,                            // 72: neargate.agent.v1.ContainerSpec.EnvironmentEntry
+	nil,                            // 73: neargate.agent.v1.ContainerSpec.LabelsEntry
+	nil,                            // 74: neargate.agent.v1.ContainerSpec.SysctlsEntry
+	nil,                            // 75: neargate.agent.v1.LogConfiguration.OptionsEntry
+	nil,                            // 76: neargate.agent.v1.VolumeSpec.DriverOptionsEntry
+	nil,                            // 77: neargate.agent.v1.ContainerSecrets.EnvironmentEntry
+	nil,                            // 78: neargate.agent.v1.ContainerSecrets.FilesEntry
+	nil,                            // 79: neargate.agent.v1.ContainerSecrets.LogOptionsEntry
+	(*timestamppb.Timestamp)(nil),  // 80: google.protobuf.Timestamp
 }
 var file_api_agent_agent_proto_depIdxs = []int32{
 	15, // 0: neargate.agent.v1.Up.hello:type_name -> neargate.agent.v1.Hello
@@ -6202,103 +6317,106 @@ var file_api_agent_agent_proto_depIdxs = []int32{
 	41, // 3: neargate.agent.v1.Up.status:type_name -> neargate.agent.v1.StatusReport
 	54, // 4: neargate.agent.v1.Up.health:type_name -> neargate.agent.v1.HealthReport
 	56, // 5: neargate.agent.v1.Up.drained:type_name -> neargate.agent.v1.DrainReport
-	18, // 6: neargate.agent.v1.Down.welcome:type_name -> neargate.agent.v1.Welcome
-	20, // 7: neargate.agent.v1.Down.update:type_name -> neargate.agent.v1.Update
-	19, // 8: neargate.agent.v1.Down.close:type_name -> neargate.agent.v1.Close
-	8,  // 9: neargate.agent.v1.Down.logs:type_name -> neargate.agent.v1.LogRequest
-	78, // 10: neargate.agent.v1.LogRequest.since:type_name -> google.protobuf.Timestamp
-	10, // 11: neargate.agent.v1.LogChunk.lines:type_name -> neargate.agent.v1.LogLine
-	78, // 12: neargate.agent.v1.LogLine.at:type_name -> google.protobuf.Timestamp
-	13, // 13: neargate.agent.v1.ShipBatch.events:type_name -> neargate.agent.v1.ShipEvent
-	0,  // 14: neargate.agent.v1.Hello.kinds:type_name -> neargate.agent.v1.Kind
-	69, // 15: neargate.agent.v1.Hello.revisions:type_name -> neargate.agent.v1.Hello.RevisionsEntry
-	16, // 16: neargate.agent.v1.Hello.resources:type_name -> neargate.agent.v1.NodeResources
-	70, // 17: neargate.agent.v1.Hello.attributes:type_name -> neargate.agent.v1.Hello.AttributesEntry
-	38, // 18: neargate.agent.v1.Hello.tasks:type_name -> neargate.agent.v1.TaskStatus
-	65, // 19: neargate.agent.v1.Hello.network:type_name -> neargate.agent.v1.HostNetwork
-	17, // 20: neargate.agent.v1.NodeResources.reserved_ports:type_name -> neargate.agent.v1.PortRange
-	0,  // 21: neargate.agent.v1.Update.kind:type_name -> neargate.agent.v1.Kind
-	21, // 22: neargate.agent.v1.Update.resources:type_name -> neargate.agent.v1.Resource
-	25, // 23: neargate.agent.v1.Resource.assignment:type_name -> neargate.agent.v1.Assignment
-	44, // 24: neargate.agent.v1.Resource.listener:type_name -> neargate.agent.v1.Listener
-	43, // 25: neargate.agent.v1.Resource.target_group:type_name -> neargate.agent.v1.TargetGroup
-	53, // 26: neargate.agent.v1.Resource.check:type_name -> neargate.agent.v1.HealthCheck
-	58, // 27: neargate.agent.v1.Resource.zone:type_name -> neargate.agent.v1.Zone
-	66, // 28: neargate.agent.v1.Resource.peer:type_name -> neargate.agent.v1.Peer
-	67, // 29: neargate.agent.v1.Resource.security_group:type_name -> neargate.agent.v1.SecurityGroup
-	0,  // 30: neargate.agent.v1.Ack.kind:type_name -> neargate.agent.v1.Kind
-	25, // 31: neargate.agent.v1.KeptTask.assignment:type_name -> neargate.agent.v1.Assignment
-	38, // 32: neargate.agent.v1.KeptTask.status:type_name -> neargate.agent.v1.TaskStatus
-	1,  // 33: neargate.agent.v1.Assignment.desired:type_name -> neargate.agent.v1.DesiredState
-	26, // 34: neargate.agent.v1.Assignment.spec:type_name -> neargate.agent.v1.TaskSpec
-	27, // 35: neargate.agent.v1.TaskSpec.containers:type_name -> neargate.agent.v1.ContainerSpec
-	36, // 36: neargate.agent.v1.TaskSpec.volumes:type_name -> neargate.agent.v1.VolumeSpec
-	71, // 37: neargate.agent.v1.ContainerSpec.environment:type_name -> neargate.agent.v1.ContainerSpec.EnvironmentEntry
-	35, // 38: neargate.agent.v1.ContainerSpec.ports:type_name -> neargate.agent.v1.PortMapping
-	37, // 39: neargate.agent.v1.ContainerSpec.mounts:type_name -> neargate.agent.v1.MountPoint
-	72, // 40: neargate.agent.v1.ContainerSpec.labels:type_name -> neargate.agent.v1.ContainerSpec.LabelsEntry
-	32, // 41: neargate.agent.v1.ContainerSpec.health_check:type_name -> neargate.agent.v1.ContainerCheck
-	33, // 42: neargate.agent.v1.ContainerSpec.depends_on:type_name -> neargate.agent.v1.Dependency
-	34, // 43: neargate.agent.v1.ContainerSpec.restart:type_name -> neargate.agent.v1.RestartPolicy
-	29, // 44: neargate.agent.v1.ContainerSpec.tmpfs:type_name -> neargate.agent.v1.Tmpfs
-	30, // 45: neargate.agent.v1.ContainerSpec.devices:type_name -> neargate.agent.v1.Device
-	31, // 46: neargate.agent.v1.ContainerSpec.ulimits:type_name -> neargate.agent.v1.Ulimit
-	73, // 47: neargate.agent.v1.ContainerSpec.sysctls:type_name -> neargate.agent.v1.ContainerSpec.SysctlsEntry
-	28, // 48: neargate.agent.v1.ContainerSpec.log:type_name -> neargate.agent.v1.LogConfiguration
-	74, // 49: neargate.agent.v1.LogConfiguration.options:type_name -> neargate.agent.v1.LogConfiguration.OptionsEntry
-	3,  // 50: neargate.agent.v1.TaskStatus.state:type_name -> neargate.agent.v1.TaskState
-	39, // 51: neargate.agent.v1.TaskStatus.containers:type_name -> neargate.agent.v1.ContainerStatus
-	78, // 52: neargate.agent.v1.TaskStatus.pull_started:type_name -> google.protobuf.Timestamp
-	78, // 53: neargate.agent.v1.TaskStatus.pull_stopped:type_name -> google.protobuf.Timestamp
-	78, // 54: neargate.agent.v1.TaskStatus.started:type_name -> google.protobuf.Timestamp
-	78, // 55: neargate.agent.v1.TaskStatus.stopping:type_name -> google.protobuf.Timestamp
-	78, // 56: neargate.agent.v1.TaskStatus.execution_stopped:type_name -> google.protobuf.Timestamp
-	78, // 57: neargate.agent.v1.TaskStatus.stopped:type_name -> google.protobuf.Timestamp
-	78, // 58: neargate.agent.v1.TaskStatus.connected:type_name -> google.protobuf.Timestamp
-	4,  // 59: neargate.agent.v1.TaskStatus.health:type_name -> neargate.agent.v1.Health
-	2,  // 60: neargate.agent.v1.ContainerStatus.state:type_name -> neargate.agent.v1.ContainerState
-	40, // 61: neargate.agent.v1.ContainerStatus.ports:type_name -> neargate.agent.v1.PortBinding
-	78, // 62: neargate.agent.v1.ContainerStatus.started:type_name -> google.protobuf.Timestamp
-	78, // 63: neargate.agent.v1.ContainerStatus.finished:type_name -> google.protobuf.Timestamp
-	4,  // 64: neargate.agent.v1.ContainerStatus.health:type_name -> neargate.agent.v1.Health
-	78, // 65: neargate.agent.v1.ContainerStatus.health_since:type_name -> google.protobuf.Timestamp
-	38, // 66: neargate.agent.v1.StatusReport.tasks:type_name -> neargate.agent.v1.TaskStatus
-	5,  // 67: neargate.agent.v1.Endpoint.state:type_name -> neargate.agent.v1.EndpointState
-	42, // 68: neargate.agent.v1.TargetGroup.endpoints:type_name -> neargate.agent.v1.Endpoint
-	45, // 69: neargate.agent.v1.Listener.rules:type_name -> neargate.agent.v1.Rule
-	46, // 70: neargate.agent.v1.Rule.conditions:type_name -> neargate.agent.v1.Condition
-	48, // 71: neargate.agent.v1.Rule.actions:type_name -> neargate.agent.v1.Action
-	47, // 72: neargate.agent.v1.Condition.query:type_name -> neargate.agent.v1.QueryPair
-	49, // 73: neargate.agent.v1.Action.forward:type_name -> neargate.agent.v1.Forward
-	51, // 74: neargate.agent.v1.Action.redirect:type_name -> neargate.agent.v1.Redirect
-	52, // 75: neargate.agent.v1.Action.fixed:type_name -> neargate.agent.v1.FixedResponse
-	50, // 76: neargate.agent.v1.Forward.groups:type_name -> neargate.agent.v1.WeightedGroup
-	55, // 77: neargate.agent.v1.HealthReport.transitions:type_name -> neargate.agent.v1.HealthTransition
-	5,  // 78: neargate.agent.v1.HealthTransition.state:type_name -> neargate.agent.v1.EndpointState
-	57, // 79: neargate.agent.v1.DrainReport.drained:type_name -> neargate.agent.v1.Drained
-	59, // 80: neargate.agent.v1.Zone.records:type_name -> neargate.agent.v1.RecordSet
-	78, // 81: neargate.agent.v1.RoleCredentialsAnswer.expires:type_name -> google.protobuf.Timestamp
-	64, // 82: neargate.agent.v1.TaskSecretsAnswer.containers:type_name -> neargate.agent.v1.ContainerSecrets
-	75, // 83: neargate.agent.v1.ContainerSecrets.environment:type_name -> neargate.agent.v1.ContainerSecrets.EnvironmentEntry
-	76, // 84: neargate.agent.v1.ContainerSecrets.files:type_name -> neargate.agent.v1.ContainerSecrets.FilesEntry
-	77, // 85: neargate.agent.v1.ContainerSecrets.log_options:type_name -> neargate.agent.v1.ContainerSecrets.LogOptionsEntry
-	68, // 86: neargate.agent.v1.SecurityGroup.ingress:type_name -> neargate.agent.v1.TrafficRule
-	68, // 87: neargate.agent.v1.SecurityGroup.egress:type_name -> neargate.agent.v1.TrafficRule
-	6,  // 88: neargate.agent.v1.Dispatcher.Session:input_type -> neargate.agent.v1.Up
-	9,  // 89: neargate.agent.v1.Dispatcher.Logs:input_type -> neargate.agent.v1.LogChunk
-	12, // 90: neargate.agent.v1.Dispatcher.ShipLogs:input_type -> neargate.agent.v1.ShipBatch
-	60, // 91: neargate.agent.v1.Dispatcher.RoleCredentials:input_type -> neargate.agent.v1.RoleCredentialsRequest
-	62, // 92: neargate.agent.v1.Dispatcher.TaskSecrets:input_type -> neargate.agent.v1.TaskSecretsRequest
-	7,  // 93: neargate.agent.v1.Dispatcher.Session:output_type -> neargate.agent.v1.Down
-	11, // 94: neargate.agent.v1.Dispatcher.Logs:output_type -> neargate.agent.v1.LogsRead
-	14, // 95: neargate.agent.v1.Dispatcher.ShipLogs:output_type -> neargate.agent.v1.ShipAck
-	61, // 96: neargate.agent.v1.Dispatcher.RoleCredentials:output_type -> neargate.agent.v1.RoleCredentialsAnswer
-	63, // 97: neargate.agent.v1.Dispatcher.TaskSecrets:output_type -> neargate.agent.v1.TaskSecretsAnswer
-	93, // [93:98] is the sub-list for method output_type
-	88, // [88:93] is the sub-list for method input_type
-	88, // [88:88] is the sub-list for extension type_name
-	88, // [88:88] is the sub-list for extension extendee
-	0,  // [0:88] is the sub-list for field type_name
+	69, // 6: neargate.agent.v1.Up.host:type_name -> neargate.agent.v1.HostHealth
+	18, // 7: neargate.agent.v1.Down.welcome:type_name -> neargate.agent.v1.Welcome
+	20, // 8: neargate.agent.v1.Down.update:type_name -> neargate.agent.v1.Update
+	19, // 9: neargate.agent.v1.Down.close:type_name -> neargate.agent.v1.Close
+	8,  // 10: neargate.agent.v1.Down.logs:type_name -> neargate.agent.v1.LogRequest
+	80, // 11: neargate.agent.v1.LogRequest.since:type_name -> google.protobuf.Timestamp
+	10, // 12: neargate.agent.v1.LogChunk.lines:type_name -> neargate.agent.v1.LogLine
+	80, // 13: neargate.agent.v1.LogLine.at:type_name -> google.protobuf.Timestamp
+	13, // 14: neargate.agent.v1.ShipBatch.events:type_name -> neargate.agent.v1.ShipEvent
+	0,  // 15: neargate.agent.v1.Hello.kinds:type_name -> neargate.agent.v1.Kind
+	70, // 16: neargate.agent.v1.Hello.revisions:type_name -> neargate.agent.v1.Hello.RevisionsEntry
+	16, // 17: neargate.agent.v1.Hello.resources:type_name -> neargate.agent.v1.NodeResources
+	71, // 18: neargate.agent.v1.Hello.attributes:type_name -> neargate.agent.v1.Hello.AttributesEntry
+	38, // 19: neargate.agent.v1.Hello.tasks:type_name -> neargate.agent.v1.TaskStatus
+	65, // 20: neargate.agent.v1.Hello.network:type_name -> neargate.agent.v1.HostNetwork
+	69, // 21: neargate.agent.v1.Hello.health:type_name -> neargate.agent.v1.HostHealth
+	17, // 22: neargate.agent.v1.NodeResources.reserved_ports:type_name -> neargate.agent.v1.PortRange
+	0,  // 23: neargate.agent.v1.Update.kind:type_name -> neargate.agent.v1.Kind
+	21, // 24: neargate.agent.v1.Update.resources:type_name -> neargate.agent.v1.Resource
+	25, // 25: neargate.agent.v1.Resource.assignment:type_name -> neargate.agent.v1.Assignment
+	44, // 26: neargate.agent.v1.Resource.listener:type_name -> neargate.agent.v1.Listener
+	43, // 27: neargate.agent.v1.Resource.target_group:type_name -> neargate.agent.v1.TargetGroup
+	53, // 28: neargate.agent.v1.Resource.check:type_name -> neargate.agent.v1.HealthCheck
+	58, // 29: neargate.agent.v1.Resource.zone:type_name -> neargate.agent.v1.Zone
+	66, // 30: neargate.agent.v1.Resource.peer:type_name -> neargate.agent.v1.Peer
+	67, // 31: neargate.agent.v1.Resource.security_group:type_name -> neargate.agent.v1.SecurityGroup
+	0,  // 32: neargate.agent.v1.Ack.kind:type_name -> neargate.agent.v1.Kind
+	25, // 33: neargate.agent.v1.KeptTask.assignment:type_name -> neargate.agent.v1.Assignment
+	38, // 34: neargate.agent.v1.KeptTask.status:type_name -> neargate.agent.v1.TaskStatus
+	1,  // 35: neargate.agent.v1.Assignment.desired:type_name -> neargate.agent.v1.DesiredState
+	26, // 36: neargate.agent.v1.Assignment.spec:type_name -> neargate.agent.v1.TaskSpec
+	27, // 37: neargate.agent.v1.TaskSpec.containers:type_name -> neargate.agent.v1.ContainerSpec
+	36, // 38: neargate.agent.v1.TaskSpec.volumes:type_name -> neargate.agent.v1.VolumeSpec
+	72, // 39: neargate.agent.v1.ContainerSpec.environment:type_name -> neargate.agent.v1.ContainerSpec.EnvironmentEntry
+	35, // 40: neargate.agent.v1.ContainerSpec.ports:type_name -> neargate.agent.v1.PortMapping
+	37, // 41: neargate.agent.v1.ContainerSpec.mounts:type_name -> neargate.agent.v1.MountPoint
+	73, // 42: neargate.agent.v1.ContainerSpec.labels:type_name -> neargate.agent.v1.ContainerSpec.LabelsEntry
+	32, // 43: neargate.agent.v1.ContainerSpec.health_check:type_name -> neargate.agent.v1.ContainerCheck
+	33, // 44: neargate.agent.v1.ContainerSpec.depends_on:type_name -> neargate.agent.v1.Dependency
+	34, // 45: neargate.agent.v1.ContainerSpec.restart:type_name -> neargate.agent.v1.RestartPolicy
+	29, // 46: neargate.agent.v1.ContainerSpec.tmpfs:type_name -> neargate.agent.v1.Tmpfs
+	30, // 47: neargate.agent.v1.ContainerSpec.devices:type_name -> neargate.agent.v1.Device
+	31, // 48: neargate.agent.v1.ContainerSpec.ulimits:type_name -> neargate.agent.v1.Ulimit
+	74, // 49: neargate.agent.v1.ContainerSpec.sysctls:type_name -> neargate.agent.v1.ContainerSpec.SysctlsEntry
+	28, // 50: neargate.agent.v1.ContainerSpec.log:type_name -> neargate.agent.v1.LogConfiguration
+	75, // 51: neargate.agent.v1.LogConfiguration.options:type_name -> neargate.agent.v1.LogConfiguration.OptionsEntry
+	76, // 52: neargate.agent.v1.VolumeSpec.driver_options:type_name -> neargate.agent.v1.VolumeSpec.DriverOptionsEntry
+	3,  // 53: neargate.agent.v1.TaskStatus.state:type_name -> neargate.agent.v1.TaskState
+	39, // 54: neargate.agent.v1.TaskStatus.containers:type_name -> neargate.agent.v1.ContainerStatus
+	80, // 55: neargate.agent.v1.TaskStatus.pull_started:type_name -> google.protobuf.Timestamp
+	80, // 56: neargate.agent.v1.TaskStatus.pull_stopped:type_name -> google.protobuf.Timestamp
+	80, // 57: neargate.agent.v1.TaskStatus.started:type_name -> google.protobuf.Timestamp
+	80, // 58: neargate.agent.v1.TaskStatus.stopping:type_name -> google.protobuf.Timestamp
+	80, // 59: neargate.agent.v1.TaskStatus.execution_stopped:type_name -> google.protobuf.Timestamp
+	80, // 60: neargate.agent.v1.TaskStatus.stopped:type_name -> google.protobuf.Timestamp
+	80, // 61: neargate.agent.v1.TaskStatus.connected:type_name -> google.protobuf.Timestamp
+	4,  // 62: neargate.agent.v1.TaskStatus.health:type_name -> neargate.agent.v1.Health
+	2,  // 63: neargate.agent.v1.ContainerStatus.state:type_name -> neargate.agent.v1.ContainerState
+	40, // 64: neargate.agent.v1.ContainerStatus.ports:type_name -> neargate.agent.v1.PortBinding
+	80, // 65: neargate.agent.v1.ContainerStatus.started:type_name -> google.protobuf.Timestamp
+	80, // 66: neargate.agent.v1.ContainerStatus.finished:type_name -> google.protobuf.Timestamp
+	4,  // 67: neargate.agent.v1.ContainerStatus.health:type_name -> neargate.agent.v1.Health
+	80, // 68: neargate.agent.v1.ContainerStatus.health_since:type_name -> google.protobuf.Timestamp
+	38, // 69: neargate.agent.v1.StatusReport.tasks:type_name -> neargate.agent.v1.TaskStatus
+	5,  // 70: neargate.agent.v1.Endpoint.state:type_name -> neargate.agent.v1.EndpointState
+	42, // 71: neargate.agent.v1.TargetGroup.endpoints:type_name -> neargate.agent.v1.Endpoint
+	45, // 72: neargate.agent.v1.Listener.rules:type_name -> neargate.agent.v1.Rule
+	46, // 73: neargate.agent.v1.Rule.conditions:type_name -> neargate.agent.v1.Condition
+	48, // 74: neargate.agent.v1.Rule.actions:type_name -> neargate.agent.v1.Action
+	47, // 75: neargate.agent.v1.Condition.query:type_name -> neargate.agent.v1.QueryPair
+	49, // 76: neargate.agent.v1.Action.forward:type_name -> neargate.agent.v1.Forward
+	51, // 77: neargate.agent.v1.Action.redirect:type_name -> neargate.agent.v1.Redirect
+	52, // 78: neargate.agent.v1.Action.fixed:type_name -> neargate.agent.v1.FixedResponse
+	50, // 79: neargate.agent.v1.Forward.groups:type_name -> neargate.agent.v1.WeightedGroup
+	55, // 80: neargate.agent.v1.HealthReport.transitions:type_name -> neargate.agent.v1.HealthTransition
+	5,  // 81: neargate.agent.v1.HealthTransition.state:type_name -> neargate.agent.v1.EndpointState
+	57, // 82: neargate.agent.v1.DrainReport.drained:type_name -> neargate.agent.v1.Drained
+	59, // 83: neargate.agent.v1.Zone.records:type_name -> neargate.agent.v1.RecordSet
+	80, // 84: neargate.agent.v1.RoleCredentialsAnswer.expires:type_name -> google.protobuf.Timestamp
+	64, // 85: neargate.agent.v1.TaskSecretsAnswer.containers:type_name -> neargate.agent.v1.ContainerSecrets
+	77, // 86: neargate.agent.v1.ContainerSecrets.environment:type_name -> neargate.agent.v1.ContainerSecrets.EnvironmentEntry
+	78, // 87: neargate.agent.v1.ContainerSecrets.files:type_name -> neargate.agent.v1.ContainerSecrets.FilesEntry
+	79, // 88: neargate.agent.v1.ContainerSecrets.log_options:type_name -> neargate.agent.v1.ContainerSecrets.LogOptionsEntry
+	68, // 89: neargate.agent.v1.SecurityGroup.ingress:type_name -> neargate.agent.v1.TrafficRule
+	68, // 90: neargate.agent.v1.SecurityGroup.egress:type_name -> neargate.agent.v1.TrafficRule
+	6,  // 91: neargate.agent.v1.Dispatcher.Session:input_type -> neargate.agent.v1.Up
+	9,  // 92: neargate.agent.v1.Dispatcher.Logs:input_type -> neargate.agent.v1.LogChunk
+	12, // 93: neargate.agent.v1.Dispatcher.ShipLogs:input_type -> neargate.agent.v1.ShipBatch
+	60, // 94: neargate.agent.v1.Dispatcher.RoleCredentials:input_type -> neargate.agent.v1.RoleCredentialsRequest
+	62, // 95: neargate.agent.v1.Dispatcher.TaskSecrets:input_type -> neargate.agent.v1.TaskSecretsRequest
+	7,  // 96: neargate.agent.v1.Dispatcher.Session:output_type -> neargate.agent.v1.Down
+	11, // 97: neargate.agent.v1.Dispatcher.Logs:output_type -> neargate.agent.v1.LogsRead
+	14, // 98: neargate.agent.v1.Dispatcher.ShipLogs:output_type -> neargate.agent.v1.ShipAck
+	61, // 99: neargate.agent.v1.Dispatcher.RoleCredentials:output_type -> neargate.agent.v1.RoleCredentialsAnswer
+	63, // 100: neargate.agent.v1.Dispatcher.TaskSecrets:output_type -> neargate.agent.v1.TaskSecretsAnswer
+	96, // [96:101] is the sub-list for method output_type
+	91, // [91:96] is the sub-list for method input_type
+	91, // [91:91] is the sub-list for extension type_name
+	91, // [91:91] is the sub-list for extension extendee
+	0,  // [0:91] is the sub-list for field type_name
 }
 
 func init() { file_api_agent_agent_proto_init() }
@@ -6313,6 +6431,7 @@ func file_api_agent_agent_proto_init() {
 		(*Up_Status)(nil),
 		(*Up_Health)(nil),
 		(*Up_Drained)(nil),
+		(*Up_Host)(nil),
 	}
 	file_api_agent_agent_proto_msgTypes[1].OneofWrappers = []any{
 		(*Down_Welcome)(nil),
@@ -6342,7 +6461,7 @@ func file_api_agent_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_agent_agent_proto_rawDesc), len(file_api_agent_agent_proto_rawDesc)),
 			NumEnums:      6,
-			NumMessages:   72,
+			NumMessages:   74,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

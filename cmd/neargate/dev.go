@@ -31,6 +31,7 @@ type devFlags struct {
 	sign                                        signFlags
 	keepTasks, verbose                          bool
 	policy                                      agent.Policy
+	upkeep                                      agent.Upkeep
 	state                                       stateFlags
 	objects                                     objectsFlags
 	seams                                       seams
@@ -67,6 +68,7 @@ services back.
 	f.sign.add(fl)
 	fl.BoolVar(&f.keepTasks, "keep-tasks", false, "leave tasks running at the end; the next start takes them over")
 	policyFlags(fl, &f.policy)
+	upkeepFlags(fl, &f.upkeep)
 	f.state.add(fl)
 	f.objects.add(fl)
 	fl.BoolVarP(&f.verbose, "verbose", "v", false, "log what is done, not only what goes wrong")
@@ -133,7 +135,7 @@ func dev(ctx context.Context, f devFlags, out io.Writer) (err error) {
 	}
 	defer func() { err = errors.Join(err, dir.Close()) }()
 
-	host, err := newHost(ctx, hostConfig{dir: dir, node: dir.ID(), address: "127.0.0.1", runtime: f.runtime, dns: f.dns, zone: f.region + "a", policy: f.policy, log: log})
+	host, err := newHost(ctx, hostConfig{dir: dir, node: dir.ID(), address: "127.0.0.1", runtime: f.runtime, dns: f.dns, zone: f.region + "a", policy: f.policy, upkeep: f.upkeep, log: log})
 	if err != nil {
 		return errors.Join(err, l.Close())
 	}

@@ -11,6 +11,9 @@ import (
 	"os"
 	"path/filepath"
 	goruntime "runtime"
+	"strconv"
+	"strings"
+	"time"
 
 	"github.com/spf13/pflag"
 	"golang.org/x/sys/unix"
@@ -42,6 +45,7 @@ type hostConfig struct {
 	zone    string // availability zone
 	policy  agent.Policy
 	reach   reach
+	upkeep  agent.Upkeep
 	// client reaches the servers that give this host's tasks their network; nil: the host chooses it, being the only one.
 	client agentapi.DispatcherClient
 	images http.RoundTripper // to registries; nil: the usual one
@@ -94,9 +98,46 @@ func policyFlags(f *pflag.FlagSet, p *agent.Policy) {
 	f.BoolVar(&p.InstanceMetadata, "allow-instance-metadata", false, "let tasks reach this host's own metadata and credentials at 169.254.169.254")
 }
 
+// upkeepFlags are how a host is kept fit to run tasks.
+func upkeepFlags(f *pflag.FlagSet, u *agent.Upkeep) {
+	u.DiskMinimum = 1 << 30
+	f.DurationVar(&u.ImageCleanup, "image-cleanup-interval", 30*time.Minute, "how often images that no task uses are removed; negative: never (native runtime)")
+	f.DurationVar(&u.ImageAge, "image-minimum-age", time.Hour, "for how long an image must have been unused before it is removed")
+	f.IntVar(&u.ImagesPerCleanup, "images-per-cleanup", 5, "how many images are removed at once")
+	f.Var((*mebibytes)(&u.DiskMinimum), "disk-minimum", "`MiB` of disk that must be free: with less, all unused images go, and if that does not help the host takes no new tasks; 0: do not look")
+}
+
+// mebibytes is a flag in MiB of a number of bytes.
+type mebibytes uint64
+
+func (m *mebibytes) String() string { return strconv.FormatUint(uint64(*m)>>20, 10) }
+func (m *mebibytes) Type() string   { return "MiB" }
+func (m *mebibytes) Set(s string) error {
+	n, err := strconv.ParseUint(s, 10, 44)
+	if err != nil {
+		return fmt.Errorf("%q is not a number of MiB", s)
+	}
+	*m = mebibytes(n << 20)
+	return nil
+}
+
+// checkUpkeep refuses what makes no sense.
+func checkUpkeep(u agent.Upkeep) error {
+	switch {
+	case u.ImageAge < 0:
+		return errors.New("--image-minimum-age must be positive")
+	case u.ImagesPerCleanup < 0:
+		return errors.New("--images-per-cleanup must be positive")
+	}
+	return nil
+}
+
 func newHost(ctx context.Context, cfg hostConfig) (*host, error) {
 	h := &host{cfg: cfg}
-	var err error
+	err := checkUpkeep(cfg.upkeep)
+	if err != nil {
+		return nil, err
+	}
 	if h.driver, err = newDriver(cfg); err != nil {
 		return nil, err
 	}
@@ -150,7 +191,7 @@ func newDriver(cfg hostConfig) (runtime.Driver, error) {
 			mode = ""
 		}
 		return native.New(native.Config{Dir: dir, ID: cfg.dir.ID(), Transport: cfg.images, Logger: cfg.log, Shim: shimProgram, AllowMetadata: cfg.policy.InstanceMetadata,
-			Zone: cfg.zone, NetworkMode: mode, VXLANPort: cfg.reach.port, VXLANID: cfg.reach.id})
+			KeepFree: int64(cfg.upkeep.DiskMinimum / 2), Zone: cfg.zone, NetworkMode: mode, VXLANPort: cfg.reach.port, VXLANID: cfg.reach.id})
 	case "docker":
 		return docker.New(docker.Config{Dir: dir, ID: cfg.dir.ID(), AllowMetadata: cfg.policy.InstanceMetadata})
 	case "fake":
@@ -193,13 +234,20 @@ func (h *host) config(client agentapi.DispatcherClient) (agent.Config, error) {
 	}
 	cfg := agent.Config{
 		Dir: h.cfg.dir.Agent(), Driver: h.driver, Client: client, NodeID: h.cfg.node, NodeName: name, Cluster: h.cfg.cluster,
-		Version: version(), Address: h.cfg.address, Resources: resources, Policy: policy, Logger: h.cfg.log, Metadata: h.asking.uris,
+		Version: version(), Address: h.cfg.address, Resources: resources, Policy: policy, Upkeep: h.cfg.upkeep, Logger: h.cfg.log, Metadata: h.asking.uris,
 		Attributes: map[string]string{
 			"ecs.os-type": "linux", "ecs.os-family": "LINUX", "ecs.cpu-architecture": architecture(), "ecs.availability-zone": h.cfg.zone,
 		},
 	}
 	if h.network != nil {
 		cfg.Network = h.network.Offer
+	}
+	if meter, ok := h.driver.(runtime.StorageMeter); ok {
+		if lacks := meter.CheckStorage(); len(lacks) > 0 {
+			h.cfg.log.Warn("tasks with ephemeralStorage are not placed on this host", "lacks", strings.Join(lacks, "; "))
+		} else {
+			cfg.Attributes["ecs.capability.extensible-ephemeral-storage"] = ""
+		}
 	}
 	return cfg, nil
 }
@@ -227,10 +275,14 @@ func resources() (*agentapi.NodeResources, error) {
 func (h *host) parts() []part {
 	parts := []part{{"proxy", h.proxy.Run}, {"health checks", h.checker.Run}, {"DNS", h.dns.Run}, {"agent", h.agent.Run}}
 	if len(h.asking.listeners) > 0 {
-		s := metadata.New(metadata.Config{
+		cfg := metadata.Config{
 			Task: h.agent.Metadata, Stats: h.driver.Stats, Zone: h.cfg.zone, Named: h.agent.Named, Credentials: h.agent.Credentials, API: h.api,
 			Listeners: h.asking.listeners, Logger: h.cfg.log,
-		})
+		}
+		if meter, ok := h.driver.(runtime.StorageMeter); ok {
+			cfg.Storage = meter.Storage
+		}
+		s := metadata.New(cfg)
 		parts = append(parts, part{"what tasks ask", func(ctx context.Context) error {
 			defer h.api.Close()
 			return s.Run(ctx)

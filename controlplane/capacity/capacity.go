@@ -5,6 +5,9 @@
 // of every cluster and the serverless pool at once. Its resources are counted once all the same, because the scheduler's ledger
 // belongs to the node, not to the membership.
 //
+// A deregistered instance (DeregisterContainerInstance) stays INACTIVE until its agent starts anew: that it merely reconnects, to whichever
+// server, does not undo what somebody decided.
+//
 // Invariant: a container instance's id follows from its node and cluster, so that joining twice, from two places or after a
 // crash, makes one record.
 package capacity
@@ -54,6 +57,7 @@ func (r Rule) Join(tx *state.Tx, h *agentapi.Hello, now time.Time) error {
 	n := &controlplane.Node{
 		Id: h.NodeId, Name: h.NodeName, Status: NodeReady, Resources: h.Resources, Attributes: maps.Clone(h.Attributes), Address: h.Address,
 		Version: h.Version, Runtime: h.Runtime, Serverless: r.Serverless, EveryCluster: r.EveryCluster, Registered: timestamppb.New(now),
+		Health: h.Health, HealthSince: timestamppb.New(now),
 	}
 	old, ok := controlplane.Nodes.Get(tx, state.K(n.Id))
 	if err := place(tx, n, h.Network, old); err != nil {
@@ -61,6 +65,9 @@ func (r Rule) Join(tx *state.Tx, h *agentapi.Hello, now time.Time) error {
 	}
 	if ok {
 		n.Registered = old.Registered
+		if proto.Equal(old.Health, n.Health) {
+			n.HealthSince = old.HealthSince
+		}
 		if !proto.Equal(old, n) {
 			controlplane.Nodes.Put(tx, n)
 		}
@@ -75,6 +82,9 @@ func (r Rule) Join(tx *state.Tx, h *agentapi.Hello, now time.Time) error {
 	c, ok := controlplane.Clusters.Get(tx, scope.Key(name))
 	if ok && r.EveryCluster {
 		// Clusters get theirs from Memberships and from EnsureInstances: they may be more than fit one transaction.
+		if h.Started {
+			reactivate(tx, n.Id, now)
+		}
 		return nil
 	}
 	switch {
@@ -84,8 +94,33 @@ func (r Rule) Join(tx *state.Tx, h *agentapi.Hello, now time.Time) error {
 	case !ok || c.Status != Active:
 		return fmt.Errorf("cluster %s not found", name)
 	}
-	ensure(tx, n, c, now)
+	if ci, ok := ensure(tx, n, c, now); ok && ci.Status == Inactive && h.Started {
+		controlplane.ContainerInstances.Put(tx, activated(ci, now))
+	}
 	return nil
+}
+
+// maxReactivated bounds the transaction of a hello; instances beyond it wait for the next.
+const maxReactivated = 50
+
+// reactivate makes a node's deregistered instances active again.
+func reactivate(tx *state.Tx, node string, now time.Time) {
+	var gone []*controlplane.ContainerInstance
+	for ci := range controlplane.ContainerInstancesByNode.Scan(tx, state.K(node)) {
+		if ci.Status == Inactive && len(gone) < maxReactivated {
+			gone = append(gone, ci)
+		}
+	}
+	for _, ci := range gone {
+		controlplane.ContainerInstances.Put(tx, activated(ci, now))
+	}
+}
+
+func activated(ci *controlplane.ContainerInstance, now time.Time) *controlplane.ContainerInstance {
+	ci = proto.CloneOf(ci)
+	ci.Status, ci.Registered = Active, timestamppb.New(now)
+	ci.Version++
+	return ci
 }
 
 // InstanceID is the id of a node's membership in a cluster: 32 hex digits.
@@ -104,16 +139,18 @@ func EnsureInstances(tx *state.Tx, c *controlplane.Cluster, now time.Time) {
 	}
 }
 
-func ensure(tx *state.Tx, n *controlplane.Node, c *controlplane.Cluster, now time.Time) {
+// ensure makes the node an instance of the cluster unless it is one, or was one until it was deregistered: that record is returned.
+func ensure(tx *state.Tx, n *controlplane.Node, c *controlplane.Cluster, now time.Time) (*controlplane.ContainerInstance, bool) {
 	id := InstanceID(n.Id, c)
 	key := c.Scope().Key(c.Name, id)
-	if old, ok := controlplane.ContainerInstances.Get(tx, key); ok && old.Status != Inactive {
-		return
+	if old, ok := controlplane.ContainerInstances.Get(tx, key); ok {
+		return old, true
 	}
 	controlplane.ContainerInstances.Put(tx, &controlplane.ContainerInstance{
 		Account: c.Account, Region: c.Region, Cluster: c.Name, Id: id, Node: n.Id, Status: Active,
 		Registered: timestamppb.New(now), Version: 1,
 	})
+	return nil, false
 }
 
 // Memberships keeps nodes that are in every cluster container instances of all clusters that are ACTIVE, and of no other.

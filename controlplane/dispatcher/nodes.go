@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/seed-2f228079/neargate/controlplane"
 	"github.com/seed-2f228079/neargate/controlplane/capacity"
@@ -30,6 +31,21 @@ func (s *Server) watchNodes(ctx context.Context) error {
 			}
 		}
 	}
+}
+
+// noteHealth keeps what a node's agent says of its host.
+func (s *Server) noteHealth(ctx context.Context, h *NodeHealth) error {
+	_, err := s.Store.Update(ctx, func(tx *state.Tx) error {
+		n, ok := controlplane.Nodes.Get(tx, state.K(h.Node))
+		if !ok || proto.Equal(n.Health, h.Health) {
+			return nil
+		}
+		n = proto.CloneOf(n)
+		n.Health, n.HealthSince = h.Health, timestamppb.New(s.Clock.Now())
+		controlplane.Nodes.Put(tx, n)
+		return nil
+	})
+	return err
 }
 
 func (s *Server) silent(node string, began time.Time) bool {

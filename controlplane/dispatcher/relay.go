@@ -51,6 +51,8 @@ func (s *Server) Relayed(ctx context.Context, from string, msg *Relay) (*RelayAn
 			return nil, err
 		}
 		return &RelayAnswer{}, s.Traffic.Health(ctx, t.Node, t.Health)
+	case *Relay_Health:
+		return &RelayAnswer{}, s.noteHealth(ctx, body.Health)
 	case *Relay_Beat:
 		return s.takeBeat(from, body.Beat), nil
 	case *Relay_Where:

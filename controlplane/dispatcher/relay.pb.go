@@ -33,6 +33,7 @@ type Relay struct {
 	//	*Relay_Traffic
 	//	*Relay_Beat
 	//	*Relay_Where
+	//	*Relay_Health
 	Body          isRelay_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -120,6 +121,15 @@ func (x *Relay) GetWhere() *Whereabouts {
 	return nil
 }
 
+func (x *Relay) GetHealth() *NodeHealth {
+	if x != nil {
+		if x, ok := x.Body.(*Relay_Health); ok {
+			return x.Health
+		}
+	}
+	return nil
+}
+
 type isRelay_Body interface {
 	isRelay_Body()
 }
@@ -144,6 +154,10 @@ type Relay_Where struct {
 	Where *Whereabouts `protobuf:"bytes,5,opt,name=where,proto3,oneof"`
 }
 
+type Relay_Health struct {
+	Health *NodeHealth `protobuf:"bytes,30,opt,name=health,proto3,oneof"`
+}
+
 func (*Relay_Join) isRelay_Body() {}
 
 func (*Relay_Reports) isRelay_Body() {}
@@ -153,6 +167,8 @@ func (*Relay_Traffic) isRelay_Body() {}
 func (*Relay_Beat) isRelay_Body() {}
 
 func (*Relay_Where) isRelay_Body() {}
+
+func (*Relay_Health) isRelay_Body() {}
 
 type RelayAnswer struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -557,6 +573,59 @@ func (x *Whereabouts) GetNode() string {
 	return ""
 }
 
+// NodeHealth is what a node's agent says of its host, when it changes.
+type NodeHealth struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	Health        *agent.HostHealth      `protobuf:"bytes,2,opt,name=health,proto3" json:"health,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NodeHealth) Reset() {
+	*x = NodeHealth{}
+	mi := &file_controlplane_dispatcher_relay_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NodeHealth) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NodeHealth) ProtoMessage() {}
+
+func (x *NodeHealth) ProtoReflect() protoreflect.Message {
+	mi := &file_controlplane_dispatcher_relay_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NodeHealth.ProtoReflect.Descriptor instead.
+func (*NodeHealth) Descriptor() ([]byte, []int) {
+	return file_controlplane_dispatcher_relay_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *NodeHealth) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *NodeHealth) GetHealth() *agent.HostHealth {
+	if x != nil {
+		return x.Health
+	}
+	return nil
+}
+
 type Reports_Report struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
@@ -567,7 +636,7 @@ type Reports_Report struct {
 
 func (x *Reports_Report) Reset() {
 	*x = Reports_Report{}
-	mi := &file_controlplane_dispatcher_relay_proto_msgTypes[8]
+	mi := &file_controlplane_dispatcher_relay_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -579,7 +648,7 @@ func (x *Reports_Report) String() string {
 func (*Reports_Report) ProtoMessage() {}
 
 func (x *Reports_Report) ProtoReflect() protoreflect.Message {
-	mi := &file_controlplane_dispatcher_relay_proto_msgTypes[8]
+	mi := &file_controlplane_dispatcher_relay_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -613,13 +682,14 @@ var File_controlplane_dispatcher_relay_proto protoreflect.FileDescriptor
 
 const file_controlplane_dispatcher_relay_proto_rawDesc = "" +
 	"\n" +
-	"#controlplane/dispatcher/relay.proto\x12\x16neargate.dispatcher.v1\x1a\x15api/agent/agent.proto\"\xb0\x02\n" +
+	"#controlplane/dispatcher/relay.proto\x12\x16neargate.dispatcher.v1\x1a\x15api/agent/agent.proto\"\xee\x02\n" +
 	"\x05Relay\x12.\n" +
 	"\x04join\x18\x01 \x01(\v2\x18.neargate.agent.v1.HelloH\x00R\x04join\x12;\n" +
 	"\areports\x18\x02 \x01(\v2\x1f.neargate.dispatcher.v1.ReportsH\x00R\areports\x12A\n" +
 	"\atraffic\x18\x03 \x01(\v2%.neargate.dispatcher.v1.TrafficReportH\x00R\atraffic\x122\n" +
 	"\x04beat\x18\x04 \x01(\v2\x1c.neargate.dispatcher.v1.BeatH\x00R\x04beat\x12;\n" +
-	"\x05where\x18\x05 \x01(\v2#.neargate.dispatcher.v1.WhereaboutsH\x00R\x05whereB\x06\n" +
+	"\x05where\x18\x05 \x01(\v2#.neargate.dispatcher.v1.WhereaboutsH\x00R\x05where\x12<\n" +
+	"\x06health\x18\x1e \x01(\v2\".neargate.dispatcher.v1.NodeHealthH\x00R\x06healthB\x06\n" +
 	"\x04body\"T\n" +
 	"\vRelayAnswer\x12\x19\n" +
 	"\bsend_all\x18\x01 \x01(\bR\asendAll\x12\x12\n" +
@@ -651,7 +721,11 @@ const file_controlplane_dispatcher_relay_proto_rawDesc = "" +
 	"\acurrent\x18\x03 \x01(\bR\acurrent\x12\x18\n" +
 	"\athrough\x18\x04 \x01(\x04R\athrough\"!\n" +
 	"\vWhereabouts\x12\x12\n" +
-	"\x04node\x18\x01 \x01(\tR\x04nodeBFZDgithub.com/seed-2f228079/neargate/controlplane/dispatcher;dispatcherb\x06proto3"
+	"\x04node\x18\x01 \x01(\tR\x04node\"W\n" +
+	"\n" +
+	"NodeHealth\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x125\n" +
+	"\x06health\x18\x02 \x01(\v2\x1d.neargate.agent.v1.HostHealthR\x06healthBFZDgithub.com/seed-2f228079/neargate/controlplane/dispatcher;dispatcherb\x06proto3"
 
 var (
 	file_controlplane_dispatcher_relay_proto_rawDescOnce sync.Once
@@ -665,7 +739,7 @@ func file_controlplane_dispatcher_relay_proto_rawDescGZIP() []byte {
 	return file_controlplane_dispatcher_relay_proto_rawDescData
 }
 
-var file_controlplane_dispatcher_relay_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
+var file_controlplane_dispatcher_relay_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
 var file_controlplane_dispatcher_relay_proto_goTypes = []any{
 	(*Relay)(nil),                  // 0: neargate.dispatcher.v1.Relay
 	(*RelayAnswer)(nil),            // 1: neargate.dispatcher.v1.RelayAnswer
@@ -675,33 +749,37 @@ var file_controlplane_dispatcher_relay_proto_goTypes = []any{
 	(*BeatNode)(nil),               // 5: neargate.dispatcher.v1.BeatNode
 	(*BeatSet)(nil),                // 6: neargate.dispatcher.v1.BeatSet
 	(*Whereabouts)(nil),            // 7: neargate.dispatcher.v1.Whereabouts
-	(*Reports_Report)(nil),         // 8: neargate.dispatcher.v1.Reports.Report
-	nil,                            // 9: neargate.dispatcher.v1.Beat.PublishedEntry
-	(*agent.Hello)(nil),            // 10: neargate.agent.v1.Hello
-	(*agent.HealthTransition)(nil), // 11: neargate.agent.v1.HealthTransition
-	(*agent.Drained)(nil),          // 12: neargate.agent.v1.Drained
-	(agent.Kind)(0),                // 13: neargate.agent.v1.Kind
-	(*agent.TaskStatus)(nil),       // 14: neargate.agent.v1.TaskStatus
+	(*NodeHealth)(nil),             // 8: neargate.dispatcher.v1.NodeHealth
+	(*Reports_Report)(nil),         // 9: neargate.dispatcher.v1.Reports.Report
+	nil,                            // 10: neargate.dispatcher.v1.Beat.PublishedEntry
+	(*agent.Hello)(nil),            // 11: neargate.agent.v1.Hello
+	(*agent.HealthTransition)(nil), // 12: neargate.agent.v1.HealthTransition
+	(*agent.Drained)(nil),          // 13: neargate.agent.v1.Drained
+	(agent.Kind)(0),                // 14: neargate.agent.v1.Kind
+	(*agent.HostHealth)(nil),       // 15: neargate.agent.v1.HostHealth
+	(*agent.TaskStatus)(nil),       // 16: neargate.agent.v1.TaskStatus
 }
 var file_controlplane_dispatcher_relay_proto_depIdxs = []int32{
-	10, // 0: neargate.dispatcher.v1.Relay.join:type_name -> neargate.agent.v1.Hello
+	11, // 0: neargate.dispatcher.v1.Relay.join:type_name -> neargate.agent.v1.Hello
 	2,  // 1: neargate.dispatcher.v1.Relay.reports:type_name -> neargate.dispatcher.v1.Reports
 	3,  // 2: neargate.dispatcher.v1.Relay.traffic:type_name -> neargate.dispatcher.v1.TrafficReport
 	4,  // 3: neargate.dispatcher.v1.Relay.beat:type_name -> neargate.dispatcher.v1.Beat
 	7,  // 4: neargate.dispatcher.v1.Relay.where:type_name -> neargate.dispatcher.v1.Whereabouts
-	8,  // 5: neargate.dispatcher.v1.Reports.reports:type_name -> neargate.dispatcher.v1.Reports.Report
-	11, // 6: neargate.dispatcher.v1.TrafficReport.health:type_name -> neargate.agent.v1.HealthTransition
-	12, // 7: neargate.dispatcher.v1.TrafficReport.drained:type_name -> neargate.agent.v1.Drained
-	9,  // 8: neargate.dispatcher.v1.Beat.published:type_name -> neargate.dispatcher.v1.Beat.PublishedEntry
-	5,  // 9: neargate.dispatcher.v1.Beat.nodes:type_name -> neargate.dispatcher.v1.BeatNode
-	6,  // 10: neargate.dispatcher.v1.BeatNode.sets:type_name -> neargate.dispatcher.v1.BeatSet
-	13, // 11: neargate.dispatcher.v1.BeatSet.kind:type_name -> neargate.agent.v1.Kind
-	14, // 12: neargate.dispatcher.v1.Reports.Report.task:type_name -> neargate.agent.v1.TaskStatus
-	13, // [13:13] is the sub-list for method output_type
-	13, // [13:13] is the sub-list for method input_type
-	13, // [13:13] is the sub-list for extension type_name
-	13, // [13:13] is the sub-list for extension extendee
-	0,  // [0:13] is the sub-list for field type_name
+	8,  // 5: neargate.dispatcher.v1.Relay.health:type_name -> neargate.dispatcher.v1.NodeHealth
+	9,  // 6: neargate.dispatcher.v1.Reports.reports:type_name -> neargate.dispatcher.v1.Reports.Report
+	12, // 7: neargate.dispatcher.v1.TrafficReport.health:type_name -> neargate.agent.v1.HealthTransition
+	13, // 8: neargate.dispatcher.v1.TrafficReport.drained:type_name -> neargate.agent.v1.Drained
+	10, // 9: neargate.dispatcher.v1.Beat.published:type_name -> neargate.dispatcher.v1.Beat.PublishedEntry
+	5,  // 10: neargate.dispatcher.v1.Beat.nodes:type_name -> neargate.dispatcher.v1.BeatNode
+	6,  // 11: neargate.dispatcher.v1.BeatNode.sets:type_name -> neargate.dispatcher.v1.BeatSet
+	14, // 12: neargate.dispatcher.v1.BeatSet.kind:type_name -> neargate.agent.v1.Kind
+	15, // 13: neargate.dispatcher.v1.NodeHealth.health:type_name -> neargate.agent.v1.HostHealth
+	16, // 14: neargate.dispatcher.v1.Reports.Report.task:type_name -> neargate.agent.v1.TaskStatus
+	15, // [15:15] is the sub-list for method output_type
+	15, // [15:15] is the sub-list for method input_type
+	15, // [15:15] is the sub-list for extension type_name
+	15, // [15:15] is the sub-list for extension extendee
+	0,  // [0:15] is the sub-list for field type_name
 }
 
 func init() { file_controlplane_dispatcher_relay_proto_init() }
@@ -715,6 +793,7 @@ func file_controlplane_dispatcher_relay_proto_init() {
 		(*Relay_Traffic)(nil),
 		(*Relay_Beat)(nil),
 		(*Relay_Where)(nil),
+		(*Relay_Health)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -722,7 +801,7 @@ func file_controlplane_dispatcher_relay_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_controlplane_dispatcher_relay_proto_rawDesc), len(file_controlplane_dispatcher_relay_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   10,
+			NumMessages:   11,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

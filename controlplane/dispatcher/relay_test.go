@@ -108,6 +108,31 @@ func (s *several) split() (leader *plane, followers []*plane) {
 	return s.planes[l.ID], followers
 }
 
+// TestHostHealth: what a host says of itself, in its hello or later, with whichever server it is, stands in its record.
+func TestHostHealth(t *testing.T) {
+	s := newSeveral(t, 10*time.Second)
+	leader, followers := s.split()
+	for name, with := range map[string]*plane{"a": leader, "b": followers[0]} {
+		h := hello(name)
+		h.Health = &agentapi.HostHealth{Disk: "1 MiB"}
+		a := with.connect(h)
+		if a.receive().GetWelcome() == nil {
+			t.Fatal("no welcome")
+		}
+		node := func() *controlplane.Node {
+			n, _ := controlplane.Nodes.Get(leader.Store.View(), state.K(name))
+			return n
+		}
+		leader.until("it has joined as short of disk", func() bool { return node().GetHealth().GetDisk() == "1 MiB" })
+		since := node().HealthSince.AsTime()
+		a.send(&agentapi.Up{Body: &agentapi.Up_Host{Host: &agentapi.HostHealth{Runtime: "broken"}}})
+		leader.until("it has got better and worse", func() bool { h := node().GetHealth(); return h.GetDisk() == "" && h.GetRuntime() == "broken" })
+		if now := node().HealthSince.AsTime(); !now.After(since) {
+			t.Errorf("%s: since %v, then since %v", name, since, now)
+		}
+	}
+}
+
 // TestSessionWithAFollower: whoever has its session with a server that follows is a member, gets its tasks, reports, and counts.
 func TestSessionWithAFollower(t *testing.T) {
 	s := newSeveral(t, 10*time.Second)

@@ -214,8 +214,8 @@ func (s *Server) receive(ctx context.Context, stream agentapi.Dispatcher_Session
 		switch body := up.Body.(type) {
 		case *agentapi.Up_Status:
 			s.reports.add(sub.node, body.Status.Tasks)
-		case *agentapi.Up_Health, *agentapi.Up_Drained:
-			if s.Traffic == nil {
+		case *agentapi.Up_Health, *agentapi.Up_Drained, *agentapi.Up_Host:
+			if s.Traffic == nil && up.GetHost() == nil {
 				return status.Error(codes.Unimplemented, "this server takes no reports of traffic")
 			}
 			select {
@@ -229,7 +229,7 @@ func (s *Server) receive(ctx context.Context, stream agentapi.Dispatcher_Session
 	}
 }
 
-// takeTraffic hands reports of proxies and health checkers on, beside the receiver, so that a slow commit does not hold up
+// takeTraffic hands reports of proxies and health checkers, and of the host itself, on, beside the receiver, so that a slow commit does not hold up
 // heartbeats. A report that cannot be taken in ends the session: the agent repeats what it knows in the next one.
 func (s *Server) takeTraffic(ctx context.Context, sub *subscriber, inbox <-chan *agentapi.Up) {
 	for {
@@ -241,10 +241,10 @@ func (s *Server) takeTraffic(ctx context.Context, sub *subscriber, inbox <-chan 
 			return
 		}
 		if err != nil && ctx.Err() == nil {
-			s.Log.Error("cannot take in a report of traffic", "node", sub.node, "error", err)
+			s.Log.Error("cannot take in a report", "node", sub.node, "error", err)
 			s.mu.Lock()
 			if sub.close != nil {
-				sub.close("a report of traffic could not be taken in: " + err.Error())
+				sub.close("a report could not be taken in: " + err.Error())
 			}
 			s.mu.Unlock()
 			return
@@ -252,8 +252,12 @@ func (s *Server) takeTraffic(ctx context.Context, sub *subscriber, inbox <-chan 
 	}
 }
 
-// takeReport takes in one report of traffic. Of drains the leader and this server are told: the one that it may become has to know.
+// takeReport takes in one report. Of drains the leader and this server are told: the one that it may become has to know.
 func (s *Server) takeReport(ctx context.Context, node string, up *agentapi.Up) error {
+	if h := up.GetHost(); h != nil {
+		health := &NodeHealth{Node: node, Health: h}
+		return s.lead(ctx, func() error { return s.noteHealth(ctx, health) }, &Relay{Body: &Relay_Health{health}})
+	}
 	report := &TrafficReport{Node: node, Health: up.GetHealth().GetTransitions(), Drained: up.GetDrained().GetDrained()}
 	msg := &Relay{Body: &Relay_Traffic{report}}
 	if len(report.Health) > 0 {

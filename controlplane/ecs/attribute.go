@@ -178,6 +178,9 @@ func instanceAttributes(r state.Reader, ci *controlplane.ContainerInstance) map[
 	all := map[string]string{}
 	if n, ok := controlplane.Nodes.Get(r, state.K(ci.Node)); ok {
 		maps.Copy(all, n.Attributes)
+		if n.Health.GetDisk() != "" {
+			all[diskAttribute] = n.Health.Disk
+		}
 	}
 	maps.Copy(all, ci.Attributes)
 	return all

@@ -77,6 +77,9 @@ func (s *Service) describeContainerInstances(ctx context.Context, in *ecs.Descri
 		}
 		out.ContainerInstances = append(out.ContainerInstances,
 			containerInstanceShape(v, ci, slices.Contains(in.Include, types.ContainerInstanceFieldTags)))
+		if slices.Contains(in.Include, types.ContainerInstanceFieldContainerInstanceHealth) {
+			out.ContainerInstances[len(out.ContainerInstances)-1].HealthStatus = instanceHealth(v, ci)
+		}
 	}
 	return out, nil
 }

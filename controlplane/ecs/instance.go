@@ -4,8 +4,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/aws/aws-sdk-go-v2/service/ecs/types"
-
 	"github.com/seed-2f228079/neargate/controlplane"
 	"github.com/seed-2f228079/neargate/controlplane/state"
 )
@@ -35,7 +33,7 @@ func instanceRoom(r state.Reader, ci *controlplane.ContainerInstance) (*instance
 			continue
 		}
 		i.take(t.Demand)
-		if t.Account == ci.Account && t.Region == ci.Region && t.Cluster == ci.Cluster && t.LaunchType == string(types.LaunchTypeEc2) {
+		if ci.Has(t) {
 			i.count(st)
 		}
 	}

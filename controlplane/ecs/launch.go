@@ -203,6 +203,9 @@ func checkOverrides(l *launch, overrides *types.TaskOverride) (*controlplane.Dem
 	if err := checkFileOverrides(l.shape, overrides); err != nil {
 		return nil, err
 	}
+	if err := ephemeralStorage(overrides.EphemeralStorage); err != nil {
+		return nil, err
+	}
 	demand, err := controlplane.DemandOf(l.shape, *overrides)
 	if err != nil {
 		return nil, client("%s", capital(err))

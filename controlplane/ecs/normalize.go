@@ -2,6 +2,7 @@ package ecs
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -46,7 +47,7 @@ func normalize(in *ecs.RegisterTaskDefinitionInput) (types.TaskDefinition, error
 		}
 	}
 	for _, check := range []func(*types.TaskDefinition) error{
-		checkContainers, checkSize, checkVolumes, checkPorts, checkHealthChecks, checkDependencies, checkRestartPolicies,
+		checkContainers, checkSize, checkEphemeralStorage, checkVolumes, checkPorts, checkHealthChecks, checkDependencies, checkRestartPolicies,
 		checkLinuxParameters, checkUlimits, checkNamespaces, checkSystemControls, checkSecurityOptions, checkNameServers, checkSecrets,
 	} {
 		if err := check(&def); err != nil {
@@ -100,6 +101,18 @@ func checkContainers(def *types.TaskDefinition) error {
 	}
 	if !essential {
 		return client("Task definition doesn't have any essential container.")
+	}
+	return nil
+}
+
+// checkEphemeralStorage holds to Fargate's bounds, whatever the launch type is.
+func checkEphemeralStorage(def *types.TaskDefinition) error {
+	return ephemeralStorage(def.EphemeralStorage)
+}
+
+func ephemeralStorage(s *types.EphemeralStorage) error {
+	if s != nil && (s.SizeInGiB < 21 || s.SizeInGiB > 200) {
+		return client("Invalid 'ephemeralStorage.sizeInGiB' setting. The size must be between 21 and 200 GiB.")
 	}
 	return nil
 }
@@ -163,6 +176,11 @@ func checkVolumes(def *types.TaskDefinition) error {
 			d.Scope = types.ScopeTask
 			def.Volumes[i].DockerVolumeConfiguration = d
 		}
+		if d != nil {
+			if err := checkDriverOptions(name, d); err != nil {
+				return err
+			}
+		}
 		names[name] = true
 	}
 	for _, c := range def.ContainerDefinitions {
@@ -174,6 +192,30 @@ func checkVolumes(def *types.TaskDefinition) error {
 				return client("Invalid 'containerPath' of volume '%s' for container '%s': an absolute path is due.", aws.ToString(m.SourceVolume), aws.ToString(c.Name))
 			}
 		}
+	}
+	return nil
+}
+
+// checkDriverOptions lets through what the hosts' local driver can mount.
+func checkDriverOptions(name string, d *types.DockerVolumeConfiguration) error {
+	for _, option := range slices.Sorted(maps.Keys(d.DriverOpts)) {
+		if !slices.Contains([]string{"device", "o", "type"}, option) {
+			return client("Invalid 'dockerVolumeConfiguration.driverOpts' setting for volume '%s'. '%s' is not an option of the local driver.", name, option)
+		}
+	}
+	kind, bound := d.DriverOpts["type"], false
+	for o := range strings.SplitSeq(d.DriverOpts["o"], ",") {
+		bound = bound || o == "bind" || o == "rbind"
+	}
+	switch {
+	case len(d.DriverOpts) == 0:
+	case kind == "tmpfs" && d.Scope == types.ScopeShared:
+		return client("'volumes[%s].dockerVolumeConfiguration.driverOpts' is not supported by this platform with type tmpfs and scope shared: a tmpfs is of one task.", name)
+	case kind == "tmpfs":
+	case kind != "" && kind != "none" && kind != "bind" || !bound:
+		return client("'volumes[%s].dockerVolumeConfiguration.driverOpts' is not supported by this platform with type '%s': tmpfs, and none with the option bind, are.", name, kind)
+	case !strings.HasPrefix(d.DriverOpts["device"], "/"):
+		return client("Invalid 'dockerVolumeConfiguration.driverOpts' setting for volume '%s'. The device must be an absolute path.", name)
 	}
 	return nil
 }
@@ -256,7 +298,7 @@ func compatibilities(def types.TaskDefinition) []types.Compatibility {
 	return list
 }
 
-// requiredAttributes are those that ECS shows for what the definition uses. They are shown only: a node here can all of it.
+// requiredAttributes are those that ECS shows for what the definition uses. All but the one of ephemeral storage are shown only: a node here can all of it.
 func requiredAttributes(def types.TaskDefinition) []types.Attribute {
 	names := map[string]bool{}
 	if def.ExecutionRoleArn != nil {
@@ -269,7 +311,7 @@ func requiredAttributes(def types.TaskDefinition) []types.Attribute {
 		names["ecs.capability.task-eni"] = true
 	}
 	if def.EphemeralStorage != nil {
-		names["ecs.capability.extensible-ephemeral-storage"] = true
+		names[controlplane.CapabilityEphemeralStorage] = true
 	}
 	if def.PidMode != "" || def.IpcMode != "" {
 		names["ecs.capability.pid-ipc-namespace-sharing"] = true

@@ -29,6 +29,10 @@ func (s *Service) Operations() []api.Operation {
 		api.Write(s.deleteTaskDefinitions, api.Resources(func(c *api.Call, in *ecs.DeleteTaskDefinitionsInput) []string {
 			return each(in.TaskDefinitions, func(ref *string) string { return s.definitionARN(c, ref) })
 		})),
+		api.Write(s.deregisterContainerInstance, api.Route("DELETE /clusters/{cluster}/container-instances/{containerInstance}"),
+			api.Resource(func(c *api.Call, in *ecs.DeregisterContainerInstanceInput) string {
+				return named(c, "container-instance", in.Cluster, in.ContainerInstance)
+			})),
 		api.Write(s.deregisterTaskDefinition, api.Route("DELETE /task-definitions/{taskDefinition}")),
 		api.Read(s.describeCapacityProviders, api.Route("GET /capacity-providers"), api.Resources(func(c *api.Call, in *ecs.DescribeCapacityProvidersInput) []string {
 			return each(in.CapacityProviders, func(ref *string) string { return capacityProviderARN(c, ref) })
@@ -97,6 +101,9 @@ func (s *Service) Operations() []api.Operation {
 		})),
 		api.Write(s.updateClusterSettings, api.Resource(func(c *api.Call, in *ecs.UpdateClusterSettingsInput) string {
 			return clusterARN(c, in.Cluster)
+		})),
+		api.Read(s.updateContainerAgent, api.Resource(func(c *api.Call, in *ecs.UpdateContainerAgentInput) string {
+			return named(c, "container-instance", in.Cluster, in.ContainerInstance)
 		})),
 		api.Write(s.updateContainerInstancesState, api.Resources(func(c *api.Call, in *ecs.UpdateContainerInstancesStateInput) []string {
 			return each(in.ContainerInstances, func(ref *string) string { return named(c, "container-instance", in.Cluster, ref) })

@@ -40,7 +40,7 @@ func TestShapesAreComplete(t *testing.T) {
 		{"task on an instance", task + "containerInstanceArn startedBy", running},
 		{"its container", container + "memory", running.Containers[0]},
 		{"its port", "bindIP containerPort hostPort protocol", running.Containers[0].NetworkBindings[0]},
-		{"task on Fargate", task + "platformFamily platformVersion", apart},
+		{"task on Fargate", task + "ephemeralStorage platformFamily platformVersion", apart},
 		{"its attachment", "details id status type", apart.Attachments[0]},
 		{"its container", container, apart.Containers[0]},
 		{"its container's interface", "attachmentId privateIpv4Address", apart.Containers[0].NetworkInterfaces[0]},

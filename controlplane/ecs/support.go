@@ -25,17 +25,16 @@ func (s support) honours(member string) bool {
 // supported is by SDK type. A test holds it against the SDK: no member is without an answer.
 var supported = map[string]support{
 	"RegisterTaskDefinitionInput": {
-		honoured: "containerDefinitions cpu executionRoleArn family ipcMode memory networkMode pidMode placementConstraints requiresCompatibilities runtimePlatform " +
+		honoured: "containerDefinitions cpu ephemeralStorage executionRoleArn family ipcMode memory networkMode pidMode placementConstraints requiresCompatibilities runtimePlatform " +
 			"tags taskRoleArn volumes",
 		notes: map[string]string{
+			"ephemeralStorage": "the native runtime reserves it for writable layers and volumes, also with launch type EC2, on hosts that have loop devices and " +
+				"mkfs.ext4; without it a task uses the disk of its host, on Fargate too",
 			"executionRoleArn": "images of the platform's own registry are pulled, and awslogs written, by what the role may; without one, with the platform's own rights. Secrets, registry credentials and environment files are read as it. " +
 				"requiresCompatibilities FARGATE needs one for awslogs and for images named <account>.dkr.ecr.<region>.…",
 			"taskRoleArn": "with networkMode none there is nothing to ask for the credentials",
 			"ipcMode":     "host only where the host's owner allows it (--allow-privileged); without a mode, and with none, each container has its own",
 			"pidMode":     "host only where the host's owner allows it (--allow-privileged)",
-		},
-		ignored: map[string]string{
-			"ephemeralStorage": "a task may use the disk of its node",
 		},
 		refused: map[string]string{
 			"enableFaultInjection":  "fault injection does not exist yet",
@@ -122,12 +121,15 @@ var supported = map[string]support{
 	},
 	"HostVolumeProperties": {honoured: "sourcePath"},
 	"DockerVolumeConfiguration": {
-		honoured: "driver scope",
+		honoured: "driver driverOpts scope",
+		notes: map[string]string{
+			"driverOpts": "type tmpfs, with scope task; or type none with bind among the options, below a folder that the host's owner allows (--allow-host-path). " +
+				"Other types, nfs among them, are refused by name",
+		},
 		ignored: map[string]string{
 			"autoprovision": "volumes are made when they are missing",
 			"labels":        "nothing reads the labels of a volume",
 		},
-		refused: map[string]string{"driverOpts": "the local driver has no options here"},
 	},
 	"RuntimePlatform":                   {honoured: "cpuArchitecture operatingSystemFamily"},
 	"EphemeralStorage":                  {honoured: "sizeInGiB"},
@@ -152,10 +154,7 @@ var supported = map[string]support{
 		},
 	},
 	"TaskOverride": {
-		honoured: "containerOverrides cpu executionRoleArn memory taskRoleArn",
-		ignored: map[string]string{
-			"ephemeralStorage": "a task may use the disk of its node",
-		},
+		honoured: "containerOverrides cpu ephemeralStorage executionRoleArn memory taskRoleArn",
 		refused: map[string]string{
 			"inferenceAcceleratorOverrides": "there are no accelerators",
 		},

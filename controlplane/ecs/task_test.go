@@ -2,6 +2,8 @@ package ecs
 
 import (
 	"path"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -10,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	agentapi "github.com/seed-2f228079/neargate/api/agent"
+	"github.com/seed-2f228079/neargate/controlplane"
 	"github.com/seed-2f228079/neargate/internal/awserr"
 )
 
@@ -85,6 +88,40 @@ func TestFargateTask(t *testing.T) {
 	c := running.Containers[0]
 	if len(c.NetworkBindings) != 0 || *c.NetworkInterfaces[0].PrivateIpv4Address != "10.1.0.2" || *c.NetworkInterfaces[0].AttachmentId != *running.Attachments[0].Id {
 		t.Errorf("got %+v", c)
+	}
+}
+
+// A task that asks for ephemeral storage goes where there is some to give, and says how much it has; its override goes before its definition.
+func TestEphemeralStorage(t *testing.T) {
+	p := world(t)
+	in := vpcDefinition()
+	in.Family, in.EphemeralStorage = aws.String("large"), &types.EphemeralStorage{SizeInGiB: 21}
+	must(p, p.registerTaskDefinition, in)
+	for _, c := range []struct {
+		definition string
+		override   int32
+		want       int32
+		attributes []string
+	}{
+		{"vpc", 0, 20, nil}, // Fargate's own, shown and not enforced
+		{"large", 0, 21, []string{controlplane.CapabilityEphemeralStorage}},
+		{"large", 100, 100, []string{controlplane.CapabilityEphemeralStorage}},
+		{"vpc", 200, 200, []string{controlplane.CapabilityEphemeralStorage}},
+	} {
+		run := &ecs.RunTaskInput{TaskDefinition: aws.String(c.definition), LaunchType: "FARGATE", NetworkConfiguration: subnet()}
+		if c.override > 0 {
+			run.Overrides = &types.TaskOverride{EphemeralStorage: &types.EphemeralStorage{SizeInGiB: c.override}}
+		}
+		out := must(p, p.runTask, run).Tasks[0]
+		task, _, ok := findTask(p.Store.View(), here, "default", (*out.TaskArn)[strings.LastIndexByte(*out.TaskArn, '/')+1:])
+		if !ok || out.EphemeralStorage.SizeInGiB != c.want || !slices.Equal(task.Demand.Attributes, c.attributes) {
+			t.Errorf("%s with %d: %+v, attributes %v", c.definition, c.override, out.EphemeralStorage, task.GetDemand().GetAttributes())
+		}
+		def, _ := controlplane.TaskDefinitions.Get(p.Store.View(), here.FamilyRevisionKey(task.TaskDefinition))
+		spec, err := controlplane.RenderTaskSpec(task, def, nil)
+		if want := uint32(c.want) << 10; err != nil || spec.EphemeralStorageMib != want && c.attributes != nil || spec.EphemeralStorageMib != 0 && c.attributes == nil {
+			t.Errorf("%s with %d: the agent is told %d MiB, %v", c.definition, c.override, spec.GetEphemeralStorageMib(), err)
+		}
 	}
 }
 

@@ -35,7 +35,15 @@ func (s *Service) taskShape(r state.Reader, t *controlplane.Task, st *controlpla
 		PullStartedAt: timeOf(report.GetPullStarted()), PullStoppedAt: timeOf(report.GetPullStopped()), StartedAt: timeOf(report.GetStarted()),
 		ExecutionStoppedAt: timeOf(report.GetExecutionStopped()), StoppingAt: timeOf(st.Stopping), StoppedAt: timeOf(st.Stopped),
 		StopCode: types.TaskStopCode(st.StopCode), Tags: []types.Tag{}, Version: int64(st.Version),
-		EphemeralStorage: shape.EphemeralStorage, InferenceAccelerators: []types.InferenceAccelerator{},
+		InferenceAccelerators: []types.InferenceAccelerator{},
+	}
+	if gib := controlplane.EphemeralGiB(shape, decode[types.TaskOverride](t.OverridesJson)); gib > 0 {
+		out.EphemeralStorage = &types.EphemeralStorage{SizeInGiB: int32(gib)}
+	} else if t.LaunchType == string(types.LaunchTypeFargate) {
+		out.EphemeralStorage = &types.EphemeralStorage{SizeInGiB: 20} // what Fargate gives to who does not ask; here it is no limit
+	}
+	if t.LaunchType == string(types.LaunchTypeFargate) {
+		out.FargateEphemeralStorage = &types.TaskEphemeralStorage{SizeInGiB: out.EphemeralStorage.SizeInGiB}
 	}
 	out.StartedBy, out.StoppedReason = optional(t.StartedBy), optional(st.StoppedReason)
 	out.CapacityProviderName = optional(t.CapacityProvider)

@@ -124,7 +124,10 @@ func (l *Lifecycle) register(tx *state.Tx, t *controlplane.Task, s *controlplane
 }
 
 // Lost ends a task whose node is lost: nobody is there to end it.
-func (l *Lifecycle) Lost(tx *state.Tx, key state.Key) error {
+func (l *Lifecycle) Lost(tx *state.Tx, key state.Key) error { return l.end(tx, key, "Host lost") }
+
+// end ends a task without asking its agent, which finds it assigned no more.
+func (l *Lifecycle) end(tx *state.Tx, key state.Key, reason string) error {
 	t, ok := controlplane.Tasks.Get(tx, key)
 	s, is := controlplane.TaskStatuses.Get(tx, key)
 	if !ok || !is {
@@ -137,13 +140,13 @@ func (l *Lifecycle) Lost(tx *state.Tx, key state.Key) error {
 	case s.Observed < agentapi.TaskState_RUNNING:
 		code = stopFailedToStart
 	}
-	next, changed := s.AdvanceLost(code, cmp.Or(s.StoppedReason, "Host lost"), l.clock.Now())
+	next, changed := s.AdvanceLost(code, cmp.Or(s.StoppedReason, reason), l.clock.Now())
 	if !changed {
 		return nil
 	}
 	controlplane.TaskStatuses.Put(tx, next)
 	if err := l.routers.Remove(tx, t); err != nil {
-		return fmt.Errorf("remove endpoints of lost task %s: %w", t.Id, err)
+		return fmt.Errorf("remove endpoints of task %s: %w", t.Id, err)
 	}
 	return nil
 }

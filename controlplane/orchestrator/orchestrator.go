@@ -8,6 +8,7 @@
 //   - services: as many healthy tasks as wanted, deployments, draining instances, deletion (service.go, plan.go, daemon.go)
 //   - leaving: tasks whose endpoints are gone are told to stop (leaving.go)
 //   - nodes: tasks of lost nodes end (nodes.go)
+//   - instances: tasks of deregistered container instances end (deregistered.go)
 //   - retention: what is over is removed after its time (retention.go)
 //
 // Lifecycle (lifecycle.go) holds the steps of one task's life that others take part in: the dispatcher reports, StopTask stops.
@@ -86,7 +87,7 @@ func New(c Config, l *Lifecycle) *Orchestrator {
 func (o *Orchestrator) Run(ctx context.Context) error {
 	return o.Store.RunLeader(ctx, func(ctx context.Context) error {
 		g, ctx := errgroup.WithContext(ctx)
-		for _, r := range []*reconciler{o.services(), o.leaving(), o.nodes(), o.retention()} {
+		for _, r := range []*reconciler{o.services(), o.leaving(), o.nodes(), o.instances(), o.retention()} {
 			g.Go(func() error { return r.run(ctx, o.Store, o.Clock, o.Log) })
 		}
 		return g.Wait()

@@ -160,6 +160,15 @@ func (w *world) command(f []string, out *strings.Builder) {
 			controlplane.Nodes.Put(tx, n)
 			return nil
 		})
+	case "deregister":
+		w.nodes = slices.DeleteFunc(w.nodes, func(n string) bool { return n == f[1] })
+		w.change(func(tx *state.Tx) error {
+			c, _ := controlplane.ContainerInstances.Get(tx, scope.Key("default", "ci-"+f[1]))
+			c = proto.CloneOf(c)
+			c.Status = "INACTIVE"
+			controlplane.ContainerInstances.Put(tx, c)
+			return nil
+		})
 	case "drain":
 		w.nodes = slices.DeleteFunc(w.nodes, func(n string) bool { return n == f[1] })
 		w.change(func(tx *state.Tx) error {
@@ -309,7 +318,7 @@ func (w *world) deploy(tx *state.Tx, s *controlplane.Service, definition string)
 func (w *world) settle() {
 	for range 100 {
 		before := w.store.Revision()
-		for _, r := range []*reconciler{w.o.services(), w.o.leaving(), w.o.nodes(), w.o.retention()} {
+		for _, r := range []*reconciler{w.o.services(), w.o.leaving(), w.o.nodes(), w.o.instances(), w.o.retention()} {
 			for _, k := range slices.Sorted(r.list(w.store.View())) {
 				if _, err := r.reconcile(context.Background(), k); err != nil {
 					w.t.Fatalf("%s %s: %v", r.name, k, err)

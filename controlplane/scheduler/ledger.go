@@ -42,6 +42,8 @@ type Node struct {
 	Reserved   []PortRange
 	Attributes map[string]string
 	Connected  bool // an agent is there
+	// Disk is what is left to a node that is short of disk, and so takes no new task; empty: it is not.
+	Disk string
 }
 
 // Instance offers a node in a pool.

@@ -13,7 +13,7 @@ type Reason struct {
 	Instance string
 	Node     string
 	// Code is ECS's: RESOURCE:CPU, RESOURCE:MEMORY, RESOURCE:PORTS, ATTRIBUTE, AGENT, INACTIVE, LOCATION, or the sentence ECS
-	// has for placement constraints.
+	// has for placement constraints; and RESOURCE:DISK, which ECS does not have.
 	Code string
 	// Asked and Free say what of the dimension the task wants and the node has: "512 MiB", "128 MiB".
 	Asked, Free string
@@ -24,6 +24,7 @@ const (
 	CodeCPU       = "RESOURCE:CPU"
 	CodeMemory    = "RESOURCE:MEMORY"
 	CodePorts     = "RESOURCE:PORTS"
+	CodeDisk      = "RESOURCE:DISK"
 	CodeAttribute = "ATTRIBUTE"
 	CodeAgent     = "AGENT"
 	CodeInactive  = "INACTIVE"
@@ -70,7 +71,7 @@ func (l *Ledger) Explain(c *Class) [][]Reason {
 
 // rank is the order of checks: a host that fails late was nearly good enough.
 func rank(r Reason) int {
-	return slices.Index([]string{CodeInactive, CodeAgent, CodeLocation, CodeAttribute, CodeMemberOf, CodeDistinct, CodePorts, CodeCPU, CodeMemory}, r.Code)
+	return slices.Index([]string{CodeInactive, CodeAgent, CodeDisk, CodeLocation, CodeAttribute, CodeMemberOf, CodeDistinct, CodePorts, CodeCPU, CodeMemory}, r.Code)
 }
 
 // Unplaceable is the service event of ECS for what Explain found; "" when something could take the task after all.
@@ -94,6 +95,8 @@ func (r Reason) words() string {
 		return "has insufficient CPU units available"
 	case CodeMemory:
 		return "has insufficient memory available"
+	case CodeDisk:
+		return "is short of disk space"
 	case CodePorts:
 		return "is already using a port required by your task"
 	case CodeAttribute:
@@ -127,6 +130,9 @@ func (c *Class) check(m *member, static, dynamic bool, report func(Reason) bool)
 			return
 		}
 		if (n.gone || !n.Connected) && !report(Reason{Code: CodeAgent}) {
+			return
+		}
+		if n.Disk != "" && !report(Reason{Code: CodeDisk, Free: n.Disk}) {
 			return
 		}
 		if zone, _ := c.ledger.attribute(m, zoneAttribute); s.Zone != "" && zone != s.Zone {

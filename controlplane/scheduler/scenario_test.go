@@ -70,7 +70,7 @@ func (s *scenario) run(f []string, out *strings.Builder) {
 		args[k] = append(args[k], strings.ReplaceAll(v, "_", " "))
 	}
 	switch f[0] {
-	case "node": // node a cpu=1024 memory=2048 zone=a attr=k=v reserve=22 disconnected draining
+	case "node": // node a cpu=1024 memory=2048 zone=a attr=k=v reserve=22 disk=what_is_left disconnected draining
 		n := Node{ID: name, CPU: s.number(args, "cpu"), Memory: s.number(args, "memory"), Attributes: map[string]string{}, Connected: args["disconnected"] == nil}
 		if z := args["zone"]; z != nil {
 			n.Attributes[zoneAttribute] = z[0]
@@ -78,6 +78,9 @@ func (s *scenario) run(f []string, out *strings.Builder) {
 		for _, a := range args["attr"] {
 			k, v, _ := strings.Cut(a, "=")
 			n.Attributes[k] = v
+		}
+		if d := args["disk"]; d != nil {
+			n.Disk = d[0]
 		}
 		for range args["reserve"] {
 			n.Reserved = append(n.Reserved, PortRange{First: s.number(args, "reserve"), Last: s.number(args, "reserve")})

@@ -54,6 +54,7 @@ func Build(cfg Config, layers ...[]File) (*Built, error) {
 	}
 	img := mutate.MediaType(empty.Image, types.OCIManifestSchema1)
 	img = mutate.ConfigMediaType(img, types.OCIConfigJSON)
+	var all []v1.Layer
 	for _, files := range layers {
 		b, err := tarOf(files)
 		if err != nil {
@@ -64,9 +65,11 @@ func Build(cfg Config, layers ...[]File) (*Built, error) {
 		if err != nil {
 			return nil, fmt.Errorf("build layer: %w", err)
 		}
-		if img, err = mutate.AppendLayers(img, l); err != nil {
-			return nil, fmt.Errorf("append layer: %w", err)
-		}
+		all = append(all, l)
+	}
+	img, err := mutate.AppendLayers(img, all...) // at once: one by one takes time that grows with their square
+	if err != nil {
+		return nil, fmt.Errorf("append layers: %w", err)
 	}
 	f, err := img.ConfigFile()
 	if err != nil {

@@ -18,8 +18,8 @@ import (
 	"github.com/seed-2f228079/neargate/internal/ociclient/ocitest"
 )
 
-// role makes an execution role that may what the statements say, with the AWS CLI, and returns its ARN.
-func (p *platform) role(name string, statements ...string) string {
+// reader makes an execution role that may what the statements say, with the AWS CLI, and returns its ARN.
+func (p *platform) reader(name string, statements ...string) string {
 	p.t.Helper()
 	arn := p.text("Role.Arn", "iam", "create-role", "--role-name", name, "--assume-role-policy-document",
 		`{"Version":"2012-10-17","Statement":{"Effect":"Allow","Principal":{"Service":"ecs-tasks.amazonaws.com"},"Action":"sts:AssumeRole"}}`)
@@ -102,7 +102,7 @@ func TestSecretsReachTasks(t *testing.T) {
 	needsAWS(t)
 	p := startWith(t, "native", []string{"--verbose"})
 	shell := p.pushShell()
-	role := p.role("reader", `{"Effect":"Allow","Action":"secretsmanager:GetSecretValue","Resource":"arn:aws:secretsmanager:*:*:secret:app/*"}`,
+	role := p.reader("reader", `{"Effect":"Allow","Action":"secretsmanager:GetSecretValue","Resource":"arn:aws:secretsmanager:*:*:secret:app/*"}`,
 		`{"Effect":"Allow","Action":"ssm:GetParameters","Resource":"arn:aws:ssm:*:*:parameter/app/*"}`)
 	first := p.text("[ARN,VersionId]", "secretsmanager", "create-secret", "--name", "app/db", "--secret-string", `{"password":"canary-first"}`)
 	secret, version, _ := strings.Cut(first, "\t")
@@ -150,7 +150,7 @@ func TestSecretsReachTasks(t *testing.T) {
 		t.Error("a secret that is a file is a variable as well")
 	}
 
-	stranger := p.role("stranger")
+	stranger := p.reader("stranger")
 	const failed = "ResourceInitializationError: unable to pull secrets or registry auth: execution resource retrieval failed: unable to "
 	for family, c := range map[string]struct{ role, valueFrom, reason string }{
 		"denied":           {stranger, secret, failed + "retrieve secret from asm: service call has been retried 1 time(s): failed to fetch secret " + secret + " from secrets manager: AccessDeniedException: "},
@@ -235,7 +235,7 @@ func TestPrivateRegistry(t *testing.T) {
 	registry.Cred = ociclient.Credentials{User: "puller", Password: "canary-registry"}
 	image := registry.Push(t, "private:1", ocitest.Image(t, ociclient.Config{Entrypoint: []string{"/bin/sh", "-c"}}, []ociclient.File{
 		ociclient.Executable("bin/sh", busybox), ociclient.Executable("bin/busybox", busybox)}))
-	role := p.role("puller", `{"Effect":"Allow","Action":"secretsmanager:GetSecretValue","Resource":"*"}`)
+	role := p.reader("puller", `{"Effect":"Allow","Action":"secretsmanager:GetSecretValue","Resource":"*"}`)
 	secret := p.text("ARN", "secretsmanager", "create-secret", "--name", "registry", "--secret-string", `{"username":"puller","password":"canary-registry"}`)
 	p.aws(nil, "secretsmanager", "create-secret", "--name", "wrong", "--secret-string", `{"user":"puller","password":"canary-registry"}`)
 	with := func(secret string) object {
@@ -273,7 +273,7 @@ func TestTaskIsStartedWithFilesOfVariables(t *testing.T) {
 	t.Cleanup(store.Close)
 	p := startWith(t, "native", []string{"--s3-endpoint", store.URL, "--s3-region", "eu-north-1"}, "NEARGATE_S3_ACCESS_KEY_ID=STOREKEY", "NEARGATE_S3_SECRET_ACCESS_KEY=store-secret")
 	shell := p.pushShell()
-	role := p.role("files", `{"Effect":"Allow","Action":"s3:GetObject","Resource":"arn:aws:s3:::bucket/*"}`)
+	role := p.reader("files", `{"Effect":"Allow","Action":"s3:GetObject","Resource":"arn:aws:s3:::bucket/*"}`)
 	file := func(key string) object { return object{"type": "s3", "value": "arn:aws:s3:::" + key} }
 	const show = "busybox env | busybox sort"
 	p.define("both", role, object{"image": shell, "environmentFiles": []object{file("bucket/a b.env"), file("bucket/b.env")},
@@ -303,7 +303,7 @@ func TestNoStoreForFilesOfVariables(t *testing.T) {
 	t.Parallel()
 	needsAWS(t)
 	p := startOn(t, "fake")
-	role := p.role("files", `{"Effect":"Allow","Action":"s3:GetObject","Resource":"*"}`)
+	role := p.reader("files", `{"Effect":"Allow","Action":"s3:GetObject","Resource":"*"}`)
 	p.define("f", role, object{"image": "web:1", "environmentFiles": []object{{"type": "s3", "value": "arn:aws:s3:::bucket/a.env"}}})
 	if reason, _, _ := p.ended(p.runTask("f")); !strings.HasPrefix(reason, "ResourceInitializationError: ") || !strings.Contains(reason, "--s3-endpoint") {
 		t.Errorf("stopped because %s", reason)

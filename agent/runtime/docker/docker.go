@@ -124,6 +124,9 @@ func (d *Driver) labels(taskID, container string) map[string]string {
 
 // Create makes the sandbox and the volumes.
 func (d *Driver) Create(ctx context.Context, t runtime.Task) (runtime.Sandbox, error) {
+	if t.Spec.EphemeralStorageMib > 0 {
+		return runtime.Sandbox{}, errors.New("the docker runtime cannot hold a task to its ephemeral storage")
+	}
 	if have, err := d.cli.ContainerInspect(ctx, d.sandboxName(t.ID)); err == nil {
 		if !have.State.Running {
 			if err := d.cli.ContainerStart(ctx, have.ID, container.StartOptions{}); err != nil {

@@ -28,7 +28,7 @@ func (d *Driver) createVolumes(ctx context.Context, t runtime.Task) error {
 		if v.Scope == "shared" {
 			delete(labels, labelTask)
 		}
-		if _, err := d.cli.VolumeCreate(ctx, volume.CreateOptions{Name: d.volume(t.ID, v), Labels: labels}); err != nil {
+		if _, err := d.cli.VolumeCreate(ctx, volume.CreateOptions{Name: d.volume(t.ID, v), Labels: labels, DriverOpts: v.DriverOptions}); err != nil {
 			return err
 		}
 	}

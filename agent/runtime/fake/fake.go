@@ -108,6 +108,19 @@ func (d *Driver) Gateway(context.Context) (netip.Addr, error) {
 func (d *Driver) LinkLocal(context.Context) (net.Listener, error) { return nil, nil }
 
 // Stats of a process that does not exist are zero.
+// CheckStorage: nothing is written, so nothing is lacking.
+func (d *Driver) CheckStorage() []string { return nil }
+
+// Storage is what a task asked for, none of it used.
+func (d *Driver) Storage(_ context.Context, taskID string) (runtime.Storage, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if t := d.tasks[taskID]; t != nil && t.Task.Spec.GetEphemeralStorageMib() > 0 {
+		return runtime.Storage{Reserved: uint64(t.Task.Spec.EphemeralStorageMib) << 20}, nil
+	}
+	return runtime.Storage{}, fmt.Errorf("ephemeral storage of task %s: %w", taskID, runtime.ErrNotFound)
+}
+
 func (d *Driver) Stats(_ context.Context, taskID, name string) (runtime.Stats, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()

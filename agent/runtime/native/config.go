@@ -4,6 +4,9 @@ import (
 	"log/slog"
 	"net/http"
 	"net/netip"
+	"os"
+	"strconv"
+	"strings"
 )
 
 // Config of a driver.
@@ -27,12 +30,15 @@ type Config struct {
 	VXLANID     uint32
 	// FirstPort and LastPort bound the host ports given to mappings without one; zero: 49153 to 65535, as in ECS.
 	FirstPort, LastPort uint16
-	// PidsLimit of a task; 0: 16,384.
+	// PidsLimit of a task's processes and threads; 0: 16,384, but a quarter of what the kernel numbers at most, so that a task that
+	// does nothing but fork leaves enough to the others and the host.
 	PidsLimit int64
 	// LogLimit is how much one container's log may take on disk, in bytes; 0: 20 MiB.
 	LogLimit int64
 	// MaxLayerBytes and MaxLayerEntries bound what one image layer may unpack to; 0: 16 GiB and 1,000,000.
 	MaxLayerBytes, MaxLayerEntries int64
+	// KeepFree is how many bytes of the disk no pull may take; 0: none.
+	KeepFree int64
 	// Shim is a program that calls Hook first thing, as content compressed by gzip; empty: this process's own does. A small one starts tasks faster.
 	Shim string
 	// AllowMetadata lets tasks reach the host's own 169.254.169.254.
@@ -50,7 +56,7 @@ func (c Config) withDefaults() Config {
 		c.FirstPort, c.LastPort = 49153, 65535
 	}
 	if c.PidsLimit == 0 {
-		c.PidsLimit = 16384
+		c.PidsLimit = min(16384, pidMax()/4)
 	}
 	if c.MaxLayerBytes == 0 {
 		c.MaxLayerBytes = 16 << 30
@@ -59,4 +65,15 @@ func (c Config) withDefaults() Config {
 		c.MaxLayerEntries = 1_000_000
 	}
 	return c
+}
+
+// pidMax is how many processes and threads the kernel numbers.
+func pidMax() int64 {
+	b, err := os.ReadFile("/proc/sys/kernel/pid_max")
+	if err == nil {
+		if n, err := strconv.ParseInt(strings.TrimSpace(string(b)), 10, 64); err == nil && n > 0 {
+			return n
+		}
+	}
+	return 32768
 }

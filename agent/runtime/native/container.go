@@ -19,6 +19,7 @@ import (
 
 	"github.com/seed-2f228079/neargate/agent/logs"
 	"github.com/seed-2f228079/neargate/agent/runtime"
+	"github.com/seed-2f228079/neargate/agent/volume"
 	agentapi "github.com/seed-2f228079/neargate/api/agent"
 )
 
@@ -142,6 +143,9 @@ func (d *Driver) bundle(t *task, c *agentapi.ContainerSpec) (*bundle, error) {
 	if c.GetLog().GetDriver() == logs.DriverNone {
 		b.Log = ""
 	}
+	if spec.EphemeralStorageMib > 0 {
+		b.Writable = filepath.Join("..", "..", storageFolder, "containers", c.Name)
+	}
 	for _, diffID := range img.DiffIDs {
 		b.Layers = append(b.Layers, d.images.layer(diffID))
 	}
@@ -180,14 +184,18 @@ func (d *Driver) bundle(t *task, c *agentapi.ContainerSpec) (*bundle, error) {
 		if v == nil {
 			return nil, fmt.Errorf("mount point %s: no volume %q", m.ContainerPath, m.Volume)
 		}
-		source, err := d.volumePath(t, v)
+		source, err := d.volumePath(t.volumes(), v)
 		if err != nil {
 			return nil, err
 		}
 		if !path.IsAbs(m.ContainerPath) {
 			return nil, fmt.Errorf("invalid mount path %q: mount path must be absolute", m.ContainerPath)
 		}
-		b.Mounts = append(b.Mounts, bundleMount{Source: source, Target: path.Clean(m.ContainerPath), ReadOnly: m.ReadOnly, Fill: v.HostPath == ""})
+		local, err := volume.LocalOf(v)
+		if err != nil {
+			return nil, fmt.Errorf("volume %s: %w", v.Name, err)
+		}
+		b.Mounts = append(b.Mounts, bundleMount{Source: source, Target: path.Clean(m.ContainerPath), ReadOnly: m.ReadOnly || local.ReadOnly, Fill: v.HostPath == "", Tmpfs: local.Tmpfs})
 	}
 	return b, nil
 }

@@ -60,13 +60,11 @@ func (d *Driver) create(ctx context.Context, t *task, in runtime.Task) error {
 		if !validContainerName(c.Name) {
 			return fmt.Errorf("container name %q is invalid", c.Name)
 		}
-		img, ok, err := d.images.lookUp(c.Image)
+		img, release, err := d.images.use(c.Image)
 		if err != nil {
-			return err
+			return fmt.Errorf("image %s of container %s: %w", c.Image, c.Name, err)
 		}
-		if !ok {
-			return fmt.Errorf("image %s of container %s was not pulled", c.Image, c.Name)
-		}
+		defer release() // long after the task's record names it
 		images[c.Name] = img
 	}
 	var err error
@@ -116,7 +114,16 @@ func (d *Driver) create(ctx context.Context, t *task, in runtime.Task) error {
 		return err
 	}
 	t.sandbox = sb
-	if err := d.makeVolumes(t, spec); err != nil {
+	volumes := t.volumes()
+	var storage *os.File
+	if spec.EphemeralStorageMib > 0 {
+		if storage, err = d.makeStorage(ctx, t); err != nil {
+			return err
+		}
+		defer storage.Close() // the shim has its own
+		volumes = filepath.Join(descriptor(storage), "volumes")
+	}
+	if err := d.makeVolumes(spec, volumes); err != nil {
 		return err
 	}
 	for _, c := range spec.Containers {
@@ -124,7 +131,7 @@ func (d *Driver) create(ctx context.Context, t *task, in runtime.Task) error {
 			return err
 		}
 	}
-	pid, err := d.startShim(t, reserved)
+	pid, err := d.startShim(t, reserved, storage)
 	if err != nil {
 		return err
 	}
@@ -246,18 +253,21 @@ func (s *sandboxRecord) networkInterface(task string) network.Interface {
 	return network.Interface{Task: task, Address: netip.MustParseAddr(s.Address), Own: s.Mode == "awsvpc", Groups: s.Groups}
 }
 
-func (d *Driver) volumePath(t *task, v *agentapi.VolumeSpec) (string, error) {
-	return volume.Path(filepath.Join(d.cfg.Dir, "volumes"), filepath.Join(t.dir, "volumes"), v)
+// volumePath finds a volume; own is the folder of the task's own ones.
+func (d *Driver) volumePath(own string, v *agentapi.VolumeSpec) (string, error) {
+	return volume.Path(filepath.Join(d.cfg.Dir, "volumes"), own, v)
 }
 
-func (d *Driver) makeVolumes(t *task, spec *agentapi.TaskSpec) error {
+func (d *Driver) makeVolumes(spec *agentapi.TaskSpec, own string) error {
 	for _, v := range spec.Volumes {
-		path, err := d.volumePath(t, v)
+		path, err := d.volumePath(own, v)
 		if err != nil {
 			return err
 		}
-		// A missing host folder is made, as Docker does; a file may be there too.
-		if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+		// A missing host folder is made, as Docker does, but not one of a volume with options; a file may be there too.
+		if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) && v.HostPath == "" && v.DriverOptions["type"] != "tmpfs" && len(v.DriverOptions) > 0 {
+			return fmt.Errorf("volume %s: failed to mount local volume: mount %s: no such file or directory", v.Name, path)
+		} else if errors.Is(err, fs.ErrNotExist) {
 			err = os.MkdirAll(path, 0o755)
 			if err != nil {
 				return err

@@ -3,6 +3,7 @@
 package native
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -14,6 +15,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
@@ -24,9 +26,15 @@ import (
 
 // imageRecord is a pulled image, kept by reference and by manifest digest.
 type imageRecord struct {
-	Digest string // of the manifest that was asked for
-	Config ociclient.Config
+	Digest   string // of the manifest that was asked for
+	Manifest string // digest of this platform's manifest; the same, unless an index was asked for
+	// Reference by which it was pulled, in the record that is kept by reference.
+	Reference string `json:",omitempty"`
+	Config    ociclient.Config
 }
+
+// key is the same in all records of an image.
+func (r imageRecord) key() string { return cmp.Or(r.Manifest, r.Digest) }
 
 func (r imageRecord) image() runtime.Image {
 	out := runtime.Image{Digest: r.Digest, StopSignal: r.Config.StopSignal, ExposedPorts: r.Config.ExposedPorts}
@@ -44,10 +52,15 @@ type imageStore struct {
 
 	mu   sync.Mutex
 	busy map[string]chan struct{} // by diffID: closed when whoever unpacks it is done
+	held map[string]int           // by diffID: who is about to name it in a record
+	// holds counts every hold and every release.
+	holds uint64
+
+	cleaning sync.Mutex // one clean-up at a time; taken before mu
 }
 
 func newImageStore(cfg Config) *imageStore {
-	return &imageStore{dir: cfg.Dir, cfg: cfg, busy: map[string]chan struct{}{}, client: &ociclient.Client{PlainHTTP: cfg.InsecureRegistries, Transport: cfg.Transport}}
+	return &imageStore{dir: cfg.Dir, cfg: cfg, busy: map[string]chan struct{}{}, held: map[string]int{}, client: &ociclient.Client{PlainHTTP: cfg.InsecureRegistries, Transport: cfg.Transport}}
 }
 
 func (s *imageStore) byReference(image string) string {
@@ -62,6 +75,30 @@ func (s *imageStore) byDigest(digest string) string {
 func (s *imageStore) layer(diffID string) string {
 	return filepath.Join(s.dir, "layers", strings.TrimPrefix(diffID, "sha256:"))
 }
+
+// use finds an image and keeps its layers until release, so that a record can be written that names them.
+func (s *imageStore) use(image string) (r imageRecord, release func(), err error) {
+	for {
+		if _, err := readRecord(s.byReference(image), &r); err != nil {
+			return r, nil, err
+		}
+		release = s.hold(r.Config.DiffIDs)
+		// Looked up again, now that it cannot go.
+		now, ok, err := s.lookUp(image)
+		if err == nil && !ok {
+			err = errNotPulled
+		}
+		if err == nil && now.key() == r.key() {
+			return now, release, nil
+		}
+		release()
+		if err != nil {
+			return r, nil, err
+		}
+	}
+}
+
+var errNotPulled = errors.New("the image was not pulled")
 
 // lookUp finds what the reference meant when it was last pulled.
 func (s *imageStore) lookUp(image string) (imageRecord, bool, error) {
@@ -87,41 +124,67 @@ func (s *imageStore) pull(ctx context.Context, req runtime.PullRequest) (imageRe
 			return imageRecord{}, pullError(req.Image, err)
 		}
 	}
-	r, err := s.fetch(ctx, req)
+	r, release, err := s.fetch(ctx, req)
+	defer release()
 	if err != nil {
 		var answer *ociclient.Error
 		if errors.As(err, &answer) && answer.Retryable() && ctx.Err() == nil {
-			if cached, ok, _ := s.lookUp(req.Image); ok {
+			if cached, release, err := s.use(req.Image); err == nil {
+				release()
+				s.used(req.Image)
 				s.cfg.Logger.Warn("registry gives no answer: using the image pulled before", "image", req.Image, "digest", cached.Digest, "error", err)
 				return cached, nil
 			}
 		}
 		return imageRecord{}, pullError(req.Image, err)
 	}
+	r.Reference = req.Image
 	if err := writeRecord(s.byReference(req.Image), r); err != nil {
 		return imageRecord{}, pullError(req.Image, err)
 	}
 	return r, nil
 }
 
-func (s *imageStore) fetch(ctx context.Context, req runtime.PullRequest) (imageRecord, error) {
+// used notes that an image is not to be cleaned up soon.
+func (s *imageStore) used(image string) {
+	now := time.Now()
+	if err := os.Chtimes(s.byReference(image), now, now); err != nil {
+		s.cfg.Logger.Warn("note the use of an image", "image", image, "error", err)
+	}
+}
+
+// maxLayers is what overlayfs takes.
+const maxLayers = 500
+
+// fetch brings the image here. Its layers are held until release, which is never nil.
+func (s *imageStore) fetch(ctx context.Context, req runtime.PullRequest) (r imageRecord, release func(), err error) {
+	release = func() {}
 	img, err := s.client.Resolve(ctx, req.Image, ociclient.Credentials{User: req.User, Password: req.Password})
 	if err != nil {
-		return imageRecord{}, err
+		return r, release, err
 	}
 	var known imageRecord
-	if ok, err := readRecord(s.byDigest(img.ManifestDigest), &known); err == nil && ok && s.complete(known.Config) {
-		known.Digest = img.Digest
-		return known, nil
+	if ok, err := readRecord(s.byDigest(img.ManifestDigest), &known); err == nil && ok {
+		release = s.hold(known.Config.DiffIDs)
+		if s.complete(known.Config) {
+			known.Digest = img.Digest
+			return known, release, nil
+		}
+		release()
+		release = func() {}
 	}
-	r := imageRecord{Digest: img.Digest}
+	r = imageRecord{Digest: img.Digest, Manifest: img.ManifestDigest}
 	if r.Config, err = img.Config(); err != nil {
-		return imageRecord{}, err
+		return r, release, err
+	}
+	if n := len(r.Config.DiffIDs); n > maxLayers {
+		return r, release, &layerError{fmt.Sprintf("the image has %d layers, at most %d can be mounted", n, maxLayers)}
 	}
 	layers, err := img.Layers()
 	if err != nil {
-		return imageRecord{}, err
+		return r, release, err
 	}
+	release = s.hold(r.Config.DiffIDs)
 	var total int64
 	for _, l := range layers {
 		total += l.Size
@@ -138,9 +201,9 @@ func (s *imageStore) fetch(ctx context.Context, req runtime.PullRequest) (imageR
 		g.Go(func() error { return s.ensureLayer(gctx, l, progress) })
 	}
 	if err := g.Wait(); err != nil {
-		return imageRecord{}, err
+		return r, release, err
 	}
-	return r, writeRecord(s.byDigest(img.ManifestDigest), r)
+	return r, release, writeRecord(s.byDigest(img.ManifestDigest), r)
 }
 
 // ensureLayer unpacks the layer unless it is there. Of several that want the same one, the others wait; should the first fail,
@@ -197,7 +260,7 @@ func (s *imageStore) unpackLayer(ctx context.Context, l ociclient.Layer, progres
 		return err
 	}
 	defer blob.Close()
-	diffID, err := unpack(ctx, root, &counted{blob, progress}, s.cfg.MaxLayerBytes, s.cfg.MaxLayerEntries)
+	diffID, err := unpack(ctx, root, &counted{blob, progress}, s.cfg.MaxLayerBytes, s.cfg.MaxLayerEntries, s.cfg.KeepFree)
 	if err != nil {
 		return fmt.Errorf("failed to unpack layer %s: %w", l.Digest, err)
 	}
@@ -223,18 +286,22 @@ func (s *imageStore) unpackLayer(ctx context.Context, l ociclient.Layer, progres
 	return errors.Join(parent.Sync(), parent.Close())
 }
 
-// clean removes what interrupted pulls left.
+// clean removes what interrupted pulls, clean-ups and trials of overlayfs left. An unpacker whose agent was killed may write a moment longer: until it notices
+// that nothing more comes.
 func (s *imageStore) clean() error {
-	left, err := filepath.Glob(filepath.Join(s.dir, "layers", ".tmp-*"))
-	if err != nil {
-		return err
-	}
-	for _, l := range left {
-		if err := os.RemoveAll(l); err != nil {
+	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		var errs []error
+		for _, pattern := range []string{"layers/.tmp-*", "images/.tmp-*", ".overlay-*"} {
+			left, err := filepath.Glob(filepath.Join(s.dir, pattern))
+			errs = append(errs, err)
+			for _, l := range left {
+				errs = append(errs, os.RemoveAll(l))
+			}
+		}
+		if err := errors.Join(errs...); err == nil || time.Now().After(deadline) {
 			return err
 		}
 	}
-	return nil
 }
 
 type counted struct {

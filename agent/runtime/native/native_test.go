@@ -36,7 +36,16 @@ func need(t testing.TB) {
 
 func TestSuite(t *testing.T) {
 	need(t)
-	runtimetest.Run(t, open, runtimetest.Features{Processes: true, SurvivesKill: true, Leftovers: leftovers})
+	runtimetest.Run(t, open, runtimetest.Features{Processes: true, SurvivesKill: true, Leftovers: leftovers, Unfinished: unfinished})
+}
+
+// unfinished looks for what is being written: layers, images and records.
+func unfinished(t *testing.T, dir string) (out []string) {
+	t.Helper()
+	for _, where := range []string{"layers", "images", "tasks/*", "tasks/*/containers/*"} {
+		out = append(out, must(t)(filepath.Glob(filepath.Join(dir, where, ".tmp-*")))...)
+	}
+	return append(out, loops(t, dir)...)
 }
 
 // leftovers looks for everything that carries the instance's name, and for processes that use its folder.

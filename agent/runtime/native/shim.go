@@ -20,13 +20,13 @@ import (
 )
 
 // shimVersion is the protocol's version. A newer agent adopts older shims: it must go on speaking their versions. Version 2 added
-// restart and exec, version 3 secrets; no task that needs them has an older shim.
+// restart and exec, version 3 secrets and storage; no task that needs them has an older shim.
 const shimVersion = 3
 
 // Requests to a shim: one a connection, JSON both ways.
 type shimRequest struct {
 	Version   int
-	Op        string // start, restart, exec, signal, wait, status, shutdown
+	Op        string // start, restart, exec, signal, wait, status, storage, shutdown
 	Container string
 	Signal    int
 	Args      []string         // exec; its standard streams come with the message, as open files
@@ -40,6 +40,7 @@ type shimResponse struct {
 	Started    *startedRecord
 	Exit       *exitRecord
 	Containers map[string]shimContainer // status
+	Storage    *runtime.Storage
 }
 
 type shimContainer struct {
@@ -54,13 +55,14 @@ type shim struct {
 	mu         sync.Mutex // also serialises starts
 	containers map[string]*container
 	secrets    map[string]*runtime.Secrets // by container: kept here alone, for as long as it may be started again
+	tmpfs      map[string]bool             // volumes that are mounted
 	processes  *initProcess                // of the namespace that all containers have in common, if they do
 	closing    bool
 }
 
-// runShim is the shim's main: args are the task's folder, the instance's shim cgroup, the number of inherited files and, where the
-// task's containers have it in common, the size of their /dev/shm in MiB. The first of the files is the listening socket; the
-// others keep host ports taken for as long as the shim lives.
+// runShim is the shim's main: args are the task's folder, the instance's shim cgroup, the number of inherited files, the size in MiB of
+// the /dev/shm that the task's containers have in common (0: none), and "storage" where the last of the files is the task's own file
+// system. The first is the listening socket; the others keep host ports taken for as long as the shim lives.
 func runShim(args []string) int {
 	signal.Ignore(syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGPIPE)
 	fmt.Fprintln(os.Stderr, "shim:", serveShim(args))
@@ -69,7 +71,7 @@ func runShim(args []string) int {
 
 // serveShim returns when the shim cannot go on; at the end of its task it ends the process.
 func serveShim(args []string) error {
-	if len(args) < 3 {
+	if len(args) < 4 {
 		return errors.New("arguments: folder, cgroup, number of files, size of /dev/shm")
 	}
 	files, err := strconv.Atoi(args[2])
@@ -86,9 +88,14 @@ func serveShim(args []string) error {
 	if err := unix.Mount("", "/", "", unix.MS_SLAVE|unix.MS_REC, ""); err != nil {
 		return fmt.Errorf("make mounts slaves of the host's: %w", err)
 	}
-	if len(args) > 3 {
+	if args[3] != "0" {
 		if err := mountSharedMemory(args[3]); err != nil {
 			return fmt.Errorf("mount shared memory: %w", err)
+		}
+	}
+	if len(args) > 4 {
+		if err := placeStorage(3+files-1, args[0]); err != nil {
+			return fmt.Errorf("mount ephemeral storage: %w", err)
 		}
 	}
 	f := os.NewFile(3, "listener")
@@ -97,7 +104,7 @@ func serveShim(args []string) error {
 	if err != nil {
 		return fmt.Errorf("listener: %w", err)
 	}
-	s := &shim{dir: args[0], containers: map[string]*container{}, secrets: map[string]*runtime.Secrets{}}
+	s := &shim{dir: args[0], containers: map[string]*container{}, secrets: map[string]*runtime.Secrets{}, tmpfs: map[string]bool{}}
 	for {
 		c, err := l.Accept()
 		if err != nil {
@@ -128,6 +135,8 @@ func (s *shim) serve(c *net.UnixConn) {
 		res = s.wait(req.Container)
 	case "status":
 		res = s.status()
+	case "storage":
+		res = s.storage()
 	case "shutdown":
 		s.shutdown()
 		res.Version = shimVersion

@@ -40,7 +40,7 @@ type container struct {
 // one before left it.
 func (s *shim) startContainer(dir, name string, b *bundle, run int) (_ *container, err error) {
 	rootfs := filepath.Join(dir, "rootfs")
-	if err := mountRoot(dir, rootfs, b.Layers, run > 0); err != nil {
+	if err := mountRoot(dir, rootfs, b, run > 0); err != nil {
 		return nil, err
 	}
 	defer func() {
@@ -49,6 +49,9 @@ func (s *shim) startContainer(dir, name string, b *bundle, run int) (_ *containe
 		}
 	}()
 	for _, m := range b.Mounts {
+		if err := s.mountVolume(m); err != nil {
+			return nil, err
+		}
 		if !m.Fill {
 			continue
 		}
@@ -179,6 +182,18 @@ func (s *shim) startContainer(dir, name string, b *bundle, run int) (_ *containe
 	return c, nil
 }
 
+// mountVolume mounts a volume that is a tmpfs, for the task's containers together. s.mu is held.
+func (s *shim) mountVolume(m bundleMount) error {
+	if m.Tmpfs == nil || s.tmpfs[m.Source] {
+		return nil
+	}
+	if err := unix.Mount("tmpfs", m.Source, "tmpfs", m.Tmpfs.Flags, m.Tmpfs.Data); err != nil {
+		return fmt.Errorf("failed to mount local volume: mount tmpfs:%s, data: %s: %w", m.Source, m.Tmpfs.Data, err)
+	}
+	s.tmpfs[m.Source] = true
+	return nil
+}
+
 // processNamespace is the namespace with an init that the container joins; nil: it gets one of its own, or the host's. own is set when
 // that init is there for this container alone.
 func (s *shim) processNamespace(dir string, b *bundle, u *user.ExecUser) (joined, own *initProcess, err error) {
@@ -206,22 +221,23 @@ func settle() {
 
 // mountRoot mounts the layers below a writable one, fresh unless the former is to be kept. Names relative to the folder keep the
 // options short: mount takes one page.
-func mountRoot(dir, rootfs string, layers []string, keep bool) error {
-	for _, d := range []string{"work", "l", "upper"} { // of a start that crashed; a volatile overlay's work can not be used again
-		if keep && d == "upper" {
+func mountRoot(dir, rootfs string, b *bundle, keep bool) error {
+	upper, work := filepath.Join(b.Writable, "upper"), filepath.Join(b.Writable, "work")
+	for _, d := range []string{work, "l", upper} { // of a start that crashed; a volatile overlay's work can not be used again
+		if keep && d == upper {
 			continue
 		}
 		if err := os.RemoveAll(filepath.Join(dir, d)); err != nil {
 			return err
 		}
 	}
-	for _, d := range []string{"upper", "work", "rootfs", "l"} {
+	for _, d := range []string{upper, work, "rootfs", "l"} {
 		if err := os.MkdirAll(filepath.Join(dir, d), 0o755); err != nil {
 			return err
 		}
 	}
-	lower := make([]string, 0, len(layers)+1)
-	for i, l := range layers {
+	lower := make([]string, 0, len(b.Layers)+1)
+	for i, l := range b.Layers {
 		short := "l/" + strconv.Itoa(i)
 		if err := os.Symlink(l, filepath.Join(dir, short)); err != nil {
 			return err
@@ -239,7 +255,7 @@ func mountRoot(dir, rootfs string, layers []string, keep bool) error {
 	}
 	defer os.Chdir("/")
 	// volatile: a writable layer does not outlive a crash of the host, so it need not be synced.
-	o := "lowerdir=" + strings.Join(lower, ":") + ",upperdir=upper,workdir=work,index=off"
+	o := "lowerdir=" + strings.Join(lower, ":") + ",upperdir=" + upper + ",workdir=" + work + ",index=off"
 	err := unix.Mount("overlay", rootfs, "overlay", 0, o+",volatile")
 	if errors.Is(err, unix.EINVAL) { // before Linux 5.10
 		err = unix.Mount("overlay", rootfs, "overlay", 0, o)
@@ -259,6 +275,11 @@ func lookUpUser(rootfs, spec string) (*user.ExecUser, []uint32, error) {
 	group, err := securejoin.SecureJoin(rootfs, "/etc/group")
 	if err != nil {
 		return nil, nil, err
+	}
+	for _, file := range []string{passwd, group} {
+		if st, err := os.Stat(file); err == nil && !st.Mode().IsRegular() { // a pipe would be waited for
+			return nil, nil, fmt.Errorf("unable to find user %s: the image's /etc/%s is no regular file", spec, filepath.Base(file))
+		}
 	}
 	u, err := user.GetExecUserPath(spec, &user.ExecUser{Home: "/"}, passwd, group)
 	if err != nil {

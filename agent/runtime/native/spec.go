@@ -7,11 +7,14 @@ import (
 	"github.com/opencontainers/cgroups"
 	lcseccomp "github.com/opencontainers/runc/libcontainer/seccomp"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/seed-2f228079/neargate/agent/volume"
 )
 
 // bundle is bundle.json: all the shim needs to start one container.
 type bundle struct {
 	Layers       []string // folders, lowest first
+	Writable     string   // folder of the writable layer, from the container's own; empty: that one
 	Args, Env    []string
 	User         string // as the task definition or the image has it; resolved in the image's own files
 	Cwd          string
@@ -66,6 +69,7 @@ type bundleDevice struct {
 type bundleMount struct {
 	Source, Target string
 	ReadOnly, Fill bool
+	Tmpfs          *volume.Tmpfs // the volume is one: what is mounted on Source first, once in the task
 }
 
 func upper(s string) string {

@@ -64,7 +64,7 @@ const socketName = "shim.sock"
 
 // startShim starts the task's shim in namespaces of its own, those that its containers have in common. The socket listens before the shim runs, so that whoever finds the
 // socket refused knows that there is, and will be, no shim.
-func (d *Driver) startShim(t *task, reserved []*os.File) (pid int, err error) {
+func (d *Driver) startShim(t *task, reserved []*os.File, storage *os.File) (pid int, err error) {
 	folder, closeFolder, err := t.socketFolder()
 	if err != nil {
 		return 0, err
@@ -89,18 +89,24 @@ func (d *Driver) startShim(t *task, reserved []*os.File) (pid int, err error) {
 	defer messages.Close()
 
 	c := exec.Command(d.executable())
-	c.Args = []string{shimName, t.dir, d.cgroupParent() + "/shims", strconv.Itoa(1 + len(reserved))}
+	c.ExtraFiles = append([]*os.File{socket}, reserved...)
+	if storage != nil {
+		c.ExtraFiles = append(c.ExtraFiles, storage)
+	}
 	c.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "GOMAXPROCS=2", "GOGC=off"} // nothing of the agent's
 	c.Dir = "/"
 	c.Stderr = messages
-	c.ExtraFiles = append([]*os.File{socket}, reserved...)
-	flags := unix.CLONE_NEWNS
+	flags, shared := unix.CLONE_NEWNS, 0
 	if t.task.Spec.NetworkMode != "host" {
 		flags |= unix.CLONE_NEWNET
 	}
 	if t.task.Spec.IpcMode == "task" {
 		flags |= unix.CLONE_NEWIPC
-		c.Args = append(c.Args, strconv.Itoa(int(taskSharedMemory(t.task.Spec))))
+		shared = int(taskSharedMemory(t.task.Spec))
+	}
+	c.Args = []string{shimName, t.dir, d.cgroupParent() + "/shims", strconv.Itoa(len(c.ExtraFiles)), strconv.Itoa(shared)}
+	if storage != nil {
+		c.Args = append(c.Args, "storage")
 	}
 	c.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Cloneflags: uintptr(flags)}
 	if err := c.Start(); err != nil {

@@ -36,13 +36,15 @@ func (e *layerError) Error() string { return e.text }
 type unpackResult struct {
 	DiffID string
 	Error  string
+	Full   bool // the disk is; that may pass
 }
 
 // unpack decompresses and unpacks a layer into dir, in a process that sees nothing but that folder: changed root, namespaces of
 // its own, few capabilities. It answers the digest of the uncompressed tar.
-func unpack(ctx context.Context, dir string, blob io.Reader, maxBytes, maxEntries int64) (diffID string, err error) {
+// It stops when the disk would be left with less than keep bytes.
+func unpack(ctx context.Context, dir string, blob io.Reader, maxBytes, maxEntries, keep int64) (diffID string, err error) {
 	c := exec.CommandContext(ctx, ownProgram)
-	c.Args = []string{unpackName, dir, strconv.FormatInt(maxBytes, 10), strconv.FormatInt(maxEntries, 10)}
+	c.Args = []string{unpackName, dir, strconv.FormatInt(maxBytes, 10), strconv.FormatInt(maxEntries, 10), strconv.FormatInt(keep, 10)}
 	c.Env = []string{"GOMAXPROCS=2"}
 	c.Dir = "/"
 	c.SysProcAttr = &syscall.SysProcAttr{Setsid: true,
@@ -72,6 +74,9 @@ func unpack(ctx context.Context, dir string, blob io.Reader, maxBytes, maxEntrie
 	if err := json.Unmarshal(out.Bytes(), &r); err != nil {
 		return "", fmt.Errorf("unpacker: %w: %s", errors.Join(waitErr, err), messages.String())
 	}
+	if r.Full {
+		return "", errors.New(r.Error)
+	}
 	if r.Error != "" {
 		return "", &layerError{r.Error}
 	}
@@ -83,7 +88,7 @@ func runUnpack(args []string) int {
 	r := unpackResult{}
 	var err error
 	if r.DiffID, err = unpackHere(args, os.Stdin); err != nil {
-		r.Error = err.Error()
+		r.Error, r.Full = err.Error(), errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT)
 	}
 	if err := json.NewEncoder(os.Stdout).Encode(r); err != nil {
 		return 1
@@ -92,17 +97,17 @@ func runUnpack(args []string) int {
 }
 
 func unpackHere(args []string, in io.Reader) (string, error) {
-	if len(args) != 3 {
-		return "", errors.New("arguments: folder, bytes, entries")
+	if len(args) != 4 {
+		return "", errors.New("arguments: folder, bytes, entries, bytes to keep free")
 	}
-	maxBytes, err := strconv.ParseInt(args[1], 10, 64)
-	if err != nil {
-		return "", err
+	var limits [3]int64
+	for i := range limits {
+		var err error
+		if limits[i], err = strconv.ParseInt(args[1+i], 10, 64); err != nil {
+			return "", err
+		}
 	}
-	maxEntries, err := strconv.ParseInt(args[2], 10, 64)
-	if err != nil {
-		return "", err
-	}
+	maxBytes, maxEntries, keep := limits[0], limits[1], limits[2]
 	if err := confine(args[0]); err != nil {
 		return "", err
 	}
@@ -112,9 +117,9 @@ func unpackHere(args []string, in io.Reader) (string, error) {
 	}
 	hash := sha256.New()
 	// The tar's own overhead (a header and padding an entry) is not charged to the files.
-	limited := &limitedReader{Reader: stream, left: maxBytes + 4096*maxEntries}
+	limited := &limitedReader{Reader: stream, left: maxBytes + 4096*maxEntries, keep: keep}
 	content := io.TeeReader(limited, hash)
-	gate := &entryGate{bytes: maxBytes, entries: maxEntries}
+	gate := &entryGate{bytes: maxBytes, entries: maxEntries, metadata: maxLayerMetadata}
 	if _, err := archive.Apply(context.Background(), "/", content, archive.WithFilter(gate.admit),
 		archive.WithConvertWhiteout(archive.OverlayConvertWhiteout)); err != nil {
 		return "", err
@@ -166,7 +171,10 @@ func decompress(in *bufio.Reader) (io.Reader, error) {
 }
 
 // entryGate looks at every entry before it is made.
-type entryGate struct{ bytes, entries int64 }
+type entryGate struct{ bytes, entries, metadata int64 }
+
+// maxLayerMetadata bounds names and attributes: what is remembered of entries until the end.
+const maxLayerMetadata = 256 << 20
 
 func (g *entryGate) admit(h *tar.Header) (bool, error) {
 	if g.entries--; g.entries < 0 {
@@ -176,6 +184,13 @@ func (g *entryGate) admit(h *tar.Header) (bool, error) {
 		if g.bytes -= h.Size; g.bytes < 0 {
 			return false, errors.New("layer is too large")
 		}
+	}
+	g.metadata -= int64(len(h.Name) + len(h.Linkname))
+	for k, v := range h.PAXRecords {
+		g.metadata -= int64(len(k) + len(v))
+	}
+	if g.metadata < 0 {
+		return false, errors.New("layer has too large names and attributes")
 	}
 	if slices.Contains(strings.Split(h.Name, "/"), "..") {
 		return false, fmt.Errorf("entry %q leaves the layer", h.Name)
@@ -193,15 +208,30 @@ func (g *entryGate) admit(h *tar.Header) (bool, error) {
 	return h.Typeflag != tar.TypeBlock && h.Typeflag != tar.TypeChar, nil
 }
 
+// lookEvery is how much may be unpacked between two looks at the disk.
+const lookEvery = 64 << 20
+
+// limitedReader bounds what comes, and ends where the disk would be left with less than keep.
 type limitedReader struct {
 	io.Reader
-	left int64
+	left, keep int64
+	unseen     int64 // until the next look
 }
 
 func (l *limitedReader) Read(b []byte) (int, error) {
 	n, err := l.Reader.Read(b)
 	if l.left -= int64(n); l.left < 0 {
 		return 0, errors.New("layer is too large")
+	}
+	if l.unseen -= int64(n); l.unseen < 0 && l.keep > 0 {
+		l.unseen = lookEvery
+		var st unix.Statfs_t
+		if err := unix.Statfs("/", &st); err != nil {
+			return 0, err
+		}
+		if free := int64(st.Bavail) * st.Bsize; free < l.keep {
+			return 0, fmt.Errorf("%w: of the host's disk %d MiB are left, %d MiB are kept free", unix.ENOSPC, free>>20, l.keep>>20)
+		}
 	}
 	return n, err
 }

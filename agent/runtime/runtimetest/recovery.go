@@ -1,10 +1,12 @@
 package runtimetest
 
 import (
+	"archive/tar"
 	"bufio"
 	"context"
 	"encoding/json"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"strings"
@@ -13,6 +15,8 @@ import (
 
 	"github.com/seed-2f228079/neargate/agent/runtime"
 	agentapi "github.com/seed-2f228079/neargate/api/agent"
+	"github.com/seed-2f228079/neargate/internal/ociclient"
+	"github.com/seed-2f228079/neargate/internal/ociclient/ocitest"
 )
 
 const childVariable = "NEARGATE_RUNTIMETEST"
@@ -22,6 +26,8 @@ type child struct {
 	Dir, Image string
 	IDs        []string
 	Command    []string
+	// Images are pulled one after the other once the tasks run, each for a task that is started, stopped and removed.
+	Images []string
 }
 
 // Main runs a package's tests. In a process that the suite started to be killed it runs the driver instead.
@@ -67,6 +73,37 @@ func runChild(v string, open Factory) error {
 		fmt.Println("started", id, started.PID)
 	}
 	fmt.Println("ready")
+	for n, image := range c.Images {
+		if err := churn(ctx, d, fmt.Sprintf("%032d", n), image); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// churn takes a task through its whole life.
+func churn(ctx context.Context, d runtime.Driver, id, image string) error {
+	fmt.Println("pulling", image)
+	if _, err := d.Pull(ctx, runtime.PullRequest{Image: image}); err != nil {
+		return err
+	}
+	spec := command("wait")
+	spec.Image = image
+	if _, err := d.Create(ctx, runtime.Task{ID: id, Spec: &agentapi.TaskSpec{NetworkMode: "bridge", Containers: []*agentapi.ContainerSpec{spec}}}); err != nil {
+		return err
+	}
+	if _, err := d.Start(ctx, id, "main"); err != nil {
+		return err
+	}
+	fmt.Println("stopping", id)
+	if err := d.Stop(ctx, id, "main", 10*time.Second); err != nil {
+		return err
+	}
+	fmt.Println("removing", id)
+	if err := d.Remove(ctx, id); err != nil {
+		return err
+	}
+	fmt.Println("removed", id)
 	return nil
 }
 
@@ -142,6 +179,73 @@ func (s *suite) recovery(t *testing.T) {
 				left, err := h.Recover(ctx)
 				if err != nil || len(left) != 0 {
 					t.Errorf("%d tasks left, %v", len(left), err)
+				}
+			})
+		}
+	}
+}
+
+// killed kills the driver's process at some moment of pulls, stops and removals. The task that runs goes on, of the others and of pulls
+// nothing is left but whole images, and everything can be done again.
+func (s *suite) killed(t *testing.T) {
+	ctx := context.Background()
+	seed := rand.Uint64()
+	random := rand.New(rand.NewPCG(seed, 0))
+	for _, point := range []string{"pulling", "stopping", "removing"} {
+		for round := range 2 {
+			nth, delay := 1+random.IntN(3), time.Duration(random.Int64N(int64(60*time.Millisecond)))
+			t.Run(fmt.Sprintf("%s/%d", point, round), func(t *testing.T) {
+				t.Logf("seed %d: the %d. time, after %v", seed, nth, delay)
+				h := s.host(t)
+				body := make([]byte, 4<<20)
+				for i := range body {
+					body[i] = byte(random.Uint32())
+				}
+				var images []string
+				for n := range 3 {
+					own := []ociclient.File{ociclient.Text(fmt.Sprint("data/", n), fmt.Sprint(n)), {Header: tar.Header{Typeflag: tar.TypeReg, Name: "data/large", Mode: 0o644}, Body: body}}
+					images = append(images, h.Registry.Push(t, fmt.Sprintf("churn%d:1", n), ocitest.Image(t, ProgConfig, ProgLayer(t), own)))
+				}
+				if err := h.Close(ctx, false); err != nil {
+					t.Fatal(err)
+				}
+				stays := TaskID()
+				seen := 0
+				s.kill(t, child{Dir: h.Dir, Image: h.Image, IDs: []string{stays}, Command: []string{"wait"}, Images: images}, func(line string) bool {
+					if strings.HasPrefix(line, point) {
+						seen++
+					}
+					if seen < nth {
+						return false
+					}
+					time.Sleep(delay) // the point of the test: somewhere within what was begun
+					return true
+				})
+				found := false
+				for _, r := range s.reopen(t, h) {
+					if r.Task.ID == stays {
+						if found = true; r.Containers["main"].Exit != nil {
+							t.Errorf("the task that ran ended: %+v", r.Containers["main"].Exit)
+						}
+					}
+					if err := h.Remove(ctx, r.Task.ID); err != nil {
+						t.Errorf("remove: %v", err)
+					}
+				}
+				if !found {
+					t.Error("the task that ran is gone")
+				}
+				if s.features.Unfinished != nil {
+					for _, l := range s.features.Unfinished(t, h.Dir) {
+						t.Errorf("left behind: %s", l)
+					}
+				}
+				for _, image := range images {
+					c := command("print", "again")
+					c.Image = image
+					if _, out := h.run(c); out != "again\n" {
+						t.Errorf("%s: %q", image, out)
+					}
 				}
 			})
 		}

@@ -36,6 +36,8 @@ type Features struct {
 	// Leftovers lists what the driver has in the kernel and on disk for its tasks; the suite wants none after the last Remove and
 	// Close. nil: not checked.
 	Leftovers func(t *testing.T, dir string) []string
+	// Unfinished lists what interrupted work left in the folder of a driver that has recovered; nil: not checked.
+	Unfinished func(t *testing.T, dir string) []string
 }
 
 // Run runs the suite. Every test opens a driver of its own.
@@ -58,6 +60,7 @@ func Run(t *testing.T, open Factory, f Features) {
 	}
 	if f.SurvivesKill {
 		t.Run("Recovery", s.recovery)
+		t.Run("Killed", s.killed)
 	}
 }
 

@@ -42,6 +42,37 @@ func (s *suite) volume(t *testing.T) {
 			t.Errorf("read-only: %+v %q", e, out)
 		}
 	})
+	t.Run("LocalBind", func(t *testing.T) {
+		dir := t.TempDir()
+		v := &agentapi.VolumeSpec{Name: "v", Scope: "shared", DriverOptions: map[string]string{"type": "none", "device": dir, "o": "bind"}}
+		// As any volume of the driver it first gets what the image has there.
+		if e, out := task(v, false, "write", "/data/x", "from the container", "then", "cat", "/data/from-image"); e.Code != 0 || out != "image\n" {
+			t.Fatalf("%+v %q", e, out)
+		}
+		if b, err := os.ReadFile(filepath.Join(dir, "x")); string(b) != "from the container\n" {
+			t.Errorf("%q, %v", b, err)
+		}
+		gone := &agentapi.VolumeSpec{Name: "gone", DriverOptions: map[string]string{"type": "none", "device": filepath.Join(dir, "gone"), "o": "bind"}}
+		c := command("wait")
+		c.Image, c.Mounts = h.Image, []*agentapi.MountPoint{{Volume: "gone", ContainerPath: "/data"}}
+		lost := runtime.Task{ID: TaskID(), Spec: &agentapi.TaskSpec{NetworkMode: "none", Volumes: []*agentapi.VolumeSpec{gone}, Containers: []*agentapi.ContainerSpec{c}}}
+		_, err := h.Create(ctx, lost)
+		if err == nil { // Docker notices when it mounts
+			_, err = h.Start(ctx, lost.ID, "main")
+		}
+		if err == nil || !strings.Contains(err.Error(), "no such file or directory") {
+			t.Errorf("a folder that is not there: %v", err)
+		}
+		if err := h.Remove(ctx, lost.ID); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Run("LocalTmpfs", func(t *testing.T) {
+		v := &agentapi.VolumeSpec{Name: "memory", Scope: "task", DriverOptions: map[string]string{"type": "tmpfs", "device": "tmpfs", "o": "size=2m,noexec"}}
+		if e, out := task(v, false, "fill", "/data/x", "5"); e.Code != 0 || !strings.Contains(out, "no space left on device") {
+			t.Errorf("%+v %q", e, out)
+		}
+	})
 	t.Run("Shared", func(t *testing.T) {
 		v := &agentapi.VolumeSpec{Name: "kept", Scope: "shared"}
 		if e, out := task(v, false, "write", "/data/x", "first"); e.Code != 0 {

@@ -213,7 +213,7 @@ func unknownTask(tx *state.Tx, l *scheduler.Ledger, node string) string {
 // open says whether the node still takes tasks, in the transaction that gives it one.
 func open(tx *state.Tx, d decision) bool {
 	n, ok := controlplane.Nodes.Get(tx, state.K(d.where.Node))
-	if !ok || n.Status != capacity.NodeReady {
+	if !ok || n.Status != capacity.NodeReady || n.Health.GetDisk() != "" {
 		return false
 	}
 	if isFargate(d.task) {

@@ -110,7 +110,7 @@ func taskOf(t *controlplane.Task, s *controlplane.TaskStatus) scheduler.Task {
 
 func setNode(l *scheduler.Ledger, n *controlplane.Node) {
 	node := scheduler.Node{
-		ID: n.Id, CPU: n.Resources.GetCpuUnits(), Memory: n.Resources.GetMemoryMib(), Attributes: n.Attributes, Connected: n.Status == capacity.NodeReady,
+		ID: n.Id, CPU: n.Resources.GetCpuUnits(), Memory: n.Resources.GetMemoryMib(), Attributes: n.Attributes, Connected: n.Status == capacity.NodeReady, Disk: n.Health.GetDisk(),
 	}
 	for _, r := range n.Resources.GetReservedPorts() {
 		node.Reserved = append(node.Reserved, scheduler.PortRange{First: r.First, Last: r.Last, Protocol: r.Protocol})

@@ -92,6 +92,15 @@ func run(verb string, args []string) error {
 		fmt.Println(st.Mode(), owner.Uid, owner.Gid)
 	case "write":
 		return os.WriteFile(args[0], []byte(args[1]+"\n"), 0o644)
+	case "fill": // writes so many MiB to a file, and says how far it came and what stopped it
+		return fill(args[0], args[1])
+	case "bomb": // forks for ever
+		for {
+			c := exec.Command("/proc/self/exe", "bomb")
+			if c.Start() == nil {
+				go c.Wait()
+			}
+		}
 	case "count": // how often it ran with this file
 		f, err := os.OpenFile(args[0], os.O_CREATE|os.O_APPEND|os.O_RDWR, 0o644)
 		if err != nil {
@@ -294,4 +303,27 @@ func get(url string) error {
 		return nil
 	}
 	return last
+}
+
+func fill(path, mib string) error {
+	n, err := strconv.Atoi(mib)
+	if err != nil {
+		return err
+	}
+	f, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	block := make([]byte, 1<<20)
+	for i := range n {
+		if _, err = f.Write(block); err == nil {
+			err = f.Sync()
+		}
+		if err != nil {
+			fmt.Println("stopped at", i, err)
+			return nil
+		}
+	}
+	fmt.Println("wrote", n)
+	return f.Close()
 }

@@ -1,0 +1,19 @@
+package runtime
+
+import (
+	"context"
+	"time"
+)
+
+// Cleanup says which images may go.
+type Cleanup struct {
+	MinimumAge time.Duration // since an image was last pulled, or in use by a task
+	Most       int           // of images at once; 0: as many as there are
+}
+
+// ImageCleaner is a Driver whose images nobody else cleans up.
+type ImageCleaner interface {
+	// CleanImages removes images that no task uses, the longest unused first, with what only they needed. It answers by which
+	// references the removed ones were known. What is being pulled meanwhile is spared.
+	CleanImages(ctx context.Context, c Cleanup) (removed []string, err error)
+}
