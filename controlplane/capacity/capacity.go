@@ -91,25 +91,25 @@ func InstanceID(node string, c *controlplane.Cluster) string {
 }
 
 // EnsureInstances makes the nodes that are in every cluster container instances of this one, now: who runs a task in a cluster
-// just created need not wait for Memberships.
-func EnsureInstances(tx *state.Tx, c *controlplane.Cluster, now time.Time) {
-	for n := range controlplane.Nodes.Scan(tx, state.K()) {
-		if n.EveryCluster {
-			ensure(tx, n, c, now)
-		}
+// just created need not wait for Memberships. It says whether it has made any.
+func EnsureInstances(tx *state.Tx, c *controlplane.Cluster, now time.Time) (made bool) {
+	for n := range controlplane.NodesEverywhere.Scan(tx, state.K()) {
+		made = ensure(tx, n, c, now) || made
 	}
+	return made
 }
 
-func ensure(tx *state.Tx, n *controlplane.Node, c *controlplane.Cluster, now time.Time) {
+func ensure(tx *state.Tx, n *controlplane.Node, c *controlplane.Cluster, now time.Time) (made bool) {
 	id := InstanceID(n.Id, c)
 	key := c.Scope().Key(c.Name, id)
 	if old, ok := controlplane.ContainerInstances.Get(tx, key); ok && old.Status != Inactive {
-		return
+		return false
 	}
 	controlplane.ContainerInstances.Put(tx, &controlplane.ContainerInstance{
 		Account: c.Account, Region: c.Region, Cluster: c.Name, Id: id, Node: n.Id, Status: Active,
 		Registered: timestamppb.New(now), Version: 1,
 	})
+	return true
 }
 
 // Memberships keeps nodes that are in every cluster container instances of all clusters that are ACTIVE, and of no other.
@@ -150,10 +150,7 @@ func (m *Memberships) follow(ctx context.Context) error {
 
 // cluster brings one cluster's instances up to date; without a change it writes nothing.
 func (m *Memberships) cluster(ctx context.Context, v *state.View, c *controlplane.Cluster) error {
-	for n := range controlplane.Nodes.Scan(v, state.K()) {
-		if !n.EveryCluster {
-			continue
-		}
+	for n := range controlplane.NodesEverywhere.Scan(v, state.K()) {
 		key := c.Scope().Key(c.Name, InstanceID(n.Id, c))
 		_, is := controlplane.ContainerInstances.Get(v, key)
 		if is == (c.Status == Active) {
