@@ -218,6 +218,7 @@ func newControlPlane(cfg controlConfig) (_ *controlPlane, err error) {
 	drainer.Subscribers = c.dispatcher
 	orch := orchestrator.New(orchestrator.Config{
 		Store: c.store, Clock: real, Rand: rand.Reader, Log: cfg.log, RouterTables: []state.TableInfo{mesh.Endpoints, elb.Listeners, elb.Rules},
+		Workers: 4, TaskOf: taskOfEndpoint,
 	}, lifecycle)
 	containers := ecs.New(ecs.Config{
 		Store: c.store, Rand: rand.Reader, Pages: pages, TargetGroups: balancing, Registries: discovery, Network: network,
@@ -265,6 +266,19 @@ func newControlPlane(cfg controlConfig) (_ *controlPlane, err error) {
 		c.parts = append(c.parts, part{"peers", c.peers.Run})
 	}
 	return c, nil
+}
+
+// taskOfEndpoint is the task that an endpoint's event is about.
+func taskOfEndpoint(e state.Event) (state.Key, bool) {
+	record := e.New
+	if record == nil {
+		record = e.Old
+	}
+	p, ok := record.(*mesh.Endpoint)
+	if !ok || p.Task == "" {
+		return "", false
+	}
+	return controlplane.Scope{Account: p.Account, Region: p.Region}.Key(p.Cluster, p.Task), true
 }
 
 // tagsOf finds the tags of anything by its ARN, for conditions on them.
