@@ -133,7 +133,11 @@ func newControlPlane(cfg controlConfig) (_ *controlPlane, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if c.engine, err = cfg.state.open(cfg.dir, cfg.raftOptions, cfg.log); err != nil {
+	address := ""
+	if cfg.cluster != nil {
+		address = cfg.cluster.address
+	}
+	if c.engine, err = cfg.state.open(cfg.dir, address, cfg.raftOptions, cfg.log); err != nil {
 		return nil, err
 	}
 	defer func() {
@@ -144,9 +148,8 @@ func newControlPlane(cfg controlConfig) (_ *controlPlane, err error) {
 	if c.store, err = state.New(c.engine, schema(), state.Options{Logger: cfg.log}); err != nil {
 		return nil, err
 	}
-	group, isGroup := c.engine.(*raft.Engine)
-	if cfg.cluster != nil && isGroup {
-		c.peers = peers.New(cfg.peers(group, c.store))
+	if cfg.cluster != nil {
+		c.peers = peers.New(cfg.peers(c.engine, c.store))
 	}
 	blobs, err := blob.Open(cfg.dir.Blobs(), blob.Options{})
 	if err != nil {
@@ -227,13 +230,11 @@ func newControlPlane(cfg controlConfig) (_ *controlPlane, err error) {
 	c.operations = slices.Concat(containers.Operations(), balancing.Operations(), c.registry.Operations(), discovery.Operations(),
 		logging.Operations(), ec2.New(network, pages).Operations(), identities.Operations(), tokens.Operations())
 	c.resources = slices.Concat(tasks.New(tasks.Config{Store: c.store, Placer: placer, Nodes: c.dispatcher}).Resources(), c.registry.Resources())
-	if isGroup {
-		operator := peers.Operator{Engine: group, Rand: rand.Reader, Clock: real}
-		if cfg.cluster != nil {
-			operator.Tokens = trust.NewTokens(cfg.dir.SealingKey())
-		}
-		c.resources = append(c.resources, operator.Resources()...)
+	operator := peers.Operator{Engine: c.engine, Rand: rand.Reader, Clock: real}
+	if cfg.cluster != nil {
+		operator.Tokens = trust.NewTokens(cfg.dir.SealingKey())
 	}
+	c.resources = append(c.resources, operator.Resources()...)
 	serving := server.Config{
 		Operations: c.operations, Resources: c.resources, Credentials: credentials, Authorizer: access,
 		Observe: identities.Used, Account: cfg.account, Region: cfg.region,
@@ -330,7 +331,7 @@ func (cfg controlConfig) raftOptions() raft.Options {
 	return o
 }
 
-func (cfg controlConfig) peers(engine *raft.Engine, store *state.Store) peers.Config {
+func (cfg controlConfig) peers(engine peers.Group, store *state.Store) peers.Config {
 	c := cfg.cluster
 	return peers.Config{
 		ID: cfg.dir.ID(), Engine: engine, Store: store, Dial: c.dial, Clock: clock.Real{}, Log: cfg.log,

@@ -96,10 +96,6 @@ func (f serverFlags) check() error {
 	case f.insecure && f.tlsCert != "":
 		return errors.New("--insecure is plain HTTP: it goes with no --tls-cert")
 	}
-	others := slices.ContainsFunc(f.join, func(a string) bool { return a != f.peerListen })
-	if f.state.engine == "etcd" && (f.bootstrapExpect != 1 || others) {
-		return errors.New("not implemented yet: several servers on one etcd; leave --bootstrap-expect at 1 and --join empty")
-	}
 	return f.state.check()
 }
 

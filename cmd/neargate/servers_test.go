@@ -30,6 +30,7 @@ type servers struct {
 	t     *testing.T
 	peers []string // addresses of the first ones
 	all   []*oneServer
+	flags []string // of all of them, besides the usual ones
 }
 
 type oneServer struct {
@@ -53,9 +54,9 @@ func freeAddresses(t *testing.T, n int) []string {
 	return list
 }
 
-func startServers(t *testing.T, n int) *servers {
+func startServers(t *testing.T, n int, flags ...string) *servers {
 	t.Helper()
-	s := &servers{t: t, peers: freeAddresses(t, n)}
+	s := &servers{t: t, peers: freeAddresses(t, n), flags: flags}
 	for i := range n {
 		s.all = append(s.all, &oneServer{dir: t.TempDir(), listen: "127.0.0.1:0", peers: s.peers[i]})
 	}
@@ -75,7 +76,7 @@ func (s *servers) start(one *oneServer, token string, more ...string) {
 	if len(more) == 0 {
 		more = []string{"--bootstrap-expect", fmt.Sprint(len(s.peers))}
 	}
-	one.process = start(s.t, append(args, more...)...)
+	one.process = start(s.t, slices.Concat(args, s.flags, more)...)
 }
 
 func (s *servers) ready(one *oneServer) {

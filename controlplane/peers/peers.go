@@ -23,7 +23,6 @@ import (
 
 	"github.com/seed-2f228079/neargate/controlplane/dispatcher"
 	"github.com/seed-2f228079/neargate/controlplane/state"
-	"github.com/seed-2f228079/neargate/controlplane/state/raft"
 	"github.com/seed-2f228079/neargate/internal/clock"
 	"github.com/seed-2f228079/neargate/storage/blob"
 )
@@ -38,7 +37,7 @@ const (
 // Config is what Peers is told. Forwarded and Dispatcher are set before Run.
 type Config struct {
 	ID     string // of this server
-	Engine *raft.Engine
+	Engine Group
 	Store  *state.Store
 	// Dial connects to the server with an id, at address, and makes sure that it is that one.
 	Dial func(ctx context.Context, protocol, id, address string) (net.Conn, error)
@@ -62,8 +61,8 @@ type Peers struct {
 	forwards, relays *http.Transport
 
 	mu      sync.Mutex
-	members []raft.Member // as the leader last told
-	moved   bool          // one could not be reached where it was
+	members []state.Member // as the leader last told
+	moved   bool           // one could not be reached where it was
 }
 
 const (
