@@ -1,8 +1,11 @@
 package main
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -126,5 +129,61 @@ func TestServersOnOneEtcd(t *testing.T) {
 	name := "made-by-the-rest"
 	if _, err := leader.ECS.CreateCluster(t.Context(), &ecs.CreateClusterInput{ClusterName: &name}); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestStateMovesBetweenEngines: a cluster of one moves from its own disk into an etcd and back, by a snapshot each time. What it runs goes on.
+func TestStateMovesBetweenEngines(t *testing.T) {
+	keep := etcdtest.Start(t)
+	s := &servers{t: t, peers: freeAddresses(t, 1)}
+	one := &oneServer{dir: t.TempDir(), listen: "127.0.0.1:0", peers: s.peers[0]}
+	s.all = []*oneServer{one}
+	s.start(one, token)
+	s.ready(one)
+	cluster := "apart"
+	if _, err := one.ECS.CreateCluster(t.Context(), &ecs.CreateClusterInput{ClusterName: &cluster}); err != nil {
+		t.Fatal(err)
+	}
+	s.startFakeAgent(t.TempDir())
+	one.service(t, "web", 3)
+	tasks := (&site{t: t, Client: one.Client}).running(3)
+	state := filepath.Join(one.dir, "state", "main")
+	for i, flags := range [][]string{{"--state", "etcd", "--etcd-endpoints", keep.Endpoint}, nil} {
+		var saved bytes.Buffer
+		if err := one.SaveSnapshot(t.Context(), &saved); err != nil {
+			t.Fatal(err)
+		}
+		one.end(syscall.SIGTERM)
+		s.flags = flags
+		if i == 0 {
+			s.start(one, token)
+			one.says("holds the state itself")
+			one.end(syscall.SIGTERM)
+		}
+		if err := os.Rename(state, fmt.Sprint(state, ".", i)); err != nil {
+			t.Fatal(err)
+		}
+		s.start(one, token)
+		s.ready(one)
+		if _, err := one.RestoreSnapshot(t.Context(), &saved); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, func() error {
+			list, err := one.ECS.ListContainerInstances(t.Context(), &ecs.ListContainerInstancesInput{Cluster: &cluster})
+			if err == nil && len(list.ContainerInstanceArns) != 1 {
+				err = fmt.Errorf("container instances: %v", list.ContainerInstanceArns)
+			}
+			return err
+		})
+		if now := (&site{t: t, Client: one.Client}).running(3); !slices.Equal(now, tasks) {
+			t.Errorf("with %v the tasks are %v, and were %v", flags, now, tasks)
+		}
+		name := fmt.Sprint("after-move-", i)
+		if _, err := one.ECS.CreateCluster(t.Context(), &ecs.CreateClusterInput{ClusterName: &name}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if known := one.allClusters(t); !known["after-move-0"] {
+		t.Errorf("what was made while the state was in etcd is lost: %v", known)
 	}
 }
