@@ -32,6 +32,7 @@ type devFlags struct {
 	keepTasks, verbose                          bool
 	policy                                      agent.Policy
 	state                                       stateFlags
+	rates                                       server.Rates
 	seams                                       seams
 }
 
@@ -67,6 +68,7 @@ services back.
 	fl.BoolVar(&f.keepTasks, "keep-tasks", false, "leave tasks running at the end; the next start takes them over")
 	policyFlags(fl, &f.policy)
 	f.state.add(fl)
+	rateFlags(fl, &f.rates)
 	fl.BoolVarP(&f.verbose, "verbose", "v", false, "log what is done, not only what goes wrong")
 	return cmd
 }
@@ -132,7 +134,7 @@ func dev(ctx context.Context, f devFlags, out io.Writer) (err error) {
 		return errors.Join(err, l.Close())
 	}
 	control, err := newControlPlane(controlConfig{
-		dir: dir, state: f.state, account: f.account, region: f.region, publicName: l.Addr().String(), domain: "localhost", roots: credentials, guard: true,
+		dir: dir, state: f.state, account: f.account, region: f.region, publicName: l.Addr().String(), domain: "localhost", roots: credentials, guard: true, rates: f.rates,
 		remotes: remotes, scan: f.scan, sign: f.sign,
 		rule: capacity.Rule{Account: f.account, Region: f.region, EveryCluster: true, Serverless: true}, log: log,
 		loadBalancer: host.loadBalancer, ready: host.checks, routers: f.seams.routers,

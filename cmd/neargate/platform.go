@@ -75,6 +75,7 @@ type controlConfig struct {
 	// routers says what the orchestrator gets instead of the routers; nil: themselves.
 	routers func([]orchestrator.Router) []orchestrator.Router
 	cluster *clusterConfig // nil: there are no other servers
+	rates   server.Rates
 	log     *slog.Logger
 }
 
@@ -239,7 +240,7 @@ func newControlPlane(cfg controlConfig) (_ *controlPlane, err error) {
 		Operations: c.operations, Resources: c.resources, Credentials: credentials, Authorizer: access,
 		Observe: identities.Used, Account: cfg.account, Region: cfg.region,
 		Registry: c.registry.Handler(), LoadBalancer: cfg.loadBalancer, Guard: cfg.guard,
-		Names: []string{cfg.publicName, cfg.domain}, PublicName: cfg.publicName, Metrics: c.metrics, Logger: cfg.log,
+		Names: []string{cfg.publicName, cfg.domain}, PublicName: cfg.publicName, Metrics: c.metrics, Logger: cfg.log, Rates: cfg.rates,
 		Retryable: state.Retryable,
 		Ready:     func(ctx context.Context) []server.Check { return append(c.checks(ctx), cfg.ready()...) },
 	}
