@@ -175,8 +175,5 @@ func (p *peerPort) cluster(dir *datadir.Dir, founding *trust.Founding, listen ne
 	for _, m := range founding.Members {
 		c.members = append(c.members, raft.Server{ID: m.ID, Address: m.Address})
 	}
-	if own, ok := founding.Own(dir.ID()); ok {
-		c.address = own.Address
-	}
 	return c, nil
 }

@@ -335,7 +335,7 @@ func (cfg controlConfig) raftOptions() raft.Options {
 func (cfg controlConfig) peers(engine peers.Group, store *state.Store) peers.Config {
 	c := cfg.cluster
 	return peers.Config{
-		ID: cfg.dir.ID(), Engine: engine, Store: store, Dial: c.dial, Clock: clock.Real{}, Log: cfg.log,
+		ID: cfg.dir.ID(), Address: c.address, Engine: engine, Store: store, Dial: c.dial, Clock: clock.Real{}, Log: cfg.log,
 		Forwards: c.port.Handle(peers.ProtocolForward, trust.Server), Relays: c.port.Handle(peers.ProtocolRelay, trust.Server),
 		Peer: func(conn net.Conn) (string, bool) {
 			who, ok := trust.ConnPeer(conn)

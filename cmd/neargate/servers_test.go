@@ -21,6 +21,7 @@ import (
 	ecstypes "github.com/aws/aws-sdk-go-v2/service/ecs/types"
 
 	"github.com/seed-2f228079/neargate/client"
+	"github.com/seed-2f228079/neargate/controlplane/state/etcd/etcdtest"
 	"github.com/seed-2f228079/neargate/internal/ociclient"
 	"github.com/seed-2f228079/neargate/internal/ociclient/ocitest"
 )
@@ -563,4 +564,36 @@ func TestFormingServers(t *testing.T) {
 	}
 	ready()
 	clusters(name)
+}
+
+// TestServerMoves: a server that is started with another peer address is found there by the others, whether it has followed or led before.
+func TestServerMoves(t *testing.T) {
+	for _, engine := range []string{"raft", "etcd"} {
+		t.Run(engine, func(t *testing.T) {
+			var flags []string
+			if engine == "etcd" {
+				flags = []string{"--state", "etcd", "--etcd-endpoints", etcdtest.Start(t).Endpoint}
+			}
+			s := startServers(t, 3, flags...)
+			leader, others := s.leader()
+			for i, one := range []*oneServer{others[0], leader} {
+				one.end(syscall.SIGTERM)
+				one.peers = freeAddresses(t, 1)[0]
+				s.start(one, token)
+				s.ready(one)
+				eventually(t, func() error {
+					for _, ask := range s.all {
+						if _, _, healthy := member(t, ask, one); !healthy {
+							return fmt.Errorf("server %s does not know that %s is well", ask.peers, one.peers)
+						}
+					}
+					return nil
+				})
+				name := fmt.Sprint("after-move-", i)
+				if _, err := one.ECS.CreateCluster(t.Context(), &ecs.CreateClusterInput{ClusterName: &name}); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
 }

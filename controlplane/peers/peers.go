@@ -36,9 +36,11 @@ const (
 
 // Config is what Peers is told. Forwarded and Dispatcher are set before Run.
 type Config struct {
-	ID     string // of this server
-	Engine Group
-	Store  *state.Store
+	ID string // of this server
+	// Address is where the others reach this server now.
+	Address string
+	Engine  Group
+	Store   *state.Store
 	// Dial connects to the server with an id, at address, and makes sure that it is that one.
 	Dial func(ctx context.Context, protocol, id, address string) (net.Conn, error)
 	// Peer is the id of the server at the other end of a connection.
@@ -144,7 +146,11 @@ func (p *Peers) address(ctx context.Context, id string) (string, error) {
 
 // addressOf is a member's address as last told. p.mu is held.
 func (p *Peers) addressOf(id string) string {
-	for _, m := range p.members {
+	members := p.members
+	if len(members) == 0 {
+		members = p.Engine.Known()
+	}
+	for _, m := range members {
 		if m.ID == id {
 			return m.Address
 		}
@@ -234,6 +240,7 @@ func (p *Peers) Run(ctx context.Context) error {
 	g.Go(func() error { return p.serve(ctx, p.Forwards, p.Forwarded) })
 	g.Go(func() error { return p.serve(ctx, p.Relays, p.relayed()) })
 	g.Go(func() error { return p.follow(ctx) })
+	g.Go(func() error { return p.announce(ctx) })
 	err := g.Wait()
 	p.forwards.CloseIdleConnections()
 	p.relays.CloseIdleConnections()
