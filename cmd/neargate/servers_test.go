@@ -597,3 +597,40 @@ func TestServerMoves(t *testing.T) {
 		})
 	}
 }
+
+// TestFiveServers: five live through the loss of two at once, whoever leads among them.
+func TestFiveServers(t *testing.T) {
+	s := startServers(t, 5)
+	cluster := "apart"
+	if _, err := s.all[0].ECS.CreateCluster(t.Context(), &ecs.CreateClusterInput{ClusterName: &cluster}); err != nil {
+		t.Fatal(err)
+	}
+	s.startFakeAgent(t.TempDir())
+	s.all[4].service(t, "web", 2)
+	tasks := (&site{t: t, Client: s.all[3].Client}).running(2)
+	w := s.write()
+	w.more(t, 20)
+	leader, others := s.leader()
+	s.kill(leader)
+	s.kill(others[0])
+	w.more(t, 20)
+	w.stop()
+	for _, one := range others[1:] {
+		known := one.allClusters(t)
+		for _, n := range w.acknowledged() {
+			if !known[n] {
+				t.Errorf("server %s has lost %s", one.peers, n)
+			}
+		}
+	}
+	if now := (&site{t: t, Client: others[1].Client}).running(2); !slices.Equal(now, tasks) {
+		t.Errorf("the tasks were %v and are %v", tasks, now)
+	}
+	for _, one := range []*oneServer{leader, others[0]} {
+		s.start(one, token)
+		s.ready(one)
+		if known := one.allClusters(t); !known[cluster] {
+			t.Errorf("server %s has come back without the state", one.peers)
+		}
+	}
+}
