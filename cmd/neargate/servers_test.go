@@ -634,3 +634,39 @@ func TestFiveServers(t *testing.T) {
 		}
 	}
 }
+
+// TestLeaderStopsAndGoesOn: a leader that is stopped whole, as a host that swaps or is migrated stops, is replaced; when it goes on it believes that it
+// leads still, and must neither acknowledge what the others do not have nor answer from before.
+func TestLeaderStopsAndGoesOn(t *testing.T) {
+	s := startServers(t, 3)
+	for round := range 2 {
+		old, others := s.leader()
+		if err := old.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+			t.Fatal(err)
+		}
+		// Asked while it stands still: it has these in its sockets when it goes on.
+		late := fmt.Sprint("late-", round)
+		answered := make(chan error, 1)
+		go func() {
+			_, err := old.ECS.CreateCluster(t.Context(), &ecs.CreateClusterInput{ClusterName: &late})
+			answered <- err
+		}()
+		name := fmt.Sprint("without-it-", round)
+		eventually(t, func() error {
+			_, err := others[0].ECS.CreateCluster(t.Context(), &ecs.CreateClusterInput{ClusterName: &name})
+			return err
+		})
+		if err := old.cmd.Process.Signal(syscall.SIGCONT); err != nil {
+			t.Fatal(err)
+		}
+		if known := old.allClusters(t); !known[name] {
+			t.Errorf("round %d: the old leader answers from before", round)
+		}
+		err := <-answered
+		for _, one := range s.all {
+			if known := one.allClusters(t); err == nil && !known[late] {
+				t.Errorf("round %d: server %s has not what the old leader has acknowledged", round, one.peers)
+			}
+		}
+	}
+}
