@@ -13,6 +13,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -221,10 +222,62 @@ func (p *Peers) Changed(ctx context.Context) {
 // Barrier returns once this server has everything that any server acknowledged before the call.
 func (p *Peers) Barrier(ctx context.Context) error { return p.Engine.Barrier(ctx) }
 
-// Send passes a request on to a server. Unless sent, it has surely not got there.
+// Send passes a request on to a server. Unless sent, it has surely not got there. A leader that has been replaced meanwhile is not waited
+// for: it may be a host that stands still, with its connections.
 func (p *Peers) Send(_ context.Context, id string, r *http.Request) (*http.Response, bool, error) {
-	answer, sent, err := send(p.forwards, id, r)
-	return answer, sent, err
+	if p.Store.Leadership().Leader != id {
+		return send(p.forwards, id, r)
+	}
+	ctx, cancel := context.WithCancel(r.Context())
+	begun := make(chan struct{})
+	go func() {
+		if p.replaced(ctx, id, begun) {
+			cancel()
+		}
+	}()
+	answer, sent, err := send(p.forwards, id, r.WithContext(ctx))
+	close(begun)
+	if err != nil {
+		cancel()
+		return nil, sent, err
+	}
+	answer.Body = &cancelling{answer.Body, cancel}
+	return answer, sent, nil
+}
+
+// replaced waits until another server than id leads and had a moment to hear so; false: the answer has begun, or nobody waits for it.
+func (p *Peers) replaced(ctx context.Context, id string, begun <-chan struct{}) bool {
+	for {
+		l := p.Store.Leadership()
+		changed := l.Changed
+		var grace <-chan time.Time
+		if l.Term != 0 || l.Leader != "" && l.Leader != id {
+			grace, changed = p.Clock.After(replacedGrace), nil
+		}
+		select {
+		case <-changed:
+		case <-grace:
+			return true
+		case <-begun:
+			return false
+		case <-ctx.Done():
+			return false
+		}
+	}
+}
+
+// replacedGrace is for an answer that is on its way.
+const replacedGrace = time.Second
+
+// cancelling ends a request's context with its answer.
+type cancelling struct {
+	io.ReadCloser
+	cancel context.CancelFunc
+}
+
+func (c *cancelling) Close() error {
+	defer c.cancel()
+	return c.ReadCloser.Close()
 }
 
 func send(t *http.Transport, id string, r *http.Request) (*http.Response, bool, error) {
