@@ -85,8 +85,7 @@ func (r *scaled) print() {
 	fmt.Printf("  all tasks running       %8.1f s  %6.0f/s   server's CPU %.1f s, %s a task\n", r.create.Seconds(), rate(n, r.create), r.cpuCreate.Seconds(), us(r.cpuCreate/time.Duration(n)))
 	fmt.Printf("  update of %6d tasks  %8.1f s  %6.0f/s   server's CPU %.1f s, %s a task\n", r.hosts, r.update.Seconds(), rate(r.hosts, r.update), r.cpuUpdate.Seconds(), us(r.cpuUpdate/time.Duration(r.hosts)))
 	fmt.Printf("  a zone lost             %8.1f s to the first replacement, %.1f s to the last of %d\n", r.detect.Seconds(), r.replace.Seconds(), n/3)
-	fmt.Printf("  server's memory         %8.1f MB without tasks (%.1f kB a host), %.1f MB with (%.2f kB a task), at most %.1f MB\n", float64(r.idle)/1024, float64(r.idle)/float64(r.hosts),
-		float64(r.full)/1024, float64(r.full-r.idle)/float64(n), float64(r.peak)/1024)
+	fmt.Printf("  server's memory         %8.1f MB without tasks, %.1f MB with (%.2f kB a task), at most %.1f MB\n", float64(r.idle)/1024, float64(r.full)/1024, float64(r.full-r.idle)/float64(n), float64(r.peak)/1024)
 	fmt.Printf("  quiet: DescribeTasks p50 %s p99 %s, RunTask p50 %s p99 %s\n", ms(r.describeIdle.median()), ms(r.describeIdle.quantile(.99)), ms(r.runIdle.median()), ms(r.runIdle.quantile(.99)))
 	fmt.Printf("  during the update: DescribeTasks p50 %s p99 %s (%d, %d failed), RunTask p50 %s p99 %s (%d, %d failed)\n",
 		ms(r.describeBusy.median()), ms(r.describeBusy.quantile(.99)), len(r.describeBusy), r.describeErrs, ms(r.runBusy.median()), ms(r.runBusy.quantile(.99)), len(r.runBusy), r.runFailures)
