@@ -11,7 +11,8 @@
 //     tasks); so nodes are never overcommitted, whoever else places at the same time.
 //  2. Only unplaced tasks are placed, and once.
 //
-// Run owns its ledger. PlaceNow and Explain share another, made when it is first asked for; its mutex is not held across I/O.
+// Run owns its ledger. PlaceNow keeps another, made when it is first asked for; its mutex is not held across I/O. Explain, which tells how
+// things are in a view, makes its own.
 package placement
 
 import (

@@ -55,7 +55,7 @@ func (e *Engine) attend() {
 func (e *Engine) attendOnce() error {
 	ctx, cancel := context.WithTimeout(e.life, requestTimeout)
 	defer cancel()
-	lease, err := e.client.Grant(ctx, int64(e.opts.LeaseTTL/time.Second))
+	lease, err := e.client.Grant(ctx, int64((e.opts.LeaseTTL+time.Second-1)/time.Second))
 	if err != nil {
 		return err
 	}
