@@ -24,6 +24,9 @@ type settings struct {
 	requests int
 	size     int    // of an answer's body
 	before   string // another build of the binary; empty: none
+
+	hosts       string // of the fleet: sizes, separated by commas
+	serverFlags string // more of them
 }
 
 var benchmarks = []struct {
@@ -34,6 +37,7 @@ var benchmarks = []struct {
 	{"proxy", "CPU a request through a load balancer, against nginx and haproxy", benchProxy},
 	{"boot", "neargate dev to /healthz, and its memory", benchBoot},
 	{"push", "CPU a small blob pushed to the registry", benchPush},
+	{"scale", "one server with thousands of simulated hosts, ten tasks on each", benchScale},
 }
 
 func main() {
@@ -44,6 +48,8 @@ func main() {
 	flag.IntVar(&s.requests, "requests", 30000, "requests a turn (proxy, push)")
 	flag.IntVar(&s.size, "size", 512, "bytes of an answer (proxy)")
 	flag.StringVar(&s.before, "before", "", "another build of the binary to measure beside (proxy)")
+	flag.StringVar(&s.hosts, "hosts", "1000", "numbers of simulated hosts, separated by commas (scale)")
+	flag.StringVar(&s.serverFlags, "server-flags", "", "more flags of neargate server (scale)")
 	flag.Usage = func() {
 		fmt.Fprintln(flag.CommandLine.Output(), "usage: bench [flags] [benchmark...]")
 		for _, b := range benchmarks {

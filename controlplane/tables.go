@@ -2,6 +2,7 @@ package controlplane
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	agentapi "github.com/seed-2f228079/neargate/api/agent"
@@ -77,9 +78,11 @@ var (
 	LiveTasksByService = state.NewIndex(TaskStatuses, "liveservice", func(t *TaskStatus) []state.Key {
 		return when(t.Live() && t.Service != "", t.Account, t.Region, t.Cluster, t.Service)
 	})
-	// StoppedTasksByService: account, region, cluster, service.
-	StoppedTasksByService = state.NewIndex(TaskStatuses, "stoppedservice", func(t *TaskStatus) []state.Key {
-		return when(!t.Live() && t.Service != "", t.Account, t.Region, t.Cluster, t.Service)
+	// FailedTasksByService: account, region, cluster, service. Those that ended by themselves or for their health; those that were replaced
+	// or scaled in are many more, and nobody asks for them.
+	FailedTasksByService = state.NewIndex(TaskStatuses, "failedservice", func(t *TaskStatus) []state.Key {
+		return when(!t.Live() && t.Service != "" && (t.StopCode != StopScheduler || strings.HasPrefix(t.StoppedReason, FailedHealth)),
+			t.Account, t.Region, t.Cluster, t.Service)
 	})
 	// LiveTasksByNode: node. It is the node's ledger, and the dispatcher's assignments.
 	LiveTasksByNode = state.NewIndex(TaskStatuses, "livenode", func(t *TaskStatus) []state.Key {
@@ -120,6 +123,8 @@ var (
 	TasksByGroup = state.NewIndex(Tasks, "group", func(t *Task) []state.Key {
 		return []state.Key{state.K(t.Account, t.Region, t.Cluster, t.Group)}
 	})
+	// NodesEverywhere: those that are container instances of every cluster.
+	NodesEverywhere = state.NewIndex(Nodes, "everywhere", func(n *Node) []state.Key { return when(n.EveryCluster, "") })
 	// ContainerInstancesByNode: node.
 	ContainerInstancesByNode = state.NewIndex(ContainerInstances, "node", func(c *ContainerInstance) []state.Key {
 		return []state.Key{state.K(c.Node)}
@@ -132,6 +137,13 @@ var (
 	ClientTokensByExpiry = state.NewIndex(ClientTokens, "expiry", func(t *ClientToken) []state.Key {
 		return []state.Key{state.K(TimeKey(t.Expires.AsTime()))}
 	})
+)
+
+// What FailedTasksByService goes by: the stop code of tasks that their service ended, and how the reason begins of those that it
+// replaced for their health.
+const (
+	StopScheduler = "ServiceSchedulerInitiated"
+	FailedHealth  = "Task failed "
 )
 
 func when(ok bool, parts ...string) []state.Key {

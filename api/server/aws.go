@@ -219,6 +219,7 @@ func (s *Server) answer(x *exchange, q *request, who api.Identity, region string
 	out, err := s.perform(x.r.Context(), q.binding, x.call(q.binding, who, region), in)
 	if err != nil {
 		e, _ := awserr.As(err)
+		x.hint(e)
 		s.show(x, q.codec.Error(e, x.id))
 		return
 	}

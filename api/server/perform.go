@@ -22,6 +22,14 @@ import (
 // perform runs an operation on decoded input: everything that all calls have in common, wherever they come from. The
 // error is an *awserr.Error, ready to be shown in the service's protocol.
 func (s *Server) perform(ctx context.Context, b *binding, c *api.Call, in any) (out any, err error) {
+	if e := s.throttle(b, c); e != nil {
+		return nil, e
+	}
+	return s.run(ctx, b, c, in)
+}
+
+// run is perform without the throttle, which is not for calls of our own parts.
+func (s *Server) run(ctx context.Context, b *binding, c *api.Call, in any) (out any, err error) {
 	began := s.clock.Now()
 	var needs []api.Access
 	var cause error // what the caller does not get to see
@@ -46,11 +54,6 @@ func (s *Server) perform(ctx context.Context, b *binding, c *api.Call, in any) (
 	}
 	if s.cfg.Observe != nil {
 		s.cfg.Observe(c)
-	}
-	if s.cfg.Throttle != nil {
-		if err := s.cfg.Throttle(ctx, c); err != nil {
-			return nil, s.shown(b, err, &cause)
-		}
 	}
 	if s.cfg.Cluster != nil && b.wire != nil {
 		limit, cancel := context.WithTimeout(ctx, operationTimeout)
@@ -149,7 +152,7 @@ func (s *Server) Invoke(ctx context.Context, who api.Identity, region string, in
 	if b == nil {
 		return nil, fmt.Errorf("invoke %T: no such operation is bound", in)
 	}
-	out, err := s.perform(ctx, b, &api.Call{Identity: who, Region: region, RequestID: id.UUID(rand.Reader), Service: b.Service,
+	out, err := s.run(ctx, b, &api.Call{Identity: who, Region: region, RequestID: id.UUID(rand.Reader), Service: b.Service,
 		Operation: b.Name, Time: s.clock.Now(), Host: s.cfg.PublicName}, in)
 	if err != nil {
 		return nil, err

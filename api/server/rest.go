@@ -212,5 +212,9 @@ func (s *Server) restRefuse(x *exchange, svc *service, err error) {
 	if codec, err := svc.codec(); err == nil {
 		status = codec.Status(e)
 	}
+	if e.RetryAfter > 0 {
+		status = http.StatusTooManyRequests // whatever the service's protocol makes of it
+		x.hint(e)
+	}
 	x.plain(status, e.Code, e.Message)
 }

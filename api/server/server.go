@@ -1,7 +1,7 @@
 // Package server is the one port that the outside speaks to: the AWS protocols, the REST API under /api/v1 with its
 // OpenAPI document, the registry, load balancers' own names, health and metrics.
 //
-// Whatever comes in, an operation runs through one pipeline (perform): validation, authorization, throttling, the
+// Whatever comes in, an operation runs through one pipeline (perform): throttling, validation, authorization, the
 // handler, then metrics and audit, with panics turned into internal failures. Calls between our own parts take the same
 // way through Invoke.
 //
@@ -50,8 +50,8 @@ type Config struct {
 	Observe func(c *api.Call)
 	// Cluster is what this server has of the others; nil: it is alone.
 	Cluster Cluster
-	// Throttle refuses calls that come too fast, with the service's own error; nil lets everything through.
-	Throttle func(ctx context.Context, c *api.Call) error
+	// Rates are how fast calls may come.
+	Rates Rates
 
 	// Guard turns on the protections of a server that trusts its loopback: control paths refuse foreign Host and Origin
 	// headers and cross-site requests.
@@ -73,6 +73,7 @@ type Server struct {
 	services  catalogue
 	resources []*resource
 	verifier  *auth.Verifier
+	limits    limiter
 	clock     clock.Clock
 	log       *slog.Logger
 	metrics   metrics
@@ -86,6 +87,9 @@ type Server struct {
 func New(cfg Config) (*Server, error) {
 	if cfg.Credentials == nil || cfg.Account == "" || cfg.Region == "" {
 		return nil, errors.New("api server: credentials, account and region are needed")
+	}
+	if err := cfg.Rates.Check(); err != nil {
+		return nil, fmt.Errorf("api server: %w", err)
 	}
 	if cfg.Authorizer == nil {
 		cfg.Authorizer = auth.RootOnly{}
@@ -129,9 +133,9 @@ const (
 )
 
 // Run serves on l until ctx ends, then lets requests in flight finish for a moment. It closes l.
-func (s *Server) Run(ctx context.Context, l net.Listener) error { return s.run(ctx, l, s, nil) }
+func (s *Server) Run(ctx context.Context, l net.Listener) error { return s.serve(ctx, l, s, nil) }
 
-func (s *Server) run(ctx context.Context, l net.Listener, handler http.Handler, connected func(context.Context, net.Conn) context.Context) error {
+func (s *Server) serve(ctx context.Context, l net.Listener, handler http.Handler, connected func(context.Context, net.Conn) context.Context) error {
 	h := &http.Server{
 		Handler:           handler,
 		ConnContext:       connected,

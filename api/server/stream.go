@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -55,6 +56,9 @@ func (p *passing) Close() error { return nil } // it is the server's to close
 
 // registry answers for the registry: what reads here, and only what turns out to write, or to be written, on the leader.
 func (s *Server) registry(x *exchange) {
+	if !isForwarded(x.r) && s.throttleRegistry(x) {
+		return
+	}
 	if s.cfg.Cluster == nil {
 		s.cfg.Registry.ServeHTTP(x.w, x.r)
 		return
@@ -82,13 +86,18 @@ func (s *Server) refuseRegistry(x *exchange, err error) {
 	if !errors.As(err, &e) {
 		e = &awserr.Error{Status: http.StatusInternalServerError, Message: "An internal error has occurred."}
 	}
+	code := ""
+	if e.RetryAfter > 0 {
+		code = e.Code
+		x.hint(e)
+	}
 	type one struct {
 		Code    string `json:"code"`
 		Message string `json:"message"`
 	}
 	body, err := json.Marshal(struct {
 		Errors []one `json:"errors"`
-	}{[]one{{"UNAVAILABLE", e.Message}}})
+	}{[]one{{cmp.Or(code, "UNAVAILABLE"), e.Message}}})
 	if err != nil {
 		panic(err) // strings
 	}

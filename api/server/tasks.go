@@ -36,7 +36,7 @@ func (s *Server) FromTasks() http.Handler {
 
 // RunTasks serves agents on l, for their tasks, until ctx ends. It closes l.
 func (s *Server) RunTasks(ctx context.Context, l net.Listener) error {
-	return s.run(ctx, agentListener{l}, s.FromTasks(), func(ctx context.Context, c net.Conn) context.Context {
+	return s.serve(ctx, agentListener{l}, s.FromTasks(), func(ctx context.Context, c net.Conn) context.Context {
 		if secured, ok := c.(agentConn).Conn.(*tls.Conn); ok {
 			ctx = context.WithValue(ctx, securedKey{}, new(secured.ConnectionState()))
 		}

@@ -34,6 +34,7 @@ type devFlags struct {
 	upkeep                                      agent.Upkeep
 	state                                       stateFlags
 	objects                                     objectsFlags
+	rates                                       server.Rates
 	seams                                       seams
 }
 
@@ -71,6 +72,7 @@ services back.
 	upkeepFlags(fl, &f.upkeep)
 	f.state.add(fl)
 	f.objects.add(fl)
+	rateFlags(fl, &f.rates)
 	fl.BoolVarP(&f.verbose, "verbose", "v", false, "log what is done, not only what goes wrong")
 	return cmd
 }
@@ -140,7 +142,7 @@ func dev(ctx context.Context, f devFlags, out io.Writer) (err error) {
 		return errors.Join(err, l.Close())
 	}
 	control, err := newControlPlane(controlConfig{
-		dir: dir, state: f.state, account: f.account, region: f.region, publicName: l.Addr().String(), domain: "localhost", roots: credentials, guard: true,
+		dir: dir, state: f.state, account: f.account, region: f.region, publicName: l.Addr().String(), domain: "localhost", roots: credentials, guard: true, rates: f.rates,
 		remotes: remotes, scan: f.scan, sign: f.sign, objects: objects,
 		rule: capacity.Rule{Account: f.account, Region: f.region, EveryCluster: true, Serverless: true}, log: log,
 		loadBalancer: host.loadBalancer, ready: host.checks, routers: f.seams.routers,

@@ -92,7 +92,10 @@ func (f serverFlags) begin(ctx context.Context, dir *datadir.Dir, l *net.TCPList
 
 // settings are what all servers have to be told alike.
 func (f serverFlags) settings(secret *trust.Secret) map[string]string {
-	s := map[string]string{"--account-id": f.account, "--region": f.region, "--domain": f.domain, "--insecure": fmt.Sprint(f.insecure)}
+	s := map[string]string{"--account-id": f.account, "--region": f.region, "--domain": f.domain, "--insecure": fmt.Sprint(f.insecure), "--state": f.state.engine}
+	if f.state.engine == "etcd" {
+		s["--etcd-prefix"] = f.state.prefix
+	}
 	for _, name := range []string{"NEARGATE_ROOT_ACCESS_KEY_ID", "NEARGATE_ROOT_SECRET_ACCESS_KEY", "NEARGATE_ACCOUNTS"} {
 		if v := os.Getenv(name); v != "" {
 			s[name] = secret.Digest(v)
@@ -171,9 +174,6 @@ func (p *peerPort) cluster(dir *datadir.Dir, founding *trust.Founding, listen ne
 	}
 	for _, m := range founding.Members {
 		c.members = append(c.members, raft.Server{ID: m.ID, Address: m.Address})
-	}
-	if own, ok := founding.Own(dir.ID()); ok {
-		c.address = own.Address
 	}
 	return c, nil
 }

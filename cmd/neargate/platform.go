@@ -81,6 +81,7 @@ type controlConfig struct {
 	// routers says what the orchestrator gets instead of the routers; nil: themselves.
 	routers func([]orchestrator.Router) []orchestrator.Router
 	cluster *clusterConfig // nil: there are no other servers
+	rates   server.Rates
 	log     *slog.Logger
 }
 
@@ -150,7 +151,11 @@ func newControlPlane(cfg controlConfig) (_ *controlPlane, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if c.engine, err = cfg.state.open(cfg.dir, cfg.raftOptions, cfg.log); err != nil {
+	address := ""
+	if cfg.cluster != nil {
+		address = cfg.cluster.address
+	}
+	if c.engine, err = cfg.state.open(cfg.dir, address, cfg.raftOptions, cfg.log); err != nil {
 		return nil, err
 	}
 	defer func() {
@@ -161,9 +166,8 @@ func newControlPlane(cfg controlConfig) (_ *controlPlane, err error) {
 	if c.store, err = state.New(c.engine, schema(), state.Options{Logger: cfg.log}); err != nil {
 		return nil, err
 	}
-	group, isGroup := c.engine.(*raft.Engine)
-	if cfg.cluster != nil && isGroup {
-		c.peers = peers.New(cfg.peers(group, c.store))
+	if cfg.cluster != nil {
+		c.peers = peers.New(cfg.peers(c.engine, c.store))
 	}
 	blobs, err := blob.Open(cfg.dir.Blobs(), blob.Options{Reserve: blobReserve})
 	if err != nil {
@@ -248,6 +252,7 @@ func newControlPlane(cfg controlConfig) (_ *controlPlane, err error) {
 			_, err := tokens.TaskIdentity(account, role, taskARN)
 			return err
 		},
+		Workers: 4, TaskOf: taskOfEndpoint,
 	}, lifecycle)
 	containers := ecs.New(ecs.Config{
 		Store: c.store, Rand: rand.Reader, Pages: pages, TargetGroups: balancing, Registries: discovery, Network: network,
@@ -257,18 +262,16 @@ func newControlPlane(cfg controlConfig) (_ *controlPlane, err error) {
 		logging.Operations(), virtual.Operations(), identities.Operations(), tokens.Operations(),
 		secretValues.Operations(), parameters.Operations())
 	c.resources = slices.Concat(tasks.New(tasks.Config{Store: c.store, Placer: placer, Nodes: c.dispatcher}).Resources(), c.registry.Resources())
-	if isGroup {
-		operator := peers.Operator{Engine: group, Rand: rand.Reader, Clock: real}
-		if cfg.cluster != nil {
-			operator.Tokens = trust.NewTokens(cfg.dir.SealingKey())
-		}
-		c.resources = append(c.resources, operator.Resources()...)
+	operator := peers.Operator{Engine: c.engine, Rand: rand.Reader, Clock: real}
+	if cfg.cluster != nil {
+		operator.Tokens = trust.NewTokens(cfg.dir.SealingKey())
 	}
+	c.resources = append(c.resources, operator.Resources()...)
 	serving := server.Config{
 		Operations: c.operations, Resources: c.resources, Credentials: credentials, Authorizer: access,
 		Observe: identities.Used, Account: cfg.account, Region: cfg.region,
 		Registry: c.registry.Handler(), LoadBalancer: cfg.loadBalancer, Guard: cfg.guard,
-		Names: []string{cfg.publicName, cfg.domain}, PublicName: cfg.publicName, Metrics: c.metrics, Logger: cfg.log,
+		Names: []string{cfg.publicName, cfg.domain}, PublicName: cfg.publicName, Metrics: c.metrics, Logger: cfg.log, Rates: cfg.rates,
 		Retryable: state.Retryable,
 		Ready:     func(ctx context.Context) []server.Check { return append(c.checks(ctx), cfg.ready()...) },
 	}
@@ -299,6 +302,19 @@ func newControlPlane(cfg controlConfig) (_ *controlPlane, err error) {
 		c.parts = append(c.parts, part{"peers", c.peers.Run})
 	}
 	return c, nil
+}
+
+// taskOfEndpoint is the task that an endpoint's event is about.
+func taskOfEndpoint(e state.Event) (state.Key, bool) {
+	record := e.New
+	if record == nil {
+		record = e.Old
+	}
+	p, ok := record.(*mesh.Endpoint)
+	if !ok || p.Task == "" {
+		return "", false
+	}
+	return controlplane.Scope{Account: p.Account, Region: p.Region}.Key(p.Cluster, p.Task), true
 }
 
 // tagsOf finds the tags of anything by its ARN, for conditions on them.
@@ -366,10 +382,10 @@ func (cfg controlConfig) raftOptions() raft.Options {
 	return o
 }
 
-func (cfg controlConfig) peers(engine *raft.Engine, store *state.Store) peers.Config {
+func (cfg controlConfig) peers(engine peers.Group, store *state.Store) peers.Config {
 	c := cfg.cluster
 	return peers.Config{
-		ID: cfg.dir.ID(), Engine: engine, Store: store, Dial: c.dial, Clock: clock.Real{}, Log: cfg.log,
+		ID: cfg.dir.ID(), Address: c.address, Engine: engine, Store: store, Dial: c.dial, Clock: clock.Real{}, Log: cfg.log,
 		Forwards: c.port.Handle(peers.ProtocolForward, trust.Server), Relays: c.port.Handle(peers.ProtocolRelay, trust.Server),
 		Peer: func(conn net.Conn) (string, bool) {
 			who, ok := trust.ConnPeer(conn)

@@ -36,6 +36,7 @@ type serverFlags struct {
 	sign                                signFlags
 	state                               stateFlags
 	objects                             objectsFlags
+	rates                               server.Rates
 }
 
 func serverCommand() *cobra.Command {
@@ -74,6 +75,7 @@ ignored.
 	fl.StringVar(&f.publicName, "public-name", "", "host:port by which clients know the public port; with several servers the same on all, a name that leads to any of them (default: --listen, with the host's name where that has no address)")
 	fl.StringVar(&f.domain, "domain", "localhost", "domain of load balancers' names")
 	f.state.add(fl)
+	rateFlags(fl, &f.rates)
 	fl.StringVar(&f.account, "account-id", "000000000000", "account of the root credentials")
 	fl.StringVar(&f.region, "region", "us-east-1", "default region")
 	remoteFlag(fl, &f.remoteRegions)
@@ -98,11 +100,7 @@ func (f serverFlags) check() error {
 	case f.insecure && f.tlsCert != "":
 		return errors.New("--insecure is plain HTTP: it goes with no --tls-cert")
 	}
-	others := slices.ContainsFunc(f.join, func(a string) bool { return a != f.peerListen })
-	if f.state.engine == "etcd" && (f.bootstrapExpect != 1 || others) {
-		return errors.New("not implemented yet: several servers on one etcd; leave --bootstrap-expect at 1 and --join empty")
-	}
-	return f.state.check()
+	return errors.Join(f.rates.Check(), f.state.check())
 }
 
 // logger writes to out: what is done as well if verbose, otherwise only what goes wrong.
@@ -194,7 +192,7 @@ func runServer(ctx context.Context, f serverFlags, out io.Writer) (err error) {
 	control, err := newControlPlane(controlConfig{
 		dir: dir, state: f.state, account: f.account, region: f.region, publicName: f.publicName, tls: !f.insecure, domain: f.domain, roots: credentials,
 		guard: f.insecure, authorize: trust.AuthorizeNode, ready: func() []server.Check { return nil }, cluster: cluster, log: log, remotes: remotes, scan: f.scan, sign: f.sign,
-		objects: objects,
+		objects: objects, rates: f.rates,
 		// Until there is a pool of its own, every host runs FARGATE tasks beside those of its cluster.
 		rule: capacity.Rule{Account: f.account, Region: f.region, Serverless: true},
 	})

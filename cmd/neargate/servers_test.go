@@ -21,6 +21,7 @@ import (
 	ecstypes "github.com/aws/aws-sdk-go-v2/service/ecs/types"
 
 	"github.com/seed-2f228079/neargate/client"
+	"github.com/seed-2f228079/neargate/controlplane/state/etcd/etcdtest"
 	"github.com/seed-2f228079/neargate/internal/ociclient"
 	"github.com/seed-2f228079/neargate/internal/ociclient/ocitest"
 )
@@ -30,6 +31,7 @@ type servers struct {
 	t     *testing.T
 	peers []string // addresses of the first ones
 	all   []*oneServer
+	flags []string // of all of them, besides the usual ones
 }
 
 type oneServer struct {
@@ -53,9 +55,9 @@ func freeAddresses(t *testing.T, n int) []string {
 	return list
 }
 
-func startServers(t *testing.T, n int) *servers {
+func startServers(t *testing.T, n int, flags ...string) *servers {
 	t.Helper()
-	s := &servers{t: t, peers: freeAddresses(t, n)}
+	s := &servers{t: t, peers: freeAddresses(t, n), flags: flags}
 	for i := range n {
 		s.all = append(s.all, &oneServer{dir: t.TempDir(), listen: "127.0.0.1:0", peers: s.peers[i]})
 	}
@@ -75,7 +77,7 @@ func (s *servers) start(one *oneServer, token string, more ...string) {
 	if len(more) == 0 {
 		more = []string{"--bootstrap-expect", fmt.Sprint(len(s.peers))}
 	}
-	one.process = start(s.t, append(args, more...)...)
+	one.process = start(s.t, slices.Concat(args, s.flags, more)...)
 }
 
 func (s *servers) ready(one *oneServer) {
@@ -562,4 +564,109 @@ func TestFormingServers(t *testing.T) {
 	}
 	ready()
 	clusters(name)
+}
+
+// TestServerMoves: a server that is started with another peer address is found there by the others, whether it has followed or led before.
+func TestServerMoves(t *testing.T) {
+	for _, engine := range []string{"raft", "etcd"} {
+		t.Run(engine, func(t *testing.T) {
+			var flags []string
+			if engine == "etcd" {
+				flags = []string{"--state", "etcd", "--etcd-endpoints", etcdtest.Start(t).Endpoint}
+			}
+			s := startServers(t, 3, flags...)
+			leader, others := s.leader()
+			for i, one := range []*oneServer{others[0], leader} {
+				one.end(syscall.SIGTERM)
+				one.peers = freeAddresses(t, 1)[0]
+				s.start(one, token)
+				s.ready(one)
+				eventually(t, func() error {
+					for _, ask := range s.all {
+						if _, _, healthy := member(t, ask, one); !healthy {
+							return fmt.Errorf("server %s does not know that %s is well", ask.peers, one.peers)
+						}
+					}
+					return nil
+				})
+				name := fmt.Sprint("after-move-", i)
+				if _, err := one.ECS.CreateCluster(t.Context(), &ecs.CreateClusterInput{ClusterName: &name}); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+}
+
+// TestFiveServers: five live through the loss of two at once, whoever leads among them.
+func TestFiveServers(t *testing.T) {
+	s := startServers(t, 5)
+	cluster := "apart"
+	if _, err := s.all[0].ECS.CreateCluster(t.Context(), &ecs.CreateClusterInput{ClusterName: &cluster}); err != nil {
+		t.Fatal(err)
+	}
+	s.startFakeAgent(t.TempDir())
+	s.all[4].service(t, "web", 2)
+	tasks := (&site{t: t, Client: s.all[3].Client}).running(2)
+	w := s.write()
+	w.more(t, 20)
+	leader, others := s.leader()
+	s.kill(leader)
+	s.kill(others[0])
+	w.more(t, 20)
+	w.stop()
+	for _, one := range others[1:] {
+		known := one.allClusters(t)
+		for _, n := range w.acknowledged() {
+			if !known[n] {
+				t.Errorf("server %s has lost %s", one.peers, n)
+			}
+		}
+	}
+	if now := (&site{t: t, Client: others[1].Client}).running(2); !slices.Equal(now, tasks) {
+		t.Errorf("the tasks were %v and are %v", tasks, now)
+	}
+	for _, one := range []*oneServer{leader, others[0]} {
+		s.start(one, token)
+		s.ready(one)
+		if known := one.allClusters(t); !known[cluster] {
+			t.Errorf("server %s has come back without the state", one.peers)
+		}
+	}
+}
+
+// TestLeaderStopsAndGoesOn: a leader that is stopped whole, as a host that swaps or is migrated stops, is replaced; when it goes on it believes that it
+// leads still, and must neither acknowledge what the others do not have nor answer from before.
+func TestLeaderStopsAndGoesOn(t *testing.T) {
+	s := startServers(t, 3)
+	for round := range 2 {
+		old, others := s.leader()
+		if err := old.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+			t.Fatal(err)
+		}
+		// Asked while it stands still: it has these in its sockets when it goes on.
+		late := fmt.Sprint("late-", round)
+		answered := make(chan error, 1)
+		go func() {
+			_, err := old.ECS.CreateCluster(t.Context(), &ecs.CreateClusterInput{ClusterName: &late})
+			answered <- err
+		}()
+		name := fmt.Sprint("without-it-", round)
+		eventually(t, func() error {
+			_, err := others[0].ECS.CreateCluster(t.Context(), &ecs.CreateClusterInput{ClusterName: &name})
+			return err
+		})
+		if err := old.cmd.Process.Signal(syscall.SIGCONT); err != nil {
+			t.Fatal(err)
+		}
+		if known := old.allClusters(t); !known[name] {
+			t.Errorf("round %d: the old leader answers from before", round)
+		}
+		err := <-answered
+		for _, one := range s.all {
+			if known := one.allClusters(t); err == nil && !known[late] {
+				t.Errorf("round %d: server %s has not what the old leader has acknowledged", round, one.peers)
+			}
+		}
+	}
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"github.com/seed-2f228079/neargate/controlplane/peers"
 	"github.com/seed-2f228079/neargate/controlplane/state"
 	"github.com/seed-2f228079/neargate/controlplane/state/etcd"
 	"github.com/seed-2f228079/neargate/controlplane/state/raft"
@@ -23,6 +24,7 @@ import (
 // engine keeps the state.
 type engine interface {
 	state.Engine
+	peers.Group
 	Run(ctx context.Context) error
 }
 
@@ -70,7 +72,7 @@ func (f stateFlags) check() error {
 
 // open opens the engine. A directory stays with the engine and the prefix that it began with: another one would be empty, and look as if
 // all services were gone.
-func (f stateFlags) open(dir *datadir.Dir, group func() raft.Options, log *slog.Logger) (engine, error) {
+func (f stateFlags) open(dir *datadir.Dir, address string, group func() raft.Options, log *slog.Logger) (engine, error) {
 	if err := f.check(); err != nil {
 		return nil, err
 	}
@@ -100,7 +102,7 @@ func (f stateFlags) open(dir *datadir.Dir, group func() raft.Options, log *slog.
 		f.etcd.Password = ""
 	}
 	e, err := etcd.Open(context.Background(), etcd.Options{
-		Connection: f.etcd, Prefix: f.prefix, ServerID: dir.ID(), Installation: seal.Name(dir.SealingKey()), Logger: log,
+		Connection: f.etcd, Prefix: f.prefix, ServerID: dir.ID(), Address: address, Installation: seal.Name(dir.SealingKey()), Logger: log,
 	})
 	if err != nil {
 		return nil, err

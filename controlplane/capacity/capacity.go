@@ -94,7 +94,7 @@ func (r Rule) Join(tx *state.Tx, h *agentapi.Hello, now time.Time) error {
 	case !ok || c.Status != Active:
 		return fmt.Errorf("cluster %s not found", name)
 	}
-	if ci, ok := ensure(tx, n, c, now); ok && ci.Status == Inactive && h.Started {
+	if ci, made := ensure(tx, n, c, now); !made && ci.Status == Inactive && h.Started {
 		controlplane.ContainerInstances.Put(tx, activated(ci, now))
 	}
 	return nil
@@ -130,27 +130,27 @@ func InstanceID(node string, c *controlplane.Cluster) string {
 }
 
 // EnsureInstances makes the nodes that are in every cluster container instances of this one, now: who runs a task in a cluster
-// just created need not wait for Memberships.
-func EnsureInstances(tx *state.Tx, c *controlplane.Cluster, now time.Time) {
-	for n := range controlplane.Nodes.Scan(tx, state.K()) {
-		if n.EveryCluster {
-			ensure(tx, n, c, now)
-		}
+// just created need not wait for Memberships. It says whether it has made any.
+func EnsureInstances(tx *state.Tx, c *controlplane.Cluster, now time.Time) (made bool) {
+	for n := range controlplane.NodesEverywhere.Scan(tx, state.K()) {
+		_, one := ensure(tx, n, c, now)
+		made = made || one
 	}
+	return made
 }
 
 // ensure makes the node an instance of the cluster unless it is one, or was one until it was deregistered: that record is returned.
-func ensure(tx *state.Tx, n *controlplane.Node, c *controlplane.Cluster, now time.Time) (*controlplane.ContainerInstance, bool) {
+func ensure(tx *state.Tx, n *controlplane.Node, c *controlplane.Cluster, now time.Time) (old *controlplane.ContainerInstance, made bool) {
 	id := InstanceID(n.Id, c)
 	key := c.Scope().Key(c.Name, id)
 	if old, ok := controlplane.ContainerInstances.Get(tx, key); ok {
-		return old, true
+		return old, false
 	}
 	controlplane.ContainerInstances.Put(tx, &controlplane.ContainerInstance{
 		Account: c.Account, Region: c.Region, Cluster: c.Name, Id: id, Node: n.Id, Status: Active,
 		Registered: timestamppb.New(now), Version: 1,
 	})
-	return nil, false
+	return nil, true
 }
 
 // Memberships keeps nodes that are in every cluster container instances of all clusters that are ACTIVE, and of no other.
@@ -191,10 +191,7 @@ func (m *Memberships) follow(ctx context.Context) error {
 
 // cluster brings one cluster's instances up to date; without a change it writes nothing.
 func (m *Memberships) cluster(ctx context.Context, v *state.View, c *controlplane.Cluster) error {
-	for n := range controlplane.Nodes.Scan(v, state.K()) {
-		if !n.EveryCluster {
-			continue
-		}
+	for n := range controlplane.NodesEverywhere.Scan(v, state.K()) {
 		key := c.Scope().Key(c.Name, InstanceID(n.Id, c))
 		_, is := controlplane.ContainerInstances.Get(v, key)
 		if is == (c.Status == Active) {

@@ -2,6 +2,7 @@ package dispatcher
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -25,10 +26,14 @@ func (s *Server) watchNodes(ctx context.Context) error {
 		s.mu.Lock()
 		s.wake() // leases may have been lost
 		s.mu.Unlock()
+		var silent []string
 		for n := range controlplane.Nodes.Scan(s.Store.View(), state.K()) {
 			if n.Status == capacity.NodeReady && s.silent(n.Id, began) {
-				s.giveUp(ctx, n.Id, began)
+				silent = append(silent, n.Id)
 			}
+		}
+		for some := range slices.Chunk(silent, lostNodes) {
+			s.giveUp(ctx, some, began)
 		}
 	}
 }
@@ -48,6 +53,9 @@ func (s *Server) noteHealth(ctx context.Context, h *NodeHealth) error {
 	return err
 }
 
+// lostNodes bounds a transaction.
+const lostNodes = 50
+
 func (s *Server) silent(node string, began time.Time) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -61,39 +69,42 @@ func (s *Server) silent(node string, began time.Time) bool {
 	return s.Clock.Now().Sub(seen) >= s.Lease+s.Grace
 }
 
-// giveUp says that a node is DOWN; the orchestrator ends its tasks. A session that is open but silent ends: the agent that
-// wakes up has to say hello.
-func (s *Server) giveUp(ctx context.Context, node string, began time.Time) {
-	down := false
+// giveUp says that nodes are DOWN, as many at once as a zone that is lost has; the orchestrator ends their tasks. A session that is open
+// but silent ends: the agent that wakes up has to say hello.
+func (s *Server) giveUp(ctx context.Context, nodes []string, began time.Time) {
+	var down []string
 	_, err := s.Store.Update(ctx, func(tx *state.Tx) error {
-		down = false
-		n, ok := controlplane.Nodes.Get(tx, state.K(node))
-		if !ok || n.Status != capacity.NodeReady || !s.silent(node, began) {
-			return nil
+		down = nil
+		for _, node := range nodes {
+			n, ok := controlplane.Nodes.Get(tx, state.K(node))
+			if !ok || n.Status != capacity.NodeReady || !s.silent(node, began) {
+				continue
+			}
+			n = proto.CloneOf(n)
+			n.Status = capacity.NodeDown
+			controlplane.Nodes.Put(tx, n)
+			down = append(down, node)
 		}
-		n = proto.CloneOf(n)
-		n.Status = capacity.NodeDown
-		controlplane.Nodes.Put(tx, n)
-		down = true
 		return nil
 	})
 	if err != nil {
 		if ctx.Err() == nil {
-			s.Log.Error("cannot give up a node; trying again", "node", node, "error", err)
+			s.Log.Error("cannot give up nodes; trying again", "nodes", nodes, "error", err)
 		}
 		return
 	}
-	if !down {
-		return
+	for _, node := range down {
+		s.Log.Warn("node lost", "node", node)
 	}
-	s.Log.Warn("node lost", "node", node)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.forget(node, "")
-	if sub := s.subscribers[node]; sub != nil && s.Clock.Now().Sub(sub.seen) >= s.Lease+s.Grace {
-		if sub.close != nil {
-			sub.close("the lease is lost")
+	for _, node := range down {
+		s.forget(node, "")
+		if sub := s.subscribers[node]; sub != nil && s.Clock.Now().Sub(sub.seen) >= s.Lease+s.Grace {
+			if sub.close != nil {
+				sub.close("the lease is lost")
+			}
+			delete(s.subscribers, node)
 		}
-		delete(s.subscribers, node)
 	}
 }

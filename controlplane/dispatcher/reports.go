@@ -3,20 +3,34 @@ package dispatcher
 import (
 	"context"
 	"errors"
+	"hash/fnv"
 	"sync"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	agentapi "github.com/seed-2f228079/neargate/api/agent"
 	"github.com/seed-2f228079/neargate/controlplane/state"
 )
 
-// batchReports bounds a transaction: a report may bring a task's endpoints and service events with it.
-const batchReports = 20
+const (
+	// batchReports bounds a transaction. A report may bring a task's endpoints and service events with it; what is too much for
+	// one transaction is halved.
+	batchReports = 40
+	// reportLanes is how many transactions are under way at a time. A node's reports stay in one lane, so that a later word on a task
+	// is never committed before an earlier one.
+	reportLanes = 4
+)
 
 // reports collects what agents say of tasks and commits it in few transactions. Of several reports on one task only the newest is
 // kept: reports are cumulative.
 type reports struct {
 	server *Server
+	lanes  [reportLanes]*lane
+}
+
+type lane struct {
+	reports *reports
 
 	mu      sync.Mutex
 	waiting map[reportKey]*agentapi.TaskStatus
@@ -27,89 +41,108 @@ type reports struct {
 type reportKey struct{ node, task string }
 
 func newReports(s *Server) *reports {
-	return &reports{server: s, waiting: map[reportKey]*agentapi.TaskStatus{}, ready: make(chan struct{}, 1)}
+	r := &reports{server: s}
+	for i := range r.lanes {
+		r.lanes[i] = &lane{reports: r, waiting: map[reportKey]*agentapi.TaskStatus{}, ready: make(chan struct{}, 1)}
+	}
+	return r
 }
 
+func (r *reports) run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	for _, l := range r.lanes {
+		g.Go(func() error { return l.run(ctx) })
+	}
+	return g.Wait()
+}
+
+// add takes in what a node says.
 func (r *reports) add(node string, tasks []*agentapi.TaskStatus) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
+	h := fnv.New32a()
+	h.Write([]byte(node))
+	r.lanes[h.Sum32()%reportLanes].add(node, tasks)
+}
+
+func (l *lane) add(node string, tasks []*agentapi.TaskStatus) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	for _, t := range tasks {
-		r.put(reportKey{node, t.TaskId}, t)
+		l.put(reportKey{node, t.TaskId}, t)
 	}
 	select {
-	case r.ready <- struct{}{}:
+	case l.ready <- struct{}{}:
 	default:
 	}
 }
 
 // put keeps the newer of two reports: of the later epoch, or further on in the task's life, or the later one.
-func (r *reports) put(k reportKey, t *agentapi.TaskStatus) {
-	old := r.waiting[k]
+func (l *lane) put(k reportKey, t *agentapi.TaskStatus) {
+	old := l.waiting[k]
 	if old == nil {
-		r.order = append(r.order, k)
+		l.order = append(l.order, k)
 	} else if old.Epoch > t.Epoch || old.Epoch == t.Epoch && old.State > t.State {
 		return
 	}
-	r.waiting[k] = t
+	l.waiting[k] = t
 }
 
-func (r *reports) take() (keys []reportKey, tasks []*agentapi.TaskStatus) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	n := min(len(r.order), batchReports)
-	keys = append(keys, r.order[:n]...)
-	r.order = r.order[n:]
+func (l *lane) take() (keys []reportKey, tasks []*agentapi.TaskStatus) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	n := min(len(l.order), batchReports)
+	keys = append(keys, l.order[:n]...)
+	l.order = l.order[n:]
 	for _, k := range keys {
-		tasks = append(tasks, r.waiting[k])
-		delete(r.waiting, k)
+		tasks = append(tasks, l.waiting[k])
+		delete(l.waiting, k)
 	}
 	return keys, tasks
 }
 
 // back returns a report that could not be committed, unless a newer one has come.
-func (r *reports) back(k reportKey, t *agentapi.TaskStatus) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.waiting[k] == nil {
-		r.put(k, t)
+func (l *lane) back(k reportKey, t *agentapi.TaskStatus) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.waiting[k] == nil {
+		l.put(k, t)
 	}
 }
 
-func (r *reports) run(ctx context.Context) error {
+func (l *lane) run(ctx context.Context) error {
 	for {
-		keys, tasks := r.take()
+		keys, tasks := l.take()
 		if len(keys) == 0 {
 			select {
-			case <-r.ready:
+			case <-l.ready:
 				continue
 			case <-ctx.Done():
 				return nil
 			}
 		}
-		if r.commit(ctx, keys, tasks) == nil {
-			continue
-		}
-		// One at a time, so that one report that cannot be taken in, or is too much for one transaction with others, holds up
-		// no other.
-		failed := false
-		for i, k := range keys {
-			if err := r.commit(ctx, keys[i:i+1], tasks[i:i+1]); err != nil {
-				if ctx.Err() != nil {
-					return nil
-				}
-				r.server.Log.Error("cannot take in a task report; trying again", "node", k.node, "task", k.task, "error", err)
-				r.back(k, tasks[i])
-				failed = true
-			}
-		}
-		if failed {
+		if !l.commit(ctx, keys, tasks) {
 			select {
-			case <-r.server.Clock.After(time.Second):
+			case <-l.reports.server.Clock.After(time.Second):
 			case <-ctx.Done():
 				return nil
 			}
 		}
 	}
+}
+
+// commit commits in halves what cannot be committed together: one report that cannot be taken in, or is too much for one transaction
+// with others, holds up no other. False: some are waiting again.
+func (l *lane) commit(ctx context.Context, keys []reportKey, tasks []*agentapi.TaskStatus) bool {
+	err := l.reports.commit(ctx, keys, tasks)
+	switch n := len(keys); {
+	case err == nil || ctx.Err() != nil:
+		return true
+	case n > 1:
+		first := l.commit(ctx, keys[:n/2], tasks[:n/2])
+		return l.commit(ctx, keys[n/2:], tasks[n/2:]) && first
+	}
+	l.reports.server.Log.Error("cannot take in a task report; trying again", "node", keys[0].node, "task", keys[0].task, "error", err)
+	l.back(keys[0], tasks[0])
+	return false
 }
 
 func (r *reports) commit(ctx context.Context, keys []reportKey, tasks []*agentapi.TaskStatus) error {

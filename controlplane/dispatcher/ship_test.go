@@ -3,6 +3,7 @@ package dispatcher
 import (
 	"context"
 	"errors"
+	"io"
 	"testing"
 
 	"google.golang.org/grpc/codes"
@@ -42,7 +43,7 @@ func TestShipLogs(t *testing.T) {
 		if err == nil {
 			err = call.Send(first)
 		}
-		if err != nil {
+		if err != nil && !errors.Is(err, io.EOF) { // EOF: the server has refused already, and Recv says why
 			t.Fatal(err)
 		}
 		return call

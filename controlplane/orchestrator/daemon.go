@@ -66,7 +66,7 @@ func (s *step) planDaemon() (start []*controlplane.Task, stop []victim) {
 		return nil, stop
 	}
 	slices.Sort(free)
-	for _, instance := range free[:min(len(free), stepTasks)] {
+	for _, instance := range free[:min(len(free), lookTasks)] {
 		t := s.newTask()
 		own := controlplane.DecodeShape[[]types.PlacementConstraint](t.PlacementConstraintsJson)
 		t.PlacementStrategyJson = ""

@@ -31,11 +31,16 @@ func (o *Orchestrator) leaving() *reconciler {
 		tables: append([]state.TableInfo{controlplane.TaskStatuses}, o.RouterTables...),
 		list:   deactivating,
 		keys: func(v *state.View, e state.Event) []state.Key {
+			key := e.Key
 			if e.Table != controlplane.TaskStatuses {
-				return slices.Collect(deactivating(v))
+				task, one := o.taskOf(e)
+				if !one {
+					return slices.Collect(deactivating(v))
+				}
+				key = task
 			}
-			if s, ok := e.New.(*controlplane.TaskStatus); ok && s.Desired == agentapi.TaskState_DEACTIVATING && s.Live() {
-				return []state.Key{e.Key}
+			if s, ok := controlplane.TaskStatuses.Get(v, key); ok && s.Desired == agentapi.TaskState_DEACTIVATING && s.Live() {
+				return []state.Key{key}
 			}
 			return nil
 		},

@@ -19,7 +19,7 @@ import (
 const (
 	stopFailedToStart = "TaskFailedToStart"
 	stopEssential     = "EssentialContainerExited"
-	stopScheduler     = "ServiceSchedulerInitiated"
+	stopScheduler     = controlplane.StopScheduler
 )
 
 // Lifecycle is the steps of one task's life (docs/design/task-model.md), each within somebody's transaction.

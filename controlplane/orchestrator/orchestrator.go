@@ -60,16 +60,21 @@ type Config struct {
 	RouterTables []state.TableInfo
 	// Assume says whether a task with this ARN can have a role; the error is ECS's words. Nil: nobody asks.
 	Assume func(account, role, taskARN string) error
+	// TaskOf is the task, by its key, that an event of RouterTables concerns; false: it may concern any. Nil: they all may.
+	TaskOf func(e state.Event) (state.Key, bool)
 	// TaskRetention is how long stopped tasks are kept; 30 days by default.
 	TaskRetention time.Duration
 	// ServiceRetention is how long INACTIVE services are kept; a day by default.
 	ServiceRetention time.Duration
+	// Workers is how many services are worked on at a time; 0: one. Rand is then read by several at once.
+	Workers int
 }
 
 // Orchestrator runs the reconcilers.
 type Orchestrator struct {
 	Config
 	lifecycle *Lifecycle
+	sizes     sizes
 }
 
 // New makes an orchestrator; Lifecycle, which has the routers, is shared with the dispatcher and the operations.
@@ -80,7 +85,7 @@ func New(c Config, l *Lifecycle) *Orchestrator {
 	if c.ServiceRetention == 0 {
 		c.ServiceRetention = 24 * time.Hour
 	}
-	return &Orchestrator{Config: c, lifecycle: l}
+	return &Orchestrator{Config: c, lifecycle: l, sizes: sizes{of: map[state.Key]int{}}}
 }
 
 // Run works whenever this server leads, until ctx ends.

@@ -1,9 +1,6 @@
 package orchestrator
 
-import (
-	"cmp"
-	"slices"
-)
+import "slices"
 
 // situation is all that decides how many tasks of a REPLICA service to start and which to stop.
 type situation struct {
@@ -66,11 +63,12 @@ func plan(s situation) (start int, stop []victim, blocked bool) {
 		return n
 	}
 
-	surplus := victims(unprotected(current), len(current)-s.desired)
-	for _, m := range surplus {
+	surplus := map[string]bool{}
+	for m := range victims(unprotected(current), len(current)-s.desired) {
 		stop = append(stop, victim{m.id, "", true})
-		current = slices.DeleteFunc(current, func(c member) bool { return c.id == m.id })
+		surplus[m.id] = true
 	}
+	current = slices.DeleteFunc(current, func(c member) bool { return surplus[c.id] })
 
 	missing := s.desired - len(current)
 	room := max(maximum-len(current)-len(old), s.desired-len(current)-len(old), 0)
@@ -86,7 +84,7 @@ func plan(s situation) (start int, stop []victim, blocked bool) {
 	replaced := len(old) - max(s.desired-healthy(current), 0)
 	spare := healthy(current) + healthy(old) - minimum
 	wanted := max(replaced, waiting)
-	for _, m := range victims(unprotected(old), len(old)) {
+	for m := range victims(unprotected(old), len(old)) {
 		switch {
 		case !m.healthy:
 			stop = append(stop, victim{m.id, "", false})
@@ -107,45 +105,4 @@ func plan(s situation) (start int, stop []victim, blocked bool) {
 
 func unprotected(tasks []member) []member {
 	return slices.DeleteFunc(slices.Clone(tasks), func(m member) bool { return m.protected })
-}
-
-// victims chooses n tasks to stop, as ECS does: those that do not run or are unhealthy first, then from the availability zone
-// that has most, in it from the host that has most, the newest first.
-func victims(tasks []member, n int) []member {
-	left := slices.Clone(tasks)
-	var chosen []member
-	for ; n > 0 && len(left) > 0; n-- {
-		zones, nodes := map[string]int{}, map[string]int{}
-		for _, m := range left {
-			zones[m.zone]++
-			nodes[m.node]++
-		}
-		at := 0
-		for i := range left {
-			if worse(left[i], left[at], zones, nodes) < 0 {
-				at = i
-			}
-		}
-		chosen = append(chosen, left[at])
-		left = slices.Delete(left, at, at+1)
-	}
-	return chosen
-}
-
-// worse orders a before b when a is the one to stop first.
-func worse(a, b member, zones, nodes map[string]int) int {
-	return cmp.Or(
-		compareBool(a.running, b.running), compareBool(a.healthy, b.healthy),
-		cmp.Compare(zones[b.zone], zones[a.zone]), cmp.Compare(nodes[b.node], nodes[a.node]),
-		cmp.Compare(b.created, a.created), cmp.Compare(a.id, b.id))
-}
-
-func compareBool(a, b bool) int {
-	switch {
-	case a == b:
-		return 0
-	case b:
-		return -1
-	}
-	return 1
 }

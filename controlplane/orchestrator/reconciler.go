@@ -7,12 +7,17 @@ import (
 	"log/slog"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/seed-2f228079/neargate/controlplane/state"
 	"github.com/seed-2f228079/neargate/internal/clock"
 )
 
 // retryAfter is the pause before a key is looked at again after a failure.
 const retryAfter = time.Second
+
+// leastRest is what is worth a timer.
+const leastRest = time.Millisecond
 
 // reconciler is one concern.
 type reconciler struct {
@@ -24,6 +29,10 @@ type reconciler struct {
 	keys func(v *state.View, e state.Event) []state.Key
 	// reconcile brings one key nearer to what is wanted. again: look at it after this time even without an event; 0: no need.
 	reconcile func(ctx context.Context, key state.Key) (again time.Duration, err error)
+	// rest is how long a key that was just looked at is left alone whatever happens; nil: not at all.
+	rest func(key state.Key) time.Duration
+	// workers is how many keys are worked on at a time; 0: one.
+	workers int
 }
 
 // queue holds the keys to look at now, in order of arrival and once each, and those to look at later.
@@ -31,6 +40,18 @@ type queue struct {
 	ready []state.Key
 	in    map[state.Key]bool
 	later map[state.Key]time.Time
+	rests map[state.Key]time.Time // until when
+}
+
+// event adds a key that something has happened to: now, or when it has rested.
+func (q *queue) event(k state.Key, now time.Time) {
+	until, resting := q.rests[k]
+	if !resting || !until.After(now) {
+		delete(q.rests, k)
+		q.add(k)
+	} else if at, ok := q.later[k]; !ok || at.After(until) {
+		q.later[k] = until
+	}
 }
 
 func (q *queue) add(k state.Key) {
@@ -69,6 +90,26 @@ type watched struct {
 	err   error
 }
 
+type result struct {
+	again time.Duration
+	err   error
+}
+
+// all reconciles keys, as many at a time as there are workers.
+func (r *reconciler) all(ctx context.Context, keys []state.Key) []result {
+	results := make([]result, len(keys))
+	var g errgroup.Group
+	g.SetLimit(max(r.workers, 1))
+	for i, k := range keys {
+		g.Go(func() error {
+			results[i].again, results[i].err = r.reconcile(ctx, k)
+			return nil
+		})
+	}
+	_ = g.Wait() // the errors are among the results
+	return results
+}
+
 // follow lists and then follows events until it has missed some.
 func (r *reconciler) follow(ctx context.Context, store *state.Store, clk clock.Clock, log *slog.Logger) error {
 	ctx, cancel := context.WithCancel(ctx)
@@ -92,24 +133,31 @@ func (r *reconciler) follow(ctx context.Context, store *state.Store, clk clock.C
 	}()
 	defer func() { cancel(); <-done }()
 
-	q := &queue{in: map[state.Key]bool{}, later: map[state.Key]time.Time{}}
+	q := &queue{in: map[state.Key]bool{}, later: map[state.Key]time.Time{}, rests: map[state.Key]time.Time{}}
 	for k := range r.list(v) {
 		q.add(k)
 	}
 	for {
-		for _, k := range q.ready {
+		results := r.all(ctx, q.ready)
+		if ctx.Err() != nil {
+			return nil
+		}
+		for i, k := range q.ready {
 			delete(q.in, k)
 			delete(q.later, k)
-			again, err := r.reconcile(ctx, k)
+			again, err := results[i].again, results[i].err
 			if err != nil {
-				if ctx.Err() != nil {
-					return nil
-				}
 				log.Error("reconciler failed; trying again", "reconciler", r.name, "key", k.String(), "error", err)
 				again = retryAfter
 			}
 			if again > 0 {
 				q.later[k] = clk.Now().Add(again)
+			}
+			if r.rest != nil {
+				delete(q.rests, k)
+				if d := r.rest(k); d >= leastRest {
+					q.rests[k] = clk.Now().Add(d)
+				}
 			}
 		}
 		q.ready = q.ready[:0]
@@ -128,7 +176,7 @@ func (r *reconciler) follow(ctx context.Context, store *state.Store, clk clock.C
 			}
 			for _, event := range e.batch.Events {
 				for _, k := range r.keys(e.batch.View, event) {
-					q.add(k)
+					q.event(k, clk.Now())
 				}
 			}
 		case <-timer:

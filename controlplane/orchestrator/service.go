@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"iter"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/ecs/types"
@@ -35,6 +36,14 @@ const (
 // records, and its endpoints.
 const stepTasks = 15
 
+// lookTasks bounds how many tasks one look at a service starts, and stops, in as many transactions as it takes: a look reads all of the
+// service's tasks.
+const lookTasks = 20 * stepTasks
+
+// restPerTask is for how long a service that changes is left alone after a look, for each of its tasks: looks, each of which costs as
+// much again, then take a bounded part of the time however many reports come in.
+const restPerTask = 10 * time.Microsecond
+
 // services keeps every service at what it wants.
 func (o *Orchestrator) services() *reconciler {
 	return &reconciler{
@@ -51,13 +60,15 @@ func (o *Orchestrator) services() *reconciler {
 				}
 			}
 		},
-		keys:      serviceKeys,
+		keys:      o.serviceKeys,
 		reconcile: o.reconcileService,
+		rest:      func(key state.Key) time.Duration { return time.Duration(o.sizes.get(key)) * restPerTask },
+		workers:   o.Workers,
 	}
 }
 
 // serviceKeys are the services that an event concerns.
-func serviceKeys(v *state.View, e state.Event) (keys []state.Key) {
+func (o *Orchestrator) serviceKeys(v *state.View, e state.Event) (keys []state.Key) {
 	record := e.New
 	if record == nil {
 		record = e.Old
@@ -82,7 +93,13 @@ func serviceKeys(v *state.View, e state.Event) (keys []state.Key) {
 				keys = append(keys, controlplane.Services.Key(s))
 			}
 		}
-	default: // a router's: it may concern any service with routers
+	default: // a router's
+		if task, one := o.taskOf(e); one {
+			if s, ok := controlplane.TaskStatuses.Get(v, task); ok && s.Service != "" {
+				keys = append(keys, s.Scope().Key(s.Cluster, s.Service))
+			}
+			return keys
+		}
 		for s := range controlplane.Services.Scan(v, state.K()) {
 			if s.Status != serviceInactive && (set(s.LoadBalancersJson) || set(s.ServiceRegistriesJson)) {
 				keys = append(keys, controlplane.Services.Key(s))
@@ -92,8 +109,36 @@ func serviceKeys(v *state.View, e state.Event) (keys []state.Key) {
 	return keys
 }
 
+// taskOf is the one task that a router's event concerns.
+func (o *Orchestrator) taskOf(e state.Event) (state.Key, bool) {
+	if o.TaskOf == nil {
+		return "", false
+	}
+	return o.TaskOf(e)
+}
+
 // set says whether a list kept as JSON has members.
 func set(list string) bool { return list != "" && list != "[]" && list != "null" }
+
+// sizes are the live tasks of services when they were last looked at.
+type sizes struct {
+	mu sync.Mutex
+	of map[state.Key]int
+}
+
+func (s *sizes) get(k state.Key) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.of[k]
+}
+
+func (s *sizes) set(k state.Key, n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.of[k] = n; n == 0 {
+		delete(s.of, k)
+	}
+}
 
 // step is one look at one service: what there is, and the transaction in which it changes.
 //
@@ -110,34 +155,71 @@ type step struct {
 	live    []*controlplane.TaskStatus // also those that are leaving
 	tasks   map[string]*controlplane.Task
 	again   time.Duration
+
+	// What is left to do of what this look has found.
+	starting []*controlplane.Task
+	stopping []victim
 }
 
 func (o *Orchestrator) reconcileService(ctx context.Context, key state.Key) (again time.Duration, err error) {
-	_, err = o.Store.Update(ctx, func(tx *state.Tx) error {
-		again = 0
-		service, ok := controlplane.Services.Get(tx, key)
-		if !ok {
+	var s *step
+	if _, err = o.Store.Update(ctx, func(tx *state.Tx) error {
+		if s = o.look(tx, key); s == nil {
 			return nil
 		}
-		s := &step{Orchestrator: o, tx: tx, v: o.Store.View(), now: o.Clock.Now(), service: service, tasks: map[string]*controlplane.Task{}}
-		for d := range controlplane.Deployments.Scan(tx, key) {
-			if d.Id == service.PrimaryDeployment {
-				s.primary = d
-			} else {
-				s.others = append(s.others, d)
+		return s.reconcile()
+	}); err != nil || s == nil {
+		o.sizes.set(key, 0)
+		return 0, err
+	}
+	o.sizes.set(key, len(s.live))
+	for len(s.starting)+len(s.stopping) > 0 {
+		starting, stopping := s.starting, s.stopping
+		stale := false
+		if _, err = o.Store.Update(ctx, func(tx *state.Tx) error {
+			s.tx, s.starting, s.stopping = tx, starting, stopping
+			if stale = !s.holds(key); stale {
+				return nil
 			}
+			return s.proceed()
+		}); err != nil || stale {
+			return s.again, err
 		}
-		for status := range controlplane.LiveTasksByService.Scan(s.v, key) {
-			if t, ok := controlplane.Tasks.Get(s.v, controlplane.TaskStatuses.Key(status)); ok {
-				s.live = append(s.live, status)
-				s.tasks[status.Id] = t
-			}
+	}
+	return s.again, nil
+}
+
+// look reads a service and what belongs to it; nil: it is gone.
+func (o *Orchestrator) look(tx *state.Tx, key state.Key) *step {
+	service, ok := controlplane.Services.Get(tx, key)
+	if !ok {
+		return nil
+	}
+	s := &step{Orchestrator: o, tx: tx, v: o.Store.View(), now: o.Clock.Now(), service: service, tasks: map[string]*controlplane.Task{}}
+	for d := range controlplane.Deployments.Scan(tx, key) {
+		if d.Id == service.PrimaryDeployment {
+			s.primary = d
+		} else {
+			s.others = append(s.others, d)
 		}
-		err := s.reconcile()
-		again = s.again
-		return err
-	})
-	return again, err
+	}
+	for status := range controlplane.LiveTasksByService.Scan(s.v, key) {
+		if t, ok := controlplane.Tasks.Get(s.v, controlplane.TaskStatuses.Key(status)); ok {
+			s.live = append(s.live, status)
+			s.tasks[status.Id] = t
+		}
+	}
+	return s
+}
+
+// holds says whether what the look decided from the service is still so.
+func (s *step) holds(key state.Key) bool {
+	service, ok := controlplane.Services.Get(s.tx, key)
+	if !ok || !proto.Equal(service, s.service) || s.primary == nil {
+		return ok && s.primary == nil && proto.Equal(service, s.service) // it is drained
+	}
+	primary, ok := controlplane.Deployments.Get(s.tx, controlplane.Deployments.Key(s.primary))
+	return ok && proto.Equal(primary, s.primary)
 }
 
 func (s *step) reconcile() error {
@@ -147,30 +229,42 @@ func (s *step) reconcile() error {
 	if s.trip() {
 		return nil
 	}
-	var start []*controlplane.Task
-	var stop []victim
 	if s.service.SchedulingStrategy == string(types.SchedulingStrategyDaemon) {
-		start, stop = s.planDaemon()
+		s.starting, s.stopping = s.planDaemon()
 	} else {
 		n, victims, blocked := plan(s.situation())
-		stop = victims
+		s.stopping = victims
 		if blocked {
 			s.eventOnce("(service " + s.service.Name + ") was unable to stop or start tasks during a deployment because of the service deployment configuration. " +
 				"Update the minimumHealthyPercent or maximumPercent value and try again.")
 		}
-		for range min(n, stepTasks) {
-			start = append(start, s.newTask())
+		for range min(n, lookTasks) {
+			s.starting = append(s.starting, s.newTask())
 		}
 	}
-	if err := s.stop(stop); err != nil {
-		return err
-	}
-	if err := s.start(start); err != nil {
-		return err
-	}
-	if len(start) == 0 && len(stop) == 0 {
+	s.stopping = s.stopping[:min(len(s.stopping), lookTasks)]
+	if len(s.starting) == 0 && len(s.stopping) == 0 {
 		s.settle()
+		return nil
 	}
+	if err := s.complete(s.starting); err != nil {
+		return err
+	}
+	return s.proceed()
+}
+
+// proceed does as much of what is to be done as fits the transaction.
+func (s *step) proceed() error {
+	n := min(len(s.stopping), stepTasks)
+	if err := s.stop(s.stopping[:n]); err != nil {
+		return err
+	}
+	s.stopping = s.stopping[n:]
+	n = min(len(s.starting), stepTasks)
+	if err := s.start(s.starting[:n]); err != nil {
+		return err
+	}
+	s.starting = s.starting[n:]
 	return nil
 }
 
@@ -323,9 +417,6 @@ func (s *step) start(tasks []*controlplane.Task) error {
 	if len(tasks) == 0 {
 		return nil
 	}
-	if err := s.complete(tasks); err != nil {
-		return err
-	}
 	if err := s.assumeRoles(tasks[0]); err != nil {
 		why := err.Error()
 		if e, ok := awserr.As(err); ok {
@@ -346,9 +437,6 @@ func (s *step) start(tasks []*controlplane.Task) error {
 
 // stop asks tasks to leave.
 func (s *step) stop(list []victim) error {
-	if len(list) > stepTasks {
-		list = list[:stepTasks]
-	}
 	var names []string
 	draining := 0
 	for _, v := range list {
@@ -417,7 +505,8 @@ func (s *step) drain() error {
 			list = append(list, victim{id: status.Id})
 		}
 	}
-	if err := s.stop(list); err != nil {
+	s.stopping = list[:min(len(list), lookTasks)]
+	if err := s.proceed(); err != nil {
 		return err
 	}
 	if len(s.live) > 0 || s.service.Status != serviceDraining {

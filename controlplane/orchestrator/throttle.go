@@ -18,20 +18,17 @@ const (
 	maxBackoff   = 15 * time.Minute
 )
 
-// failedHealth begins the reason of every task that was replaced for its health.
-const failedHealth = "Task failed "
-
 // failures counts the tasks of a deployment that failed, with reset only since the last one that ran stably, and gives the
 // last one. Those that ran but were replaced as unhealthy are counted apart: the circuit breaker counts them, the throttle does not.
 func failures(v *state.View, s *controlplane.Service, d *controlplane.Deployment, reset bool) (count int, last *controlplane.TaskStatus, unhealthy int) {
 	var stopped []*controlplane.TaskStatus
-	for status := range controlplane.StoppedTasksByService.Scan(v, s.Scope().Key(s.Cluster, s.Name)) {
+	for status := range controlplane.FailedTasksByService.Scan(v, s.Scope().Key(s.Cluster, s.Name)) {
 		t, ok := controlplane.Tasks.Get(v, controlplane.TaskStatuses.Key(status))
 		switch {
 		case !ok || t.Deployment != d.Id || status.Stopped.AsTime().Before(d.RolledBack.AsTime()):
 		case status.StopCode == stopEssential || status.StopCode == stopFailedToStart:
 			stopped = append(stopped, status)
-		case strings.HasPrefix(status.StoppedReason, failedHealth):
+		case strings.HasPrefix(status.StoppedReason, controlplane.FailedHealth):
 			unhealthy++
 		}
 	}

@@ -10,7 +10,6 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/seed-2f228079/neargate/controlplane/state"
-	"github.com/seed-2f228079/neargate/controlplane/state/raft"
 )
 
 // usedTokens are the join tokens that have served their host, until they would have ended anyway.
@@ -81,7 +80,7 @@ func (p *Peers) admit(ctx context.Context, a Admission) verdict {
 	if err == nil && a.Server != "" {
 		err = p.Engine.AddServer(ctx, a.Server, a.Address)
 	}
-	var inUse *raft.AddressInUseError
+	var inUse *state.AddressInUseError
 	switch {
 	case errors.As(err, &inUse):
 		return verdict{AddressInUse: true}

@@ -10,7 +10,6 @@ import (
 
 	"github.com/seed-2f228079/neargate/api"
 	"github.com/seed-2f228079/neargate/controlplane/state"
-	"github.com/seed-2f228079/neargate/controlplane/state/raft"
 	"github.com/seed-2f228079/neargate/internal/awserr"
 	"github.com/seed-2f228079/neargate/internal/clock"
 	"github.com/seed-2f228079/neargate/internal/trust"
@@ -18,7 +17,7 @@ import (
 
 // Operator is what whoever runs the cluster asks of it: who its servers are, and to change that; tokens for new hosts; snapshots.
 type Operator struct {
-	Engine *raft.Engine
+	Engine Group
 	Tokens *trust.Tokens // nil: no host can join
 	Rand   io.Reader
 	Clock  clock.Clock
@@ -112,7 +111,7 @@ func (o *Operator) removeServer(ctx context.Context, in *RemoveServerInput) (*Re
 	}
 	err = o.Engine.RemoveServer(ctx, found[0])
 	switch {
-	case errors.Is(err, raft.ErrLastVoter):
+	case errors.Is(err, state.ErrLastVoter):
 		return nil, awserr.New("InvalidParameterException", "The server %s is the only one that has a vote.", found[0])
 	case err != nil:
 		return nil, err // a leader has handed over first: its successor is asked with the next try

@@ -13,6 +13,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -23,7 +24,6 @@ import (
 
 	"github.com/seed-2f228079/neargate/controlplane/dispatcher"
 	"github.com/seed-2f228079/neargate/controlplane/state"
-	"github.com/seed-2f228079/neargate/controlplane/state/raft"
 	"github.com/seed-2f228079/neargate/internal/clock"
 	"github.com/seed-2f228079/neargate/storage/blob"
 )
@@ -37,9 +37,11 @@ const (
 
 // Config is what Peers is told. Forwarded and Dispatcher are set before Run.
 type Config struct {
-	ID     string // of this server
-	Engine *raft.Engine
-	Store  *state.Store
+	ID string // of this server
+	// Address is where the others reach this server now.
+	Address string
+	Engine  Group
+	Store   *state.Store
 	// Dial connects to the server with an id, at address, and makes sure that it is that one.
 	Dial func(ctx context.Context, protocol, id, address string) (net.Conn, error)
 	// Peer is the id of the server at the other end of a connection.
@@ -62,8 +64,8 @@ type Peers struct {
 	forwards, relays *http.Transport
 
 	mu      sync.Mutex
-	members []raft.Member // as the leader last told
-	moved   bool          // one could not be reached where it was
+	members []state.Member // as the leader last told
+	moved   bool           // one could not be reached where it was
 }
 
 const (
@@ -145,7 +147,11 @@ func (p *Peers) address(ctx context.Context, id string) (string, error) {
 
 // addressOf is a member's address as last told. p.mu is held.
 func (p *Peers) addressOf(id string) string {
-	for _, m := range p.members {
+	members := p.members
+	if len(members) == 0 {
+		members = p.Engine.Known()
+	}
+	for _, m := range members {
 		if m.ID == id {
 			return m.Address
 		}
@@ -216,10 +222,62 @@ func (p *Peers) Changed(ctx context.Context) {
 // Barrier returns once this server has everything that any server acknowledged before the call.
 func (p *Peers) Barrier(ctx context.Context) error { return p.Engine.Barrier(ctx) }
 
-// Send passes a request on to a server. Unless sent, it has surely not got there.
+// Send passes a request on to a server. Unless sent, it has surely not got there. A leader that has been replaced meanwhile is not waited
+// for: it may be a host that stands still, with its connections.
 func (p *Peers) Send(_ context.Context, id string, r *http.Request) (*http.Response, bool, error) {
-	answer, sent, err := send(p.forwards, id, r)
-	return answer, sent, err
+	if p.Store.Leadership().Leader != id {
+		return send(p.forwards, id, r)
+	}
+	ctx, cancel := context.WithCancel(r.Context())
+	begun := make(chan struct{})
+	go func() {
+		if p.replaced(ctx, id, begun) {
+			cancel()
+		}
+	}()
+	answer, sent, err := send(p.forwards, id, r.WithContext(ctx))
+	close(begun)
+	if err != nil {
+		cancel()
+		return nil, sent, err
+	}
+	answer.Body = &cancelling{answer.Body, cancel}
+	return answer, sent, nil
+}
+
+// replaced waits until another server than id leads and had a moment to hear so; false: the answer has begun, or nobody waits for it.
+func (p *Peers) replaced(ctx context.Context, id string, begun <-chan struct{}) bool {
+	for {
+		l := p.Store.Leadership()
+		changed := l.Changed
+		var grace <-chan time.Time
+		if l.Term != 0 || l.Leader != "" && l.Leader != id {
+			grace, changed = p.Clock.After(replacedGrace), nil
+		}
+		select {
+		case <-changed:
+		case <-grace:
+			return true
+		case <-begun:
+			return false
+		case <-ctx.Done():
+			return false
+		}
+	}
+}
+
+// replacedGrace is for an answer that is on its way.
+const replacedGrace = time.Second
+
+// cancelling ends a request's context with its answer.
+type cancelling struct {
+	io.ReadCloser
+	cancel context.CancelFunc
+}
+
+func (c *cancelling) Close() error {
+	defer c.cancel()
+	return c.ReadCloser.Close()
 }
 
 func send(t *http.Transport, id string, r *http.Request) (*http.Response, bool, error) {
@@ -235,6 +293,7 @@ func (p *Peers) Run(ctx context.Context) error {
 	g.Go(func() error { return p.serve(ctx, p.Forwards, p.Forwarded) })
 	g.Go(func() error { return p.serve(ctx, p.Relays, p.relayed()) })
 	g.Go(func() error { return p.follow(ctx) })
+	g.Go(func() error { return p.announce(ctx) })
 	err := g.Wait()
 	p.forwards.CloseIdleConnections()
 	p.relays.CloseIdleConnections()

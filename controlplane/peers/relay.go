@@ -52,9 +52,16 @@ func (p *Peers) ask(ctx context.Context, path string, body []byte) ([]byte, erro
 	case leader == "":
 		return nil, errors.New("this server has become the leader itself") // whoever asks tries again, here
 	}
+	return p.askServer(ctx, leader, path, body)
+}
+
+// askServer puts a question to a server.
+func (p *Peers) askServer(ctx context.Context, id, path string, body []byte) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, relayTimeout)
+	defer cancel()
 	r := &http.Request{Method: http.MethodPost, URL: &url.URL{Path: path}, Header: http.Header{}, ContentLength: int64(len(body)),
 		Body: io.NopCloser(bytes.NewReader(body)), GetBody: func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil }}
-	a, _, err := send(p.relays, leader, r.WithContext(ctx))
+	a, _, err := send(p.relays, id, r.WithContext(ctx))
 	if err != nil {
 		return nil, err
 	}
@@ -70,7 +77,7 @@ func (p *Peers) ask(ctx context.Context, path string, body []byte) ([]byte, erro
 	case a.StatusCode == http.StatusMisdirectedRequest:
 		return nil, state.ErrNotLeader
 	case a.StatusCode != http.StatusOK:
-		return nil, fmt.Errorf("server %s: %s", leader, text)
+		return nil, fmt.Errorf("server %s: %s", id, text)
 	}
 	return text, nil
 }
@@ -96,6 +103,7 @@ func (p *Peers) relayed() http.Handler {
 		}
 		return json.Marshal(p.admit(ctx, a))
 	}))
+	mux.HandleFunc("POST /address", p.answers(p.readdress))
 	if p.Blobs != nil {
 		serveBlobs(mux, p.Blobs, p.Log)
 		serveUploads(mux, p.Blobs, p.Log)

@@ -90,13 +90,18 @@ type leaf struct {
 // maxClasses bounds what a ledger remembers.
 const maxClasses = 2048
 
-// Class finds or makes the class of a spec. Its errors are the client's: an expression or strategy that cannot be.
-func (l *Ledger) Class(s Spec) (*Class, error) {
+// ID is equal for equal specs, and only for them.
+func (s Spec) ID() string {
 	b, err := json.Marshal(s)
 	if err != nil {
-		return nil, fmt.Errorf("key of a placement class: %w", err)
+		panic(fmt.Sprintf("scheduler: a spec is strings and numbers: %v", err))
 	}
-	key := string(b)
+	return string(b)
+}
+
+// Class finds or makes the class of a spec. Its errors are the client's: an expression or strategy that cannot be.
+func (l *Ledger) Class(s Spec) (*Class, error) {
+	key := s.ID()
 	if c, ok := l.classes[key]; ok {
 		return c, nil
 	}
@@ -243,6 +248,17 @@ func (c *Class) refresh() {
 			c.rescore(at)
 		}
 	}
+}
+
+// Room says whether some node can take a task of the class now.
+func (c *Class) Room() bool {
+	c.refresh()
+	for _, f := range c.leaves {
+		if len(f.heap) > 0 {
+			return true
+		}
+	}
+	return false
 }
 
 func (c *Class) rescore(at int32) {

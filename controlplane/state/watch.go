@@ -111,19 +111,9 @@ func (w *Watcher) Next(ctx context.Context) (Batch, error) {
 		if err := cmp.Or(ctx.Err(), w.ended()); err != nil {
 			return Batch{}, err
 		}
-		view, changes, changed, err := w.feed.since(w.cursor)
-		if err != nil {
-			return Batch{}, err
-		}
-		var events []Event
-		for _, c := range changes {
-			if w.tables == nil || w.tables[c.table] {
-				events = append(events, c.event())
-			}
-		}
-		w.cursor = max(w.cursor, view.revision)
-		if len(events) > 0 {
-			return Batch{Revision: view.revision, View: view, Events: events}, nil
+		b, changed, err := w.take()
+		if err != nil || len(b.Events) > 0 {
+			return b, err
 		}
 		select {
 		case <-changed:
@@ -131,6 +121,27 @@ func (w *Watcher) Next(ctx context.Context) (Batch, error) {
 		case <-w.done:
 		}
 	}
+}
+
+// Take is Next without waiting: a batch without events says that there are none. Its view is the latest all the same.
+func (w *Watcher) Take() (Batch, error) {
+	b, _, err := w.take()
+	return b, err
+}
+
+func (w *Watcher) take() (Batch, <-chan struct{}, error) {
+	view, changes, changed, err := w.feed.since(w.cursor)
+	if err != nil {
+		return Batch{}, nil, err
+	}
+	b := Batch{Revision: view.revision, View: view}
+	for _, c := range changes {
+		if w.tables == nil || w.tables[c.table] {
+			b.Events = append(b.Events, c.event())
+		}
+	}
+	w.cursor = max(w.cursor, view.revision)
+	return b, changed, nil
 }
 
 func (c change) event() Event {

@@ -17,6 +17,8 @@ type Error struct {
 	Status  int    // HTTP status; 0 means what the model says, else 400
 	// Fields are modelled members of the error shape beyond the message, by wire name.
 	Fields map[string]any
+	// RetryAfter is after how many seconds to come again; 0: nobody can say.
+	RetryAfter int
 }
 
 func (e *Error) Error() string { return e.Code + ": " + e.Message }

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/seed-2f228079/neargate/controlplane/state"
 	"github.com/seed-2f228079/neargate/controlplane/state/raft"
 	"github.com/seed-2f228079/neargate/controlplane/state/statetest"
 	"github.com/seed-2f228079/neargate/internal/testcluster"
@@ -174,7 +175,7 @@ func membership(f *faults) {
 	}
 	gone := f.load.members()[0]
 	f.onLeader(ctx, func(e *raft.Engine) error {
-		if err := e.RemoveServer(ctx, gone.ID); !errors.Is(err, raft.ErrNotMember) {
+		if err := e.RemoveServer(ctx, gone.ID); !errors.Is(err, state.ErrNotMember) {
 			return err
 		}
 		return nil

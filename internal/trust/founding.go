@@ -103,14 +103,6 @@ func (f *Founding) check() error {
 	return nil
 }
 
-// Own is what the founding says of the server with an id; false: nothing, it came later.
-func (f *Founding) Own(id string) (Founder, bool) {
-	if m := f.member(id); m != nil {
-		return *m, true
-	}
-	return Founder{}, false
-}
-
 // member is the member with an id; nil: there is none.
 func (f *Founding) member(id string) *Founder {
 	i := slices.IndexFunc(f.Members, func(m Founder) bool { return m.ID == id })

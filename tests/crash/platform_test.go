@@ -140,7 +140,7 @@ func freeAddress(t *testing.T) string {
 func (p *platform) launch() {
 	p.t.Helper()
 	p.out = &output{}
-	p.cmd = exec.Command(program, append([]string{"dev", "--data", p.dir, "--listen", p.listen, "--dns", "127.0.0.1:0"}, p.args...)...)
+	p.cmd = exec.Command(program, append([]string{"dev", "--data", p.dir, "--listen", p.listen, "--dns", "127.0.0.1:0", "--api-read-rate", "0", "--api-write-rate", "0"}, p.args...)...)
 	p.cmd.Env = append(os.Environ(), p.env...)
 	p.cmd.Stdout, p.cmd.Stderr = p.out, p.out
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // signals to the test's terminal are not for it

@@ -22,7 +22,7 @@ const (
 	retryAfter = time.Second
 )
 
-// errStale: a node has a task that the ledger has not seen. The ledger is made anew from the replica.
+// errStale: a node is not as the ledger has it. What it has not seen is committed, so the watcher has it.
 var errStale = errors.New("the ledger is behind")
 
 // Run is the scheduler's loop. It works whenever this server leads, until ctx ends.
@@ -30,7 +30,7 @@ func (p *Placer) Run(ctx context.Context) error {
 	return p.store.RunLeader(ctx, func(ctx context.Context) error {
 		for ctx.Err() == nil {
 			err := p.follow(ctx)
-			if ctx.Err() != nil || errors.Is(err, state.ErrCompacted) || errors.Is(err, errStale) {
+			if ctx.Err() != nil || errors.Is(err, state.ErrCompacted) {
 				continue
 			}
 			p.log.Error("placement failed; trying again", "error", err)
@@ -43,115 +43,169 @@ func (p *Placer) Run(ctx context.Context) error {
 	})
 }
 
-// loop is one life of a ledger: from a view on, until it is found to be wrong.
+// loop is one life of a ledger: from a view on, until changes were missed.
 type loop struct {
 	*Placer
 	ledger  *scheduler.Ledger
-	waiting map[state.Key]*controlplane.Task
+	waiting map[state.Key]*waiting
+	queues  map[string]*queue // by class
+}
+
+// waiting is a task without a place.
+type waiting struct {
+	task  *controlplane.Task
+	said  string // the reason that is recorded
+	queue *queue
+}
+
+// queue is the waiting tasks that ask for the same. When one of them finds no place none does, and what they have been told is
+// not told again: tasks that wait for room cost nothing while others come and go.
+type queue struct {
+	spec  scheduler.Spec
+	tasks map[state.Key]*waiting
 }
 
 func (p *Placer) follow(ctx context.Context) error {
 	v := p.store.View()
-	w := p.store.Watch(ctx, v.Revision(), controlplane.TaskStatuses, controlplane.Nodes, controlplane.ContainerInstances)
-	l := &loop{Placer: p, ledger: load(v, uint64(p.clock.Now().UnixNano())), waiting: map[state.Key]*controlplane.Task{}}
+	w := p.store.Watch(ctx, v.Revision(), followed...)
+	l := &loop{Placer: p, ledger: load(v, uint64(p.clock.Now().UnixNano())), waiting: map[state.Key]*waiting{}, queues: map[string]*queue{}}
 	for s := range controlplane.UnplacedTasks.Scan(v, state.K()) {
 		l.wait(v, s)
 	}
 	for {
-		if err := l.place(ctx); err != nil {
+		if err := l.place(ctx); err != nil && !errors.Is(err, errStale) {
 			return err
 		}
 		b, err := w.Next(ctx)
 		if err != nil {
 			return err
 		}
-		l.apply(b)
+		follow(l.ledger, b)
+		for _, e := range b.Events {
+			switch s, ok := e.New.(*controlplane.TaskStatus); {
+			case ok:
+				l.wait(b.View, s)
+			case e.Table == controlplane.TaskStatuses:
+				l.forget(e.Key)
+			}
+		}
 	}
 }
 
+// wait has the task wait if it has no place and needs one.
 func (l *loop) wait(v *state.View, s *controlplane.TaskStatus) {
 	key := controlplane.TaskStatuses.Key(s)
 	if !s.Unplaced() {
-		delete(l.waiting, key)
-	} else if l.waiting[key] == nil {
-		if t, ok := controlplane.Tasks.Get(v, key); ok {
-			l.waiting[key] = t
-		}
+		l.forget(key)
+		return
 	}
+	if w := l.waiting[key]; w != nil {
+		w.said = s.PlacementFailure
+		return
+	}
+	t, ok := controlplane.Tasks.Get(v, key)
+	if !ok {
+		return
+	}
+	spec := specOf(t)
+	id := spec.ID()
+	q := l.queues[id]
+	if q == nil {
+		q = &queue{spec, map[state.Key]*waiting{}}
+		l.queues[id] = q
+	}
+	q.tasks[key] = &waiting{t, s.PlacementFailure, q}
+	l.waiting[key] = q.tasks[key]
 }
 
-func (l *loop) apply(b state.Batch) {
-	for _, e := range b.Events {
-		switch e.Table {
-		case controlplane.Nodes:
-			if n, ok := e.New.(*controlplane.Node); ok {
-				setNode(l.ledger, n)
-			} else {
-				l.ledger.RemoveNode(e.Old.(*controlplane.Node).Id)
-			}
-		case controlplane.ContainerInstances:
-			if c, ok := e.New.(*controlplane.ContainerInstance); ok {
-				n, _ := controlplane.Nodes.Get(b.View, state.K(c.Node))
-				setInstance(l.ledger, c, n)
-			} else {
-				old := e.Old.(*controlplane.ContainerInstance)
-				l.ledger.RemoveInstance(clusterPool(old.Scope(), old.Cluster), old.Node)
-			}
-		case controlplane.TaskStatuses:
-			if s, ok := e.New.(*controlplane.TaskStatus); ok {
-				setStatus(l.ledger, b.View, s)
-				l.wait(b.View, s)
-			} else {
-				l.ledger.Remove(string(e.Key))
-				delete(l.waiting, e.Key)
-			}
-		}
+func (l *loop) forget(key state.Key) {
+	w := l.waiting[key]
+	if w == nil {
+		return
+	}
+	delete(l.waiting, key)
+	if delete(w.queue.tasks, key); len(w.queue.tasks) == 0 {
+		delete(l.queues, w.queue.spec.ID())
 	}
 }
 
 // decision is what one task gets: a place or the reason why not.
 type decision struct {
-	task    *controlplane.Task
+	*waiting
 	where   scheduler.Placement
 	failure string
 }
 
-// place decides about every waiting task, those of one class together, the longest waiting first, and commits.
+// place decides about every task that waits for what there may be, the longest waiting first, and commits.
 func (l *loop) place(ctx context.Context) error {
-	tasks := make([]*controlplane.Task, 0, len(l.waiting))
-	for _, t := range l.waiting {
-		tasks = append(tasks, t)
-	}
-	slices.SortFunc(tasks, func(a, b *controlplane.Task) int {
-		return cmp.Or(a.Created.AsTime().Compare(b.Created.AsTime()), cmp.Compare(a.Id, b.Id))
-	})
-	failed := map[*scheduler.Class]string{}
+	var tasks []*waiting
+	failed := map[*queue]string{}
 	var decisions []decision
-	for _, t := range tasks {
-		decisions = append(decisions, l.decide(t, failed))
+	for _, q := range l.queues {
+		if why, full := l.full(q); full {
+			failed[q] = why
+		}
+		for _, w := range q.tasks {
+			if why, full := failed[q]; !full {
+				tasks = append(tasks, w)
+			} else if w.said != why {
+				decisions = append(decisions, decision{waiting: w, failure: why})
+			}
+		}
 	}
-	for batch := range slices.Chunk(decisions, batchTasks) {
+	slices.SortFunc(tasks, func(a, b *waiting) int {
+		return cmp.Or(a.task.Created.AsTime().Compare(b.task.Created.AsTime()), cmp.Compare(a.task.Id, b.task.Id))
+	})
+	for _, w := range tasks {
+		if d := l.decide(w, failed); d.where.Node != "" || d.failure != w.said {
+			decisions = append(decisions, d)
+		}
+	}
+	for len(decisions) > 0 {
+		batch := decisions[:min(batchTasks, len(decisions))]
 		if err := l.commit(ctx, batch); err != nil {
+			for _, d := range decisions {
+				if d.where.Node != "" {
+					l.ledger.Remove(string(controlplane.Tasks.Key(d.task)))
+				}
+			}
 			return err
 		}
+		decisions = decisions[len(batch):]
 	}
 	return nil
 }
 
-// decide asks a class that could not place once no more in this tick: nothing is given back within it.
-func (l *loop) decide(t *controlplane.Task, failed map[*scheduler.Class]string) decision {
-	class, err := l.ledger.Class(specOf(t))
+// full says whether no task of the queue can be placed now, and why.
+func (l *loop) full(q *queue) (why string, full bool) {
+	var t *controlplane.Task
+	for _, w := range q.tasks {
+		t = w.task
+		break
+	}
+	class, err := l.ledger.Class(q.spec)
 	if err != nil {
-		return decision{task: t, failure: fmt.Sprintf("(service %s) was unable to place a task. Reason: %v", cmp.Or(t.Service, t.Group), err)}
+		return fmt.Sprintf("(service %s) was unable to place a task. Reason: %v", cmp.Or(t.Service, t.Group), err), true
 	}
-	if why, known := failed[class]; known {
-		return decision{task: t, failure: why}
+	if class.Room() {
+		return "", false
 	}
-	if where, ok := l.ledger.Place(class, string(controlplane.Tasks.Key(t))); ok {
-		return decision{task: t, where: where}
+	return sentence(t, l.ledger.Explain(class), class.Members()), true
+}
+
+// decide asks a class that could not place once no more in this tick: nothing is given back within it.
+func (l *loop) decide(w *waiting, failed map[*queue]string) decision {
+	if why, known := failed[w.queue]; known {
+		return decision{waiting: w, failure: why}
 	}
-	failed[class] = sentence(t, l.ledger.Explain(class), class.Members())
-	return decision{task: t, failure: failed[class]}
+	class, err := l.ledger.Class(w.queue.spec)
+	if err == nil {
+		if where, ok := l.ledger.Place(class, string(controlplane.Tasks.Key(w.task))); ok {
+			return decision{waiting: w, where: where}
+		}
+	}
+	failed[w.queue], _ = l.full(w.queue)
+	return decision{waiting: w, failure: failed[w.queue]}
 }
 
 // commit writes one batch. Tasks that meanwhile need no place any more are given back to the ledger.
@@ -193,7 +247,7 @@ func (l *loop) commit(ctx context.Context, batch []decision) error {
 	if err == nil {
 		for _, d := range batch {
 			if d.where.Node != "" {
-				delete(l.waiting, controlplane.Tasks.Key(d.task))
+				l.forget(controlplane.Tasks.Key(d.task))
 			}
 		}
 	}

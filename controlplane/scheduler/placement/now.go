@@ -34,11 +34,25 @@ func (p *Placer) PlaceNow(tx *state.Tx, tasks []*controlplane.Task) ([]*controlp
 	if !ok {
 		return nil, nil, fmt.Errorf("place tasks: cluster %s is gone", tasks[0].Cluster)
 	}
-	capacity.EnsureInstances(tx, cluster, p.clock.Now())
-	// The choice is made on a view: reading every node's tasks in tx would make it depend on all of them. A node that is
-	// chosen is read again in tx, which guards it: the view is no older than what tx reads, so either nothing changed on the
-	// node up to the commit, or tx conflicts and runs again.
-	l := p.loadCluster(tx, p.store.View(), cluster)
+	if capacity.EnsureInstances(tx, cluster, p.clock.Now()) {
+		// Instances that are in tx alone.
+		return p.placeOn(tx, p.loadCluster(tx, p.store.View(), cluster), cluster, tasks)
+	}
+	p.now.mu.Lock()
+	defer p.now.mu.Unlock()
+	l, v := p.now.latest(p)
+	if v.Revision() < tx.Revision() { // just applied, and not announced yet
+		return p.placeOn(tx, p.loadCluster(tx, p.store.View(), cluster), cluster, tasks)
+	}
+	mark := l.Mark()
+	defer l.Rollback(mark)
+	return p.placeOn(tx, l, cluster, tasks)
+}
+
+// placeOn chooses by a ledger that is no older than what tx reads. Reading every node's tasks in tx would make it depend on all of
+// them; a node that is chosen is read again in tx, which guards it: either it is as the ledger has it up to the commit, or tx
+// conflicts and runs again.
+func (p *Placer) placeOn(tx *state.Tx, l *scheduler.Ledger, cluster *controlplane.Cluster, tasks []*controlplane.Task) ([]*controlplane.TaskStatus, []Failure, error) {
 	var placed []*controlplane.TaskStatus
 	for _, t := range tasks {
 		class, err := l.Class(specOf(t))
@@ -56,6 +70,8 @@ func (p *Placer) PlaceNow(tx *state.Tx, tasks []*controlplane.Task) ([]*controlp
 		for range controlplane.LiveTasksByNode.Scan(tx, state.K(where.Node)) {
 			// reading is what guards
 		}
+		controlplane.Nodes.Get(tx, state.K(where.Node))
+		controlplane.ContainerInstances.Get(tx, cluster.Scope().Key(cluster.Name, where.Instance))
 		s, ok := controlplane.TaskStatuses.Get(tx, key)
 		if !ok {
 			return nil, nil, fmt.Errorf("place tasks: task %s was not created", t.Id)

@@ -11,13 +11,16 @@
 //     tasks); so nodes are never overcommitted, whoever else places at the same time.
 //  2. Only unplaced tasks are placed, and once.
 //
-// A mutex guards nothing that is held across I/O: Run owns its ledger, PlaceNow and Explain make their own.
+// Run owns its ledger. PlaceNow keeps another, made when it is first asked for; its mutex is not held across I/O. Explain, which tells how
+// things are in a view, makes its own.
 package placement
 
 import (
+	"context"
 	"log/slog"
 	"maps"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/ecs/types"
@@ -38,6 +41,7 @@ type Placer struct {
 	store *state.Store
 	clock clock.Clock
 	log   *slog.Logger
+	now   kept
 }
 
 // New makes a placer on the store.
@@ -143,6 +147,59 @@ func setStatus(l *scheduler.Ledger, v *state.View, s *controlplane.TaskStatus) {
 	if t, ok := controlplane.Tasks.Get(v, key); ok {
 		l.Add(s.Node, taskOf(t, s))
 	}
+}
+
+// follow brings the ledger from where it is to the end of b.
+func follow(l *scheduler.Ledger, b state.Batch) {
+	for _, e := range b.Events {
+		switch e.Table {
+		case controlplane.Nodes:
+			if n, ok := e.New.(*controlplane.Node); ok {
+				setNode(l, n)
+			} else {
+				l.RemoveNode(e.Old.(*controlplane.Node).Id)
+			}
+		case controlplane.ContainerInstances:
+			if c, ok := e.New.(*controlplane.ContainerInstance); ok {
+				n, _ := controlplane.Nodes.Get(b.View, state.K(c.Node))
+				setInstance(l, c, n)
+			} else {
+				old := e.Old.(*controlplane.ContainerInstance)
+				l.RemoveInstance(clusterPool(old.Scope(), old.Cluster), old.Node)
+			}
+		case controlplane.TaskStatuses:
+			if s, ok := e.New.(*controlplane.TaskStatus); ok {
+				setStatus(l, b.View, s)
+			} else {
+				l.Remove(string(e.Key))
+			}
+		}
+	}
+}
+
+// followed are the tables that a ledger is made from.
+var followed = []state.TableInfo{controlplane.TaskStatuses, controlplane.Nodes, controlplane.ContainerInstances}
+
+// kept is a ledger that outlives the requests it answers: making one reads every task there is.
+type kept struct {
+	mu      sync.Mutex
+	ledger  *scheduler.Ledger // nil: not made yet
+	watcher *state.Watcher
+}
+
+// latest is the ledger of the newest view, which it returns. k.mu is held.
+func (k *kept) latest(p *Placer) (*scheduler.Ledger, *state.View) {
+	if k.ledger != nil {
+		b, err := k.watcher.Take()
+		if err == nil {
+			follow(k.ledger, b)
+			return k.ledger, b.View
+		}
+	}
+	v := p.store.View()
+	k.ledger = load(v, uint64(p.clock.Now().UnixNano()))
+	k.watcher = p.store.Watch(context.Background(), v.Revision(), followed...) // it has no goroutine
+	return k.ledger, v
 }
 
 // load makes the ledger of everything in v.

@@ -27,6 +27,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -42,6 +43,8 @@ type Options struct {
 	Prefix string
 	// ServerID is this server's name in the installation. It never changes, and no two servers have the same.
 	ServerID string
+	// Address is where other servers reach this one; empty: there are none.
+	Address string
 	// Installation names what the state belongs to, the same on all of its servers. A prefix that another one has taken is refused.
 	Installation string
 	// LeaseTTL is how long a leader that does not answer is waited for; 10 s by default, whole seconds.
@@ -76,7 +79,10 @@ type Engine struct {
 	leadership state.Leadership
 	changed    chan struct{} // leadership.Changed, to close
 	term       *term         // the one announced in leadership; nil: this server does not lead
+	known      []state.Member
 	closing    bool
+
+	resigned atomic.Bool // this server has handed over: another one's turn comes first
 
 	life    context.Context // ends with Close
 	end     context.CancelFunc
@@ -136,7 +142,12 @@ func (e *Engine) Start(m *state.Machine) error {
 	if err != nil {
 		return errors.Join(fmt.Errorf("etcd: load the state below %s: %w", e.keys.prefix, err), e.Close())
 	}
+	if err := e.register(ctx); err != nil {
+		return errors.Join(err, e.Close())
+	}
 	known := make(chan struct{})
+	e.workers.Go(e.attend)
+	e.workers.Go(e.heed)
 	e.workers.Go(func() { e.follow(revision) })
 	e.workers.Go(func() { e.takePart(sync.OnceFunc(func() { close(known) })) })
 	e.workers.Go(e.propose)

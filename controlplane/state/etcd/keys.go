@@ -17,6 +17,9 @@ import (
 //	log/INDEX     an entry, as state.EncodeEntry makes it; INDEX is 16 hexadecimal digits
 //	snapshot      which snapshot is in force
 //	snap/ID/PART  a part of one; PART is 8 hexadecimal digits
+//	server/ID     a member, and the address at which the others reach it
+//	alive/ID      that it is there; leased
+//	removed/ID    that it is a member no more, and never again
 type keys struct{ prefix string } // ends in a slash
 
 // newKeys makes a prefix canonical, so that none is the beginning of another one's keys by accident.
@@ -31,14 +34,19 @@ func newKeys(prefix string) (keys, error) {
 	return keys{"/" + trimmed + "/"}, nil
 }
 
-func (k keys) format() string        { return k.prefix + "format" }
-func (k keys) leader() string        { return k.prefix + "leader" }
-func (k keys) head() string          { return k.prefix + "head" }
-func (k keys) snapshot() string      { return k.prefix + "snapshot" }
-func (k keys) log() string           { return k.prefix + "log/" }
-func (k keys) entry(n uint64) string { return fmt.Sprintf("%s%016x", k.log(), n) }
-func (k keys) snaps() string         { return k.prefix + "snap/" }
-func (k keys) snap(id string) string { return k.snaps() + id + "/" }
+func (k keys) format() string           { return k.prefix + "format" }
+func (k keys) leader() string           { return k.prefix + "leader" }
+func (k keys) head() string             { return k.prefix + "head" }
+func (k keys) snapshot() string         { return k.prefix + "snapshot" }
+func (k keys) log() string              { return k.prefix + "log/" }
+func (k keys) entry(n uint64) string    { return fmt.Sprintf("%s%016x", k.log(), n) }
+func (k keys) snaps() string            { return k.prefix + "snap/" }
+func (k keys) snap(id string) string    { return k.snaps() + id + "/" }
+func (k keys) servers() string          { return k.prefix + "server/" }
+func (k keys) server(id string) string  { return k.servers() + id }
+func (k keys) allAlive() string         { return k.prefix + "alive/" }
+func (k keys) alive(id string) string   { return k.allAlive() + id }
+func (k keys) removed(id string) string { return k.prefix + "removed/" + id }
 func (k keys) part(id string, i int) string {
 	return fmt.Sprintf("%s%08x", k.snap(id), i)
 }

@@ -74,6 +74,9 @@ func (e *Engine) takePart(known func()) {
 			continue
 		case t != nil:
 			e.reign(t, known)
+			if e.resigned.Swap(false) {
+				pause(e.life, handOver)
+			}
 		default:
 			e.announce(nil, other.id)
 			known()
@@ -82,6 +85,9 @@ func (e *Engine) takePart(known func()) {
 		last = ""
 	}
 }
+
+// handOver is how long a leader that has resigned leaves the key to others.
+const handOver = 2 * time.Second
 
 // holder is who has the leader key.
 type holder struct {
@@ -119,7 +125,8 @@ func (e *Engine) campaign(ctx context.Context) (*term, holder, error) {
 		return nil, holder{}, fmt.Errorf("get a lease: %w", err)
 	}
 	e.leases[lease.ID] = true
-	r, err := e.client.Txn(ctx).If(clientv3.Compare(clientv3.CreateRevision(e.keys.leader()), "=", 0)).
+	// Only a member leads: whoever removes one is sure of it.
+	r, err := e.client.Txn(ctx).If(clientv3.Compare(clientv3.CreateRevision(e.keys.leader()), "=", 0), clientv3.Compare(clientv3.CreateRevision(e.keys.removed(e.opts.ServerID)), "=", 0)).
 		Then(clientv3.OpPut(e.keys.leader(), e.opts.ServerID, clientv3.WithLease(lease.ID))).
 		Else(clientv3.OpGet(e.keys.leader())).Commit()
 	if err != nil || !r.Succeeded {
@@ -128,6 +135,8 @@ func (e *Engine) campaign(ctx context.Context) (*term, holder, error) {
 	switch {
 	case err != nil:
 		return nil, holder{}, fmt.Errorf("take the leader key: %w", err)
+	case !r.Succeeded && r.Responses[0].GetResponseRange().Count == 0:
+		return nil, holder{}, errors.New("take the leader key: this server may not, or somebody else's time has just ended")
 	case !r.Succeeded && string(value(r, 0)) == e.opts.ServerID:
 		return nil, holder{}, errors.New("take the leader key: an earlier attempt was still under way")
 	case !r.Succeeded:

@@ -135,7 +135,7 @@ func (c *condition) silent(now time.Time) time.Duration {
 	return now.Sub(c.since)
 }
 
-func (h *health) describe(m *Member, last uint64, now time.Time) {
+func (h *health) describe(m *state.Member, last uint64, now time.Time) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	c := h.get(m.ID, now)
@@ -255,7 +255,7 @@ func (e *Engine) act() error {
 }
 
 // dead says whether a silent server is to be removed. A voter is only if enough voters stay, and a majority of them is healthy.
-func (e *Engine) dead(m Member, voters, healthyVoters int, now time.Time) bool {
+func (e *Engine) dead(m state.Member, voters, healthyVoters int, now time.Time) bool {
 	limit := e.opts.Autopilot.DeadAfter
 	if limit <= 0 || e.health.silent(m.ID, now) < limit {
 		return false

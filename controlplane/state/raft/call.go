@@ -22,7 +22,7 @@ const (
 	askTerm    = 't' // what is the latest term you know of? Answer: 8 bytes
 	askRead    = 'r' // which revision must I have applied to know all that was acknowledged by now? Answer: 8 bytes
 	askStatus  = 's' // how are you? Answer: status, as JSON
-	askMembers = 'm' // who belongs to the group? Answer: []Member, as JSON
+	askMembers = 'm' // who belongs to the group? Answer: []state.Member, as JSON
 )
 
 const (

@@ -46,13 +46,13 @@ func TestLeadersDiskFails(t *testing.T) {
 				t.Fatal("it leads still")
 			}
 			r := put(t, c, &statetest.Record{Id: "after"})
-			awaitMember(t, c, leader.ID, "unhealthy", func(m raft.Member) bool { return !m.Healthy })
+			awaitMember(t, c, leader.ID, "unhealthy", func(m state.Member) bool { return !m.Healthy })
 			if _, ok := statetest.Records.Get(leader.Store().View(), statetest.RecordKey("before")); !ok {
 				t.Error("it cannot be read any more")
 			}
 			leader.BreakDisk(nil)
 			awaitRevision(t, c, leader, r)
-			awaitMember(t, c, leader.ID, "healthy", func(m raft.Member) bool { return m.Healthy })
+			awaitMember(t, c, leader.ID, "healthy", func(m state.Member) bool { return m.Healthy })
 			// What failed was never sent to anybody, and so is gone.
 			v, err := leader.Store().Linearizable(t.Context())
 			if err != nil {

@@ -18,39 +18,8 @@ type Server struct {
 	Address string
 }
 
-// Member is a server of the group, as the leader sees it.
-type Member struct {
-	ID      string `json:"id"`
-	Address string `json:"address"`
-	Voter   bool   `json:"voter"`
-	Leader  bool   `json:"leader"`
-	// LastContact is when the server last answered the leader; zero if it has not since the leader began to lead.
-	LastContact time.Time `json:"last_contact"`
-	// LastIndex is the end of its log, and Revision what it has applied, when it last answered. Lag is by how many entries its log
-	// is behind the leader's.
-	LastIndex uint64         `json:"last_index"`
-	Revision  state.Revision `json:"revision"`
-	Lag       uint64         `json:"lag"`
-	// Healthy: it answers, is not far behind and can write. Reason says why not.
-	Healthy bool   `json:"healthy"`
-	Reason  string `json:"reason,omitempty"`
-}
-
-// AddressInUseError refuses an address that another member has. Who knows that the other one is gone removes it first.
-type AddressInUseError struct{ Address, ID string }
-
-func (e *AddressInUseError) Error() string {
-	return fmt.Sprintf("raft: address %s is that of member %s", e.Address, e.ID)
-}
-
-// ErrNotMember: there is no such server in the group.
-var ErrNotMember = errors.New("raft: not a member of the group")
-
-// ErrLastVoter: the group would be left without a voter.
-var ErrLastVoter = errors.New("raft: it is the only voter of the group")
-
 // Members are the servers of the group with what the leader knows about them. On a server that follows the leader is asked.
-func (e *Engine) Members(ctx context.Context) ([]Member, error) {
+func (e *Engine) Members(ctx context.Context) ([]state.Member, error) {
 	for {
 		l, err := e.awaitLeader(ctx)
 		if err != nil {
@@ -74,7 +43,7 @@ func (e *Engine) Members(ctx context.Context) ([]Member, error) {
 	}
 }
 
-func (e *Engine) askMembers(ctx context.Context, l state.Leadership) ([]Member, error) {
+func (e *Engine) askMembers(ctx context.Context, l state.Leadership) ([]state.Member, error) {
 	if l.Term != 0 {
 		return e.leadersMembers()
 	}
@@ -88,7 +57,7 @@ func (e *Engine) askMembers(ctx context.Context, l state.Leadership) ([]Member, 
 	if err != nil {
 		return nil, err
 	}
-	var members []Member
+	var members []state.Member
 	if err := json.Unmarshal(answer, &members); err != nil {
 		return nil, fmt.Errorf("raft: members as server %s has them: %w", id, err)
 	}
@@ -96,7 +65,7 @@ func (e *Engine) askMembers(ctx context.Context, l state.Leadership) ([]Member, 
 }
 
 // leadersMembers are the members as this server, which leads, knows them.
-func (e *Engine) leadersMembers() ([]Member, error) {
+func (e *Engine) leadersMembers() ([]state.Member, error) {
 	if err := e.leads(); err != nil {
 		return nil, err
 	}
@@ -104,10 +73,10 @@ func (e *Engine) leadersMembers() ([]Member, error) {
 }
 
 // describe is leadersMembers without asking who leads.
-func (e *Engine) describe() []Member {
-	var members []Member
+func (e *Engine) describe() []state.Member {
+	var members []state.Member
 	for _, s := range e.configuration() {
-		m := Member{ID: string(s.ID), Address: string(s.Address), Voter: s.Suffrage == raft.Voter}
+		m := state.Member{ID: string(s.ID), Address: string(s.Address), Voter: s.Suffrage == raft.Voter}
 		if m.ID == e.opts.NodeID {
 			mine := e.status()
 			m.Leader, m.LastContact, m.LastIndex, m.Revision = true, e.opts.Clock.Now(), mine.LastIndex, mine.Revision
@@ -148,7 +117,7 @@ func (e *Engine) AddServer(ctx context.Context, id, address string) error {
 		case string(s.ID) == id && string(s.Address) == address:
 			return nil
 		case string(s.ID) != id && string(s.Address) == address:
-			return &AddressInUseError{address, string(s.ID)}
+			return &state.AddressInUseError{Address: address, ID: string(s.ID)}
 		}
 	}
 	// Of a member that has a vote this changes the address alone.
@@ -165,7 +134,7 @@ func (e *Engine) RemoveServer(ctx context.Context, id string) error {
 	}
 	s, ok := e.member(id)
 	if !ok {
-		return fmt.Errorf("remove server %s: %w", id, ErrNotMember)
+		return fmt.Errorf("remove server %s: %w", id, state.ErrNotMember)
 	}
 	voters := 0
 	for _, other := range e.configuration() {
@@ -174,7 +143,7 @@ func (e *Engine) RemoveServer(ctx context.Context, id string) error {
 		}
 	}
 	if s.Suffrage == raft.Voter && voters == 1 {
-		return fmt.Errorf("remove server %s: %w", id, ErrLastVoter)
+		return fmt.Errorf("remove server %s: %w", id, state.ErrLastVoter)
 	}
 	if id == e.opts.NodeID {
 		if err := e.TransferLeadership(ctx, ""); err != nil {
@@ -206,8 +175,8 @@ func (e *Engine) TransferLeadership(ctx context.Context, id string) error {
 }
 
 // pick is the server called id, or, if that is empty, the healthy voter that has most of the log.
-func pick(members []Member, id string) (raft.Server, error) {
-	var best *Member
+func pick(members []state.Member, id string) (raft.Server, error) {
+	var best *state.Member
 	for _, m := range members {
 		switch {
 		case m.Leader || id != "" && m.ID != id:
@@ -223,9 +192,9 @@ func pick(members []Member, id string) (raft.Server, error) {
 	}
 	switch {
 	case best == nil && id != "":
-		return raft.Server{}, fmt.Errorf("server %s: %w", id, ErrNotMember)
+		return raft.Server{}, fmt.Errorf("server %s: %w", id, state.ErrNotMember)
 	case best == nil:
-		return raft.Server{}, ErrLastVoter
+		return raft.Server{}, state.ErrLastVoter
 	}
 	return raft.Server{ID: raft.ServerID(best.ID), Address: raft.ServerAddress(best.Address)}, nil
 }
@@ -263,4 +232,13 @@ func (e *Engine) await(ctx context.Context, what string, begin func() raft.Futur
 	case <-e.stop:
 		return fmt.Errorf("%s: %w: %w", what, state.ErrUncertain, state.ErrClosed)
 	}
+}
+
+// Known are the members as this server's own log has them: ids and addresses, without anybody being asked.
+func (e *Engine) Known() []state.Member {
+	var members []state.Member
+	for _, s := range e.configuration() {
+		members = append(members, state.Member{ID: string(s.ID), Address: string(s.Address), Voter: s.Suffrage == raft.Voter})
+	}
+	return members
 }

@@ -20,21 +20,21 @@ import (
 )
 
 // member is what the leader says about a server.
-func member(t *testing.T, c *testcluster.Cluster, id string) (raft.Member, bool) {
+func member(t *testing.T, c *testcluster.Cluster, id string) (state.Member, bool) {
 	t.Helper()
 	members, err := c.Leader().Engine().Members(t.Context())
 	if err != nil {
-		return raft.Member{}, false // it has lost leadership just now
+		return state.Member{}, false // it has lost leadership just now
 	}
 	for _, m := range members {
 		if m.ID == id {
 			return m, true
 		}
 	}
-	return raft.Member{ID: id}, true
+	return state.Member{ID: id}, true
 }
 
-func awaitMember(t *testing.T, c *testcluster.Cluster, id, what string, ok func(raft.Member) bool) {
+func awaitMember(t *testing.T, c *testcluster.Cluster, id, what string, ok func(state.Member) bool) {
 	t.Helper()
 	c.Await(id+" is "+what, func() bool { m, known := member(t, c, id); return known && ok(m) })
 }
@@ -63,9 +63,9 @@ func TestMembers(t *testing.T) {
 	}
 	gone := c.Followers(leader)[0]
 	gone.Kill()
-	awaitMember(t, c, gone.ID, "unhealthy", func(m raft.Member) bool { return !m.Healthy && strings.HasPrefix(m.Reason, "silent: ") })
+	awaitMember(t, c, gone.ID, "unhealthy", func(m state.Member) bool { return !m.Healthy && strings.HasPrefix(m.Reason, "silent: ") })
 	gone.Start()
-	awaitMember(t, c, gone.ID, "healthy", func(m raft.Member) bool { return m.Healthy })
+	awaitMember(t, c, gone.ID, "healthy", func(m state.Member) bool { return m.Healthy })
 }
 
 func TestAddAndRemove(t *testing.T) {
@@ -74,14 +74,14 @@ func TestAddAndRemove(t *testing.T) {
 	follower := c.Followers(leader)[0]
 	put(t, c, &statetest.Record{Id: "a"})
 
-	var inUse *raft.AddressInUseError
+	var inUse *state.AddressInUseError
 	if err := leader.Engine().AddServer(t.Context(), "new", follower.Address()); !errors.As(err, &inUse) || inUse.ID != follower.ID {
 		t.Errorf("add at an address in use: %v", err)
 	}
 	if err := follower.Engine().AddServer(t.Context(), "new", "new"); !errors.Is(err, state.ErrNotLeader) {
 		t.Errorf("add on a follower: %v", err)
 	}
-	if err := leader.Engine().RemoveServer(t.Context(), "who"); !errors.Is(err, raft.ErrNotMember) {
+	if err := leader.Engine().RemoveServer(t.Context(), "who"); !errors.Is(err, state.ErrNotMember) {
 		t.Errorf("remove a stranger: %v", err)
 	}
 
@@ -92,7 +92,7 @@ func TestAddAndRemove(t *testing.T) {
 	if err := leader.Engine().AddServer(t.Context(), "new", joined.Address()); err != nil {
 		t.Fatal(err)
 	}
-	awaitMember(t, c, "new", "a voter", func(m raft.Member) bool { return m.Voter })
+	awaitMember(t, c, "new", "a voter", func(m state.Member) bool { return m.Voter })
 	if _, ok := statetest.Records.Get(joined.Store().View(), statetest.RecordKey("a")); !ok {
 		t.Error("it was given a vote before it had caught up")
 	}
@@ -119,10 +119,10 @@ func TestOnlyVoterStays(t *testing.T) {
 	if leader.Store().Leadership().Term == 0 {
 		t.Error("the only voter does not lead at once")
 	}
-	if err := leader.Engine().RemoveServer(t.Context(), leader.ID); !errors.Is(err, raft.ErrLastVoter) {
+	if err := leader.Engine().RemoveServer(t.Context(), leader.ID); !errors.Is(err, state.ErrLastVoter) {
 		t.Errorf("remove: %v", err)
 	}
-	if err := leader.Engine().TransferLeadership(t.Context(), ""); !errors.Is(err, raft.ErrLastVoter) {
+	if err := leader.Engine().TransferLeadership(t.Context(), ""); !errors.Is(err, state.ErrLastVoter) {
 		t.Errorf("transfer: %v", err)
 	}
 }
@@ -147,7 +147,7 @@ func TestDeadServers(t *testing.T) {
 		o.Clock, o.Autopilot.DeadAfter = fake, time.Hour
 	}})
 	leader := c.Leader()
-	await := func(what string, ok func([]raft.Member) bool) {
+	await := func(what string, ok func([]state.Member) bool) {
 		t.Helper()
 		c.Await(what, func() bool {
 			fake.Advance(20 * time.Second) // the loop waits on this clock
@@ -155,7 +155,7 @@ func TestDeadServers(t *testing.T) {
 			return err == nil && ok(members)
 		})
 	}
-	await("all are healthy", func(members []raft.Member) bool {
+	await("all are healthy", func(members []state.Member) bool {
 		for _, m := range members {
 			if !m.Healthy {
 				return false
@@ -166,13 +166,13 @@ func TestDeadServers(t *testing.T) {
 	first, second := c.Followers(leader)[0], c.Followers(leader)[1]
 	first.Kill()
 	began := fake.Now()
-	await(first.ID+" is removed", func(members []raft.Member) bool { return len(members) == 3 })
+	await(first.ID+" is removed", func(members []state.Member) bool { return len(members) == 3 })
 	if d := fake.Now().Sub(began); d < time.Hour {
 		t.Errorf("removed after %s", d)
 	}
 	second.Kill()
 	fake.Advance(2 * time.Hour)
-	await(second.ID+" is known to be silent for long", func(members []raft.Member) bool {
+	await(second.ID+" is known to be silent for long", func(members []state.Member) bool {
 		for _, m := range members {
 			if m.ID == second.ID {
 				return !m.Healthy && fake.Now().Sub(m.LastContact) > 3*time.Hour
@@ -200,7 +200,7 @@ func TestAddressChanges(t *testing.T) {
 		t.Fatal(err)
 	}
 	awaitRevision(t, c, s, r)
-	awaitMember(t, c, s.ID, "a voter at its new address", func(m raft.Member) bool { return m.Voter && m.Address == s.Address() && m.Healthy })
+	awaitMember(t, c, s.ID, "a voter at its new address", func(m state.Member) bool { return m.Voter && m.Address == s.Address() && m.Healthy })
 }
 
 // The peer port gives listener and dialer: each side knows that it speaks to a server, and to which.

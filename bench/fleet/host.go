@@ -1,0 +1,254 @@
+package fleet
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	agentapi "github.com/seed-2f228079/neargate/api/agent"
+)
+
+// host is one of the fleet.
+type host struct {
+	fleet    *Fleet
+	id       string
+	zone     string
+	number   int
+	conn     *grpc.ClientConn
+	end      context.CancelFunc
+	welcomed chan struct{} // closed at the first welcome
+	first    sync.Once
+
+	mu    sync.Mutex
+	lost  bool
+	tasks map[string]*agentapi.TaskStatus
+	// incarnation and revision are where it is, for the next hello.
+	incarnation string
+	revision    uint64
+	out         chan *agentapi.Up
+}
+
+func newHost(f *Fleet, number int, id string, conn *grpc.ClientConn) *host {
+	return &host{
+		fleet: f, id: id, number: number, zone: f.cfg.Zones[number%len(f.cfg.Zones)], conn: conn, welcomed: make(chan struct{}),
+		tasks: map[string]*agentapi.TaskStatus{},
+	}
+}
+
+// lose is the host's power going off.
+func (h *host) lose() {
+	h.mu.Lock()
+	if !h.lost {
+		h.lost = true
+		for _, t := range h.tasks {
+			if t.State == agentapi.TaskState_RUNNING {
+				h.fleet.running.Add(-1)
+			}
+		}
+		clear(h.tasks)
+	}
+	h.mu.Unlock()
+	h.end()
+}
+
+// run holds one session after the other until ctx ends.
+func (h *host) run(ctx context.Context) {
+	client := agentapi.NewDispatcherClient(h.conn)
+	for wait := 50 * time.Millisecond; ctx.Err() == nil; wait = min(2*wait, 5*time.Second) {
+		if err := h.session(ctx, client); err != nil && ctx.Err() == nil {
+			h.fleet.cfg.Log.Warn("session ended", "host", h.id, "error", err)
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(wait):
+		}
+	}
+}
+
+func (h *host) hello() *agentapi.Hello {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	hello := &agentapi.Hello{
+		NodeId: h.id, NodeName: fmt.Sprintf("host-%05d", h.number), Incarnation: h.incarnation, Kinds: []agentapi.Kind{agentapi.Kind_ASSIGNMENTS},
+		Resources:  &agentapi.NodeResources{CpuUnits: h.fleet.cfg.CPU, MemoryMib: h.fleet.cfg.Memory, FirstDynamicPort: 32768, LastDynamicPort: 60999},
+		Attributes: map[string]string{"ecs.availability-zone": h.zone, "ecs.os-type": "linux", "ecs.cpu-architecture": "x86_64"},
+		Cluster:    h.fleet.cfg.Cluster, Version: "fleet", Runtime: "fake", Address: fmt.Sprintf("10.%d.%d.%d", h.number>>16&255, h.number>>8&255, h.number&255),
+		Tasks: slices.Collect(maps.Values(h.tasks)),
+	}
+	if h.revision != 0 {
+		hello.Revisions = map[int32]uint64{int32(agentapi.Kind_ASSIGNMENTS): h.revision}
+	}
+	return hello
+}
+
+// session is one stream from Hello to its end.
+func (h *host) session(ctx context.Context, client agentapi.DispatcherClient) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stream, err := client.Session(ctx)
+	if err != nil {
+		return err
+	}
+	if err := stream.Send(&agentapi.Up{Body: &agentapi.Up_Hello{Hello: h.hello()}}); err != nil {
+		return err
+	}
+	down, err := stream.Recv()
+	if err != nil {
+		return err
+	}
+	welcome := down.GetWelcome()
+	if welcome == nil {
+		return fmt.Errorf("%T in place of a welcome", down.Body)
+	}
+	h.fleet.sessions.Add(1)
+	h.fleet.connected.Add(1)
+	defer h.fleet.connected.Add(-1)
+	h.first.Do(func() { close(h.welcomed) })
+	out := make(chan *agentapi.Up, 16)
+	h.mu.Lock()
+	h.incarnation, h.out = welcome.Incarnation, out
+	h.mu.Unlock()
+	var sender sync.WaitGroup
+	sender.Go(func() {
+		defer cancel()
+		beat := time.Duration(welcome.HeartbeatMillis) * time.Millisecond
+		timer := time.NewTimer(beat)
+		defer timer.Stop()
+		for {
+			up := &agentapi.Up{Body: &agentapi.Up_Heartbeat{Heartbeat: &agentapi.Heartbeat{}}}
+			select {
+			case up = <-out:
+			case <-timer.C:
+			case <-ctx.Done():
+				return
+			}
+			if stream.Send(up) != nil {
+				return
+			}
+			timer.Reset(beat)
+		}
+	})
+	defer sender.Wait()
+	defer cancel()
+	for {
+		down, err := stream.Recv()
+		if err != nil {
+			return err
+		}
+		if u := down.GetUpdate(); u != nil {
+			h.apply(ctx, u)
+		}
+		if c := down.GetClose(); c != nil {
+			return fmt.Errorf("closed: %s", c.Reason)
+		}
+	}
+}
+
+// say sends up to whichever session stands; ctx is that session's.
+func (h *host) say(ctx context.Context, up *agentapi.Up) {
+	h.mu.Lock()
+	out := h.out
+	h.mu.Unlock()
+	select {
+	case out <- up:
+	case <-ctx.Done():
+	}
+}
+
+// apply makes an update effective and acknowledges it.
+func (h *host) apply(ctx context.Context, u *agentapi.Update) {
+	var report []*agentapi.TaskStatus
+	var begun []string
+	h.mu.Lock()
+	for _, r := range u.Resources {
+		a := r.GetAssignment()
+		t := h.tasks[a.TaskId]
+		switch {
+		case a.Desired == agentapi.DesiredState_DESIRED_STOPPED:
+			if t != nil && t.State == agentapi.TaskState_RUNNING {
+				h.fleet.running.Add(-1)
+			}
+			t = &agentapi.TaskStatus{TaskId: a.TaskId, Epoch: a.Epoch, State: agentapi.TaskState_STOPPED, StoppedReason: a.StopReason, StopCode: "UserInitiated", Stopped: timestamppb.Now()}
+			for _, c := range a.Spec.GetContainers() {
+				t.Containers = append(t.Containers, &agentapi.ContainerStatus{Name: c.Name, State: agentapi.ContainerState_CONTAINER_STOPPED, ExitCode: new(int32(143))})
+			}
+			h.tasks[a.TaskId] = t
+			report = append(report, t)
+		case t == nil:
+			t = &agentapi.TaskStatus{TaskId: a.TaskId, Epoch: a.Epoch, State: agentapi.TaskState_ACTIVATING, PullStarted: timestamppb.Now(), PullStopped: timestamppb.Now()}
+			for _, c := range a.Spec.GetContainers() {
+				t.Containers = append(t.Containers, &agentapi.ContainerStatus{Name: c.Name, State: agentapi.ContainerState_CONTAINER_PULLED})
+			}
+			h.tasks[a.TaskId] = t
+			report, begun = append(report, t), append(begun, a.TaskId)
+		}
+	}
+	for _, id := range u.Removed {
+		h.drop(id)
+	}
+	if u.Full {
+		named := map[string]bool{}
+		for _, r := range u.Resources {
+			named[r.Name] = true
+		}
+		for id := range h.tasks {
+			if !named[id] {
+				h.drop(id)
+			}
+		}
+	}
+	h.revision = u.Revision
+	h.mu.Unlock()
+	if len(report) > 0 {
+		h.say(ctx, &agentapi.Up{Body: &agentapi.Up_Status{Status: &agentapi.StatusReport{Tasks: report}}})
+	}
+	h.say(ctx, &agentapi.Up{Body: &agentapi.Up_Ack{Ack: &agentapi.Ack{Kind: u.Kind, Revision: u.Revision}}})
+	if len(begun) > 0 {
+		time.AfterFunc(h.fleet.cfg.Start, func() { h.begin(ctx, begun) })
+	}
+}
+
+// drop forgets a task; h.mu is held.
+func (h *host) drop(id string) {
+	if t := h.tasks[id]; t != nil && t.State == agentapi.TaskState_RUNNING {
+		h.fleet.running.Add(-1)
+	}
+	delete(h.tasks, id)
+}
+
+// begin is the tasks' containers running.
+func (h *host) begin(ctx context.Context, ids []string) {
+	var report []*agentapi.TaskStatus
+	h.mu.Lock()
+	for _, id := range ids {
+		t := h.tasks[id]
+		if t == nil || t.State != agentapi.TaskState_ACTIVATING {
+			continue // stopped meanwhile
+		}
+		now := timestamppb.Now()
+		next := &agentapi.TaskStatus{
+			TaskId: id, Epoch: t.Epoch, State: agentapi.TaskState_RUNNING, PullStarted: t.PullStarted, PullStopped: t.PullStopped, Started: now, Connected: now,
+			HostAddress: fmt.Sprintf("10.%d.%d.%d", h.number>>16&255, h.number>>8&255, h.number&255), Address: "172.17.0.2",
+		}
+		for _, c := range t.Containers {
+			next.Containers = append(next.Containers, &agentapi.ContainerStatus{
+				Name: c.Name, State: agentapi.ContainerState_CONTAINER_RUNNING, RuntimeId: id + "-" + c.Name, Started: now,
+				ImageDigest: "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
+			})
+		}
+		h.tasks[id] = next
+		h.fleet.running.Add(1)
+		h.fleet.started.Add(1)
+		report = append(report, next)
+	}
+	h.mu.Unlock()
+	if len(report) > 0 {
+		h.say(ctx, &agentapi.Up{Body: &agentapi.Up_Status{Status: &agentapi.StatusReport{Tasks: report}}})
+	}
+}

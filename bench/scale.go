@@ -1,0 +1,364 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ecs"
+	"github.com/aws/aws-sdk-go-v2/service/ecs/types"
+
+	"github.com/seed-2f228079/neargate/bench/fleet"
+	"github.com/seed-2f228079/neargate/client"
+)
+
+// What every size of the fleet does. A host has room for twice its tasks, so that two zones can take what a third one had.
+const (
+	tasksPerHost = 10
+	serviceTasks = 1000 // of each service but the one that is updated, which has as many as there are hosts
+	scaleCluster = "scale"
+	scaleToken   = "bench-scale-join-token"
+	startTime    = 100 * time.Millisecond // of a container
+)
+
+var scaleZones = []string{"zone-a", "zone-b", "zone-c"}
+
+// scaled is what one size of the fleet took.
+type scaled struct {
+	hosts                     int
+	join, create, update      time.Duration
+	detect, replace           time.Duration // after a zone is lost: until the first replacement runs, until the last does
+	idle, full, peak          int           // server's resident memory in kB: hosts without tasks, all tasks running, at most
+	cpuJoin, cpuCreate        time.Duration // of the server
+	cpuUpdate                 time.Duration
+	describeIdle, runIdle     samples
+	describeBusy, runBusy     samples
+	describeErrs, runFailures int
+	load                      string
+}
+
+// benchScale measures each size of the fleet in turn, smallest first, and how the figures grow.
+func benchScale(ctx context.Context, s settings) error {
+	var all []scaled
+	for word := range strings.SplitSeq(s.hosts, ",") {
+		n, err := strconv.Atoi(word)
+		if err != nil || n < 3 {
+			return fmt.Errorf("-hosts is a list of numbers, not %q", s.hosts)
+		}
+		one, err := scale(ctx, s, n)
+		if err != nil {
+			return fmt.Errorf("%d hosts: %w", n, err)
+		}
+		one.print()
+		all = append(all, *one)
+	}
+	if len(all) < 2 {
+		return nil
+	}
+	a, b := all[0], all[len(all)-1]
+	exponent := func(x, y float64) float64 { return math.Log(y/x) / math.Log(float64(b.hosts)/float64(a.hosts)) }
+	fmt.Printf("\nexponents from %d to %d hosts: start of all tasks %.2f (CPU %.2f), update %.2f (CPU %.2f), lost zone %.2f, memory %.2f, p99 DescribeTasks %.2f, RunTask %.2f\n",
+		a.hosts, b.hosts,
+		exponent(a.create.Seconds(), b.create.Seconds()), exponent(a.cpuCreate.Seconds(), b.cpuCreate.Seconds()),
+		exponent(a.update.Seconds(), b.update.Seconds()), exponent(a.cpuUpdate.Seconds(), b.cpuUpdate.Seconds()),
+		exponent((a.replace-a.detect).Seconds(), (b.replace-b.detect).Seconds()), exponent(float64(a.full), float64(b.full)),
+		exponent(a.describeBusy.quantile(.99).Seconds(), b.describeBusy.quantile(.99).Seconds()),
+		exponent(a.runBusy.quantile(.99).Seconds(), b.runBusy.quantile(.99).Seconds()))
+	return nil
+}
+
+func (r *scaled) print() {
+	n := r.hosts * tasksPerHost
+	rate := func(n int, d time.Duration) float64 { return float64(n) / d.Seconds() }
+	fmt.Printf("\n%d hosts, %d tasks (%s)\n", r.hosts, n, r.load)
+	fmt.Printf("  hosts joined            %8.1f s  %6.0f/s   server's CPU %.1f s\n", r.join.Seconds(), rate(r.hosts, r.join), r.cpuJoin.Seconds())
+	fmt.Printf("  all tasks running       %8.1f s  %6.0f/s   server's CPU %.1f s, %s a task\n", r.create.Seconds(), rate(n, r.create), r.cpuCreate.Seconds(), us(r.cpuCreate/time.Duration(n)))
+	fmt.Printf("  update of %6d tasks  %8.1f s  %6.0f/s   server's CPU %.1f s, %s a task\n", r.hosts, r.update.Seconds(), rate(r.hosts, r.update), r.cpuUpdate.Seconds(), us(r.cpuUpdate/time.Duration(r.hosts)))
+	fmt.Printf("  a zone lost             %8.1f s to the first replacement, %.1f s to the last of %d\n", r.detect.Seconds(), r.replace.Seconds(), n/3)
+	fmt.Printf("  server's memory         %8.1f MB without tasks, %.1f MB with (%.2f kB a task), at most %.1f MB\n", float64(r.idle)/1024, float64(r.full)/1024, float64(r.full-r.idle)/float64(n), float64(r.peak)/1024)
+	fmt.Printf("  quiet: DescribeTasks p50 %s p99 %s, RunTask p50 %s p99 %s\n", ms(r.describeIdle.median()), ms(r.describeIdle.quantile(.99)), ms(r.runIdle.median()), ms(r.runIdle.quantile(.99)))
+	fmt.Printf("  during the update: DescribeTasks p50 %s p99 %s (%d, %d failed), RunTask p50 %s p99 %s (%d, %d failed)\n",
+		ms(r.describeBusy.median()), ms(r.describeBusy.quantile(.99)), len(r.describeBusy), r.describeErrs, ms(r.runBusy.median()), ms(r.runBusy.quantile(.99)), len(r.runBusy), r.runFailures)
+}
+
+// scale is one size: a server, a fleet that joins it, services that fill it, an update and a lost zone.
+func scale(ctx context.Context, s settings, hosts int) (r *scaled, err error) {
+	dir, err := os.MkdirTemp("", "neargate-bench-")
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	listen, err := freePort()
+	if err != nil {
+		return nil, err
+	}
+	peers, err := freePort()
+	if err != nil {
+		return nil, err
+	}
+	args := []string{"server", "--data", filepath.Join(dir, "server"), "--listen", listen, "--peer-listen", peers, "--insecure", "--join-token", scaleToken}
+	p, err := startProgram(s.neargate, append(args, strings.Fields(s.serverFlags)...)...)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		err = errors.Join(err, p.stop(syscall.SIGTERM))
+		if err != nil {
+			err = fmt.Errorf("%w\n%s", err, p.output.String())
+		}
+	}()
+	api, err := client.New(client.Config{Endpoint: "http://" + listen, Region: "us-east-1", AccessKey: "test", SecretKey: "test"})
+	if err != nil {
+		return nil, err
+	}
+	ready, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	if err := api.WaitReady(ready); err != nil {
+		return nil, err
+	}
+	b := &scaling{ctx: ctx, api: api, pid: p.Process.Pid, r: &scaled{hosts: hosts}, tasks: hosts * tasksPerHost}
+	return b.r, b.run(fleet.Config{
+		Servers: []string{peers}, Token: scaleToken, Dir: filepath.Join(dir, "hosts"), Hosts: hosts, Zones: scaleZones, Cluster: scaleCluster,
+		CPU: tasksPerHost * 2 * 64, Memory: tasksPerHost * 2 * 64, Start: startTime,
+	})
+}
+
+// scaling is a run of one size.
+type scaling struct {
+	ctx   context.Context
+	api   *client.Client
+	pid   int
+	r     *scaled
+	tasks int
+	fleet *fleet.Fleet
+}
+
+func (b *scaling) run(cfg fleet.Config) (err error) {
+	if _, err := b.api.ECS.CreateCluster(b.ctx, &ecs.CreateClusterInput{ClusterName: aws.String(scaleCluster)}); err != nil {
+		return err
+	}
+	before := cpuOf(b.pid)
+	began := time.Now()
+	if b.fleet, err = fleet.Begin(b.ctx, cfg); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, b.fleet.Close()) }()
+	b.r.join, b.r.cpuJoin = time.Since(began), cpuOf(b.pid)-before
+	b.r.idle = b.memory()
+	fmt.Printf("%d hosts have joined in %.1f s\n", b.r.hosts, b.r.join.Seconds())
+	for i, step := range []func() error{b.fill, b.quiet, b.update, b.loseZone} {
+		if err := step(); err != nil {
+			return err
+		}
+		fmt.Printf("step %d of 4 is done after %.1f s (%d sessions)\n", i+1, time.Since(began).Seconds(), b.fleet.Sessions())
+	}
+	b.r.load = load()
+	return nil
+}
+
+// memory is the server's resident memory in kB, now and at most.
+func (b *scaling) memory() (now int) {
+	text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", b.pid))
+	for line := range strings.Lines(string(text)) {
+		if f := strings.Fields(line); len(f) > 1 {
+			n, _ := strconv.Atoi(f[1])
+			switch f[0] {
+			case "VmRSS:":
+				now = n
+			case "VmHWM:":
+				b.r.peak = n
+			}
+		}
+	}
+	return now
+}
+
+// register makes the next revision of a task definition.
+func (b *scaling) register(family string) (string, error) {
+	out, err := b.api.ECS.RegisterTaskDefinition(b.ctx, &ecs.RegisterTaskDefinitionInput{
+		Family: &family, NetworkMode: types.NetworkModeBridge,
+		ContainerDefinitions: []types.ContainerDefinition{{Name: aws.String("web"), Image: aws.String("registry.test/web:1"), Cpu: 64, Memory: aws.Int32(64)}},
+	})
+	if err != nil {
+		return "", err
+	}
+	return *out.TaskDefinition.TaskDefinitionArn, nil
+}
+
+// fill makes the services, all at once, and waits until their tasks run.
+func (b *scaling) fill() error {
+	before := cpuOf(b.pid)
+	definition, err := b.register("web")
+	if err != nil {
+		return err
+	}
+	began := time.Now()
+	create := func(name string, n int) error {
+		_, err := b.api.ECS.CreateService(b.ctx, &ecs.CreateServiceInput{
+			Cluster: aws.String(scaleCluster), ServiceName: &name, TaskDefinition: &definition, DesiredCount: aws.Int32(int32(n)), LaunchType: types.LaunchTypeEc2,
+		})
+		return err
+	}
+	if err := create("big", b.r.hosts); err != nil {
+		return err
+	}
+	for left, i := b.tasks-b.r.hosts, 0; left > 0; left, i = left-serviceTasks, i+1 {
+		if err := create(fmt.Sprintf("service-%04d", i), min(left, serviceTasks)); err != nil {
+			return err
+		}
+	}
+	if err := b.until("all tasks run", func() (bool, error) { return b.fleet.Running() >= b.tasks, nil }); err != nil {
+		return err
+	}
+	if err := b.until("the service's deployment is over", b.complete); err != nil {
+		return err
+	}
+	b.r.create, b.r.cpuCreate, b.r.full = time.Since(began), cpuOf(b.pid)-before, b.memory()
+	return nil
+}
+
+// complete says whether the big service has what it wants, by one deployment.
+func (b *scaling) complete() (bool, error) {
+	out, err := b.api.ECS.DescribeServices(b.ctx, &ecs.DescribeServicesInput{Cluster: aws.String(scaleCluster), Services: []string{"big"}})
+	if err != nil || len(out.Services) != 1 {
+		return false, err
+	}
+	s := out.Services[0]
+	return len(s.Deployments) == 1 && s.Deployments[0].RolloutState == types.DeploymentRolloutStateCompleted && int(s.RunningCount) == b.r.hosts, nil
+}
+
+// until polls; what is measured takes seconds.
+func (b *scaling) until(what string, is func() (bool, error)) error {
+	last, moved := -1, time.Now()
+	for b.ctx.Err() == nil {
+		ok, err := is()
+		if ok || err != nil {
+			return err
+		}
+		if now := b.fleet.Started(); now != last {
+			last, moved = now, time.Now()
+		}
+		if time.Since(moved) > 3*time.Minute {
+			return fmt.Errorf("%s: nothing has moved for three minutes; %d tasks run, %d hosts are connected", what, b.fleet.Running(), b.fleet.Connected())
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	return b.ctx.Err()
+}
+
+// quiet measures calls while nothing else happens.
+func (b *scaling) quiet() error {
+	arns, err := b.someTasks()
+	if err != nil {
+		return err
+	}
+	for range 100 {
+		b.describe(arns, &b.r.describeIdle)
+		b.runTask(&b.r.runIdle)
+	}
+	return nil
+}
+
+// someTasks are a page of the cluster's tasks.
+func (b *scaling) someTasks() ([]string, error) {
+	out, err := b.api.ECS.ListTasks(b.ctx, &ecs.ListTasksInput{Cluster: aws.String(scaleCluster), ServiceName: aws.String("service-0000")})
+	if err != nil {
+		return nil, err
+	}
+	return out.TaskArns, nil
+}
+
+func (b *scaling) describe(arns []string, s *samples) {
+	rand.Shuffle(len(arns), func(i, j int) { arns[i], arns[j] = arns[j], arns[i] })
+	began := time.Now()
+	_, err := b.api.ECS.DescribeTasks(b.ctx, &ecs.DescribeTasksInput{Cluster: aws.String(scaleCluster), Tasks: arns[:min(10, len(arns))]})
+	*s = append(*s, time.Since(began))
+	if err != nil {
+		b.r.describeErrs++
+	}
+}
+
+func (b *scaling) runTask(s *samples) {
+	began := time.Now()
+	out, err := b.api.ECS.RunTask(b.ctx, &ecs.RunTaskInput{Cluster: aws.String(scaleCluster), TaskDefinition: aws.String("web:1"), LaunchType: types.LaunchTypeEc2})
+	*s = append(*s, time.Since(began))
+	if err != nil || len(out.Failures) > 0 {
+		b.r.runFailures++
+	}
+}
+
+// update replaces every task of the big service, and measures calls meanwhile.
+func (b *scaling) update() error {
+	arns, err := b.someTasks()
+	if err != nil {
+		return err
+	}
+	definition, err := b.register("web")
+	if err != nil {
+		return err
+	}
+	before := cpuOf(b.pid)
+	began := time.Now()
+	if _, err := b.api.ECS.UpdateService(b.ctx, &ecs.UpdateServiceInput{Cluster: aws.String(scaleCluster), Service: aws.String("big"), TaskDefinition: &definition}); err != nil {
+		return err
+	}
+	stop := make(chan struct{})
+	var calls sync.WaitGroup
+	calls.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			case <-time.After(10 * time.Millisecond):
+				b.describe(arns, &b.r.describeBusy)
+			}
+		}
+	})
+	calls.Go(func() {
+		for range 1000 {
+			select {
+			case <-stop:
+				return
+			case <-time.After(20 * time.Millisecond):
+				b.runTask(&b.r.runBusy)
+			}
+		}
+	})
+	err = b.until("the update is complete", b.complete)
+	close(stop)
+	calls.Wait()
+	b.r.update, b.r.cpuUpdate = time.Since(began), cpuOf(b.pid)-before
+	return err
+}
+
+// loseZone cuts off a third of the hosts and waits until others run what they had.
+func (b *scaling) loseZone() error {
+	before, began := b.fleet.Started(), time.Now()
+	running := b.fleet.Running()
+	b.fleet.Lose(scaleZones[0])
+	lost := running - b.fleet.Running()
+	if lost == 0 {
+		return errors.New("the zone ran nothing")
+	}
+	if err := b.until("the first replacement runs", func() (bool, error) { return b.fleet.Started() > before, nil }); err != nil {
+		return err
+	}
+	b.r.detect = time.Since(began)
+	err := b.until("all services have their tasks", func() (bool, error) {
+		// Standalone tasks are not replaced.
+		return b.fleet.Running() >= b.tasks, nil
+	})
+	b.r.replace = time.Since(began)
+	b.memory()
+	return err
+}
