@@ -37,7 +37,7 @@ type Behaviour struct {
 	Stop     time.Duration // how long it takes after the stop signal; longer than the timeout means it is killed
 	Output   []string      // lines written at start
 	// Exec is what a command run in the container does. nil: it succeeds at once.
-	Exec func(ctx context.Context, args []string) (code int, err error)
+	Exec func(ctx context.Context, c runtime.Command) (code int, err error)
 }
 
 // Config of a fake host. The zero value runs every container until it is stopped, at once and without a folder.
@@ -335,7 +335,7 @@ func (d *Driver) Exec(ctx context.Context, taskID, name string, cmd runtime.Comm
 	default:
 	}
 	if exec := d.cfg.Script(containerSpec(t, name).Image).Exec; exec != nil {
-		return exec(ctx, cmd.Args)
+		return exec(ctx, cmd)
 	}
 	return 0, ctx.Err()
 }

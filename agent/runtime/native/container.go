@@ -51,7 +51,7 @@ func (d *Driver) Start(ctx context.Context, id, name string) (runtime.Started, e
 	if err := writeRecord(filepath.Join(t.container(name), "bundle.json"), b); err != nil {
 		return runtime.Started{}, err
 	}
-	res, err := t.call(ctx, shimRequest{Op: "start", Container: name})
+	res, err := t.call(ctx, shimRequest{Op: "start", Container: name}, nil)
 	switch {
 	case errors.Is(err, errNoShim):
 		if err := d.bury(t); err != nil {
@@ -215,7 +215,7 @@ func (d *Driver) Stop(ctx context.Context, id, name string, timeout time.Duratio
 	}
 	patience, cancel := context.WithTimeout(ctx, max(timeout, 0))
 	defer cancel()
-	res, err := t.call(ctx, shimRequest{Op: "signal", Container: name, Signal: int(sig)})
+	res, err := t.call(ctx, shimRequest{Op: "signal", Container: name, Signal: int(sig)}, nil)
 	if errors.Is(err, errNoShim) {
 		return d.bury(t)
 	}
@@ -233,7 +233,7 @@ func (d *Driver) Stop(ctx context.Context, id, name string, timeout time.Duratio
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		if _, err := t.call(ctx, shimRequest{Op: "signal", Container: name, Signal: int(unix.SIGKILL)}); err != nil && !errors.Is(err, errNoShim) {
+		if _, err := t.call(ctx, shimRequest{Op: "signal", Container: name, Signal: int(unix.SIGKILL)}, nil); err != nil && !errors.Is(err, errNoShim) {
 			return err
 		}
 	}
@@ -283,7 +283,7 @@ func (d *Driver) Wait(ctx context.Context, id, name string) (runtime.Exit, error
 		if s == nil {
 			return runtime.Exit{}, notFound
 		}
-		res, err := t.call(ctx, shimRequest{Op: "wait", Container: name})
+		res, err := t.call(ctx, shimRequest{Op: "wait", Container: name}, nil)
 		switch {
 		case errors.Is(err, errNoShim):
 			// Either it ended in order, after the record was written, or it died.

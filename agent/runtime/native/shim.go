@@ -18,8 +18,8 @@ import (
 )
 
 // shimVersion is the protocol's version. A newer agent adopts older shims: it must go on speaking their versions. Version 2 added
-// restart and exec; no task that needs them has a shim of version 1.
-const shimVersion = 2
+// restart and exec, version 3 commands with a terminal or as root; no task that needs them has an older shim.
+const shimVersion = 3
 
 // Requests to a shim: one a connection, JSON both ways.
 type shimRequest struct {
@@ -28,6 +28,11 @@ type shimRequest struct {
 	Container string
 	Signal    int
 	Args      []string // exec; its standard streams come with the message, as open files
+	Env       []string // exec: above the program's own
+	Root      bool     // exec
+	Terminal  bool     // exec: the one file is the socket that the terminal's master is sent to
+	Columns   uint16
+	Rows      uint16
 }
 
 type shimResponse struct {
@@ -58,7 +63,8 @@ type shim struct {
 // task's containers have it in common, the size of their /dev/shm in MiB. The first of the files is the listening socket; the
 // others keep host ports taken for as long as the shim lives.
 func runShim(args []string) int {
-	signal.Ignore(syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGPIPE)
+	// Taken and dropped, not ignored: what a process ignores its children ignore too, and Ctrl-C is for them.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGPIPE)
 	fmt.Fprintln(os.Stderr, "shim:", serveShim(args))
 	return 1
 }

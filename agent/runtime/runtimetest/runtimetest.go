@@ -45,6 +45,7 @@ func Run(t *testing.T, open Factory, f Features) {
 	if f.Processes {
 		t.Run("Process", s.process)
 		t.Run("Exec", s.exec)
+		t.Run("ExecSession", s.session)
 		t.Run("Restart", s.restart)
 		t.Run("Confine", s.confine)
 		t.Run("Network", s.network)
