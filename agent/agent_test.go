@@ -31,6 +31,7 @@ type server struct {
 	ups         chan *agentapi.Up
 	downs       chan *agentapi.Down
 	stream      *stream // takes what is shipped
+	execs       chan *execCall
 }
 
 func (s *server) Session(st agentapi.Dispatcher_SessionServer) error {
@@ -90,7 +91,7 @@ func newHostAt(t *testing.T, dir string, d runtime.Driver, now clock.Clock) *hos
 
 func connectHost(t *testing.T, cfg Config, incarnation string, streams ...*stream) *host {
 	t.Helper()
-	s := &server{incarnation: incarnation, hellos: make(chan *agentapi.Hello, 8), ups: make(chan *agentapi.Up, 1024), downs: make(chan *agentapi.Down, 64)}
+	s := &server{incarnation: incarnation, hellos: make(chan *agentapi.Hello, 8), ups: make(chan *agentapi.Up, 1024), downs: make(chan *agentapi.Down, 64), execs: make(chan *execCall, 1)}
 	for _, kept := range streams {
 		s.stream = kept
 	}

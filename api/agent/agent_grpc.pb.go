@@ -25,9 +25,10 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	Dispatcher_Session_FullMethodName  = "/neargate.agent.v1.Dispatcher/Session"
-	Dispatcher_Logs_FullMethodName     = "/neargate.agent.v1.Dispatcher/Logs"
-	Dispatcher_ShipLogs_FullMethodName = "/neargate.agent.v1.Dispatcher/ShipLogs"
+	Dispatcher_Session_FullMethodName     = "/neargate.agent.v1.Dispatcher/Session"
+	Dispatcher_Logs_FullMethodName        = "/neargate.agent.v1.Dispatcher/Logs"
+	Dispatcher_ShipLogs_FullMethodName    = "/neargate.agent.v1.Dispatcher/ShipLogs"
+	Dispatcher_ExecSession_FullMethodName = "/neargate.agent.v1.Dispatcher/ExecSession"
 )
 
 // DispatcherClient is the client API for Dispatcher service.
@@ -43,6 +44,9 @@ type DispatcherClient interface {
 	// ShipLogs carries one container's output into its log stream (log driver awslogs). The first message names the container and
 	// has no events; its acknowledgement says how far the stream has been written. Then each batch is acknowledged, in order.
 	ShipLogs(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[ShipBatch, ShipAck], error)
+	// ExecSession answers one ExecRequest: the first message names it, then what the command writes goes up and what it reads comes
+	// down. The message with the exit is the last. The agent kills the command when the call ends before.
+	ExecSession(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[ExecOutput, ExecInput], error)
 }
 
 type dispatcherClient struct {
@@ -92,6 +96,19 @@ func (c *dispatcherClient) ShipLogs(ctx context.Context, opts ...grpc.CallOption
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Dispatcher_ShipLogsClient = grpc.BidiStreamingClient[ShipBatch, ShipAck]
 
+func (c *dispatcherClient) ExecSession(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[ExecOutput, ExecInput], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Dispatcher_ServiceDesc.Streams[3], Dispatcher_ExecSession_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[ExecOutput, ExecInput]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Dispatcher_ExecSessionClient = grpc.BidiStreamingClient[ExecOutput, ExecInput]
+
 // DispatcherServer is the server API for Dispatcher service.
 // All implementations must embed UnimplementedDispatcherServer
 // for forward compatibility.
@@ -105,6 +122,9 @@ type DispatcherServer interface {
 	// ShipLogs carries one container's output into its log stream (log driver awslogs). The first message names the container and
 	// has no events; its acknowledgement says how far the stream has been written. Then each batch is acknowledged, in order.
 	ShipLogs(grpc.BidiStreamingServer[ShipBatch, ShipAck]) error
+	// ExecSession answers one ExecRequest: the first message names it, then what the command writes goes up and what it reads comes
+	// down. The message with the exit is the last. The agent kills the command when the call ends before.
+	ExecSession(grpc.BidiStreamingServer[ExecOutput, ExecInput]) error
 	mustEmbedUnimplementedDispatcherServer()
 }
 
@@ -123,6 +143,9 @@ func (UnimplementedDispatcherServer) Logs(grpc.ClientStreamingServer[LogChunk, L
 }
 func (UnimplementedDispatcherServer) ShipLogs(grpc.BidiStreamingServer[ShipBatch, ShipAck]) error {
 	return status.Error(codes.Unimplemented, "method ShipLogs not implemented")
+}
+func (UnimplementedDispatcherServer) ExecSession(grpc.BidiStreamingServer[ExecOutput, ExecInput]) error {
+	return status.Error(codes.Unimplemented, "method ExecSession not implemented")
 }
 func (UnimplementedDispatcherServer) mustEmbedUnimplementedDispatcherServer() {}
 func (UnimplementedDispatcherServer) testEmbeddedByValue()                    {}
@@ -166,6 +189,13 @@ func _Dispatcher_ShipLogs_Handler(srv interface{}, stream grpc.ServerStream) err
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Dispatcher_ShipLogsServer = grpc.BidiStreamingServer[ShipBatch, ShipAck]
 
+func _Dispatcher_ExecSession_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(DispatcherServer).ExecSession(&grpc.GenericServerStream[ExecOutput, ExecInput]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Dispatcher_ExecSessionServer = grpc.BidiStreamingServer[ExecOutput, ExecInput]
+
 // Dispatcher_ServiceDesc is the grpc.ServiceDesc for Dispatcher service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -188,6 +218,12 @@ var Dispatcher_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "ShipLogs",
 			Handler:       _Dispatcher_ShipLogs_Handler,
+			ServerStreams: true,
+			ClientStreams: true,
+		},
+		{
+			StreamName:    "ExecSession",
+			Handler:       _Dispatcher_ExecSession_Handler,
 			ServerStreams: true,
 			ClientStreams: true,
 		},

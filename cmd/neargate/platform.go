@@ -30,6 +30,7 @@ import (
 	"github.com/seed-2f228079/neargate/controlplane/ec2"
 	"github.com/seed-2f228079/neargate/controlplane/ecs"
 	"github.com/seed-2f228079/neargate/controlplane/elb"
+	"github.com/seed-2f228079/neargate/controlplane/execute"
 	"github.com/seed-2f228079/neargate/controlplane/iam"
 	"github.com/seed-2f228079/neargate/controlplane/logs"
 	"github.com/seed-2f228079/neargate/controlplane/orchestrator"
@@ -129,6 +130,10 @@ func newControlPlane(cfg controlConfig) (_ *controlPlane, err error) {
 	if err != nil {
 		return nil, err
 	}
+	sealSessions, err := seal.New(cfg.dir.SealingKey(), "sessions")
+	if err != nil {
+		return nil, err
+	}
 	roots, err := auth.NewStatic(cfg.roots...)
 	if err != nil {
 		return nil, err
@@ -219,9 +224,10 @@ func newControlPlane(cfg controlConfig) (_ *controlPlane, err error) {
 	orch := orchestrator.New(orchestrator.Config{
 		Store: c.store, Clock: real, Rand: rand.Reader, Log: cfg.log, RouterTables: []state.TableInfo{mesh.Endpoints, elb.Listeners, elb.Rules},
 	}, lifecycle)
+	sessions := execute.New(execute.Config{Nodes: c.dispatcher, Open: c.openExec, Seal: sealSessions, Rand: rand.Reader, Clock: real, Log: cfg.log})
 	containers := ecs.New(ecs.Config{
 		Store: c.store, Rand: rand.Reader, Pages: pages, TargetGroups: balancing, Registries: discovery, Network: network,
-		Placer: runTaskPlacer{placer}, Lifecycle: lifecycle, Roles: access,
+		Placer: runTaskPlacer{placer}, Lifecycle: lifecycle, Roles: access, Sessions: sessions,
 	})
 	c.operations = slices.Concat(containers.Operations(), balancing.Operations(), c.registry.Operations(), discovery.Operations(),
 		logging.Operations(), ec2.New(network, pages).Operations(), identities.Operations(), tokens.Operations())
@@ -236,7 +242,7 @@ func newControlPlane(cfg controlConfig) (_ *controlPlane, err error) {
 	serving := server.Config{
 		Operations: c.operations, Resources: c.resources, Credentials: credentials, Authorizer: access,
 		Observe: identities.Used, Account: cfg.account, Region: cfg.region,
-		Registry: c.registry.Handler(), LoadBalancer: cfg.loadBalancer, Guard: cfg.guard,
+		Registry: c.registry.Handler(), DataChannels: sessions, LoadBalancer: cfg.loadBalancer, Guard: cfg.guard,
 		Names: []string{cfg.publicName, cfg.domain}, PublicName: cfg.publicName, Metrics: c.metrics, Logger: cfg.log,
 		Retryable: state.Retryable,
 		Ready:     func(ctx context.Context) []server.Check { return append(c.checks(ctx), cfg.ready()...) },
@@ -265,6 +271,15 @@ func newControlPlane(cfg controlConfig) (_ *controlPlane, err error) {
 		c.parts = append(c.parts, part{"peers", c.peers.Run})
 	}
 	return c, nil
+}
+
+// openExec runs a command on a node.
+func (c *controlPlane) openExec(ctx context.Context, node string, req *agentapi.ExecRequest) (execute.Command, error) {
+	e, err := c.dispatcher.OpenExec(ctx, node, req)
+	if err != nil {
+		return nil, err
+	}
+	return e, nil
 }
 
 // tagsOf finds the tags of anything by its ARN, for conditions on them.

@@ -14,7 +14,8 @@
 //  6. A node counts as a subscriber, on the leader, before the server that it has its session with sends it anything.
 //  7. What an agent sends of a log goes to the reader whose request it names, if that request went to this agent's node; who reads
 //     slowly slows the agent down and fills no memory, and the agent's call ends when the reader leaves.
-//  7. An agent writes into log streams of its own tasks only, and what is acknowledged to it is durable.
+//  8. An agent writes into log streams of its own tasks only, and what is acknowledged to it is durable.
+//  9. A command on a node ends when whoever asked for it leaves, and what it writes waits in the agent until it is taken.
 //
 // Lock order: Server.mu, then nothing. It is not held across I/O.
 package dispatcher
@@ -104,7 +105,7 @@ type Server struct {
 
 	mu          sync.Mutex
 	subscribers map[string]*subscriber // by node
-	readers     map[string]*logReader  // by request: those whom no agent has answered yet
+	callbacks   map[string]*callback   // by request: those whom no agent has answered yet
 	published   map[agentapi.Kind]state.Revision
 	changed     chan struct{} // closed when acknowledgements, leases or published revisions change
 	watching    bool          // the publisher follows: sessions may begin
@@ -135,7 +136,7 @@ func New(c Config) *Server {
 		c.Grace = 20 * time.Second
 	}
 	s := &Server{
-		Config: c, subscribers: map[string]*subscriber{}, readers: map[string]*logReader{}, published: map[agentapi.Kind]state.Revision{}, changed: make(chan struct{}),
+		Config: c, subscribers: map[string]*subscriber{}, callbacks: map[string]*callback{}, published: map[agentapi.Kind]state.Revision{}, changed: make(chan struct{}),
 		remotes: map[string]*remote{}, beats: map[string]map[int32]uint64{}, lost: map[string][]string{},
 	}
 	s.reports = newReports(s)

@@ -35,7 +35,7 @@ type platform struct {
 func newPlatform(t *testing.T) *platform {
 	p := &platform{t: t, now: time.Date(2025, 6, 1, 12, 0, 0, 0, time.UTC)}
 	store := statetest.New(t, controlplane.Schema...)
-	p.Service = New(Config{Store: store, Rand: rand.Reader, Pages: api.NewPages(plain{}), TargetGroups: p, Registries: p, Network: p, Placer: p, Lifecycle: p, Roles: p})
+	p.Service = New(Config{Store: store, Rand: rand.Reader, Pages: api.NewPages(plain{}), TargetGroups: p, Registries: p, Network: p, Placer: p, Lifecycle: p, Roles: p, Sessions: p})
 	return p
 }
 
@@ -45,6 +45,14 @@ func (p *platform) PassRole(_ context.Context, role, service string) error {
 		return awserr.New("AccessDeniedException", "not %s to %s", role, service)
 	}
 	return nil
+}
+
+// Begin makes a session of a node that is called away for none.
+func (p *platform) Begin(_ context.Context, t *controlplane.Task, node, container string, command []string) (types.Session, error) {
+	if node == "away" {
+		return types.Session{}, awserr.New("TargetNotConnectedException", "away")
+	}
+	return types.Session{SessionId: aws.String(fmt.Sprintf("%s on %s: %q", container, node, command))}, nil
 }
 
 // plain seals nothing; page tokens have tests of their own.

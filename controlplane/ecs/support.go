@@ -128,19 +128,17 @@ var supported = map[string]support{
 	"Tag":                               {honoured: "key value"},
 
 	"RunTaskInput": {
-		honoured: "capacityProviderStrategy clientToken cluster count enableECSManagedTags group launchType networkConfiguration overrides " +
+		honoured: "capacityProviderStrategy clientToken cluster count enableECSManagedTags enableExecuteCommand group launchType networkConfiguration overrides " +
 			"placementConstraints placementStrategy platformVersion propagateTags startedBy tags taskDefinition",
 		ignored: map[string]string{"referenceId": "it is for the caller's own use"},
 		refused: map[string]string{
-			"enableExecuteCommand": "ExecuteCommand does not exist yet",
 			"volumeConfigurations": "volumes can not be configured at launch yet",
 		},
 	},
 	"StartTaskInput": {
-		honoured: "cluster containerInstances enableECSManagedTags group networkConfiguration overrides propagateTags startedBy tags taskDefinition",
+		honoured: "cluster containerInstances enableECSManagedTags enableExecuteCommand group networkConfiguration overrides propagateTags startedBy tags taskDefinition",
 		ignored:  map[string]string{"referenceId": "it is for the caller's own use"},
 		refused: map[string]string{
-			"enableExecuteCommand": "ExecuteCommand does not exist yet",
 			"volumeConfigurations": "volumes can not be configured at launch yet",
 		},
 	},
@@ -175,7 +173,7 @@ var supported = map[string]support{
 	},
 
 	"CreateServiceInput": {
-		honoured: "capacityProviderStrategy clientToken cluster deploymentConfiguration deploymentController desiredCount enableECSManagedTags " +
+		honoured: "capacityProviderStrategy clientToken cluster deploymentConfiguration deploymentController desiredCount enableECSManagedTags enableExecuteCommand " +
 			"healthCheckGracePeriodSeconds launchType loadBalancers networkConfiguration placementConstraints placementStrategy platformVersion " +
 			"propagateTags schedulingStrategy serviceName serviceRegistries tags taskDefinition",
 		ignored: map[string]string{
@@ -185,7 +183,7 @@ var supported = map[string]support{
 		refused: refusedOfServices,
 	},
 	"UpdateServiceInput": {
-		honoured: "capacityProviderStrategy cluster deploymentConfiguration deploymentController desiredCount enableECSManagedTags forceNewDeployment " +
+		honoured: "capacityProviderStrategy cluster deploymentConfiguration deploymentController desiredCount enableECSManagedTags enableExecuteCommand forceNewDeployment " +
 			"healthCheckGracePeriodSeconds loadBalancers networkConfiguration placementConstraints placementStrategy platformVersion " +
 			"propagateTags service serviceRegistries taskDefinition",
 		ignored: map[string]string{
@@ -240,7 +238,6 @@ var supported = map[string]support{
 }
 
 var refusedOfServices = map[string]string{
-	"enableExecuteCommand":        "ExecuteCommand does not exist yet",
 	"gatewayConnectors":           "gateways do not exist yet",
 	"monitoring":                  "metrics can not be chosen yet",
 	"serviceConnectConfiguration": "Service Connect does not exist yet",

@@ -145,8 +145,11 @@ func (c *Channel) Flush(ctx context.Context) error {
 
 // Announce sends a message that is not part of the stream.
 func (c *Channel) Announce(ctx context.Context, kind string, payload []byte) error {
-	m := Message{Type: kind, Created: c.clock.Now().UnixMilli(), Flags: SYN | FIN, ID: id.NewBinary(rand.Reader), Payload: payload}
-	return c.frames.write(ctx, m.Marshal())
+	return c.frames.write(ctx, c.message(kind, payload).Marshal())
+}
+
+func (c *Channel) message(kind string, payload []byte) *Message {
+	return &Message{Type: kind, Created: c.clock.Now().UnixMilli(), Flags: SYN | FIN, ID: id.NewBinary(rand.Reader), Payload: payload}
 }
 
 // Run reads until the connection or ctx ends, or take fails; its error is never nil. take is given the messages of the other end's stream
