@@ -12,6 +12,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ecs"
 	"github.com/aws/aws-sdk-go-v2/service/ecs/types"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/seed-2f228079/neargate/api"
 	agentapi "github.com/seed-2f228079/neargate/api/agent"
@@ -170,7 +171,7 @@ func (p *platform) report(cluster string, to agentapi.TaskState) {
 			}
 			r := &agentapi.TaskStatus{TaskId: st.Id, Epoch: st.Epoch, State: to, Address: "10.1.0.2", Health: agentapi.Health_HEALTH_HEALTHY, Containers: []*agentapi.ContainerStatus{{
 				Health: agentapi.Health_HEALTH_HEALTHY,
-				Name:   "web", State: agentapi.ContainerState_CONTAINER_RUNNING, RuntimeId: "rt", ImageDigest: "sha256:1",
+				Name:   "web", State: agentapi.ContainerState_CONTAINER_RUNNING, Started: timestamppb.New(p.now), RuntimeId: "rt", ImageDigest: "sha256:1",
 				Ports: []*agentapi.PortBinding{{ContainerPort: 3000, HostPort: 32768, Protocol: "tcp"}},
 			}}}
 			if to == agentapi.TaskState_STOPPED {

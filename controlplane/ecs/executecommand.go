@@ -98,12 +98,13 @@ func managedAgents(t *controlplane.Task, s *agentapi.ContainerStatus, live bool)
 		return nil
 	}
 	a := types.ManagedAgent{Name: types.ManagedAgentNameExecuteCommandAgent, LastStatus: aws.String("PENDING")}
-	if s.GetStarted() != nil {
-		a.LastStartedAt, a.LastStatus = timeOf(s.Started), aws.String(running)
-	}
-	if s.GetState() == agentapi.ContainerState_CONTAINER_STOPPED || !live {
+	switch state := s.GetState(); {
+	case state == agentapi.ContainerState_CONTAINER_STOPPED || !live:
 		a.LastStatus = aws.String("STOPPED")
+	case state == agentapi.ContainerState_CONTAINER_RUNNING:
+		a.LastStatus = aws.String(running)
 	}
+	a.LastStartedAt = timeOf(s.GetStarted())
 	return []types.ManagedAgent{a}
 }
 

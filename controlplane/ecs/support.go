@@ -215,10 +215,10 @@ var supported = map[string]support{
 	"ServiceRegistry": {honoured: "containerName containerPort port registryArn"},
 
 	"CreateClusterInput": {
-		honoured: "capacityProviders clusterName defaultCapacityProviderStrategy tags",
+		honoured: "capacityProviders clusterName configuration defaultCapacityProviderStrategy tags",
 		ignored:  ignoredOfClusters,
 	},
-	"UpdateClusterInput":                   {honoured: "cluster", ignored: ignoredOfClusters},
+	"UpdateClusterInput":                   {honoured: "cluster configuration", ignored: ignoredOfClusters},
 	"ClusterSetting":                       {honoured: "name value"},
 	"ClusterServiceConnectDefaultsRequest": {honoured: "namespace"},
 	"ClusterConfiguration": {
@@ -227,13 +227,12 @@ var supported = map[string]support{
 	},
 	"ExecuteCommandConfiguration": {
 		ignored: map[string]string{
-			"kmsKeyId":         "ExecuteCommand does not exist yet",
-			"logConfiguration": "ExecuteCommand does not exist yet",
-			"logging":          "ExecuteCommand does not exist yet",
+			"logging": "every session is recorded in the log of its server; what is typed and shown in it is kept nowhere yet",
 		},
-	},
-	"ExecuteCommandLogConfiguration": {
-		honoured: "cloudWatchEncryptionEnabled cloudWatchLogGroupName s3BucketName s3EncryptionEnabled s3KeyPrefix",
+		refused: map[string]string{
+			"kmsKeyId":         "sessions are not encrypted with keys of your own",
+			"logConfiguration": "the output of sessions can not be kept yet, in CloudWatch Logs or in S3",
+		},
 	},
 }
 
@@ -246,7 +245,6 @@ var refusedOfServices = map[string]string{
 }
 
 var ignoredOfClusters = map[string]string{
-	"configuration":          "it matters to ExecuteCommand alone",
 	"serviceConnectDefaults": "it matters to Service Connect alone",
 	"settings":               "Container Insights does not exist yet",
 }

@@ -26,7 +26,7 @@ func TestExec(t *testing.T) {
 			}
 			p := startOn(t, driver)
 			image := p.pushShell()
-			id := p.exec0("run", "--detach", "--enable-execute-command", image, "exec busybox sleep 600")
+			id := p.exec0("run", "--detach", "--enable-execute-command", image, "trap 'exit 0' TERM; busybox sleep 600 & wait $!")
 			p.aws(nil, "ecs", "wait", "tasks-running", "--tasks", id)
 			t.Run("Agent", func(t *testing.T) {
 				if got := p.text("tasks[0].[enableExecuteCommand, containers[0].managedAgents[0].name, containers[0].managedAgents[0].lastStatus]", "ecs", "describe-tasks", "--tasks", id); got != "True\tExecuteCommandAgent\tRUNNING" {
@@ -104,7 +104,7 @@ func TestExec(t *testing.T) {
 				}
 			})
 			t.Run("Refused", func(t *testing.T) {
-				plain := p.exec0("run", "--detach", image, "exec busybox sleep 600")
+				plain := p.exec0("run", "--detach", image, "trap 'exit 0' TERM; busybox sleep 600 & wait $!")
 				p.aws(nil, "ecs", "wait", "tasks-running", "--tasks", plain)
 				if _, errs, err := p.neargate("exec", plain, "--", "/bin/sh"); err == nil || !strings.Contains(errs, "execute command was not enabled") {
 					t.Errorf("%v: %s", err, errs)
