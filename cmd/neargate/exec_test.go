@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"io"
 	"strings"
@@ -28,6 +29,27 @@ func TestExecOnServers(t *testing.T) {
 		t.Fatal(err)
 	}
 	(&site{t: t, Client: s.all[0].Client}).running(1)
+
+	// Each server tells what happened by itself, and all say the same.
+	ids := make([]string, len(s.all))
+	eventually(t, func() error {
+		for i, one := range s.all {
+			ids[i] = ""
+			err := one.Events(t.Context(), client.EventOptions{Cluster: cluster, DetailType: "ECS Task State Change"}, func(e client.Event) error {
+				if strings.HasSuffix(e.Resources[0], "/"+task.ID) && strings.Contains(string(e.Detail), `"lastStatus":"RUNNING"`) {
+					ids[i] = cmp.Or(ids[i], e.ID)
+				}
+				return nil
+			})
+			if err != nil || ids[i] == "" {
+				return fmt.Errorf("server %d tells nothing of the task that runs: %v", i, err)
+			}
+		}
+		return nil
+	})
+	if ids[0] != ids[1] || ids[1] != ids[2] {
+		t.Errorf("the event has the ids %q", ids)
+	}
 
 	text := bytes.Repeat([]byte("0123456789abcdef"), 60_000)
 	for i, one := range s.all {

@@ -30,6 +30,7 @@ import (
 	"github.com/seed-2f228079/neargate/controlplane/ec2"
 	"github.com/seed-2f228079/neargate/controlplane/ecs"
 	"github.com/seed-2f228079/neargate/controlplane/elb"
+	"github.com/seed-2f228079/neargate/controlplane/events"
 	"github.com/seed-2f228079/neargate/controlplane/execute"
 	"github.com/seed-2f228079/neargate/controlplane/iam"
 	"github.com/seed-2f228079/neargate/controlplane/logs"
@@ -157,7 +158,7 @@ func newControlPlane(cfg controlConfig) (_ *controlPlane, err error) {
 	if err != nil {
 		return nil, err
 	}
-	events, err := stream.Open(cfg.dir.Streams(), stream.Options{Logger: cfg.log, SegmentAge: logs.SegmentAge.Milliseconds()})
+	streams, err := stream.Open(cfg.dir.Streams(), stream.Options{Logger: cfg.log, SegmentAge: logs.SegmentAge.Milliseconds()})
 	if err != nil {
 		return nil, err
 	}
@@ -172,7 +173,7 @@ func newControlPlane(cfg controlConfig) (_ *controlPlane, err error) {
 	balancing := elb.New(elb.Config{Store: c.store, Rand: rand.Reader, Pages: pages, Network: network, Domain: cfg.domain, Instance: cfg.dir.ID()})
 	discovery := servicediscovery.New(servicediscovery.Config{Store: c.store, Rand: rand.Reader, Pages: pages, Clock: real, VPCExists: network.VPCExists})
 	logging := logs.New(logs.Config{
-		Store: c.store, Events: events, Rand: rand.Reader, Pages: pages, Clock: real, Log: cfg.log,
+		Store: c.store, Events: streams, Rand: rand.Reader, Pages: pages, Clock: real, Log: cfg.log,
 		Others: func() bool { return c.peers != nil && len(c.peers.Others()) > 0 },
 	})
 	routers := []orchestrator.Router{elb.Router{Clock: real}, servicediscovery.Router{Clock: real}}
@@ -229,9 +230,10 @@ func newControlPlane(cfg controlConfig) (_ *controlPlane, err error) {
 		Store: c.store, Rand: rand.Reader, Pages: pages, TargetGroups: balancing, Registries: discovery, Network: network,
 		Placer: runTaskPlacer{placer}, Lifecycle: lifecycle, Roles: access, Sessions: sessions,
 	})
+	happened := events.New(events.Config{Store: c.store, Streams: streams, Shapes: containers, Clock: real, Log: cfg.log})
 	c.operations = slices.Concat(containers.Operations(), balancing.Operations(), c.registry.Operations(), discovery.Operations(),
 		logging.Operations(), ec2.New(network, pages).Operations(), identities.Operations(), tokens.Operations())
-	c.resources = slices.Concat(tasks.New(tasks.Config{Store: c.store, Placer: placer, Nodes: c.dispatcher}).Resources(), c.registry.Resources())
+	c.resources = slices.Concat(tasks.New(tasks.Config{Store: c.store, Placer: placer, Nodes: c.dispatcher}).Resources(), happened.Resources(), c.registry.Resources())
 	if isGroup {
 		operator := peers.Operator{Engine: group, Rand: rand.Reader, Clock: real}
 		if cfg.cluster != nil {
@@ -262,8 +264,9 @@ func newControlPlane(cfg controlConfig) (_ *controlPlane, err error) {
 		{"drainer", drainer.Run},
 		{"service discovery", discovery.Run},
 		{"capacity", memberships.Run},
-		{"streams", func(ctx context.Context) error { return errors.Join(events.Run(ctx), events.Close()) }},
+		{"streams", func(ctx context.Context) error { return errors.Join(streams.Run(ctx), streams.Close()) }},
 		{"logs", logging.Run},
+		{"events", happened.Run},
 		{"registry", c.registry.Run},
 	}
 	if c.peers != nil {
