@@ -19,7 +19,7 @@ import (
 
 // Times of a session's beginning and end.
 const (
-	openTimeout = 30 * time.Second // for the first message, and for the handshake
+	openTimeout = 10 * time.Second // for the first message, and for the handshake
 	sizeTimeout = time.Second      // for a terminal's first size
 	leaveTime   = 10 * time.Second // for the client to take the last of the output
 )
