@@ -144,7 +144,6 @@ func (e *execution) receive() {
 
 func (e *execution) run(ctx context.Context, driver runtime.Driver) (int, error) {
 	read, write := io.Pipe()
-	defer read.Close()
 	sizes := make(chan runtime.Size, 1)
 	c := runtime.Command{Args: e.req.Command, Root: true, Input: read, Output: execWriter(e.sendOutput)}
 	if t := e.req.Terminal; t != nil {
@@ -154,8 +153,11 @@ func (e *execution) run(ctx context.Context, driver runtime.Driver) (int, error)
 		c.Errors = execWriter(e.sendErrors)
 	}
 	ctx, cancel := context.WithCancel(ctx)
+	var feeding sync.WaitGroup
+	feeding.Go(func() { e.feed(ctx, write, sizes) })
+	defer feeding.Wait() // the exit is the last that is sent
+	defer read.Close()
 	defer cancel()
-	go e.feed(ctx, write, sizes)
 	return driver.Exec(ctx, e.req.TaskId, e.req.Container, c)
 }
 

@@ -142,7 +142,7 @@ func (s *Service) followFrom(ctx context.Context, from state.Revision) (state.Re
 }
 
 // keptAtOnce bounds a batch of the stream.
-const keptAtOnce = 100
+const keptAtOnce = 20
 
 // keep appends events; with the last of them the stream has everything up to revision.
 func (s *Service) keep(ctx context.Context, list []Event, revision state.Revision) error {
