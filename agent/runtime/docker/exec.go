@@ -193,7 +193,17 @@ func (d *Driver) killExec(exec, containerName string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
 	in, err := d.cli.ContainerExecInspect(ctx, exec)
-	if err != nil || !in.Running || in.Pid == 0 {
+	for err == nil && in.Running && in.Pid == 0 { // it has just begun: the engine will know
+		select {
+		case <-time.After(firstLook):
+		case <-ctx.Done():
+		}
+		in, err = d.cli.ContainerExecInspect(ctx, exec)
+	}
+	if err != nil || !in.Running {
+		if ctx.Err() != nil {
+			return fmt.Errorf("a command in container %s may go on: %w", containerName, err)
+		}
 		return nil // it has ended, with its container perhaps
 	}
 	// The number counts only if it is that of a process in this container: the engine may be on another host.

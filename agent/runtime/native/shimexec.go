@@ -60,10 +60,11 @@ func (s *shim) exec(c *net.UnixConn, req shimRequest, files []*os.File) (res shi
 		return res
 	}
 	p := in.like
-	p.Args, p.Env = req.Args, append(slices.Clone(p.Env), req.Env...)
+	p.Args = req.Args
 	if req.Root {
-		p.UID, p.GID, p.AdditionalGroups = 0, 0, nil
+		p.UID, p.GID, p.AdditionalGroups, p.Env = 0, 0, nil, in.given // libcontainer adds root's HOME
 	}
+	p.Env = append(slices.Clone(p.Env), req.Env...)
 	if req.Terminal {
 		p.ConsoleSocket, p.ConsoleWidth, p.ConsoleHeight = files[0], req.Columns, req.Rows
 	} else {

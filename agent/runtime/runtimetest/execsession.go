@@ -32,7 +32,8 @@ func (s *suite) session(t *testing.T) {
 	t.Run("AsRoot", func(t *testing.T) {
 		var out said
 		code, err := h.Exec(t.Context(), task.ID, "main", runtime.Command{Args: []string{"/prog", "id", "then", "env"}, Output: &out, Root: true, Environment: []string{"TERM=xterm"}})
-		if err != nil || code != 0 || !strings.HasPrefix(out.String(), "0 0 ") || !strings.Contains(out.String(), "\nTERM=xterm\n") {
+		if err != nil || code != 0 || !strings.HasPrefix(out.String(), "0 0 ") || !strings.Contains(out.String(), "\nTERM=xterm\n") ||
+			!strings.Contains(out.String(), "\nHOME=/") || strings.Contains(out.String(), "alice") {
 			t.Errorf("code %d, %v, output %q", code, err, out.String())
 		}
 	})
@@ -83,7 +84,7 @@ func (s *suite) session(t *testing.T) {
 	})
 	t.Run("Resize", func(t *testing.T) {
 		sizes := make(chan runtime.Size)
-		c := h.talk(task, &runtime.Terminal{Size: runtime.Size{Columns: 80, Rows: 24}, Resize: sizes}, "/prog", "terminal-changed")
+		c := h.talk(task, &runtime.Terminal{Size: runtime.Size{Columns: 80, Rows: 24}, Resize: sizes}, "/prog", "terminal-changed", "132 columns and 50 rows")
 		c.until("watching")
 		sizes <- runtime.Size{Columns: 132, Rows: 50}
 		c.until("now 132 columns and 50 rows")

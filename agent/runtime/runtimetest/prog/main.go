@@ -148,16 +148,16 @@ func run(verb string, args []string) error {
 			return err
 		}
 		fmt.Println("terminal of", size)
-	case "terminal-changed": // the terminal's size, when it has become another
+	case "terminal-changed": // hears of it that its size has become this
 		changed := make(chan os.Signal, 1)
 		signal.Notify(changed, syscall.SIGWINCH)
 		fmt.Println("watching")
-		<-changed
-		size, err := terminalSize()
-		if err != nil {
-			return err
+		for range changed {
+			if size, err := terminalSize(); err != nil || size == args[0] {
+				fmt.Println("now", size)
+				return err
+			}
 		}
-		fmt.Println("now", size)
 	case "stdin": // whether anything may still come
 		ended := make(chan struct{})
 		go func() { os.Stdin.Read(make([]byte, 1)); close(ended) }()
