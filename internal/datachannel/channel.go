@@ -40,9 +40,9 @@ type Channel struct {
 	in     string // and of what comes
 	clock  clock.Clock
 
-	sending chan struct{} // capacity 1: held by who sends
-	acks    chan *Message // to be acknowledged
-	kick    chan struct{} // capacity 1: what was sent again has arrived
+	sending chan struct{}        // capacity 1: held by who sends
+	acks    chan acknowledgement // to be written
+	kick    chan struct{}        // capacity 1: what was sent again has arrived
 
 	expected int64 // sequence number of the next message to be taken; only Run's
 
@@ -70,7 +70,7 @@ func NewServer(c *Conn, k clock.Clock) *Channel { return newChannel(c, OutputStr
 func NewClient(c *Conn, k clock.Clock) *Channel { return newChannel(c, InputStream, OutputStream, k) }
 
 func newChannel(f frames, out, in string, k clock.Clock) *Channel {
-	return &Channel{frames: f, out: out, in: in, clock: k, sending: make(chan struct{}, 1), acks: make(chan *Message, maxAcks), kick: make(chan struct{}, 1),
+	return &Channel{frames: f, out: out, in: in, clock: k, sending: make(chan struct{}, 1), acks: make(chan acknowledgement, maxAcks), kick: make(chan struct{}, 1),
 		full: make(chan struct{}), changed: make(chan struct{})}
 }
 
@@ -209,7 +209,7 @@ func (c *Channel) takeStream(m *Message, take func(*Message) (bool, error)) erro
 		c.expected++
 	}
 	select {
-	case c.acks <- m:
+	case c.acks <- acknowledgement{m.Type, m.ID.String(), m.Sequence, true}: // which does not hold its payload
 	default:
 	}
 	return nil
@@ -226,8 +226,8 @@ type acknowledgement struct {
 func (c *Channel) acknowledge(ctx context.Context) error {
 	for {
 		select {
-		case m := <-c.acks:
-			payload, err := json.Marshal(acknowledgement{m.Type, m.ID.String(), m.Sequence, true})
+		case a := <-c.acks:
+			payload, err := json.Marshal(a)
 			if err == nil {
 				err = c.Announce(ctx, Acknowledge, payload)
 			}
