@@ -338,7 +338,8 @@ func (x *session) record(began time.Time, code int32, err error) {
 	} else {
 		r.Reason = err.Error()
 	}
-	x.Log.Info("a session of ECS Exec ended", "session", r.Session, "caller", r.Caller, "account", r.Account, "region", r.Region, "cluster", r.Cluster,
+	// The record of who did what is written however little is logged.
+	x.Log.Warn("a session of ECS Exec ended", "session", r.Session, "caller", r.Caller, "account", r.Account, "region", r.Region, "cluster", r.Cluster,
 		"task", r.Task, "container", r.Container, "command", r.Command, "exit", code, "reason", r.Reason, "seconds", r.Ended.Sub(r.Began).Seconds(),
 		"received", r.Received, "written", r.Written)
 	if x.Ended != nil {
