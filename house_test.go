@@ -140,6 +140,7 @@ var heavy = []struct {
 	{"github.com/opencontainers/runc", []string{"agent/runtime"}},
 	{"github.com/distribution/distribution", []string{"registry"}},
 	{"github.com/google/go-containerregistry", []string{"internal/ociclient"}},
+	{"github.com/coder/websocket", []string{"internal/datachannel"}},
 }
 
 // dataPlane says whether pkg goes on working without a control plane and shares only api/agent with it.

@@ -8,7 +8,7 @@
 // Invariants: a task is worked on by one goroutine; a reported state never goes backwards; a task is never stopped because
 // an assignment is absent from a set of another incarnation or of an older revision.
 //
-// Lock order: Agent.mu, worker.reporting, worker.mu; outbox.mu and shipments.mu are leaves. No lock is held across a call of the driver or of the
+// Lock order: Agent.mu, worker.reporting, worker.mu; outbox.mu, shipments.mu and commands.mu are leaves. No lock is held across a call of the driver or of the
 // stream.
 package agent
 
@@ -84,6 +84,7 @@ type Agent struct {
 
 	shipments shipments
 	roles     roles
+	commands  commands
 }
 
 // New checks cfg.
@@ -110,7 +111,7 @@ func New(cfg Config) (*Agent, error) {
 	}
 	a := &Agent{
 		cfg: cfg, log: cfg.Logger.With("node", cfg.NodeID), out: newOutbox(),
-		store: taskStore{cfg.Dir}, workers: map[string]*worker{}, health: &agentapi.HostHealth{}, shipments: newShipments(),
+		store: taskStore{cfg.Dir}, workers: map[string]*worker{}, health: &agentapi.HostHealth{}, shipments: newShipments(), commands: newCommands(),
 	}
 	return a, nil
 }

@@ -33,6 +33,7 @@ type server struct {
 	stream      *stream // takes what is shipped
 	roles       *roleServer
 	secrets     func(*agentapi.TaskSecretsRequest) (*agentapi.TaskSecretsAnswer, error)
+	execs       chan *execCall
 }
 
 func (s *server) TaskSecrets(_ context.Context, req *agentapi.TaskSecretsRequest) (*agentapi.TaskSecretsAnswer, error) {
@@ -96,7 +97,7 @@ func newHostAt(t *testing.T, dir string, d runtime.Driver, now clock.Clock) *hos
 
 func connectHost(t *testing.T, cfg Config, incarnation string, streams ...*stream) *host {
 	t.Helper()
-	s := &server{incarnation: incarnation, hellos: make(chan *agentapi.Hello, 8), ups: make(chan *agentapi.Up, 1024), downs: make(chan *agentapi.Down, 64)}
+	s := &server{incarnation: incarnation, hellos: make(chan *agentapi.Hello, 8), ups: make(chan *agentapi.Up, 1024), downs: make(chan *agentapi.Down, 64), execs: make(chan *execCall, 1)}
 	for _, kept := range streams {
 		s.stream = kept
 	}

@@ -204,6 +204,8 @@ func (s *session) receive(ctx context.Context) error {
 			return errors.New("the server closed the session: " + b.Close.Reason)
 		case *agentapi.Down_Logs:
 			go s.a.sendLogs(ctx, b.Logs)
+		case *agentapi.Down_Exec:
+			s.a.wg.Go(func() { s.a.exec(ctx, b.Exec) })
 		case *agentapi.Down_Update:
 			box := s.boxes[b.Update.Kind]
 			if box == nil {

@@ -50,9 +50,9 @@ func TestHealthCheck(t *testing.T) {
 	s, dir := newScript(), t.TempDir()
 	var code, checks atomic.Int32
 	var words atomic.Value
-	check := func(_ context.Context, args []string) (int, error) {
+	check := func(_ context.Context, c runtime.Command) (int, error) {
 		checks.Add(1)
-		words.Store(args)
+		words.Store(c.Args)
 		return int(code.Load()), nil
 	}
 	s.set("web", fake.Behaviour{Exec: check})
@@ -101,7 +101,7 @@ func TestHealthCheckCannotBeRun(t *testing.T) {
 	s, dir := newScript(), t.TempDir()
 	var away atomic.Bool
 	var checks atomic.Int32
-	s.set("web", fake.Behaviour{Exec: func(context.Context, []string) (int, error) {
+	s.set("web", fake.Behaviour{Exec: func(context.Context, runtime.Command) (int, error) {
 		checks.Add(1)
 		if away.Load() {
 			return 0, errors.New("the engine is away")
@@ -126,7 +126,7 @@ func TestHealthCheckCannotBeRun(t *testing.T) {
 func TestHealthCheckTimesOut(t *testing.T) {
 	s, dir := newScript(), t.TempDir()
 	var running, most atomic.Int32
-	s.set("web", fake.Behaviour{Exec: func(ctx context.Context, _ []string) (int, error) {
+	s.set("web", fake.Behaviour{Exec: func(ctx context.Context, _ runtime.Command) (int, error) {
 		if n := running.Add(1); n > most.Load() {
 			most.Store(n)
 		}
@@ -175,7 +175,7 @@ func TestDependencies(t *testing.T) {
 	} {
 		t.Run(c.condition, func(t *testing.T) {
 			s, dir := newScript(), t.TempDir()
-			c.first.Exec = func(context.Context, []string) (int, error) { return int(c.health), nil }
+			c.first.Exec = func(context.Context, runtime.Command) (int, error) { return int(c.health), nil }
 			s.set("a", c.first)
 			h := newHostAt(t, dir, fake.New(s.config(dir)), s.clock)
 			h.hello()

@@ -35,6 +35,7 @@ type Deployment struct {
 	Paths        []string // path patterns that lead to the service; none: everything
 	HealthPath   string
 	StopTimeout  int32 // seconds; 0: ECS's default
+	Exec         bool  // commands may be run in the tasks
 }
 
 // Progress is told what is being done, a line each.
@@ -191,12 +192,13 @@ func (c *Client) rule(ctx context.Context, d Deployment, listener, group string)
 
 // place creates the service, or moves the one that is there to the new task definition.
 func (c *Client) place(ctx context.Context, d Deployment, definition, group string) error {
-	_, err := c.ECS.UpdateService(ctx, &ecs.UpdateServiceInput{Cluster: &d.Cluster, Service: &d.Name, TaskDefinition: &definition, DesiredCount: &d.Count})
+	_, err := c.ECS.UpdateService(ctx, &ecs.UpdateServiceInput{Cluster: &d.Cluster, Service: &d.Name, TaskDefinition: &definition, DesiredCount: &d.Count, EnableExecuteCommand: &d.Exec})
 	var api smithy.APIError
 	if err == nil || !errors.As(err, &api) || api.ErrorCode() != "ServiceNotFoundException" && api.ErrorCode() != "ServiceNotActiveException" {
 		return err
 	}
-	in := &ecs.CreateServiceInput{Cluster: &d.Cluster, ServiceName: &d.Name, TaskDefinition: &definition, DesiredCount: &d.Count, LaunchType: ecstypes.LaunchTypeEc2}
+	in := &ecs.CreateServiceInput{Cluster: &d.Cluster, ServiceName: &d.Name, TaskDefinition: &definition, DesiredCount: &d.Count, LaunchType: ecstypes.LaunchTypeEc2,
+		EnableExecuteCommand: d.Exec}
 	if group != "" {
 		in.LoadBalancers = []ecstypes.LoadBalancer{{TargetGroupArn: &group, ContainerName: &d.Name, ContainerPort: &d.Port}}
 	}

@@ -129,7 +129,7 @@ func (c *Client) Run(ctx context.Context, d Deployment) (Task, error) {
 	if err != nil {
 		return Task{}, err
 	}
-	out, err := c.ECS.RunTask(ctx, &ecs.RunTaskInput{Cluster: &d.Cluster, TaskDefinition: def.TaskDefinitionArn, LaunchType: ecstypes.LaunchTypeEc2})
+	out, err := c.ECS.RunTask(ctx, &ecs.RunTaskInput{Cluster: &d.Cluster, TaskDefinition: def.TaskDefinitionArn, LaunchType: ecstypes.LaunchTypeEc2, EnableExecuteCommand: d.Exec})
 	if err != nil {
 		return Task{}, err
 	}

@@ -169,9 +169,27 @@ type Started struct {
 // Command runs in a container beside its own program: as the same user, in the same directory, with the same environment and
 // within the same limits.
 type Command struct {
-	Args   []string
-	Output io.Writer // takes what it writes, stdout and stderr as they come; nil: nobody
+	Args []string
+	// Input is what it reads; nil: nothing. It may still be in a Read when Exec returns, until whoever owns it ends it. With a
+	// terminal its end is not the command's: that is a character (Ctrl-D).
+	Input  io.Reader
+	Output io.Writer // takes what it writes, stdout and, without Errors, stderr as they come; nil: nobody
+	Errors io.Writer // takes its stderr; of no use with a terminal
+	// Terminal gives it one, which is its session's; nil: it gets pipes.
+	Terminal *Terminal
+	// Root runs it as root of the container, whoever its program runs as.
+	Root        bool
+	Environment []string // "NAME=value", above the program's
 }
+
+// Terminal is a command's controlling terminal.
+type Terminal struct {
+	Size
+	Resize <-chan Size // until it is closed, or the command has ended; nil: its size stays
+}
+
+// Size of a terminal in characters; zero is unknown.
+type Size struct{ Columns, Rows uint16 }
 
 // Exit is how a container ended.
 type Exit struct {

@@ -543,6 +543,7 @@ type Down struct {
 	//	*Down_Update
 	//	*Down_Close
 	//	*Down_Logs
+	//	*Down_Exec
 	Body          isDown_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -621,6 +622,15 @@ func (x *Down) GetLogs() *LogRequest {
 	return nil
 }
 
+func (x *Down) GetExec() *ExecRequest {
+	if x != nil {
+		if x, ok := x.Body.(*Down_Exec); ok {
+			return x.Exec
+		}
+	}
+	return nil
+}
+
 type isDown_Body interface {
 	isDown_Body()
 }
@@ -643,6 +653,11 @@ type Down_Logs struct {
 	Logs *LogRequest `protobuf:"bytes,4,opt,name=logs,proto3,oneof"`
 }
 
+type Down_Exec struct {
+	// Exec asks for a command in a container, which is answered by an ExecSession call of its own.
+	Exec *ExecRequest `protobuf:"bytes,20,opt,name=exec,proto3,oneof"`
+}
+
 func (*Down_Welcome) isDown_Body() {}
 
 func (*Down_Update) isDown_Body() {}
@@ -650,6 +665,8 @@ func (*Down_Update) isDown_Body() {}
 func (*Down_Close) isDown_Body() {}
 
 func (*Down_Logs) isDown_Body() {}
+
+func (*Down_Exec) isDown_Body() {}
 
 type LogRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -5653,6 +5670,340 @@ func (x *HostHealth) GetDisk() string {
 	return ""
 }
 
+// ExecRequest asks for a command to be run in a running container, as its root.
+type ExecRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`                                // unguessable; pairs the call with who waits for it
+	SessionId     string                 `protobuf:"bytes,2,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"` // of ECS Exec; an agent takes each once
+	TaskId        string                 `protobuf:"bytes,3,opt,name=task_id,json=taskId,proto3" json:"task_id,omitempty"`
+	Container     string                 `protobuf:"bytes,4,opt,name=container,proto3" json:"container,omitempty"`
+	Command       []string               `protobuf:"bytes,5,rep,name=command,proto3" json:"command,omitempty"`
+	Terminal      *TerminalSize          `protobuf:"bytes,6,opt,name=terminal,proto3" json:"terminal,omitempty"` // absent: pipes
+	Expires       *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=expires,proto3" json:"expires,omitempty"`   // the session can not be opened later
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExecRequest) Reset() {
+	*x = ExecRequest{}
+	mi := &file_api_agent_agent_proto_msgTypes[64]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExecRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExecRequest) ProtoMessage() {}
+
+func (x *ExecRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_agent_agent_proto_msgTypes[64]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExecRequest.ProtoReflect.Descriptor instead.
+func (*ExecRequest) Descriptor() ([]byte, []int) {
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{64}
+}
+
+func (x *ExecRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *ExecRequest) GetSessionId() string {
+	if x != nil {
+		return x.SessionId
+	}
+	return ""
+}
+
+func (x *ExecRequest) GetTaskId() string {
+	if x != nil {
+		return x.TaskId
+	}
+	return ""
+}
+
+func (x *ExecRequest) GetContainer() string {
+	if x != nil {
+		return x.Container
+	}
+	return ""
+}
+
+func (x *ExecRequest) GetCommand() []string {
+	if x != nil {
+		return x.Command
+	}
+	return nil
+}
+
+func (x *ExecRequest) GetTerminal() *TerminalSize {
+	if x != nil {
+		return x.Terminal
+	}
+	return nil
+}
+
+func (x *ExecRequest) GetExpires() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Expires
+	}
+	return nil
+}
+
+type TerminalSize struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Columns       uint32                 `protobuf:"varint,1,opt,name=columns,proto3" json:"columns,omitempty"` // 0: unknown
+	Rows          uint32                 `protobuf:"varint,2,opt,name=rows,proto3" json:"rows,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TerminalSize) Reset() {
+	*x = TerminalSize{}
+	mi := &file_api_agent_agent_proto_msgTypes[65]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TerminalSize) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TerminalSize) ProtoMessage() {}
+
+func (x *TerminalSize) ProtoReflect() protoreflect.Message {
+	mi := &file_api_agent_agent_proto_msgTypes[65]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TerminalSize.ProtoReflect.Descriptor instead.
+func (*TerminalSize) Descriptor() ([]byte, []int) {
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{65}
+}
+
+func (x *TerminalSize) GetColumns() uint32 {
+	if x != nil {
+		return x.Columns
+	}
+	return 0
+}
+
+func (x *TerminalSize) GetRows() uint32 {
+	if x != nil {
+		return x.Rows
+	}
+	return 0
+}
+
+type ExecOutput struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	RequestId string                 `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"` // in the first message
+	Output    []byte                 `protobuf:"bytes,2,opt,name=output,proto3" json:"output,omitempty"`
+	Errors    []byte                 `protobuf:"bytes,3,opt,name=errors,proto3" json:"errors,omitempty"` // stderr, of a command without a terminal
+	Exit      *ExecExit              `protobuf:"bytes,4,opt,name=exit,proto3" json:"exit,omitempty"`
+	// So many more messages of the input have been taken: at most 64 may be on the way, so that the agent always reads on.
+	Taken         uint32 `protobuf:"varint,5,opt,name=taken,proto3" json:"taken,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExecOutput) Reset() {
+	*x = ExecOutput{}
+	mi := &file_api_agent_agent_proto_msgTypes[66]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExecOutput) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExecOutput) ProtoMessage() {}
+
+func (x *ExecOutput) ProtoReflect() protoreflect.Message {
+	mi := &file_api_agent_agent_proto_msgTypes[66]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExecOutput.ProtoReflect.Descriptor instead.
+func (*ExecOutput) Descriptor() ([]byte, []int) {
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{66}
+}
+
+func (x *ExecOutput) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *ExecOutput) GetOutput() []byte {
+	if x != nil {
+		return x.Output
+	}
+	return nil
+}
+
+func (x *ExecOutput) GetErrors() []byte {
+	if x != nil {
+		return x.Errors
+	}
+	return nil
+}
+
+func (x *ExecOutput) GetExit() *ExecExit {
+	if x != nil {
+		return x.Exit
+	}
+	return nil
+}
+
+func (x *ExecOutput) GetTaken() uint32 {
+	if x != nil {
+		return x.Taken
+	}
+	return 0
+}
+
+type ExecExit struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Code          int32                  `protobuf:"varint,1,opt,name=code,proto3" json:"code,omitempty"`
+	Error         string                 `protobuf:"bytes,2,opt,name=error,proto3" json:"error,omitempty"` // the command could not be run, or was lost; there is no code then
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExecExit) Reset() {
+	*x = ExecExit{}
+	mi := &file_api_agent_agent_proto_msgTypes[67]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExecExit) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExecExit) ProtoMessage() {}
+
+func (x *ExecExit) ProtoReflect() protoreflect.Message {
+	mi := &file_api_agent_agent_proto_msgTypes[67]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExecExit.ProtoReflect.Descriptor instead.
+func (*ExecExit) Descriptor() ([]byte, []int) {
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{67}
+}
+
+func (x *ExecExit) GetCode() int32 {
+	if x != nil {
+		return x.Code
+	}
+	return 0
+}
+
+func (x *ExecExit) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
+type ExecInput struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Data          []byte                 `protobuf:"bytes,1,opt,name=data,proto3" json:"data,omitempty"`
+	End           bool                   `protobuf:"varint,2,opt,name=end,proto3" json:"end,omitempty"` // no more data comes
+	Resize        *TerminalSize          `protobuf:"bytes,3,opt,name=resize,proto3" json:"resize,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExecInput) Reset() {
+	*x = ExecInput{}
+	mi := &file_api_agent_agent_proto_msgTypes[68]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExecInput) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExecInput) ProtoMessage() {}
+
+func (x *ExecInput) ProtoReflect() protoreflect.Message {
+	mi := &file_api_agent_agent_proto_msgTypes[68]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExecInput.ProtoReflect.Descriptor instead.
+func (*ExecInput) Descriptor() ([]byte, []int) {
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{68}
+}
+
+func (x *ExecInput) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+func (x *ExecInput) GetEnd() bool {
+	if x != nil {
+		return x.End
+	}
+	return false
+}
+
+func (x *ExecInput) GetResize() *TerminalSize {
+	if x != nil {
+		return x.Resize
+	}
+	return nil
+}
+
 var File_api_agent_agent_proto protoreflect.FileDescriptor
 
 const file_api_agent_agent_proto_rawDesc = "" +
@@ -5666,12 +6017,13 @@ const file_api_agent_agent_proto_rawDesc = "" +
 	"\x06health\x18\x05 \x01(\v2\x1f.neargate.agent.v1.HealthReportH\x00R\x06health\x12:\n" +
 	"\adrained\x18\x06 \x01(\v2\x1e.neargate.agent.v1.DrainReportH\x00R\adrained\x123\n" +
 	"\x04host\x18\x1e \x01(\v2\x1d.neargate.agent.v1.HostHealthH\x00R\x04hostB\x06\n" +
-	"\x04body\"\xe2\x01\n" +
+	"\x04body\"\x98\x02\n" +
 	"\x04Down\x126\n" +
 	"\awelcome\x18\x01 \x01(\v2\x1a.neargate.agent.v1.WelcomeH\x00R\awelcome\x123\n" +
 	"\x06update\x18\x02 \x01(\v2\x19.neargate.agent.v1.UpdateH\x00R\x06update\x120\n" +
 	"\x05close\x18\x03 \x01(\v2\x18.neargate.agent.v1.CloseH\x00R\x05close\x123\n" +
-	"\x04logs\x18\x04 \x01(\v2\x1d.neargate.agent.v1.LogRequestH\x00R\x04logsB\x06\n" +
+	"\x04logs\x18\x04 \x01(\v2\x1d.neargate.agent.v1.LogRequestH\x00R\x04logs\x124\n" +
+	"\x04exec\x18\x14 \x01(\v2\x1e.neargate.agent.v1.ExecRequestH\x00R\x04execB\x06\n" +
 	"\x04body\"\xb1\x01\n" +
 	"\n" +
 	"LogRequest\x12\x0e\n" +
@@ -6162,7 +6514,34 @@ const file_api_agent_agent_proto_rawDesc = "" +
 	"\n" +
 	"HostHealth\x12\x18\n" +
 	"\aruntime\x18\x01 \x01(\tR\aruntime\x12\x12\n" +
-	"\x04disk\x18\x02 \x01(\tR\x04disk*y\n" +
+	"\x04disk\x18\x02 \x01(\tR\x04disk\"\x80\x02\n" +
+	"\vExecRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1d\n" +
+	"\n" +
+	"session_id\x18\x02 \x01(\tR\tsessionId\x12\x17\n" +
+	"\atask_id\x18\x03 \x01(\tR\x06taskId\x12\x1c\n" +
+	"\tcontainer\x18\x04 \x01(\tR\tcontainer\x12\x18\n" +
+	"\acommand\x18\x05 \x03(\tR\acommand\x12;\n" +
+	"\bterminal\x18\x06 \x01(\v2\x1f.neargate.agent.v1.TerminalSizeR\bterminal\x124\n" +
+	"\aexpires\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\aexpires\"<\n" +
+	"\fTerminalSize\x12\x18\n" +
+	"\acolumns\x18\x01 \x01(\rR\acolumns\x12\x12\n" +
+	"\x04rows\x18\x02 \x01(\rR\x04rows\"\xa2\x01\n" +
+	"\n" +
+	"ExecOutput\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x01 \x01(\tR\trequestId\x12\x16\n" +
+	"\x06output\x18\x02 \x01(\fR\x06output\x12\x16\n" +
+	"\x06errors\x18\x03 \x01(\fR\x06errors\x12/\n" +
+	"\x04exit\x18\x04 \x01(\v2\x1b.neargate.agent.v1.ExecExitR\x04exit\x12\x14\n" +
+	"\x05taken\x18\x05 \x01(\rR\x05taken\"4\n" +
+	"\bExecExit\x12\x12\n" +
+	"\x04code\x18\x01 \x01(\x05R\x04code\x12\x14\n" +
+	"\x05error\x18\x02 \x01(\tR\x05error\"j\n" +
+	"\tExecInput\x12\x12\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data\x12\x10\n" +
+	"\x03end\x18\x02 \x01(\bR\x03end\x127\n" +
+	"\x06resize\x18\x03 \x01(\v2\x1f.neargate.agent.v1.TerminalSizeR\x06resize*y\n" +
 	"\x04Kind\x12\x14\n" +
 	"\x10KIND_UNSPECIFIED\x10\x00\x12\x0f\n" +
 	"\vASSIGNMENTS\x10\x01\x12\r\n" +
@@ -6204,14 +6583,15 @@ const file_api_agent_agent_proto_rawDesc = "" +
 	"\x10ENDPOINT_INITIAL\x10\x01\x12\x14\n" +
 	"\x10ENDPOINT_HEALTHY\x10\x02\x12\x16\n" +
 	"\x12ENDPOINT_UNHEALTHY\x10\x03\x12\x15\n" +
-	"\x11ENDPOINT_DRAINING\x10\x042\x9d\x03\n" +
+	"\x11ENDPOINT_DRAINING\x10\x042\xed\x03\n" +
 	"\n" +
 	"Dispatcher\x12=\n" +
 	"\aSession\x12\x15.neargate.agent.v1.Up\x1a\x17.neargate.agent.v1.Down(\x010\x01\x12B\n" +
 	"\x04Logs\x12\x1b.neargate.agent.v1.LogChunk\x1a\x1b.neargate.agent.v1.LogsRead(\x01\x12H\n" +
 	"\bShipLogs\x12\x1c.neargate.agent.v1.ShipBatch\x1a\x1a.neargate.agent.v1.ShipAck(\x010\x01\x12f\n" +
 	"\x0fRoleCredentials\x12).neargate.agent.v1.RoleCredentialsRequest\x1a(.neargate.agent.v1.RoleCredentialsAnswer\x12Z\n" +
-	"\vTaskSecrets\x12%.neargate.agent.v1.TaskSecretsRequest\x1a$.neargate.agent.v1.TaskSecretsAnswerB3Z1github.com/seed-2f228079/neargate/api/agent;agentb\x06proto3"
+	"\vTaskSecrets\x12%.neargate.agent.v1.TaskSecretsRequest\x1a$.neargate.agent.v1.TaskSecretsAnswer\x12N\n" +
+	"\vExecSession\x12\x1d.neargate.agent.v1.ExecOutput\x1a\x1c.neargate.agent.v1.ExecInput(\x010\x01B3Z1github.com/seed-2f228079/neargate/api/agent;agentb\x06proto3"
 
 var (
 	file_api_agent_agent_proto_rawDescOnce sync.Once
@@ -6226,7 +6606,7 @@ func file_api_agent_agent_proto_rawDescGZIP() []byte {
 }
 
 var file_api_agent_agent_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
-var file_api_agent_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 74)
+var file_api_agent_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 79)
 var file_api_agent_agent_proto_goTypes = []any{
 	(Kind)(0),                      // 0: neargate.agent.v1.Kind
 	(DesiredState)(0),              // 1: neargate.agent.v1.DesiredState
@@ -6298,125 +6678,137 @@ var file_api_agent_agent_proto_goTypes = []any{
 	(*SecurityGroup)(nil),          // 67: neargate.agent.v1.SecurityGroup
 	(*TrafficRule)(nil),            // 68: neargate.agent.v1.TrafficRule
 	(*HostHealth)(nil),             // 69: neargate.agent.v1.HostHealth
-	nil,                            // 70: neargate.agent.v1.Hello.RevisionsEntry
-	nil,                            // 71: neargate.agent.v1.Hello.AttributesEntry
-	nil,                            // 72: neargate.agent.v1.ContainerSpec.EnvironmentEntry
-	nil,                            // 73: neargate.agent.v1.ContainerSpec.LabelsEntry
-	nil,                            // 74: neargate.agent.v1.ContainerSpec.SysctlsEntry
-	nil,                            // 75: neargate.agent.v1.LogConfiguration.OptionsEntry
-	nil,                            // 76: neargate.agent.v1.VolumeSpec.DriverOptionsEntry
-	nil,                            // 77: neargate.agent.v1.ContainerSecrets.EnvironmentEntry
-	nil,                            // 78: neargate.agent.v1.ContainerSecrets.FilesEntry
-	nil,                            // 79: neargate.agent.v1.ContainerSecrets.LogOptionsEntry
-	(*timestamppb.Timestamp)(nil),  // 80: google.protobuf.Timestamp
+	(*ExecRequest)(nil),            // 70: neargate.agent.v1.ExecRequest
+	(*TerminalSize)(nil),           // 71: neargate.agent.v1.TerminalSize
+	(*ExecOutput)(nil),             // 72: neargate.agent.v1.ExecOutput
+	(*ExecExit)(nil),               // 73: neargate.agent.v1.ExecExit
+	(*ExecInput)(nil),              // 74: neargate.agent.v1.ExecInput
+	nil,                            // 75: neargate.agent.v1.Hello.RevisionsEntry
+	nil,                            // 76: neargate.agent.v1.Hello.AttributesEntry
+	nil,                            // 77: neargate.agent.v1.ContainerSpec.EnvironmentEntry
+	nil,                            // 78: neargate.agent.v1.ContainerSpec.LabelsEntry
+	nil,                            // 79: neargate.agent.v1.ContainerSpec.SysctlsEntry
+	nil,                            // 80: neargate.agent.v1.LogConfiguration.OptionsEntry
+	nil,                            // 81: neargate.agent.v1.VolumeSpec.DriverOptionsEntry
+	nil,                            // 82: neargate.agent.v1.ContainerSecrets.EnvironmentEntry
+	nil,                            // 83: neargate.agent.v1.ContainerSecrets.FilesEntry
+	nil,                            // 84: neargate.agent.v1.ContainerSecrets.LogOptionsEntry
+	(*timestamppb.Timestamp)(nil),  // 85: google.protobuf.Timestamp
 }
 var file_api_agent_agent_proto_depIdxs = []int32{
-	15, // 0: neargate.agent.v1.Up.hello:type_name -> neargate.agent.v1.Hello
-	22, // 1: neargate.agent.v1.Up.ack:type_name -> neargate.agent.v1.Ack
-	23, // 2: neargate.agent.v1.Up.heartbeat:type_name -> neargate.agent.v1.Heartbeat
-	41, // 3: neargate.agent.v1.Up.status:type_name -> neargate.agent.v1.StatusReport
-	54, // 4: neargate.agent.v1.Up.health:type_name -> neargate.agent.v1.HealthReport
-	56, // 5: neargate.agent.v1.Up.drained:type_name -> neargate.agent.v1.DrainReport
-	69, // 6: neargate.agent.v1.Up.host:type_name -> neargate.agent.v1.HostHealth
-	18, // 7: neargate.agent.v1.Down.welcome:type_name -> neargate.agent.v1.Welcome
-	20, // 8: neargate.agent.v1.Down.update:type_name -> neargate.agent.v1.Update
-	19, // 9: neargate.agent.v1.Down.close:type_name -> neargate.agent.v1.Close
-	8,  // 10: neargate.agent.v1.Down.logs:type_name -> neargate.agent.v1.LogRequest
-	80, // 11: neargate.agent.v1.LogRequest.since:type_name -> google.protobuf.Timestamp
-	10, // 12: neargate.agent.v1.LogChunk.lines:type_name -> neargate.agent.v1.LogLine
-	80, // 13: neargate.agent.v1.LogLine.at:type_name -> google.protobuf.Timestamp
-	13, // 14: neargate.agent.v1.ShipBatch.events:type_name -> neargate.agent.v1.ShipEvent
-	0,  // 15: neargate.agent.v1.Hello.kinds:type_name -> neargate.agent.v1.Kind
-	70, // 16: neargate.agent.v1.Hello.revisions:type_name -> neargate.agent.v1.Hello.RevisionsEntry
-	16, // 17: neargate.agent.v1.Hello.resources:type_name -> neargate.agent.v1.NodeResources
-	71, // 18: neargate.agent.v1.Hello.attributes:type_name -> neargate.agent.v1.Hello.AttributesEntry
-	38, // 19: neargate.agent.v1.Hello.tasks:type_name -> neargate.agent.v1.TaskStatus
-	65, // 20: neargate.agent.v1.Hello.network:type_name -> neargate.agent.v1.HostNetwork
-	69, // 21: neargate.agent.v1.Hello.health:type_name -> neargate.agent.v1.HostHealth
-	17, // 22: neargate.agent.v1.NodeResources.reserved_ports:type_name -> neargate.agent.v1.PortRange
-	0,  // 23: neargate.agent.v1.Update.kind:type_name -> neargate.agent.v1.Kind
-	21, // 24: neargate.agent.v1.Update.resources:type_name -> neargate.agent.v1.Resource
-	25, // 25: neargate.agent.v1.Resource.assignment:type_name -> neargate.agent.v1.Assignment
-	44, // 26: neargate.agent.v1.Resource.listener:type_name -> neargate.agent.v1.Listener
-	43, // 27: neargate.agent.v1.Resource.target_group:type_name -> neargate.agent.v1.TargetGroup
-	53, // 28: neargate.agent.v1.Resource.check:type_name -> neargate.agent.v1.HealthCheck
-	58, // 29: neargate.agent.v1.Resource.zone:type_name -> neargate.agent.v1.Zone
-	66, // 30: neargate.agent.v1.Resource.peer:type_name -> neargate.agent.v1.Peer
-	67, // 31: neargate.agent.v1.Resource.security_group:type_name -> neargate.agent.v1.SecurityGroup
-	0,  // 32: neargate.agent.v1.Ack.kind:type_name -> neargate.agent.v1.Kind
-	25, // 33: neargate.agent.v1.KeptTask.assignment:type_name -> neargate.agent.v1.Assignment
-	38, // 34: neargate.agent.v1.KeptTask.status:type_name -> neargate.agent.v1.TaskStatus
-	1,  // 35: neargate.agent.v1.Assignment.desired:type_name -> neargate.agent.v1.DesiredState
-	26, // 36: neargate.agent.v1.Assignment.spec:type_name -> neargate.agent.v1.TaskSpec
-	27, // 37: neargate.agent.v1.TaskSpec.containers:type_name -> neargate.agent.v1.ContainerSpec
-	36, // 38: neargate.agent.v1.TaskSpec.volumes:type_name -> neargate.agent.v1.VolumeSpec
-	72, // 39: neargate.agent.v1.ContainerSpec.environment:type_name -> neargate.agent.v1.ContainerSpec.EnvironmentEntry
-	35, // 40: neargate.agent.v1.ContainerSpec.ports:type_name -> neargate.agent.v1.PortMapping
-	37, // 41: neargate.agent.v1.ContainerSpec.mounts:type_name -> neargate.agent.v1.MountPoint
-	73, // 42: neargate.agent.v1.ContainerSpec.labels:type_name -> neargate.agent.v1.ContainerSpec.LabelsEntry
-	32, // 43: neargate.agent.v1.ContainerSpec.health_check:type_name -> neargate.agent.v1.ContainerCheck
-	33, // 44: neargate.agent.v1.ContainerSpec.depends_on:type_name -> neargate.agent.v1.Dependency
-	34, // 45: neargate.agent.v1.ContainerSpec.restart:type_name -> neargate.agent.v1.RestartPolicy
-	29, // 46: neargate.agent.v1.ContainerSpec.tmpfs:type_name -> neargate.agent.v1.Tmpfs
-	30, // 47: neargate.agent.v1.ContainerSpec.devices:type_name -> neargate.agent.v1.Device
-	31, // 48: neargate.agent.v1.ContainerSpec.ulimits:type_name -> neargate.agent.v1.Ulimit
-	74, // 49: neargate.agent.v1.ContainerSpec.sysctls:type_name -> neargate.agent.v1.ContainerSpec.SysctlsEntry
-	28, // 50: neargate.agent.v1.ContainerSpec.log:type_name -> neargate.agent.v1.LogConfiguration
-	75, // 51: neargate.agent.v1.LogConfiguration.options:type_name -> neargate.agent.v1.LogConfiguration.OptionsEntry
-	76, // 52: neargate.agent.v1.VolumeSpec.driver_options:type_name -> neargate.agent.v1.VolumeSpec.DriverOptionsEntry
-	3,  // 53: neargate.agent.v1.TaskStatus.state:type_name -> neargate.agent.v1.TaskState
-	39, // 54: neargate.agent.v1.TaskStatus.containers:type_name -> neargate.agent.v1.ContainerStatus
-	80, // 55: neargate.agent.v1.TaskStatus.pull_started:type_name -> google.protobuf.Timestamp
-	80, // 56: neargate.agent.v1.TaskStatus.pull_stopped:type_name -> google.protobuf.Timestamp
-	80, // 57: neargate.agent.v1.TaskStatus.started:type_name -> google.protobuf.Timestamp
-	80, // 58: neargate.agent.v1.TaskStatus.stopping:type_name -> google.protobuf.Timestamp
-	80, // 59: neargate.agent.v1.TaskStatus.execution_stopped:type_name -> google.protobuf.Timestamp
-	80, // 60: neargate.agent.v1.TaskStatus.stopped:type_name -> google.protobuf.Timestamp
-	80, // 61: neargate.agent.v1.TaskStatus.connected:type_name -> google.protobuf.Timestamp
-	4,  // 62: neargate.agent.v1.TaskStatus.health:type_name -> neargate.agent.v1.Health
-	2,  // 63: neargate.agent.v1.ContainerStatus.state:type_name -> neargate.agent.v1.ContainerState
-	40, // 64: neargate.agent.v1.ContainerStatus.ports:type_name -> neargate.agent.v1.PortBinding
-	80, // 65: neargate.agent.v1.ContainerStatus.started:type_name -> google.protobuf.Timestamp
-	80, // 66: neargate.agent.v1.ContainerStatus.finished:type_name -> google.protobuf.Timestamp
-	4,  // 67: neargate.agent.v1.ContainerStatus.health:type_name -> neargate.agent.v1.Health
-	80, // 68: neargate.agent.v1.ContainerStatus.health_since:type_name -> google.protobuf.Timestamp
-	38, // 69: neargate.agent.v1.StatusReport.tasks:type_name -> neargate.agent.v1.TaskStatus
-	5,  // 70: neargate.agent.v1.Endpoint.state:type_name -> neargate.agent.v1.EndpointState
-	42, // 71: neargate.agent.v1.TargetGroup.endpoints:type_name -> neargate.agent.v1.Endpoint
-	45, // 72: neargate.agent.v1.Listener.rules:type_name -> neargate.agent.v1.Rule
-	46, // 73: neargate.agent.v1.Rule.conditions:type_name -> neargate.agent.v1.Condition
-	48, // 74: neargate.agent.v1.Rule.actions:type_name -> neargate.agent.v1.Action
-	47, // 75: neargate.agent.v1.Condition.query:type_name -> neargate.agent.v1.QueryPair
-	49, // 76: neargate.agent.v1.Action.forward:type_name -> neargate.agent.v1.Forward
-	51, // 77: neargate.agent.v1.Action.redirect:type_name -> neargate.agent.v1.Redirect
-	52, // 78: neargate.agent.v1.Action.fixed:type_name -> neargate.agent.v1.FixedResponse
-	50, // 79: neargate.agent.v1.Forward.groups:type_name -> neargate.agent.v1.WeightedGroup
-	55, // 80: neargate.agent.v1.HealthReport.transitions:type_name -> neargate.agent.v1.HealthTransition
-	5,  // 81: neargate.agent.v1.HealthTransition.state:type_name -> neargate.agent.v1.EndpointState
-	57, // 82: neargate.agent.v1.DrainReport.drained:type_name -> neargate.agent.v1.Drained
-	59, // 83: neargate.agent.v1.Zone.records:type_name -> neargate.agent.v1.RecordSet
-	80, // 84: neargate.agent.v1.RoleCredentialsAnswer.expires:type_name -> google.protobuf.Timestamp
-	64, // 85: neargate.agent.v1.TaskSecretsAnswer.containers:type_name -> neargate.agent.v1.ContainerSecrets
-	77, // 86: neargate.agent.v1.ContainerSecrets.environment:type_name -> neargate.agent.v1.ContainerSecrets.EnvironmentEntry
-	78, // 87: neargate.agent.v1.ContainerSecrets.files:type_name -> neargate.agent.v1.ContainerSecrets.FilesEntry
-	79, // 88: neargate.agent.v1.ContainerSecrets.log_options:type_name -> neargate.agent.v1.ContainerSecrets.LogOptionsEntry
-	68, // 89: neargate.agent.v1.SecurityGroup.ingress:type_name -> neargate.agent.v1.TrafficRule
-	68, // 90: neargate.agent.v1.SecurityGroup.egress:type_name -> neargate.agent.v1.TrafficRule
-	6,  // 91: neargate.agent.v1.Dispatcher.Session:input_type -> neargate.agent.v1.Up
-	9,  // 92: neargate.agent.v1.Dispatcher.Logs:input_type -> neargate.agent.v1.LogChunk
-	12, // 93: neargate.agent.v1.Dispatcher.ShipLogs:input_type -> neargate.agent.v1.ShipBatch
-	60, // 94: neargate.agent.v1.Dispatcher.RoleCredentials:input_type -> neargate.agent.v1.RoleCredentialsRequest
-	62, // 95: neargate.agent.v1.Dispatcher.TaskSecrets:input_type -> neargate.agent.v1.TaskSecretsRequest
-	7,  // 96: neargate.agent.v1.Dispatcher.Session:output_type -> neargate.agent.v1.Down
-	11, // 97: neargate.agent.v1.Dispatcher.Logs:output_type -> neargate.agent.v1.LogsRead
-	14, // 98: neargate.agent.v1.Dispatcher.ShipLogs:output_type -> neargate.agent.v1.ShipAck
-	61, // 99: neargate.agent.v1.Dispatcher.RoleCredentials:output_type -> neargate.agent.v1.RoleCredentialsAnswer
-	63, // 100: neargate.agent.v1.Dispatcher.TaskSecrets:output_type -> neargate.agent.v1.TaskSecretsAnswer
-	96, // [96:101] is the sub-list for method output_type
-	91, // [91:96] is the sub-list for method input_type
-	91, // [91:91] is the sub-list for extension type_name
-	91, // [91:91] is the sub-list for extension extendee
-	0,  // [0:91] is the sub-list for field type_name
+	15,  // 0: neargate.agent.v1.Up.hello:type_name -> neargate.agent.v1.Hello
+	22,  // 1: neargate.agent.v1.Up.ack:type_name -> neargate.agent.v1.Ack
+	23,  // 2: neargate.agent.v1.Up.heartbeat:type_name -> neargate.agent.v1.Heartbeat
+	41,  // 3: neargate.agent.v1.Up.status:type_name -> neargate.agent.v1.StatusReport
+	54,  // 4: neargate.agent.v1.Up.health:type_name -> neargate.agent.v1.HealthReport
+	56,  // 5: neargate.agent.v1.Up.drained:type_name -> neargate.agent.v1.DrainReport
+	69,  // 6: neargate.agent.v1.Up.host:type_name -> neargate.agent.v1.HostHealth
+	18,  // 7: neargate.agent.v1.Down.welcome:type_name -> neargate.agent.v1.Welcome
+	20,  // 8: neargate.agent.v1.Down.update:type_name -> neargate.agent.v1.Update
+	19,  // 9: neargate.agent.v1.Down.close:type_name -> neargate.agent.v1.Close
+	8,   // 10: neargate.agent.v1.Down.logs:type_name -> neargate.agent.v1.LogRequest
+	70,  // 11: neargate.agent.v1.Down.exec:type_name -> neargate.agent.v1.ExecRequest
+	85,  // 12: neargate.agent.v1.LogRequest.since:type_name -> google.protobuf.Timestamp
+	10,  // 13: neargate.agent.v1.LogChunk.lines:type_name -> neargate.agent.v1.LogLine
+	85,  // 14: neargate.agent.v1.LogLine.at:type_name -> google.protobuf.Timestamp
+	13,  // 15: neargate.agent.v1.ShipBatch.events:type_name -> neargate.agent.v1.ShipEvent
+	0,   // 16: neargate.agent.v1.Hello.kinds:type_name -> neargate.agent.v1.Kind
+	75,  // 17: neargate.agent.v1.Hello.revisions:type_name -> neargate.agent.v1.Hello.RevisionsEntry
+	16,  // 18: neargate.agent.v1.Hello.resources:type_name -> neargate.agent.v1.NodeResources
+	76,  // 19: neargate.agent.v1.Hello.attributes:type_name -> neargate.agent.v1.Hello.AttributesEntry
+	38,  // 20: neargate.agent.v1.Hello.tasks:type_name -> neargate.agent.v1.TaskStatus
+	65,  // 21: neargate.agent.v1.Hello.network:type_name -> neargate.agent.v1.HostNetwork
+	69,  // 22: neargate.agent.v1.Hello.health:type_name -> neargate.agent.v1.HostHealth
+	17,  // 23: neargate.agent.v1.NodeResources.reserved_ports:type_name -> neargate.agent.v1.PortRange
+	0,   // 24: neargate.agent.v1.Update.kind:type_name -> neargate.agent.v1.Kind
+	21,  // 25: neargate.agent.v1.Update.resources:type_name -> neargate.agent.v1.Resource
+	25,  // 26: neargate.agent.v1.Resource.assignment:type_name -> neargate.agent.v1.Assignment
+	44,  // 27: neargate.agent.v1.Resource.listener:type_name -> neargate.agent.v1.Listener
+	43,  // 28: neargate.agent.v1.Resource.target_group:type_name -> neargate.agent.v1.TargetGroup
+	53,  // 29: neargate.agent.v1.Resource.check:type_name -> neargate.agent.v1.HealthCheck
+	58,  // 30: neargate.agent.v1.Resource.zone:type_name -> neargate.agent.v1.Zone
+	66,  // 31: neargate.agent.v1.Resource.peer:type_name -> neargate.agent.v1.Peer
+	67,  // 32: neargate.agent.v1.Resource.security_group:type_name -> neargate.agent.v1.SecurityGroup
+	0,   // 33: neargate.agent.v1.Ack.kind:type_name -> neargate.agent.v1.Kind
+	25,  // 34: neargate.agent.v1.KeptTask.assignment:type_name -> neargate.agent.v1.Assignment
+	38,  // 35: neargate.agent.v1.KeptTask.status:type_name -> neargate.agent.v1.TaskStatus
+	1,   // 36: neargate.agent.v1.Assignment.desired:type_name -> neargate.agent.v1.DesiredState
+	26,  // 37: neargate.agent.v1.Assignment.spec:type_name -> neargate.agent.v1.TaskSpec
+	27,  // 38: neargate.agent.v1.TaskSpec.containers:type_name -> neargate.agent.v1.ContainerSpec
+	36,  // 39: neargate.agent.v1.TaskSpec.volumes:type_name -> neargate.agent.v1.VolumeSpec
+	77,  // 40: neargate.agent.v1.ContainerSpec.environment:type_name -> neargate.agent.v1.ContainerSpec.EnvironmentEntry
+	35,  // 41: neargate.agent.v1.ContainerSpec.ports:type_name -> neargate.agent.v1.PortMapping
+	37,  // 42: neargate.agent.v1.ContainerSpec.mounts:type_name -> neargate.agent.v1.MountPoint
+	78,  // 43: neargate.agent.v1.ContainerSpec.labels:type_name -> neargate.agent.v1.ContainerSpec.LabelsEntry
+	32,  // 44: neargate.agent.v1.ContainerSpec.health_check:type_name -> neargate.agent.v1.ContainerCheck
+	33,  // 45: neargate.agent.v1.ContainerSpec.depends_on:type_name -> neargate.agent.v1.Dependency
+	34,  // 46: neargate.agent.v1.ContainerSpec.restart:type_name -> neargate.agent.v1.RestartPolicy
+	29,  // 47: neargate.agent.v1.ContainerSpec.tmpfs:type_name -> neargate.agent.v1.Tmpfs
+	30,  // 48: neargate.agent.v1.ContainerSpec.devices:type_name -> neargate.agent.v1.Device
+	31,  // 49: neargate.agent.v1.ContainerSpec.ulimits:type_name -> neargate.agent.v1.Ulimit
+	79,  // 50: neargate.agent.v1.ContainerSpec.sysctls:type_name -> neargate.agent.v1.ContainerSpec.SysctlsEntry
+	28,  // 51: neargate.agent.v1.ContainerSpec.log:type_name -> neargate.agent.v1.LogConfiguration
+	80,  // 52: neargate.agent.v1.LogConfiguration.options:type_name -> neargate.agent.v1.LogConfiguration.OptionsEntry
+	81,  // 53: neargate.agent.v1.VolumeSpec.driver_options:type_name -> neargate.agent.v1.VolumeSpec.DriverOptionsEntry
+	3,   // 54: neargate.agent.v1.TaskStatus.state:type_name -> neargate.agent.v1.TaskState
+	39,  // 55: neargate.agent.v1.TaskStatus.containers:type_name -> neargate.agent.v1.ContainerStatus
+	85,  // 56: neargate.agent.v1.TaskStatus.pull_started:type_name -> google.protobuf.Timestamp
+	85,  // 57: neargate.agent.v1.TaskStatus.pull_stopped:type_name -> google.protobuf.Timestamp
+	85,  // 58: neargate.agent.v1.TaskStatus.started:type_name -> google.protobuf.Timestamp
+	85,  // 59: neargate.agent.v1.TaskStatus.stopping:type_name -> google.protobuf.Timestamp
+	85,  // 60: neargate.agent.v1.TaskStatus.execution_stopped:type_name -> google.protobuf.Timestamp
+	85,  // 61: neargate.agent.v1.TaskStatus.stopped:type_name -> google.protobuf.Timestamp
+	85,  // 62: neargate.agent.v1.TaskStatus.connected:type_name -> google.protobuf.Timestamp
+	4,   // 63: neargate.agent.v1.TaskStatus.health:type_name -> neargate.agent.v1.Health
+	2,   // 64: neargate.agent.v1.ContainerStatus.state:type_name -> neargate.agent.v1.ContainerState
+	40,  // 65: neargate.agent.v1.ContainerStatus.ports:type_name -> neargate.agent.v1.PortBinding
+	85,  // 66: neargate.agent.v1.ContainerStatus.started:type_name -> google.protobuf.Timestamp
+	85,  // 67: neargate.agent.v1.ContainerStatus.finished:type_name -> google.protobuf.Timestamp
+	4,   // 68: neargate.agent.v1.ContainerStatus.health:type_name -> neargate.agent.v1.Health
+	85,  // 69: neargate.agent.v1.ContainerStatus.health_since:type_name -> google.protobuf.Timestamp
+	38,  // 70: neargate.agent.v1.StatusReport.tasks:type_name -> neargate.agent.v1.TaskStatus
+	5,   // 71: neargate.agent.v1.Endpoint.state:type_name -> neargate.agent.v1.EndpointState
+	42,  // 72: neargate.agent.v1.TargetGroup.endpoints:type_name -> neargate.agent.v1.Endpoint
+	45,  // 73: neargate.agent.v1.Listener.rules:type_name -> neargate.agent.v1.Rule
+	46,  // 74: neargate.agent.v1.Rule.conditions:type_name -> neargate.agent.v1.Condition
+	48,  // 75: neargate.agent.v1.Rule.actions:type_name -> neargate.agent.v1.Action
+	47,  // 76: neargate.agent.v1.Condition.query:type_name -> neargate.agent.v1.QueryPair
+	49,  // 77: neargate.agent.v1.Action.forward:type_name -> neargate.agent.v1.Forward
+	51,  // 78: neargate.agent.v1.Action.redirect:type_name -> neargate.agent.v1.Redirect
+	52,  // 79: neargate.agent.v1.Action.fixed:type_name -> neargate.agent.v1.FixedResponse
+	50,  // 80: neargate.agent.v1.Forward.groups:type_name -> neargate.agent.v1.WeightedGroup
+	55,  // 81: neargate.agent.v1.HealthReport.transitions:type_name -> neargate.agent.v1.HealthTransition
+	5,   // 82: neargate.agent.v1.HealthTransition.state:type_name -> neargate.agent.v1.EndpointState
+	57,  // 83: neargate.agent.v1.DrainReport.drained:type_name -> neargate.agent.v1.Drained
+	59,  // 84: neargate.agent.v1.Zone.records:type_name -> neargate.agent.v1.RecordSet
+	85,  // 85: neargate.agent.v1.RoleCredentialsAnswer.expires:type_name -> google.protobuf.Timestamp
+	64,  // 86: neargate.agent.v1.TaskSecretsAnswer.containers:type_name -> neargate.agent.v1.ContainerSecrets
+	82,  // 87: neargate.agent.v1.ContainerSecrets.environment:type_name -> neargate.agent.v1.ContainerSecrets.EnvironmentEntry
+	83,  // 88: neargate.agent.v1.ContainerSecrets.files:type_name -> neargate.agent.v1.ContainerSecrets.FilesEntry
+	84,  // 89: neargate.agent.v1.ContainerSecrets.log_options:type_name -> neargate.agent.v1.ContainerSecrets.LogOptionsEntry
+	68,  // 90: neargate.agent.v1.SecurityGroup.ingress:type_name -> neargate.agent.v1.TrafficRule
+	68,  // 91: neargate.agent.v1.SecurityGroup.egress:type_name -> neargate.agent.v1.TrafficRule
+	71,  // 92: neargate.agent.v1.ExecRequest.terminal:type_name -> neargate.agent.v1.TerminalSize
+	85,  // 93: neargate.agent.v1.ExecRequest.expires:type_name -> google.protobuf.Timestamp
+	73,  // 94: neargate.agent.v1.ExecOutput.exit:type_name -> neargate.agent.v1.ExecExit
+	71,  // 95: neargate.agent.v1.ExecInput.resize:type_name -> neargate.agent.v1.TerminalSize
+	6,   // 96: neargate.agent.v1.Dispatcher.Session:input_type -> neargate.agent.v1.Up
+	9,   // 97: neargate.agent.v1.Dispatcher.Logs:input_type -> neargate.agent.v1.LogChunk
+	12,  // 98: neargate.agent.v1.Dispatcher.ShipLogs:input_type -> neargate.agent.v1.ShipBatch
+	60,  // 99: neargate.agent.v1.Dispatcher.RoleCredentials:input_type -> neargate.agent.v1.RoleCredentialsRequest
+	62,  // 100: neargate.agent.v1.Dispatcher.TaskSecrets:input_type -> neargate.agent.v1.TaskSecretsRequest
+	72,  // 101: neargate.agent.v1.Dispatcher.ExecSession:input_type -> neargate.agent.v1.ExecOutput
+	7,   // 102: neargate.agent.v1.Dispatcher.Session:output_type -> neargate.agent.v1.Down
+	11,  // 103: neargate.agent.v1.Dispatcher.Logs:output_type -> neargate.agent.v1.LogsRead
+	14,  // 104: neargate.agent.v1.Dispatcher.ShipLogs:output_type -> neargate.agent.v1.ShipAck
+	61,  // 105: neargate.agent.v1.Dispatcher.RoleCredentials:output_type -> neargate.agent.v1.RoleCredentialsAnswer
+	63,  // 106: neargate.agent.v1.Dispatcher.TaskSecrets:output_type -> neargate.agent.v1.TaskSecretsAnswer
+	74,  // 107: neargate.agent.v1.Dispatcher.ExecSession:output_type -> neargate.agent.v1.ExecInput
+	102, // [102:108] is the sub-list for method output_type
+	96,  // [96:102] is the sub-list for method input_type
+	96,  // [96:96] is the sub-list for extension type_name
+	96,  // [96:96] is the sub-list for extension extendee
+	0,   // [0:96] is the sub-list for field type_name
 }
 
 func init() { file_api_agent_agent_proto_init() }
@@ -6438,6 +6830,7 @@ func file_api_agent_agent_proto_init() {
 		(*Down_Update)(nil),
 		(*Down_Close)(nil),
 		(*Down_Logs)(nil),
+		(*Down_Exec)(nil),
 	}
 	file_api_agent_agent_proto_msgTypes[15].OneofWrappers = []any{
 		(*Resource_Assignment)(nil),
@@ -6461,7 +6854,7 @@ func file_api_agent_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_agent_agent_proto_rawDesc), len(file_api_agent_agent_proto_rawDesc)),
 			NumEnums:      6,
-			NumMessages:   74,
+			NumMessages:   79,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

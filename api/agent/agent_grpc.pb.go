@@ -30,6 +30,7 @@ const (
 	Dispatcher_ShipLogs_FullMethodName        = "/neargate.agent.v1.Dispatcher/ShipLogs"
 	Dispatcher_RoleCredentials_FullMethodName = "/neargate.agent.v1.Dispatcher/RoleCredentials"
 	Dispatcher_TaskSecrets_FullMethodName     = "/neargate.agent.v1.Dispatcher/TaskSecrets"
+	Dispatcher_ExecSession_FullMethodName     = "/neargate.agent.v1.Dispatcher/ExecSession"
 )
 
 // DispatcherClient is the client API for Dispatcher service.
@@ -51,6 +52,9 @@ type DispatcherClient interface {
 	// TaskSecrets answers what a task of the caller's node is started with and is in no assignment, read anew with each call. An agent keeps it
 	// in memory only. PermissionDenied: the task is not one of the node.
 	TaskSecrets(ctx context.Context, in *TaskSecretsRequest, opts ...grpc.CallOption) (*TaskSecretsAnswer, error)
+	// ExecSession answers one ExecRequest: the first message names it, then what the command writes goes up and what it reads comes
+	// down. The message with the exit is the last. The agent kills the command when the call ends before.
+	ExecSession(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[ExecOutput, ExecInput], error)
 }
 
 type dispatcherClient struct {
@@ -120,6 +124,19 @@ func (c *dispatcherClient) TaskSecrets(ctx context.Context, in *TaskSecretsReque
 	return out, nil
 }
 
+func (c *dispatcherClient) ExecSession(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[ExecOutput, ExecInput], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Dispatcher_ServiceDesc.Streams[3], Dispatcher_ExecSession_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[ExecOutput, ExecInput]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Dispatcher_ExecSessionClient = grpc.BidiStreamingClient[ExecOutput, ExecInput]
+
 // DispatcherServer is the server API for Dispatcher service.
 // All implementations must embed UnimplementedDispatcherServer
 // for forward compatibility.
@@ -139,6 +156,9 @@ type DispatcherServer interface {
 	// TaskSecrets answers what a task of the caller's node is started with and is in no assignment, read anew with each call. An agent keeps it
 	// in memory only. PermissionDenied: the task is not one of the node.
 	TaskSecrets(context.Context, *TaskSecretsRequest) (*TaskSecretsAnswer, error)
+	// ExecSession answers one ExecRequest: the first message names it, then what the command writes goes up and what it reads comes
+	// down. The message with the exit is the last. The agent kills the command when the call ends before.
+	ExecSession(grpc.BidiStreamingServer[ExecOutput, ExecInput]) error
 	mustEmbedUnimplementedDispatcherServer()
 }
 
@@ -163,6 +183,9 @@ func (UnimplementedDispatcherServer) RoleCredentials(context.Context, *RoleCrede
 }
 func (UnimplementedDispatcherServer) TaskSecrets(context.Context, *TaskSecretsRequest) (*TaskSecretsAnswer, error) {
 	return nil, status.Error(codes.Unimplemented, "method TaskSecrets not implemented")
+}
+func (UnimplementedDispatcherServer) ExecSession(grpc.BidiStreamingServer[ExecOutput, ExecInput]) error {
+	return status.Error(codes.Unimplemented, "method ExecSession not implemented")
 }
 func (UnimplementedDispatcherServer) mustEmbedUnimplementedDispatcherServer() {}
 func (UnimplementedDispatcherServer) testEmbeddedByValue()                    {}
@@ -242,6 +265,13 @@ func _Dispatcher_TaskSecrets_Handler(srv interface{}, ctx context.Context, dec f
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Dispatcher_ExecSession_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(DispatcherServer).ExecSession(&grpc.GenericServerStream[ExecOutput, ExecInput]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Dispatcher_ExecSessionServer = grpc.BidiStreamingServer[ExecOutput, ExecInput]
+
 // Dispatcher_ServiceDesc is the grpc.ServiceDesc for Dispatcher service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -273,6 +303,12 @@ var Dispatcher_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "ShipLogs",
 			Handler:       _Dispatcher_ShipLogs_Handler,
+			ServerStreams: true,
+			ClientStreams: true,
+		},
+		{
+			StreamName:    "ExecSession",
+			Handler:       _Dispatcher_ExecSession_Handler,
 			ServerStreams: true,
 			ClientStreams: true,
 		},

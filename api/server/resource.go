@@ -137,6 +137,10 @@ func (s *Server) restResource(x *exchange, r *resource, params url.Values) {
 		return
 	}
 	dropPresigned(params)
+	sse := r.Stream && strings.Contains(x.r.Header.Get("Accept"), eventStream)
+	if last := x.r.Header.Get("Last-Event-ID"); sse && last != "" {
+		params.Set("after", last) // who comes again has seen more than his URL says
+	}
 	in, err := r.decode(params)
 	if err != nil {
 		refuse(err)
@@ -146,7 +150,7 @@ func (s *Server) restResource(x *exchange, r *resource, params url.Values) {
 	ctx, cancel := context.WithCancel(x.r.Context())
 	defer cancel()
 	defer context.AfterFunc(s.leaving, cancel)()
-	a, left := answer{x: x, stream: r.Stream, bytes: r.Send != nil}, false
+	a, left := answer{x: x, stream: r.Stream, bytes: r.Send != nil, sse: sse}, false
 	var at *api.ElsewhereError
 	b := r.binding
 	b.Call = func(ctx context.Context, in any) (any, error) {
@@ -206,11 +210,15 @@ func (r *resource) takes(q *http.Request) bool {
 	return q.Method == http.MethodDelete || err == nil && declared == r.contentType()
 }
 
+// eventStream is the media type of server-sent events, which clients ask for what is streamed in. They know by an id where they were.
+const eventStream = "text/event-stream"
+
 // answer is what a resource emits.
 type answer struct {
 	x      *exchange
 	stream bool
 	bytes  bool
+	sse    bool // as server-sent events
 	begun  bool
 	unread bool // the client takes no more
 }
@@ -228,6 +236,8 @@ func (a *answer) contentType() string {
 	switch {
 	case a.bytes:
 		return "application/octet-stream"
+	case a.sse:
+		return eventStream
 	case a.stream:
 		return "application/x-ndjson"
 	}
@@ -249,8 +259,17 @@ func (a *answer) emit(out ...any) error {
 	e := json.NewEncoder(&b)
 	e.SetEscapeHTML(false)
 	for _, v := range out {
-		if err := e.Encode(v); err != nil {
+		if a.sse {
+			if n, ok := v.(interface{ EventID() string }); ok {
+				b.WriteString("id: " + n.EventID() + "\n")
+			}
+			b.WriteString("data: ")
+		}
+		if err := e.Encode(v); err != nil { // a line
 			return err
+		}
+		if a.sse {
+			b.WriteByte('\n')
 		}
 	}
 	if !a.begun {

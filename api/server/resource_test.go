@@ -288,3 +288,41 @@ func TestWriteOperationsListsResources(t *testing.T) {
 		t.Errorf("%s\nwants %s", b.String(), want)
 	}
 }
+
+// GetTidingsInput is a resource that is resumed.
+type GetTidingsInput struct {
+	After string `json:"after"`
+}
+
+type tiding struct {
+	Text string `json:"text"`
+}
+
+func (t tiding) EventID() string { return "id of " + t.Text }
+
+// TestServerSentEvents: what is streamed comes as events to a client that asks for them, with the ids that it resumes by.
+func TestServerSentEvents(t *testing.T) {
+	r := api.Stream("GET /tidings", "News.", func(*api.Call, *GetTidingsInput) string { return "*" }, func(_ context.Context, in *GetTidingsInput, emit func(...tiding) error) error {
+		return emit(tiding{"one"}, tiding{"after " + in.After})
+	})
+	s, _, _ := newTestServer(t, func(c *Config) { c.Resources = []api.RESTResource{r} })
+	for name, c := range map[string]struct {
+		accept, last, contentType, body string
+	}{
+		"lines":   {"", "ignored", "application/x-ndjson", "{\"text\":\"one\"}\n{\"text\":\"after url\"}\n"},
+		"events":  {"text/event-stream", "", "text/event-stream", "id: id of one\ndata: {\"text\":\"one\"}\n\nid: id of after url\ndata: {\"text\":\"after url\"}\n\n"},
+		"resumed": {"text/event-stream", "seen", "text/event-stream", "id: id of one\ndata: {\"text\":\"one\"}\n\nid: id of after seen\ndata: {\"text\":\"after seen\"}\n\n"},
+	} {
+		q := httptest.NewRequest(http.MethodGet, "http://127.0.0.1/api/v1/tidings?after=url", nil)
+		q.SetBasicAuth("test", "test")
+		q.Header.Set("Accept", c.accept)
+		if c.last != "" {
+			q.Header.Set("Last-Event-ID", c.last)
+		}
+		w := httptest.NewRecorder()
+		s.ServeHTTP(w, q)
+		if w.Code != http.StatusOK || w.Header().Get("Content-Type") != c.contentType || w.Body.String() != c.body {
+			t.Errorf("%s: %d %s %q", name, w.Code, w.Header().Get("Content-Type"), w.Body.String())
+		}
+	}
+}

@@ -40,6 +40,8 @@ type Config struct {
 
 	// Registry answers unsigned requests under /v2/. It authenticates by itself.
 	Registry http.Handler
+	// DataChannels answers requests for data channels; nil: there are none.
+	DataChannels DataChannels
 	// LoadBalancer is the handler of the load balancer or gateway that has this host name (lower case, without port), or nil.
 	LoadBalancer func(host string) http.Handler
 	// Ready says how the parts of this server are. The server is ready when no check has an error.
@@ -79,6 +81,7 @@ type Server struct {
 	metrics   metrics
 	rest      http.Handler
 	openapi   func() ([]byte, error)
+	channels  chan struct{}   // capacity maxDataChannels: those that are open
 	leaving   context.Context // ends when the server begins to shut down
 	leave     context.CancelFunc
 }
@@ -108,7 +111,7 @@ func New(cfg Config) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{cfg: cfg, services: services, clock: cfg.Clock, log: cfg.Logger,
-		verifier: auth.NewVerifier(cfg.Credentials, cfg.Clock)}
+		verifier: auth.NewVerifier(cfg.Credentials, cfg.Clock), channels: make(chan struct{}, maxDataChannels)}
 	if s.metrics, err = newMetrics(cfg.Metrics); err != nil {
 		return nil, err
 	}
@@ -158,6 +161,9 @@ func (s *Server) serve(ctx context.Context, l net.Listener, handler http.Handler
 		h.Close() // those who are left have had their moment
 	}
 	<-failed
+	for range maxDataChannels { // they have been told to end, and the HTTP server does not know of them
+		s.channels <- struct{}{}
+	}
 	return nil
 }
 
@@ -182,6 +188,8 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		x.plain(http.StatusNotFound, "NotFound", "There is no web console yet. The API is described by /api/openapi.json.")
 	case path == "/api" || strings.HasPrefix(path, "/api/"):
 		s.api(x, path)
+	case s.cfg.DataChannels != nil && isDataChannel(r):
+		s.dataChannel(x)
 	case signed:
 		s.aws(x)
 	case isRegistry(path) && s.cfg.Registry != nil:

@@ -17,6 +17,7 @@ func deploymentFlags(cmd *cobra.Command, d *client.Deployment, env *[]string) {
 	f := cmd.Flags()
 	f.Int32Var(&d.CPU, "cpu", 256, "CPU units; 1024 are one core")
 	f.Int32Var(&d.Memory, "memory", 256, "MiB")
+	f.BoolVar(&d.Exec, "enable-execute-command", false, "allow commands in the tasks: neargate exec, aws ecs execute-command")
 	f.StringArrayVarP(env, "env", "e", nil, "environment variable NAME=VALUE; may be repeated")
 }
 

@@ -58,7 +58,7 @@ Start it with "neargate dev", then in another terminal:
 		c.GroupID = "platform"
 		cmd.AddCommand(c)
 	}
-	for _, c := range []*cobra.Command{deployCommand(), envCommand(), explainCommand(), logsCommand(), psCommand(), runCommand(), stopCommand()} {
+	for _, c := range []*cobra.Command{deployCommand(), envCommand(), eventsCommand(), execCommand(), explainCommand(), logsCommand(), psCommand(), runCommand(), stopCommand()} {
 		c.GroupID = "client"
 		cmd.AddCommand(c)
 	}

@@ -32,6 +32,8 @@ import (
 	"github.com/seed-2f228079/neargate/controlplane/ec2"
 	"github.com/seed-2f228079/neargate/controlplane/ecs"
 	"github.com/seed-2f228079/neargate/controlplane/elb"
+	"github.com/seed-2f228079/neargate/controlplane/events"
+	"github.com/seed-2f228079/neargate/controlplane/execute"
 	"github.com/seed-2f228079/neargate/controlplane/iam"
 	"github.com/seed-2f228079/neargate/controlplane/logs"
 	"github.com/seed-2f228079/neargate/controlplane/orchestrator"
@@ -139,6 +141,10 @@ func newControlPlane(cfg controlConfig) (_ *controlPlane, err error) {
 	if err != nil {
 		return nil, err
 	}
+	sealSessions, err := seal.New(cfg.dir.SealingKey(), "sessions")
+	if err != nil {
+		return nil, err
+	}
 	sealSecrets, err := seal.New(cfg.dir.SealingKey(), "secretsmanager")
 	if err != nil {
 		return nil, err
@@ -173,7 +179,7 @@ func newControlPlane(cfg controlConfig) (_ *controlPlane, err error) {
 	if err != nil {
 		return nil, err
 	}
-	events, err := stream.Open(cfg.dir.Streams(), stream.Options{Logger: cfg.log, SegmentAge: logs.SegmentAge.Milliseconds()})
+	streams, err := stream.Open(cfg.dir.Streams(), stream.Options{Logger: cfg.log, SegmentAge: logs.SegmentAge.Milliseconds()})
 	if err != nil {
 		return nil, err
 	}
@@ -189,7 +195,7 @@ func newControlPlane(cfg controlConfig) (_ *controlPlane, err error) {
 	virtual := ec2.New(ec2.Config{Store: c.store, Rand: rand.Reader, Pages: pages, Network: network, Uses: elb.UsesSecurityGroup})
 	discovery := servicediscovery.New(servicediscovery.Config{Store: c.store, Rand: rand.Reader, Pages: pages, Clock: real, VPCExists: network.VPCExists})
 	logging := logs.New(logs.Config{
-		Store: c.store, Events: events, Rand: rand.Reader, Pages: pages, Clock: real, Log: cfg.log,
+		Store: c.store, Events: streams, Rand: rand.Reader, Pages: pages, Clock: real, Log: cfg.log,
 		Others: func() bool { return c.peers != nil && len(c.peers.Others()) > 0 }, TaskMay: tokens.TaskMay,
 	})
 	secretValues := secretsmanager.New(secretsmanager.Config{
@@ -254,14 +260,16 @@ func newControlPlane(cfg controlConfig) (_ *controlPlane, err error) {
 		},
 		Workers: 4, TaskOf: taskOfEndpoint,
 	}, lifecycle)
+	sessions := execute.New(execute.Config{Nodes: c.dispatcher, Open: c.openExec, Seal: sealSessions, Rand: rand.Reader, Clock: real, Log: cfg.log})
 	containers := ecs.New(ecs.Config{
 		Store: c.store, Rand: rand.Reader, Pages: pages, TargetGroups: balancing, Registries: discovery, Network: network,
-		Placer: runTaskPlacer{placer}, Lifecycle: lifecycle, Roles: roles{access, tokens},
+		Placer: runTaskPlacer{placer}, Lifecycle: lifecycle, Roles: roles{access, tokens}, Sessions: sessions,
 	})
+	happened := events.New(events.Config{Store: c.store, Streams: streams, Shapes: containers, Clock: real, Log: cfg.log})
 	c.operations = slices.Concat(containers.Operations(), balancing.Operations(), c.registry.Operations(), discovery.Operations(),
 		logging.Operations(), virtual.Operations(), identities.Operations(), tokens.Operations(),
 		secretValues.Operations(), parameters.Operations())
-	c.resources = slices.Concat(tasks.New(tasks.Config{Store: c.store, Placer: placer, Nodes: c.dispatcher}).Resources(), c.registry.Resources())
+	c.resources = slices.Concat(tasks.New(tasks.Config{Store: c.store, Placer: placer, Nodes: c.dispatcher}).Resources(), happened.Resources(), c.registry.Resources())
 	operator := peers.Operator{Engine: c.engine, Rand: rand.Reader, Clock: real}
 	if cfg.cluster != nil {
 		operator.Tokens = trust.NewTokens(cfg.dir.SealingKey())
@@ -270,7 +278,7 @@ func newControlPlane(cfg controlConfig) (_ *controlPlane, err error) {
 	serving := server.Config{
 		Operations: c.operations, Resources: c.resources, Credentials: credentials, Authorizer: access,
 		Observe: identities.Used, Account: cfg.account, Region: cfg.region,
-		Registry: c.registry.Handler(), LoadBalancer: cfg.loadBalancer, Guard: cfg.guard,
+		Registry: c.registry.Handler(), DataChannels: sessions, LoadBalancer: cfg.loadBalancer, Guard: cfg.guard,
 		Names: []string{cfg.publicName, cfg.domain}, PublicName: cfg.publicName, Metrics: c.metrics, Logger: cfg.log, Rates: cfg.rates,
 		Retryable: state.Retryable,
 		Ready:     func(ctx context.Context) []server.Check { return append(c.checks(ctx), cfg.ready()...) },
@@ -291,10 +299,11 @@ func newControlPlane(cfg controlConfig) (_ *controlPlane, err error) {
 		{"drainer", drainer.Run},
 		{"service discovery", discovery.Run},
 		{"capacity", memberships.Run},
-		{"streams", func(ctx context.Context) error { return errors.Join(events.Run(ctx), events.Close()) }},
+		{"streams", func(ctx context.Context) error { return errors.Join(streams.Run(ctx), streams.Close()) }},
 		{"logs", logging.Run},
 		{"secrets", secretValues.Run},
 		{"parameters", parameters.Run},
+		{"events", happened.Run},
 		{"registry", c.registry.Run},
 	}
 	if c.peers != nil {
@@ -315,6 +324,15 @@ func taskOfEndpoint(e state.Event) (state.Key, bool) {
 		return "", false
 	}
 	return controlplane.Scope{Account: p.Account, Region: p.Region}.Key(p.Cluster, p.Task), true
+}
+
+// openExec runs a command on a node.
+func (c *controlPlane) openExec(ctx context.Context, node string, req *agentapi.ExecRequest) (execute.Command, error) {
+	e, err := c.dispatcher.OpenExec(ctx, node, req)
+	if err != nil {
+		return nil, err
+	}
+	return e, nil
 }
 
 // tagsOf finds the tags of anything by its ARN, for conditions on them.

@@ -17,6 +17,7 @@
 //  8. An agent writes into log streams of its own tasks only, and what is acknowledged to it is durable.
 //  9. An agent gets credentials of the roles of tasks that are on its node, and of no others.
 //  10. An agent is told the secrets of tasks that are on its node, and of no others. They are in no assignment.
+//  11. A command on a node ends when whoever asked for it leaves, and what it writes waits in the agent until it is taken.
 //
 // Lock order: Server.mu, then nothing. It is not held across I/O.
 package dispatcher
@@ -110,7 +111,7 @@ type Server struct {
 
 	mu          sync.Mutex
 	subscribers map[string]*subscriber // by node
-	readers     map[string]*logReader  // by request: those whom no agent has answered yet
+	callbacks   map[string]*callback   // by request: those whom no agent has answered yet
 	published   map[agentapi.Kind]state.Revision
 	changed     chan struct{} // closed when acknowledgements, leases or published revisions change
 	watching    bool          // the publisher follows: sessions may begin
@@ -141,7 +142,7 @@ func New(c Config) *Server {
 		c.Grace = 20 * time.Second
 	}
 	s := &Server{
-		Config: c, subscribers: map[string]*subscriber{}, readers: map[string]*logReader{}, published: map[agentapi.Kind]state.Revision{}, changed: make(chan struct{}),
+		Config: c, subscribers: map[string]*subscriber{}, callbacks: map[string]*callback{}, published: map[agentapi.Kind]state.Revision{}, changed: make(chan struct{}),
 		remotes: map[string]*remote{}, beats: map[string]map[int32]uint64{}, lost: map[string][]string{},
 	}
 	s.reports = newReports(s)

@@ -77,7 +77,7 @@ func chunk(texts ...string) *agentapi.LogChunk {
 func (p *plane) waiting() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return len(p.readers)
+	return len(p.callbacks)
 }
 
 func TestReadLogs(t *testing.T) {

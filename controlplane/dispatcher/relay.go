@@ -131,6 +131,14 @@ func (s *Server) where(node string) string {
 	return ""
 }
 
+// Connected says whether the node has its session with this server.
+func (s *Server) Connected(node string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	sub := s.subscribers[node]
+	return sub != nil && sub.close != nil
+}
+
 // Where is the server, other than this one, that has the node's session; empty: none is known.
 func (s *Server) Where(ctx context.Context, node string) (string, error) {
 	if s.Leader == nil {

@@ -183,7 +183,7 @@ func (s *Server) send(ctx context.Context, stream agentapi.Dispatcher_SessionSer
 			}
 		}
 		for _, r := range s.takeRequests(sub) {
-			if err := stream.Send(&agentapi.Down{Body: &agentapi.Down_Logs{Logs: r}}); err != nil {
+			if err := stream.Send(r); err != nil {
 				return err
 			}
 		}

@@ -23,8 +23,8 @@ type subscriber struct {
 	ready       chan struct{} // capacity 1: there is something to send
 	gone        chan struct{} // closed when the session has ended
 	close       func(reason string)
-	// requests are what the node is still to be asked for, on behalf of readers.
-	requests []*agentapi.LogRequest
+	// requests are what the node is still to be asked for.
+	requests []*agentapi.Down
 }
 
 // set is one kind as one subscriber has it. Guarded by Server.mu.

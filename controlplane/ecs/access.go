@@ -14,7 +14,7 @@ import (
 // What policies are held against, by "Actions, resources, and condition keys for Amazon Elastic Container Service" of the Service
 // Authorization Reference. A reference that names nothing valid is refused by the handler; until then it is rendered as it is.
 
-// conditionKeys adds ecs:cluster, ecs:service and ecs:task-definition to every operation whose input names one.
+// conditionKeys adds ecs:cluster, ecs:container-name, ecs:service and ecs:task-definition to every operation whose input names one.
 func (s *Service) conditionKeys(o *api.Operation) {
 	add := func(key, field string, render func(c *api.Call, ref *string) string) {
 		f, ok := o.In.FieldByName(field)
@@ -33,6 +33,7 @@ func (s *Service) conditionKeys(o *api.Operation) {
 		}
 	}
 	add("ecs:cluster", "Cluster", clusterARN)
+	add("ecs:container-name", "Container", func(_ *api.Call, ref *string) string { return aws.ToString(ref) })
 	add("ecs:task-definition", "TaskDefinition", s.definitionARN)
 	if cluster, ok := o.In.FieldByName("Cluster"); ok {
 		add("ecs:service", "Service", func(c *api.Call, ref *string) string { return aws.ToString(ref) })

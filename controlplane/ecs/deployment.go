@@ -29,7 +29,7 @@ func newService(scope controlplane.Scope, c *controlplane.Cluster, in *ecs.Creat
 		PlacementConstraintsJson: controlplane.EncodeShape(in.PlacementConstraints), PlacementStrategyJson: controlplane.EncodeShape(in.PlacementStrategy),
 		CapacityProviderStrategyJson: controlplane.EncodeShape(in.CapacityProviderStrategy), DeploymentConfigurationJson: controlplane.EncodeShape(in.DeploymentConfiguration),
 		DeploymentController: string(types.DeploymentControllerTypeEcs), RoleArn: aws.ToString(in.Role),
-		PropagateTags: string(in.PropagateTags), EnableEcsManagedTags: in.EnableECSManagedTags,
+		PropagateTags: string(in.PropagateTags), EnableEcsManagedTags: in.EnableECSManagedTags, EnableExecuteCommand: in.EnableExecuteCommand,
 		AvailabilityZoneRebalancing: string(in.AvailabilityZoneRebalancing),
 	}
 	if svc.SchedulingStrategy == "" {
@@ -60,6 +60,9 @@ func changeService(c *controlplane.Cluster, svc *controlplane.Service, in *ecs.U
 	}
 	if in.PropagateTags != "" {
 		svc.PropagateTags = string(in.PropagateTags)
+	}
+	if in.EnableExecuteCommand != nil { // of tasks that are started from now on
+		svc.EnableExecuteCommand = *in.EnableExecuteCommand
 	}
 	if in.EnableECSManagedTags != nil {
 		svc.EnableEcsManagedTags = *in.EnableECSManagedTags
@@ -253,7 +256,8 @@ func sameService(a, b *controlplane.Service) bool {
 	return template(a) == template(b) && a.DesiredCount == b.DesiredCount && a.SchedulingStrategy == b.SchedulingStrategy &&
 		a.MinimumHealthyPercent == b.MinimumHealthyPercent && a.MaximumPercent == b.MaximumPercent &&
 		a.HealthCheckGraceSeconds == b.HealthCheckGraceSeconds && a.RoleArn == b.RoleArn &&
-		a.PropagateTags == b.PropagateTags && a.EnableEcsManagedTags == b.EnableEcsManagedTags
+		a.PropagateTags == b.PropagateTags && a.EnableEcsManagedTags == b.EnableEcsManagedTags &&
+		a.EnableExecuteCommand == b.EnableExecuteCommand
 }
 
 // deploy makes a new deployment of the service's present template the PRIMARY one; the one before becomes ACTIVE and the

@@ -30,6 +30,7 @@ type Config struct {
 	Placer       Placer
 	Lifecycle    Lifecycle // the only way by which the family stops a task
 	Roles        Roles
+	Sessions     Sessions
 }
 
 // TargetGroups is what ECS asks of load balancing.

@@ -12,6 +12,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ecs"
 	"github.com/aws/aws-sdk-go-v2/service/ecs/types"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/seed-2f228079/neargate/api"
 	agentapi "github.com/seed-2f228079/neargate/api/agent"
@@ -35,7 +36,7 @@ type platform struct {
 func newPlatform(t *testing.T) *platform {
 	p := &platform{t: t, now: time.Date(2025, 6, 1, 12, 0, 0, 0, time.UTC)}
 	store := statetest.New(t, controlplane.Schema...)
-	p.Service = New(Config{Store: store, Rand: rand.Reader, Pages: api.NewPages(plain{}), TargetGroups: p, Registries: p, Network: p, Placer: p, Lifecycle: p, Roles: p})
+	p.Service = New(Config{Store: store, Rand: rand.Reader, Pages: api.NewPages(plain{}), TargetGroups: p, Registries: p, Network: p, Placer: p, Lifecycle: p, Roles: p, Sessions: p})
 	return p
 }
 
@@ -53,6 +54,14 @@ func (p *platform) TaskIdentity(account, role, taskARN string) (api.Identity, er
 		return api.Identity{}, awserr.New("ClientException", "ECS was unable to assume the role '%s' for %s", role, taskARN)
 	}
 	return api.Identity{Account: account, ARN: role}, nil
+}
+
+// Begin makes a session of a node that is called away for none.
+func (p *platform) Begin(_ context.Context, t *controlplane.Task, node, container string, command []string) (types.Session, error) {
+	if node == "away" {
+		return types.Session{}, awserr.New("TargetNotConnectedException", "away")
+	}
+	return types.Session{SessionId: aws.String(fmt.Sprintf("%s on %s: %q", container, node, command))}, nil
 }
 
 // plain seals nothing; page tokens have tests of their own.
@@ -172,7 +181,7 @@ func (p *platform) report(cluster string, to agentapi.TaskState) {
 			}
 			r := &agentapi.TaskStatus{TaskId: st.Id, Epoch: st.Epoch, State: to, Address: "10.1.0.2", MacAddress: "02:42:0a:01:00:02", Health: agentapi.Health_HEALTH_HEALTHY, Containers: []*agentapi.ContainerStatus{{
 				Health: agentapi.Health_HEALTH_HEALTHY,
-				Name:   "web", State: agentapi.ContainerState_CONTAINER_RUNNING, RuntimeId: "rt", ImageDigest: "sha256:1",
+				Name:   "web", State: agentapi.ContainerState_CONTAINER_RUNNING, Started: timestamppb.New(p.now), RuntimeId: "rt", ImageDigest: "sha256:1",
 				Ports: []*agentapi.PortBinding{{ContainerPort: 3000, HostPort: 32768, Protocol: "tcp"}},
 			}}}
 			if to == agentapi.TaskState_STOPPED {

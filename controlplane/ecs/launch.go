@@ -26,6 +26,7 @@ type launch struct {
 	constraints []types.PlacementConstraint
 	spread      []types.PlacementStrategy
 	platform    *string
+	exec        bool // commands may be run in them
 }
 
 // latestPlatform is what LATEST means on Fargate.
@@ -167,7 +168,7 @@ func (s *Service) task(l *launch, demand *controlplane.Demand, overrides *types.
 		LaunchType: string(l.launchType), PlatformVersion: l.platformVersion(), Demand: demand,
 		OverridesJson: controlplane.EncodeShape(overrides), NetworkConfigurationJson: controlplane.EncodeShape(l.network),
 		PlacementConstraintsJson: controlplane.EncodeShape(l.allConstraints()), PlacementStrategyJson: controlplane.EncodeShape(l.spread),
-		Created: timestamppb.New(now),
+		EnableExecuteCommand: l.exec, Created: timestamppb.New(now),
 	}
 	if t.Group == "" {
 		t.Group = "family:" + l.definition.Family

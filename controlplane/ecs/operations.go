@@ -53,6 +53,9 @@ func (s *Service) Operations() []api.Operation {
 		api.Read(s.describeTasks, api.Resources(func(c *api.Call, in *ecs.DescribeTasksInput) []string {
 			return each(in.Tasks, func(ref *string) string { return named(c, "task", in.Cluster, ref) })
 		})),
+		api.Read(s.executeCommand, api.Route("POST /clusters/{cluster}/tasks/{task}/commands"), api.Resource(func(c *api.Call, in *ecs.ExecuteCommandInput) string {
+			return named(c, "task", in.Cluster, in.Task)
+		})),
 		api.Read(s.getTaskProtection, api.Resources(func(c *api.Call, in *ecs.GetTaskProtectionInput) []string {
 			return each(in.Tasks, func(ref *string) string { return named(c, "task", in.Cluster, ref) })
 		})),

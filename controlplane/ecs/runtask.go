@@ -44,6 +44,7 @@ func (s *Service) runTask(ctx context.Context, in *ecs.RunTaskInput) (*ecs.RunTa
 		l := &launch{
 			launchType: in.LaunchType, strategy: in.CapacityProviderStrategy, network: in.NetworkConfiguration,
 			constraints: in.PlacementConstraints, spread: in.PlacementStrategy, platform: in.PlatformVersion,
+			exec: in.EnableExecuteCommand,
 		}
 		var err error
 		if l.cluster, err = cluster(tx, scope, in.Cluster); err != nil {
@@ -138,7 +139,7 @@ func (s *Service) startTask(ctx context.Context, in *ecs.StartTaskInput) (*ecs.S
 	out := &ecs.StartTaskOutput{}
 	return answer(out, s.update(ctx, func(tx *state.Tx, scope controlplane.Scope) error {
 		out.Tasks, out.Failures = []types.Task{}, []types.Failure{}
-		l := &launch{launchType: types.LaunchTypeEc2, network: in.NetworkConfiguration}
+		l := &launch{launchType: types.LaunchTypeEc2, network: in.NetworkConfiguration, exec: in.EnableExecuteCommand}
 		var err error
 		if l.cluster, err = cluster(tx, scope, in.Cluster); err != nil {
 			return err

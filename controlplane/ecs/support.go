@@ -137,19 +137,17 @@ var supported = map[string]support{
 	"Tag":                               {honoured: "key value"},
 
 	"RunTaskInput": {
-		honoured: "capacityProviderStrategy clientToken cluster count enableECSManagedTags group launchType networkConfiguration overrides " +
+		honoured: "capacityProviderStrategy clientToken cluster count enableECSManagedTags enableExecuteCommand group launchType networkConfiguration overrides " +
 			"placementConstraints placementStrategy platformVersion propagateTags startedBy tags taskDefinition",
 		ignored: map[string]string{"referenceId": "it is for the caller's own use"},
 		refused: map[string]string{
-			"enableExecuteCommand": "ExecuteCommand does not exist yet",
 			"volumeConfigurations": "volumes can not be configured at launch yet",
 		},
 	},
 	"StartTaskInput": {
-		honoured: "cluster containerInstances enableECSManagedTags group networkConfiguration overrides propagateTags startedBy tags taskDefinition",
+		honoured: "cluster containerInstances enableECSManagedTags enableExecuteCommand group networkConfiguration overrides propagateTags startedBy tags taskDefinition",
 		ignored:  map[string]string{"referenceId": "it is for the caller's own use"},
 		refused: map[string]string{
-			"enableExecuteCommand": "ExecuteCommand does not exist yet",
 			"volumeConfigurations": "volumes can not be configured at launch yet",
 		},
 	},
@@ -181,7 +179,7 @@ var supported = map[string]support{
 	},
 
 	"CreateServiceInput": {
-		honoured: "capacityProviderStrategy clientToken cluster deploymentConfiguration deploymentController desiredCount enableECSManagedTags " +
+		honoured: "capacityProviderStrategy clientToken cluster deploymentConfiguration deploymentController desiredCount enableECSManagedTags enableExecuteCommand " +
 			"healthCheckGracePeriodSeconds launchType loadBalancers networkConfiguration placementConstraints placementStrategy platformVersion " +
 			"propagateTags schedulingStrategy serviceName serviceRegistries tags taskDefinition",
 		ignored: map[string]string{
@@ -191,7 +189,7 @@ var supported = map[string]support{
 		refused: refusedOfServices,
 	},
 	"UpdateServiceInput": {
-		honoured: "capacityProviderStrategy cluster deploymentConfiguration deploymentController desiredCount enableECSManagedTags forceNewDeployment " +
+		honoured: "capacityProviderStrategy cluster deploymentConfiguration deploymentController desiredCount enableECSManagedTags enableExecuteCommand forceNewDeployment " +
 			"healthCheckGracePeriodSeconds loadBalancers networkConfiguration placementConstraints placementStrategy platformVersion " +
 			"propagateTags service serviceRegistries taskDefinition",
 		ignored: map[string]string{
@@ -223,10 +221,10 @@ var supported = map[string]support{
 	"ServiceRegistry": {honoured: "containerName containerPort port registryArn"},
 
 	"CreateClusterInput": {
-		honoured: "capacityProviders clusterName defaultCapacityProviderStrategy tags",
+		honoured: "capacityProviders clusterName configuration defaultCapacityProviderStrategy tags",
 		ignored:  ignoredOfClusters,
 	},
-	"UpdateClusterInput":                   {honoured: "cluster", ignored: ignoredOfClusters},
+	"UpdateClusterInput":                   {honoured: "cluster configuration", ignored: ignoredOfClusters},
 	"ClusterSetting":                       {honoured: "name value"},
 	"ClusterServiceConnectDefaultsRequest": {honoured: "namespace"},
 	"ClusterConfiguration": {
@@ -235,18 +233,16 @@ var supported = map[string]support{
 	},
 	"ExecuteCommandConfiguration": {
 		ignored: map[string]string{
-			"kmsKeyId":         "ExecuteCommand does not exist yet",
-			"logConfiguration": "ExecuteCommand does not exist yet",
-			"logging":          "ExecuteCommand does not exist yet",
+			"logging": "every session is recorded in the log of its server; what is typed and shown in it is kept nowhere yet",
 		},
-	},
-	"ExecuteCommandLogConfiguration": {
-		honoured: "cloudWatchEncryptionEnabled cloudWatchLogGroupName s3BucketName s3EncryptionEnabled s3KeyPrefix",
+		refused: map[string]string{
+			"kmsKeyId":         "sessions are not encrypted with keys of your own",
+			"logConfiguration": "the output of sessions can not be kept yet, in CloudWatch Logs or in S3",
+		},
 	},
 }
 
 var refusedOfServices = map[string]string{
-	"enableExecuteCommand":        "ExecuteCommand does not exist yet",
 	"gatewayConnectors":           "gateways do not exist yet",
 	"monitoring":                  "metrics can not be chosen yet",
 	"serviceConnectConfiguration": "Service Connect does not exist yet",
@@ -255,7 +251,6 @@ var refusedOfServices = map[string]string{
 }
 
 var ignoredOfClusters = map[string]string{
-	"configuration":          "it matters to ExecuteCommand alone",
 	"serviceConnectDefaults": "it matters to Service Connect alone",
 	"settings":               "Container Insights does not exist yet",
 }

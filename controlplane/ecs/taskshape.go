@@ -172,6 +172,11 @@ func containerShape(t *controlplane.Task, st *controlplane.TaskStatus, c types.C
 	if !st.Live() {
 		out.LastStatus = aws.String("STOPPED")
 	}
+	var report *agentapi.ContainerStatus
+	if i >= 0 {
+		report = st.Report.Containers[i]
+	}
+	out.ManagedAgents = managedAgents(t, report, st.Live())
 	return out
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"regexp"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -74,13 +75,16 @@ func (f *Family) removeLost(ctx context.Context) error {
 	return nil
 }
 
+// ownData are the names of this family's data in the store of streams, which is others' too.
+var ownData = regexp.MustCompile(`^[0-9a-f]{32}$`)
+
 // removeData removes the data that no record names: a record comes before its data, so it is known when the data is seen.
 func (f *Family) removeData() error {
 	for name, err := range f.Events.All() {
 		if err != nil {
 			return fmt.Errorf("remove data of deleted streams: %w", err)
 		}
-		if exists(LogStreamsByData, f.Store.View(), name) {
+		if !ownData.MatchString(name) || exists(LogStreamsByData, f.Store.View(), name) {
 			continue
 		}
 		if err := f.Events.Delete(name); err != nil {

@@ -20,18 +20,28 @@ func Hex(r io.Reader, n int) string {
 }
 
 // UUID is a version 4 UUID, as request ids and ECS deployment ids have it.
-func UUID(r io.Reader) string {
-	var b [16]byte
-	if _, err := io.ReadFull(r, b[:]); err != nil {
-		panic(fmt.Sprintf("id: read randomness: %v", err))
-	}
-	b[6] = b[6]&0x0f | 0x40
-	b[8] = b[8]&0x3f | 0x80
-	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
-}
+func UUID(r io.Reader) string { return NewBinary(r).String() }
 
 // UUIDOf is always the same for a seed, in the form of a UUID: for names that are derived and not kept.
 func UUIDOf(seed string) string {
 	sum := sha256.Sum256([]byte(seed))
 	return fmt.Sprintf("%x-%x-%x-%x-%x", sum[:4], sum[4:6], sum[6:8], sum[8:10], sum[10:16])
+}
+
+// Binary is a UUID as protocols carry it.
+type Binary [16]byte
+
+// NewBinary is a version 4 UUID.
+func NewBinary(r io.Reader) (b Binary) {
+	if _, err := io.ReadFull(r, b[:]); err != nil {
+		panic(fmt.Sprintf("id: read randomness: %v", err))
+	}
+	b[6] = b[6]&0x0f | 0x40
+	b[8] = b[8]&0x3f | 0x80
+	return b
+}
+
+// String is the form that people know.
+func (b Binary) String() string {
+	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
 }

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"encoding/json"
+	"fmt"
 	"os/exec"
 	"strings"
 	"testing"
@@ -54,6 +55,12 @@ func TestVerbs(t *testing.T) {
 	if out := ok("ps"); !strings.Contains(out, id) || !strings.HasPrefix(out, "TASK") {
 		t.Errorf("ps:\n%s", out)
 	}
+	p.eventually(func() error {
+		if out := ok("events", "--detail-type", "ECS Task State Change"); !strings.Contains(out, "Task task/default/"+id+" RUNNING") {
+			return fmt.Errorf("events:\n%s", out)
+		}
+		return nil
+	})
 	if out := ok("explain", id[:8]); !strings.Contains(out, id) {
 		t.Errorf("explain: %s", out)
 	}

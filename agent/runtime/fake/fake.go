@@ -11,11 +11,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -36,8 +38,8 @@ type Behaviour struct {
 	Exit     runtime.Exit  // how it ends by itself; At is filled in
 	Stop     time.Duration // how long it takes after the stop signal; longer than the timeout means it is killed
 	Output   []string      // lines written at start
-	// Exec is what a command run in the container does. nil: it succeeds at once.
-	Exec func(ctx context.Context, args []string) (code int, err error)
+	// Exec is what a command run in the container does. nil: cat copies its input, others say their words, and all succeed.
+	Exec func(ctx context.Context, c runtime.Command) (code int, err error)
 }
 
 // Config of a fake host. The zero value runs every container until it is stopped, at once and without a folder.
@@ -371,9 +373,29 @@ func (d *Driver) Exec(ctx context.Context, taskID, name string, cmd runtime.Comm
 	default:
 	}
 	if exec := d.cfg.Script(containerSpec(t, name).Image).Exec; exec != nil {
-		return exec(ctx, cmd.Args)
+		return exec(ctx, cmd)
 	}
-	return 0, ctx.Err()
+	return 0, command(ctx, cmd)
+}
+
+// command is what the simulated commands do.
+func command(ctx context.Context, c runtime.Command) error {
+	out := c.Output
+	if out == nil {
+		out = io.Discard
+	}
+	if c.Args[0] != "cat" || c.Input == nil {
+		_, err := fmt.Fprintln(out, strings.Join(c.Args, " "))
+		return errors.Join(err, ctx.Err())
+	}
+	copied := make(chan error, 1)
+	go func() { _, err := io.Copy(out, c.Input); copied <- err }() // ends with the input
+	select {
+	case err := <-copied:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // life ends c by itself after left (0: never) or some time after Stop.

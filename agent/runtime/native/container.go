@@ -56,7 +56,7 @@ func (d *Driver) Start(ctx context.Context, id, name string) (runtime.Started, e
 	if secrets, ok := t.secrets[name]; ok {
 		req.Secrets = &secrets
 	}
-	res, err := t.call(ctx, req)
+	res, err := t.call(ctx, req, nil)
 	switch {
 	case errors.Is(err, errNoShim):
 		if err := d.bury(t); err != nil {
@@ -241,7 +241,7 @@ func (d *Driver) Stop(ctx context.Context, id, name string, timeout time.Duratio
 	}
 	patience, cancel := context.WithTimeout(ctx, max(timeout, 0))
 	defer cancel()
-	res, err := t.call(ctx, shimRequest{Op: "signal", Container: name, Signal: int(sig)})
+	res, err := t.call(ctx, shimRequest{Op: "signal", Container: name, Signal: int(sig)}, nil)
 	if errors.Is(err, errNoShim) {
 		return d.bury(t)
 	}
@@ -259,7 +259,7 @@ func (d *Driver) Stop(ctx context.Context, id, name string, timeout time.Duratio
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		if _, err := t.call(ctx, shimRequest{Op: "signal", Container: name, Signal: int(unix.SIGKILL)}); err != nil && !errors.Is(err, errNoShim) {
+		if _, err := t.call(ctx, shimRequest{Op: "signal", Container: name, Signal: int(unix.SIGKILL)}, nil); err != nil && !errors.Is(err, errNoShim) {
 			return err
 		}
 	}
@@ -309,7 +309,7 @@ func (d *Driver) Wait(ctx context.Context, id, name string) (runtime.Exit, error
 		if s == nil {
 			return runtime.Exit{}, notFound
 		}
-		res, err := t.call(ctx, shimRequest{Op: "wait", Container: name})
+		res, err := t.call(ctx, shimRequest{Op: "wait", Container: name}, nil)
 		switch {
 		case errors.Is(err, errNoShim):
 			// Either it ended in order, after the record was written, or it died.

@@ -10,7 +10,6 @@ import (
 	"io"
 	"net"
 	"os"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -25,33 +24,20 @@ func (d *Driver) Exec(ctx context.Context, id, name string, c runtime.Command) (
 	if err != nil {
 		return 0, err
 	}
-	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	open := openPipes
+	if c.Terminal != nil {
+		open = openTerminal
+	}
+	s, err := open(c)
 	if err != nil {
 		return 0, err
 	}
-	defer null.Close()
-	stdout, output := null, func() error { return nil }
-	if c.Output != nil {
-		r, w, err := os.Pipe()
-		if err != nil {
-			return 0, err
-		}
-		copied := make(chan error, 1)
-		go func() { _, err := io.Copy(c.Output, r); copied <- err }()
-		stdout, output = w, func() error {
-			// What the command wrote is in the pipe; a child that it left behind may hold the pipe open for ever.
-			w.Close()
-			r.SetReadDeadline(time.Now().Add(execDrain))
-			err := <-copied
-			r.Close()
-			if errors.Is(err, os.ErrDeadlineExceeded) {
-				return nil
-			}
-			return err
-		}
+	req := shimRequest{Op: "exec", Container: name, Args: c.Args, Env: c.Environment, Root: c.Root}
+	if c.Terminal != nil {
+		req.Terminal, req.Columns, req.Rows = true, c.Terminal.Columns, c.Terminal.Rows
 	}
-	res, err := t.call(ctx, shimRequest{Op: "exec", Container: name, Args: c.Args}, null, stdout, stdout)
-	lost := output()
+	res, err := t.call(ctx, req, s.given, s.theirs...)
+	lost := s.end()
 	switch {
 	case errors.Is(err, errNoShim) || res.NotFound:
 		return 0, fmt.Errorf("container %s of task %s: %w", name, id, runtime.ErrNotFound)
@@ -63,8 +49,6 @@ func (d *Driver) Exec(ctx context.Context, id, name string, c runtime.Command) (
 	}
 	return res.Exit.Code, nil
 }
-
-const execDrain = 100 * time.Millisecond
 
 // send writes a request and the files that go with it in one message, which a stream socket keeps together at its beginning.
 func send(c *net.UnixConn, req shimRequest, files []*os.File) error {
@@ -85,4 +69,12 @@ func send(c *net.UnixConn, req shimRequest, files []*os.File) error {
 		_, err = c.Write(b[n:])
 	}
 	return err
+}
+
+// discarding is where nobody wants what a command writes.
+func discarding(w io.Writer) io.Writer {
+	if w == nil {
+		return io.Discard
+	}
+	return w
 }

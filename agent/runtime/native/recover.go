@@ -104,7 +104,7 @@ func (d *Driver) adopt(ctx context.Context, id string) (*task, error) {
 		t.sandbox = &sb
 	}
 	// Waits for a start that is under way, so that its record is there.
-	if _, err := t.call(ctx, shimRequest{Op: "status"}); errors.Is(err, errNoShim) {
+	if _, err := t.call(ctx, shimRequest{Op: "status"}, nil); errors.Is(err, errNoShim) {
 		err = d.bury(t)
 		if err != nil {
 			return nil, err

@@ -29,7 +29,7 @@ func (d *Driver) Restart(ctx context.Context, id, name string, last runtime.Star
 	case s.At.After(last.At):
 		return s.started(), nil
 	}
-	res, err := t.call(ctx, shimRequest{Op: "restart", Container: name})
+	res, err := t.call(ctx, shimRequest{Op: "restart", Container: name}, nil)
 	switch {
 	case errors.Is(err, errNoShim):
 		return runtime.Started{}, errors.Join(&runtime.StartError{Reason: startFailure(err).Reason, Err: err}, d.bury(t))

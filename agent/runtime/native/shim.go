@@ -20,7 +20,7 @@ import (
 )
 
 // shimVersion is the protocol's version. A newer agent adopts older shims: it must go on speaking their versions. Version 2 added
-// restart and exec, version 3 secrets and storage; no task that needs them has an older shim.
+// restart and exec, version 3 secrets, storage, and commands with a terminal or as root; no task that needs them has an older shim.
 const shimVersion = 3
 
 // Requests to a shim: one a connection, JSON both ways.
@@ -31,6 +31,11 @@ type shimRequest struct {
 	Signal    int
 	Args      []string         // exec; its standard streams come with the message, as open files
 	Secrets   *runtime.Secrets `json:",omitempty"` // start
+	Env       []string         // exec: above the program's own
+	Root      bool             // exec
+	Terminal  bool             // exec: the one file is the socket that the terminal's master is sent to
+	Columns   uint16
+	Rows      uint16
 }
 
 type shimResponse struct {
@@ -64,7 +69,8 @@ type shim struct {
 // the /dev/shm that the task's containers have in common (0: none), and "storage" where the last of the files is the task's own file
 // system. The first is the listening socket; the others keep host ports taken for as long as the shim lives.
 func runShim(args []string) int {
-	signal.Ignore(syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGPIPE)
+	// Taken and dropped, not ignored: what a process ignores its children ignore too, and Ctrl-C is for them.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGPIPE)
 	fmt.Fprintln(os.Stderr, "shim:", serveShim(args))
 	return 1
 }

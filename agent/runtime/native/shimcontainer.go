@@ -31,6 +31,7 @@ type container struct {
 	process *libcontainer.Process
 	run     *libcontainer.Container
 	like    libcontainer.Process // what commands that are run beside the program have in common with it
+	given   []string             // its environment without what follows from the user
 	done    chan struct{}        // closed once exit is set and recorded
 	exit    exitRecord
 	gone    chan struct{} // closed once nothing of this run is left
@@ -67,6 +68,7 @@ func (s *shim) startContainer(dir, name string, b *bundle, run int) (_ *containe
 	if err != nil {
 		return nil, err
 	}
+	given := b.Env
 	if !hasVariable(b.Env, "HOME") {
 		b.Env = append(b.Env, "HOME="+u.Home)
 	}
@@ -140,7 +142,7 @@ func (s *shim) startContainer(dir, name string, b *bundle, run int) (_ *containe
 	if err != nil {
 		return nil, err
 	}
-	c := &container{dir: dir, process: p, run: lc, like: like, done: make(chan struct{}), gone: make(chan struct{}),
+	c := &container{dir: dir, process: p, run: lc, like: like, given: given, done: make(chan struct{}), gone: make(chan struct{}),
 		started: &startedRecord{RuntimeID: b.RuntimeID, PID: pid, At: time.Now().UTC(), Run: run}}
 	if err := writeRecord(filepath.Join(dir, "started.json"), c.started); err != nil {
 		p.Signal(unix.SIGKILL)

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"slices"
 
 	"golang.org/x/sys/unix"
 )
@@ -43,10 +44,14 @@ func closeAll(files []*os.File) {
 }
 
 // exec runs a command in the container's namespaces, cgroup and confinement, for as long as the connection stands. The files are
-// its standard streams; a terminal would come in the same way, as the socket that its master is sent to.
+// its standard streams or, of one with a terminal, the socket that the terminal's master is sent to.
 func (s *shim) exec(c *net.UnixConn, req shimRequest, files []*os.File) (res shimResponse) {
-	if len(files) != 3 || len(req.Args) == 0 {
-		res.Error = "exec needs a command and its three standard streams"
+	streams := 3
+	if req.Terminal {
+		streams = 1
+	}
+	if len(files) != streams || len(req.Args) == 0 {
+		res.Error = "exec needs a command and its three standard streams, or a terminal's socket"
 		return res
 	}
 	in := s.container(req.Container)
@@ -55,8 +60,19 @@ func (s *shim) exec(c *net.UnixConn, req shimRequest, files []*os.File) (res shi
 		return res
 	}
 	p := in.like
-	p.Args, p.Stdin, p.Stdout, p.Stderr = req.Args, files[0], files[1], files[2]
-	if err := in.run.Run(&p); err != nil {
+	p.Args = req.Args
+	if req.Root {
+		p.UID, p.GID, p.AdditionalGroups, p.Env = 0, 0, nil, in.given // libcontainer adds root's HOME
+	}
+	p.Env = append(slices.Clone(p.Env), req.Env...)
+	if req.Terminal {
+		p.ConsoleSocket, p.ConsoleWidth, p.ConsoleHeight = files[0], req.Columns, req.Rows
+	} else {
+		p.Stdin, p.Stdout, p.Stderr = files[0], files[1], files[2]
+	}
+	err := in.run.Run(&p)
+	closeAll(files) // the command has its own, and with them alone their end is its end
+	if err != nil {
 		if in.ended() {
 			res.NotFound = true
 			return res

@@ -180,7 +180,7 @@ func (d *Driver) Storage(ctx context.Context, id string) (runtime.Storage, error
 	if t.task.Spec.GetEphemeralStorageMib() == 0 {
 		return runtime.Storage{}, fmt.Errorf("ephemeral storage of task %s: %w", id, runtime.ErrNotFound)
 	}
-	res, err := t.call(ctx, shimRequest{Op: "storage"})
+	res, err := t.call(ctx, shimRequest{Op: "storage"}, nil)
 	if err != nil {
 		return runtime.Storage{}, err
 	}

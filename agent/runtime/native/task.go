@@ -118,8 +118,9 @@ func (d *Driver) startShim(t *task, reserved []*os.File, storage *os.File) (pid 
 
 var errNoShim = errors.New("the task's shim is gone")
 
-// call asks the task's shim. errNoShim: it is not there, or died over the question.
-func (t *task) call(ctx context.Context, req shimRequest, files ...*os.File) (shimResponse, error) {
+// call asks the task's shim. errNoShim: it is not there, or died over the question. sent, unless it is nil, is called once the shim
+// has been given the files.
+func (t *task) call(ctx context.Context, req shimRequest, sent func(), files ...*os.File) (shimResponse, error) {
 	var res shimResponse
 	c, err := t.dial(ctx)
 	if err != nil {
@@ -130,6 +131,9 @@ func (t *task) call(ctx context.Context, req shimRequest, files ...*os.File) (sh
 	defer stop()
 	req.Version = shimVersion
 	err = send(c, req, files)
+	if sent != nil {
+		sent()
+	}
 	if err == nil {
 		err = json.NewDecoder(c).Decode(&res)
 	}

@@ -47,6 +47,7 @@ func Run(t *testing.T, open Factory, f Features) {
 	if f.Processes {
 		t.Run("Process", s.process)
 		t.Run("Exec", s.exec)
+		t.Run("ExecSession", s.session)
 		t.Run("Restart", s.restart)
 		t.Run("Secrets", s.secrets)
 		t.Run("Confine", s.confine)

@@ -147,6 +147,33 @@ func run(verb string, args []string) error {
 			return err
 		}
 		fmt.Println(to)
+	case "copy": // its input to its output, until that ends
+		n, err := io.Copy(os.Stdout, os.Stdin)
+		fmt.Fprintln(os.Stderr, "copied", n)
+		return err
+	case "lines-of-input": // each as it comes, until one is bye
+		for in := bufio.NewScanner(os.Stdin); in.Scan() && in.Text() != "bye"; {
+			fmt.Printf("got %q\n", in.Text())
+		}
+	case "terminal": // waits until its size is this
+		size, err := terminalSize()
+		for end := time.Now().Add(10 * time.Second); err == nil && size != args[0] && time.Now().Before(end); size, err = terminalSize() {
+			time.Sleep(5 * time.Millisecond)
+		}
+		if err != nil {
+			return err
+		}
+		fmt.Println("terminal of", size)
+	case "terminal-changed": // hears of it that its size has become this
+		changed := make(chan os.Signal, 1)
+		signal.Notify(changed, syscall.SIGWINCH)
+		fmt.Println("watching")
+		for range changed {
+			if size, err := terminalSize(); err != nil || size == args[0] {
+				fmt.Println("now", size)
+				return err
+			}
+		}
 	case "stdin": // whether anything may still come
 		ended := make(chan struct{})
 		go func() { os.Stdin.Read(make([]byte, 1)); close(ended) }()
@@ -326,4 +353,13 @@ func fill(path, mib string) error {
 	}
 	fmt.Println("wrote", n)
 	return f.Close()
+}
+
+// terminalSize is that of the terminal that stdin is.
+func terminalSize() (string, error) {
+	var size struct{ rows, columns, x, y uint16 }
+	if _, _, e := syscall.Syscall(syscall.SYS_IOCTL, 0, syscall.TIOCGWINSZ, uintptr(unsafe.Pointer(&size))); e != 0 {
+		return "", e
+	}
+	return fmt.Sprintf("%d columns and %d rows", size.columns, size.rows), nil
 }
