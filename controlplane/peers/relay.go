@@ -99,6 +99,9 @@ func (p *Peers) relayed() http.Handler {
 	if p.Blobs != nil {
 		serveBlobs(mux, p.Blobs, p.Log)
 	}
+	if p.Streams != nil {
+		p.serveStreams(mux)
+	}
 	return mux
 }
 
