@@ -165,10 +165,19 @@ func TestContainersLogsOutliveServers(t *testing.T) {
 	if lacks := native.Check(); len(lacks) > 0 {
 		t.Skip("this host cannot run containers: " + strings.Join(lacks, "; "))
 	}
-	s := startServers(t, 3)
+	// All servers know images by the address of one, so that the agent may be with any.
+	s := &servers{t: t, peers: freeAddresses(t, 3)}
+	listen := freeAddresses(t, 3)
+	named := []string{"--bootstrap-expect", "3", "--public-name", listen[0]}
+	for i := range 3 {
+		s.all = append(s.all, &oneServer{dir: t.TempDir(), listen: listen[i], peers: s.peers[i]})
+		s.start(s.all[i], token, named...)
+	}
+	for _, one := range s.all {
+		s.ready(one)
+	}
 	ctx := t.Context()
-	_, others := s.leader()
-	host := &site{t: t, agentDir: t.TempDir(), url: others[0].url, listen: others[0].listen, peers: strings.Join(s.peers, ","), Client: others[0].Client}
+	host := &site{t: t, agentDir: t.TempDir(), peers: strings.Join(s.peers, ","), Client: s.all[0].Client}
 	t.Cleanup(func() { removeEverything(t, host.agentDir) })
 	cluster, family := "apart", "ticker"
 	if _, err := host.ECS.CreateCluster(ctx, &ecs.CreateClusterInput{ClusterName: &cluster}); err != nil {
@@ -231,7 +240,7 @@ func TestContainersLogsOutliveServers(t *testing.T) {
 		dead, _ := s.leader()
 		s.kill(dead)
 		grown("without a server")
-		s.start(dead, token)
+		s.start(dead, token, named...)
 		s.ready(dead)
 		grown("with it again")
 	}
