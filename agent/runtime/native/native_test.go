@@ -36,7 +36,7 @@ func need(t testing.TB) {
 
 func TestSuite(t *testing.T) {
 	need(t)
-	runtimetest.Run(t, open, runtimetest.Features{Processes: true, SurvivesKill: true, Leftovers: leftovers})
+	runtimetest.Run(t, open, runtimetest.Features{Processes: true, SurvivesKill: true, SendsLogs: true, Leftovers: leftovers})
 }
 
 // leftovers looks for everything that carries the instance's name, and for processes that use its folder.

@@ -7,6 +7,8 @@ import (
 	"github.com/opencontainers/cgroups"
 	lcseccomp "github.com/opencontainers/runc/libcontainer/seccomp"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/seed-2f228079/neargate/agent/logs"
 )
 
 // bundle is bundle.json: all the shim needs to start one container.
@@ -25,9 +27,8 @@ type bundle struct {
 	Swappiness   *uint64
 	Reservation  int64
 	Shares       uint64
-	Quota        int64  // of cpuPeriod; 0: none
-	Log          string // path; empty: what the container writes is not kept
-	LogLimit     int64
+	Quota        int64 // of cpuPeriod; 0: none
+	Output       logs.Config
 	RuntimeID    string
 
 	Capabilities    []string // with their prefix; those that this process must have
