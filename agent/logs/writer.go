@@ -50,7 +50,7 @@ type Writer struct {
 	last    time.Time // of the last record
 	begun   bool      // this writer has begun the current file: lastOld is known
 	lastOld time.Time // of the last record in the newest of the older files
-	dropped int64     // records that were to be shipped, and were not
+	dropped int64     // records that were not shipped when their file went; who ships may have it open still
 }
 
 // Discard is a log that keeps nothing.
@@ -199,7 +199,7 @@ func (w *Writer) rotate() bool {
 	if n := w.dropped; n > 0 {
 		w.dropped = 0
 		var b bytes.Buffer
-		w.record(&b, w.tick(), true, fmt.Appendf(nil, "neargate: log driver awslogs lost %d lines: they were not taken in time", n), false)
+		w.record(&b, w.tick(), true, fmt.Appendf(nil, "neargate: log driver awslogs may have lost %d lines: they were not taken in time", n), false)
 		k, _ := w.file.Write(b.Bytes())
 		w.size += int64(k)
 	}

@@ -2,6 +2,7 @@ package logs
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"time"
 
@@ -106,7 +107,16 @@ func (f *Family) relieve(ctx context.Context) error {
 		}
 		w.release()
 	}
-	return f.settle(ctx, all)
+	var errs []error
+	for chunk := range slices.Chunk(all, cleanStep) {
+		if f.settle(ctx, chunk) == nil {
+			continue
+		}
+		for _, s := range chunk { // one that nobody can reach does not keep the others
+			errs = append(errs, f.settle(ctx, []*LogStream{s}))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // removeLanes takes lanes out of the records whose events have all expired.
