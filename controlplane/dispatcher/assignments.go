@@ -78,6 +78,7 @@ func (a Assignments) resource(v *state.View, s *controlplane.TaskStatus) *agenta
 		a.Log.Error("an assigned task cannot be rendered", "task", t.Id, "error", err)
 		return nil
 	}
+	controlplane.SetLogMode(v, t, spec)
 	for _, c := range spec.Containers {
 		if a.Credentials == nil {
 			break

@@ -6,10 +6,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"strings"
-	"text/template"
+	"text/template/parse"
 )
 
-// Container is what a tag can speak of. Templates name the fields and methods.
+// Container is what a tag can speak of. Templates name its parts as field has them.
 type Container struct {
 	ContainerID, ContainerName           string
 	ContainerEntrypoint                  string
@@ -22,69 +22,183 @@ type Container struct {
 // shortID is how much of an id is shown.
 const shortID = 12
 
-// ID is the short id.
-func (c Container) ID() string { return c.ContainerID[:min(shortID, len(c.ContainerID))] }
-
-// FullID is the whole id.
-func (c Container) FullID() string { return c.ContainerID }
-
-// Name is the container's.
-func (c Container) Name() string { return strings.TrimPrefix(c.ContainerName, "/") }
-
-// ImageID is the short id of the image.
-func (c Container) ImageID() string {
-	id := strings.TrimPrefix(c.ContainerImageID, "sha256:")
-	return id[:min(shortID, len(id))]
+// field is what .NAME stands for.
+func (c Container) field(name string) (any, bool) {
+	switch name {
+	case "ID":
+		return short(c.ContainerID), true
+	case "FullID", "ContainerID":
+		return c.ContainerID, true
+	case "Name":
+		return strings.TrimPrefix(c.ContainerName, "/"), true
+	case "ContainerName":
+		return c.ContainerName, true
+	case "ImageID":
+		return short(strings.TrimPrefix(c.ContainerImageID, "sha256:")), true
+	case "ImageFullID", "ContainerImageID":
+		return c.ContainerImageID, true
+	case "ImageName", "ContainerImageName":
+		return c.ContainerImageName, true
+	case "Command":
+		return strings.TrimSpace(c.ContainerEntrypoint + " " + strings.Join(c.ContainerArgs, " ")), true
+	case "ContainerEntrypoint":
+		return c.ContainerEntrypoint, true
+	case "ContainerArgs":
+		return c.ContainerArgs, true
+	case "DaemonName":
+		return c.DaemonName, true
+	case "Hostname":
+		return c.Host, true
+	}
+	return nil, false
 }
 
-// ImageFullID is the whole id of the image.
-func (c Container) ImageFullID() string { return c.ContainerImageID }
+// short is how much of an id is shown.
+func short(id string) string { return id[:min(12, len(id))] }
 
-// ImageName is the image as it was asked for.
-func (c Container) ImageName() string { return c.ContainerImageName }
-
-// Command is what runs.
-func (c Container) Command() string {
-	return strings.TrimSpace(c.ContainerEntrypoint + " " + strings.Join(c.ContainerArgs, " "))
-}
-
-// Hostname is the host's.
-func (c Container) Hostname() (string, error) { return c.Host, nil }
-
-// The functions that Docker's templates have.
-var functions = template.FuncMap{
-	"json": func(v any) (string, error) {
-		var b strings.Builder
-		e := json.NewEncoder(&b)
-		e.SetEscapeHTML(false)
-		err := e.Encode(v)
-		return strings.TrimSpace(b.String()), err
+// functions are those that Docker's templates have, and index. The arguments are strings, numbers and lists of strings.
+var functions = map[string]func(args []any) (any, bool){
+	"json": func(args []any) (any, bool) {
+		b, err := json.Marshal(args[0])
+		return string(b), err == nil && len(args) == 1
 	},
-	"split": strings.Split, "join": strings.Join, "lower": strings.ToLower, "upper": strings.ToUpper,
-	"title": func(s string) string { return strings.ToUpper(s[:min(1, len(s))]) + s[min(1, len(s)):] },
-	"pad": func(s string, before, after int) string {
-		if s == "" {
-			return s
+	"split": with(func(s, sep string) any { return strings.Split(s, sep) }),
+	"join":  with(func(l []string, sep string) any { return strings.Join(l, sep) }),
+	"lower": alone(strings.ToLower), "upper": alone(strings.ToUpper),
+	"title": alone(func(s string) string { return strings.ToUpper(s[:min(1, len(s))]) + s[min(1, len(s)):] }),
+	"pad": func(args []any) (any, bool) {
+		if len(args) != 3 {
+			return nil, false
 		}
-		return strings.Repeat(" ", min(max(before, 0), 64)) + s + strings.Repeat(" ", min(max(after, 0), 64))
+		s, ok := args[0].(string)
+		before, ok1 := args[1].(int)
+		after, ok2 := args[2].(int)
+		if s != "" {
+			s = strings.Repeat(" ", min(max(before, 0), 64)) + s + strings.Repeat(" ", min(max(after, 0), 64))
+		}
+		return s, ok && ok1 && ok2
 	},
-	"truncate": func(s string, n int) string { return s[:min(max(n, 0), len(s))] },
+	"truncate": with(func(s string, n int) any { return s[:min(max(n, 0), len(s))] }),
+	"index": with(func(l []string, n int) any {
+		if n < 0 || n >= len(l) {
+			return ""
+		}
+		return l[n]
+	}),
 }
 
-// Render is the tag of a container; without a template it is the short id.
+func alone(f func(string) string) func([]any) (any, bool) {
+	return func(args []any) (any, bool) {
+		s, ok := args[0].(string)
+		return f(s), ok && len(args) == 1
+	}
+}
+
+func with[A, B any](f func(A, B) any) func([]any) (any, bool) {
+	return func(args []any) (any, bool) {
+		if len(args) != 2 {
+			return nil, false
+		}
+		a, ok1 := args[0].(A)
+		b, ok2 := args[1].(B)
+		if !ok1 || !ok2 {
+			return nil, false
+		}
+		return f(a, b), true
+	}
+}
+
+// Render is the tag of a container; without a template it is the short id. Of templates it knows fields, functions and pipelines. (The
+// standard library's package finds methods by name, for which the linker would have to keep all there are: TestDeadCode.)
 func Render(text string, c Container) (string, error) {
 	if text == "" {
-		return c.ID(), nil
+		return short(c.ContainerID), nil
 	}
-	t, err := template.New("tag").Funcs(functions).Parse(text)
+	known := map[string]any{}
+	for name := range functions {
+		known[name] = true
+	}
+	trees, err := parse.Parse("tag", text, "{{", "}}", known)
 	if err != nil {
 		return "", fmt.Errorf("log tag %q: %w", text, err)
 	}
+	tree := trees["tag"]
+	if tree == nil {
+		return "", fmt.Errorf("log tag %q is empty", text)
+	}
 	var b strings.Builder
-	if err := t.Execute(&b, c); err != nil {
-		return "", fmt.Errorf("log tag %q: %w", text, err)
+	for _, n := range tree.Root.Nodes {
+		switch n := n.(type) {
+		case *parse.TextNode:
+			b.Write(n.Text)
+		case *parse.ActionNode:
+			v, err := c.value(n.Pipe)
+			if err != nil {
+				return "", fmt.Errorf("log tag %q: %w", text, err)
+			}
+			fmt.Fprint(&b, v)
+		default:
+			return "", fmt.Errorf("log tag %q: %s is neither a field nor a function", text, n)
+		}
 	}
 	return b.String(), nil
+}
+
+// value is what a pipeline, or a part of one, stands for.
+func (c Container) value(n parse.Node) (any, error) {
+	switch n := n.(type) {
+	case *parse.PipeNode:
+		var last []any
+		if len(n.Decl) > 0 {
+			break
+		}
+		for _, cmd := range n.Cmds {
+			v, err := c.command(cmd, last)
+			if err != nil {
+				return nil, err
+			}
+			last = []any{v}
+		}
+		return last[0], nil
+	case *parse.FieldNode:
+		if len(n.Ident) == 1 {
+			if v, ok := c.field(n.Ident[0]); ok {
+				return v, nil
+			}
+		}
+	case *parse.StringNode:
+		return n.Text, nil
+	case *parse.NumberNode:
+		if n.IsInt {
+			return int(n.Int64), nil
+		}
+	}
+	return nil, fmt.Errorf("%s is not known", n)
+}
+
+// command calls a function with its arguments and, in a pipeline, what came before.
+func (c Container) command(cmd *parse.CommandNode, last []any) (any, error) {
+	name, ok := cmd.Args[0].(*parse.IdentifierNode)
+	if !ok {
+		if len(cmd.Args) > 1 || len(last) > 0 {
+			return nil, fmt.Errorf("%s is not a function", cmd.Args[0])
+		}
+		return c.value(cmd.Args[0])
+	}
+	var args []any
+	for _, a := range cmd.Args[1:] {
+		v, err := c.value(a)
+		if err != nil {
+			return nil, err
+		}
+		args = append(args, v)
+	}
+	if args = append(args, last...); len(args) > 0 {
+		if v, ok := functions[name.Ident](args); ok {
+			return v, nil
+		}
+	}
+	return nil, fmt.Errorf("%s: its arguments are others", cmd)
 }
 
 // Check says what is wrong with a template.

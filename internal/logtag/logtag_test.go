@@ -14,12 +14,14 @@ func TestRender(t *testing.T) {
 		`{{upper .Name}}{{pad "x" 1 2}}{{truncate .ID 2}}`: "WEB x  01",
 		`{{json .ContainerArgs}}`:                          `["-c","true"]`,
 		`{{(index .ContainerArgs 0)}}`:                     "-c",
+		`{{.Name | upper | json}}`:                         `"WEB"`,
+		`{{join (split "a b" " ") "-"}}`:                   "a-b",
 	} {
 		if got, err := Render(text, c); err != nil || got != want {
 			t.Errorf("%s: %q, %v, want %q", text, got, err, want)
 		}
 	}
-	for _, text := range []string{"{{.Nothing}}", "{{", "{{nothing .ID}}"} {
+	for _, text := range []string{"{{.Nothing}}", "{{", "{{nothing .ID}}", "{{if .ID}}x{{end}}", "{{upper}}", "{{upper 1}}", "{{$x := .ID}}", "{{.ID.Name}}", "{{range .ContainerArgs}}x{{end}}"} {
 		if err := Check(text); err == nil {
 			t.Errorf("%s is taken", text)
 		}
