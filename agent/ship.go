@@ -17,7 +17,13 @@ import (
 )
 
 // awslogs is the log driver whose output goes to the control plane.
-const awslogs = "awslogs"
+const awslogs = logs.DriverAWSLogs
+
+// Shipping is a driver that holds a container up, in mode blocking, until what it has written is shipped.
+type Shipping interface {
+	// Shipped says that everything the container has written up to a time is durable elsewhere.
+	Shipped(task, container string, upTo time.Time) error
+}
 
 // What one batch holds at most; the server takes no more.
 const (
@@ -263,7 +269,16 @@ func (a *Agent) shipOnce(ctx context.Context, s *shipment) error {
 			}
 		}
 	}()
-	p := packer{call: call, mark: mark, events: logs.Assembler{Start: s.start}}
+	p := packer{call: call, mark: mark, events: logs.Assembler{Start: s.start}, shipped: func(mark uint64) {
+		d, ok := a.cfg.Driver.(Shipping)
+		if !ok || mark == 0 {
+			return
+		}
+		if err := d.Shipped(s.task, s.container, time.Unix(0, int64(mark))); err != nil {
+			a.log.Warn("note how far the output of a container is shipped", "task", s.task, "container", s.container, "error", err)
+		}
+	}}
+	p.shipped(mark)
 	if err := p.run(ctx, a, lines); err != nil {
 		return err
 	}
@@ -281,6 +296,8 @@ type packer struct {
 	batch  *agentapi.ShipBatch // nil: empty
 	size   int
 	mark   uint64 // of the last event
+
+	shipped func(mark uint64) // called when the server has all up to a mark
 
 	held time.Time        // the event that waits for further lines, by the time of its first
 	hold <-chan time.Time // when that has waited long enough
@@ -354,6 +371,9 @@ func (p *packer) send() error {
 	ack, err := p.call.Recv()
 	if errors.Is(err, io.EOF) || err == nil && ack.Mark != p.mark {
 		return status.Error(codes.Unavailable, "the server ended the call before the last batch was acknowledged")
+	}
+	if err == nil {
+		p.shipped(ack.Mark)
 	}
 	return err
 }

@@ -51,6 +51,8 @@ type Operation struct {
 	Unsigned bool
 	// Open operations need credentials, and no permission.
 	Open bool
+	// Leader is set for what reads and is answered by the leader alone, as what writes is: it has what the others lack.
+	Leader bool
 	// Call runs the method. in is *In, out is *Out; exactly one of out and err is set.
 	Call func(ctx context.Context, in any) (out any, err error)
 }
@@ -88,6 +90,12 @@ func Key[I any](name string, f func(c *Call, in *I) []string) Option {
 		o.Keys[strings.ToLower(name)] = func(c *Call, in any) []string { return f(c, in.(*I)) }
 	}
 }
+
+// AtLeader lets the leader answer the operation.
+func AtLeader() Option { return func(o *Operation) { o.Leader = true } }
+
+// ForLeader says whether the leader has to answer the operation.
+func (o *Operation) ForLeader() bool { return o.Leader || o.Mode == ModeWrite }
 
 // Unsigned lets everybody call the operation.
 func Unsigned() Option { return func(o *Operation) { o.Unsigned = true } }

@@ -22,6 +22,7 @@ type settings struct {
 	hello    string // the container's program
 	rounds   int
 	requests int
+	lines    int
 	size     int    // of an answer's body
 	before   string // another build of the binary; empty: none
 
@@ -36,6 +37,7 @@ var benchmarks = []struct {
 	{"start", "API call to a container's first output, against a Docker engine (root; DOCKER_HOST)", benchStart},
 	{"proxy", "CPU a request through a load balancer, against nginx and haproxy", benchProxy},
 	{"boot", "neargate dev to /healthz, and its memory", benchBoot},
+	{"logs", "lines that a container writes, kept by json-file, against a Docker engine (root; DOCKER_HOST)", benchLogs},
 	{"push", "CPU a small blob pushed to the registry", benchPush},
 	{"scale", "one server with thousands of simulated hosts, ten tasks on each", benchScale},
 }
@@ -46,6 +48,7 @@ func main() {
 	flag.StringVar(&s.hello, "hello", "bin/bench-hello", "static program for the containers (bench/hello)")
 	flag.IntVar(&s.rounds, "rounds", 15, "rounds; in each everybody has a turn")
 	flag.IntVar(&s.requests, "requests", 30000, "requests a turn (proxy, push)")
+	flag.IntVar(&s.lines, "lines", 500_000, "lines of 100 bytes a turn (logs)")
 	flag.IntVar(&s.size, "size", 512, "bytes of an answer (proxy)")
 	flag.StringVar(&s.before, "before", "", "another build of the binary to measure beside (proxy)")
 	flag.StringVar(&s.hosts, "hosts", "1000", "numbers of simulated hosts, separated by commas (scale)")

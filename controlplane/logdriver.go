@@ -3,11 +3,14 @@ package controlplane
 import (
 	"fmt"
 	"hash/crc32"
+	"maps"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ecs/types"
 
 	agentapi "github.com/seed-2f228079/neargate/api/agent"
+	"github.com/seed-2f228079/neargate/controlplane/state"
+	"github.com/seed-2f228079/neargate/internal/arn"
 )
 
 // AWSLogs is where the log driver awslogs puts a container's output.
@@ -40,3 +43,26 @@ func renderLog(lc *types.LogConfiguration) *agentapi.LogConfiguration {
 	}
 	return &agentapi.LogConfiguration{Driver: string(lc.LogDriver), Options: lc.Options}
 }
+
+// SetLogMode gives the containers' log drivers the mode that the account has chosen (defaultLogDriverMode) where their options name none. What
+// holds without a choice is the agent's to know: non-blocking.
+func SetLogMode(r state.Reader, t *Task, spec *agentapi.TaskSpec) {
+	root := arn.New("iam", "", t.Account, "root").String()
+	chosen, ok := AccountSettings.Get(r, t.Scope().Key(root, string(types.SettingNameDefaultLogDriverMode)))
+	if !ok {
+		return
+	}
+	for _, c := range spec.Containers {
+		if c.Log == nil || c.Log.Driver == logDriverNone || c.Log.Options["mode"] != "" || c.Log.Options["max-buffer-size"] != "" {
+			continue
+		}
+		options := maps.Clone(c.Log.Options) // they are the definition's
+		if options == nil {
+			options = map[string]string{}
+		}
+		options["mode"] = chosen.Value
+		c.Log.Options = options
+	}
+}
+
+const logDriverNone = "none"

@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"strconv"
 	"time"
 
 	"github.com/seed-2f228079/neargate/agent/runtime"
@@ -50,16 +51,33 @@ func Read(ctx context.Context, path string, opt runtime.LogOptions, ended <-chan
 	return r, nil
 }
 
+// open begins with the oldest file.
 func (r *Reader) open() error {
-	f, err := os.Open(r.path + ".1")
-	if errors.Is(err, fs.ErrNotExist) {
-		f, err = os.Open(r.path)
+	n := 0
+	for {
+		if _, err := os.Stat(older(r.path, n+1)); err != nil {
+			break
+		}
+		n++
 	}
-	if err != nil {
-		return err
+	for ; ; n-- {
+		f, err := os.Open(older(r.path, n))
+		if err == nil {
+			r.use(f)
+			return nil
+		}
+		if n == 0 || !errors.Is(err, fs.ErrNotExist) { // it was removed just now
+			return err
+		}
 	}
-	r.use(f)
-	return nil
+}
+
+// older is the name of the n-th of the older files, the newest being 1; of 0 it is the current one.
+func older(path string, n int) string {
+	if n == 0 {
+		return path
+	}
+	return path + "." + strconv.Itoa(n)
 }
 
 func (r *Reader) use(f *os.File) {
@@ -149,20 +167,9 @@ func (r *Reader) advance() error {
 	if err != nil {
 		return err
 	}
-	next, err := os.Open(r.path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return io.EOF
-	}
+	next, err := r.successor(have)
 	if err != nil {
 		return err
-	}
-	st, err := next.Stat()
-	if err != nil {
-		return errors.Join(err, next.Close())
-	}
-	if os.SameFile(have, st) {
-		next.Close()
-		return io.EOF
 	}
 	// The file was renamed after we had read to its end: whatever was appended in between comes first.
 	if pos, err := r.file.Seek(0, io.SeekCurrent); err != nil || pos < have.Size() {
@@ -173,10 +180,43 @@ func (r *Reader) advance() error {
 	return nil
 }
 
+// successor opens the file that follows the one that is read; the oldest if that is gone.
+func (r *Reader) successor(have os.FileInfo) (*os.File, error) {
+	var newer *os.File
+	for n := 0; ; n++ {
+		f, err := os.Open(older(r.path, n))
+		if errors.Is(err, fs.ErrNotExist) {
+			if newer == nil {
+				return nil, io.EOF
+			}
+			return newer, nil
+		}
+		if err == nil {
+			var st os.FileInfo
+			if st, err = f.Stat(); err == nil && os.SameFile(have, st) {
+				f.Close()
+				if newer == nil {
+					return nil, io.EOF
+				}
+				return newer, nil
+			}
+		}
+		if newer != nil {
+			newer.Close()
+		}
+		if newer = f; err != nil {
+			return nil, err
+		}
+	}
+}
+
 // Close releases the file.
 func (r *Reader) Close() error { return r.file.Close() }
 
 func parse(b []byte) (runtime.LogLine, bool) {
+	if len(b) > 0 && b[0] == '{' {
+		return parseJSON(b)
+	}
 	f := bytes.SplitN(b, []byte(" "), 4)
 	if len(f) != 4 {
 		return runtime.LogLine{}, false

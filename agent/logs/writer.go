@@ -1,16 +1,22 @@
-// Package logs keeps what containers write, one line a record, in the CRI format ("2026-01-02T15:04:05.123456789Z stdout F
-// text"), which other tools read too. A log is a current file and one older one ("name.log", "name.log.1"); together they
-// stay below the limit. The writer never blocks a container: what cannot be written is dropped.
+// Package logs takes what containers write: it keeps it on the host, for `neargate logs` and for who ships it, and sends it where the log
+// driver of the container says (output.go).
+//
+// On the host a log is one line a record, in the CRI format ("2026-01-02T15:04:05.123456789Z stdout F text") or, with the driver
+// json-file, in Docker's ({"log":"text\n","stream":"stdout","time":"…"}); other tools read both. A log is a current file and older ones ("name.log",
+// "name.log.1", …), each below a limit.
 //
 // Invariants: a record is written with one write call, so that a reader sees whole records but for the last one;
-// a file is only appended to, then renamed once, then removed; no two records of a writer have the same time, and later ones have
-// later times whatever the clock does: a record's time says how far a log has been read.
+// a file is only appended to, then renamed, then removed; no two records of a writer have the same time, and later ones have
+// later times whatever the clock does: a record's time says how far a log has been read. Nothing grows: what has no room holds up
+// who writes, or is dropped and counted, as the driver's mode says.
 package logs
 
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"sync"
@@ -25,15 +31,26 @@ const DefaultLimit = 20 << 20
 
 const timeFormat = "2006-01-02T15:04:05.000000000Z07:00"
 
-// Writer appends to one container's log.
+// Writer appends to one container's log. The zero value keeps nothing.
 type Writer struct {
 	path  string
 	limit int64 // of one file
+	older int   // files beside the current one
+	json  bool
+	attrs []byte // of every record, with json
 
-	mu   sync.Mutex
-	file *os.File
-	size int64
-	last time.Time // of the last record
+	// shipping: what is in the log goes elsewhere too, and Shipped says how far. With waits no file goes before all of it did.
+	shipping, waits bool
+	ended           chan struct{} // closed by Ended; nil: never
+	endOnce         sync.Once
+
+	mu      sync.Mutex
+	file    *os.File
+	size    int64
+	last    time.Time // of the last record
+	begun   bool      // this writer has begun the current file: lastOld is known
+	lastOld time.Time // of the last record in the newest of the older files
+	dropped int64     // records that were not shipped when their file went; who ships may have it open still
 }
 
 // Discard is a log that keeps nothing.
@@ -44,18 +61,24 @@ func Open(path string, limit int64) (*Writer, error) {
 	if limit <= 0 {
 		limit = DefaultLimit
 	}
+	w := &Writer{}
+	return w, w.open(path, limit/2, 1)
+}
+
+func (w *Writer) open(path string, limit int64, older int) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return nil, err
+		return err
 	}
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	st, err := f.Stat()
 	if err != nil {
-		return nil, errors.Join(err, f.Close())
+		return errors.Join(err, f.Close())
 	}
-	return &Writer{path: path, limit: limit / 2, file: f, size: st.Size()}, nil
+	w.path, w.limit, w.older, w.file, w.size = path, limit, older, f, st.Size()
+	return nil
 }
 
 // Copy stores what r yields, line by line, until it ends. Lines carry the time at which they were read, or one a little later.
@@ -68,21 +91,12 @@ func (w *Writer) Copy(r io.Reader, stderr bool) {
 		rest := buf
 		w.mu.Lock()
 		for {
-			i := bytes.IndexByte(rest, '\n')
-			switch {
-			case i >= 0 && i <= MaxLine:
-				record(&out, w.tick(), stderr, rest[:i], false)
-				rest = rest[i+1:]
-				continue
-			case len(rest) > MaxLine:
-				record(&out, w.tick(), stderr, rest[:MaxLine], true)
-				rest = rest[MaxLine:]
-				continue
+			text, behind, goesOn := cutLine(rest, err != nil)
+			if text == nil {
+				break
 			}
-			break
-		}
-		if err != nil && len(rest) > 0 {
-			record(&out, w.tick(), stderr, rest, false)
+			w.record(&out, w.tick(), stderr, text, goesOn)
+			rest = behind
 		}
 		w.write(out.Bytes())
 		w.mu.Unlock()
@@ -92,6 +106,27 @@ func (w *Writer) Copy(r io.Reader, stderr bool) {
 			return
 		}
 	}
+}
+
+// cutLine takes the first line of b, or the first part of a long one; nil: there is no whole one. At the end everything is a line.
+func cutLine(b []byte, end bool) (text, rest []byte, goesOn bool) {
+	switch i := bytes.IndexByte(b, '\n'); {
+	case i >= 0 && i <= MaxLine:
+		return b[:i:i], b[i+1:], false
+	case len(b) > MaxLine:
+		return b[:MaxLine:MaxLine], b[MaxLine:], true
+	case end && len(b) > 0:
+		return b, b[len(b):], false
+	}
+	return nil, b, false
+}
+
+func (w *Writer) record(out *bytes.Buffer, at time.Time, stderr bool, text []byte, partial bool) {
+	if w.json {
+		jsonRecord(out, at, stderr, text, partial, w.attrs)
+		return
+	}
+	record(out, at, stderr, text, partial)
 }
 
 func record(out *bytes.Buffer, at time.Time, stderr bool, text []byte, partial bool) {
@@ -146,8 +181,13 @@ func (w *Writer) write(b []byte) {
 
 // rotate starts a new file, or says that it cannot: then the log goes on in the old one.
 func (w *Writer) rotate() bool {
-	if err := os.Rename(w.path, w.path+".1"); err != nil {
+	if !w.mayDrop() {
 		return false
+	}
+	for i := w.older; i > 0; i-- {
+		if err := os.Rename(older(w.path, i-1), older(w.path, i)); err != nil && !(i > 1 && errors.Is(err, fs.ErrNotExist)) {
+			return false
+		}
 	}
 	f, err := os.OpenFile(w.path, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
@@ -155,6 +195,14 @@ func (w *Writer) rotate() bool {
 	}
 	w.file.Close()
 	w.file, w.size = f, 0
+	w.begun, w.lastOld = true, w.last
+	if n := w.dropped; n > 0 {
+		w.dropped = 0
+		var b bytes.Buffer
+		w.record(&b, w.tick(), true, fmt.Appendf(nil, "neargate: log driver awslogs may have lost %d lines: they were not taken in time", n), false)
+		k, _ := w.file.Write(b.Bytes())
+		w.size += int64(k)
+	}
 	return true
 }
 

@@ -54,7 +54,7 @@ func (s *Server) aws(x *exchange) {
 	}
 	q, unknown := s.resolve(x.r, svc, codec, body)
 	// Before the signature is looked at: the key that made it may be younger than what this server knows.
-	if unknown == nil && s.elsewhere(x, q.binding.Mode, body, func(err error) { s.refuse(x, codec, err) }) {
+	if unknown == nil && s.elsewhere(x, q.binding.ForLeader(), body, func(err error) { s.refuse(x, codec, err) }) {
 		return
 	}
 	who, err := s.verifier.Verify(x.r.Context(), x.r, sig, body)
@@ -86,7 +86,7 @@ func (s *Server) unsigned(x *exchange) {
 			}
 		}
 		if q, err := s.resolve(x.r, svc, codec, body); err == nil && q.binding.Unsigned {
-			if s.elsewhere(x, q.binding.Mode, body, func(err error) { s.refuse(x, codec, err) }) {
+			if s.elsewhere(x, q.binding.ForLeader(), body, func(err error) { s.refuse(x, codec, err) }) {
 				return
 			}
 			s.answer(x, q, api.Identity{Account: s.cfg.Account}, s.cfg.Region)

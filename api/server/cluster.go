@@ -67,13 +67,13 @@ func unavailable(message string) error {
 }
 
 // elsewhere has a request answered where it has to be. False: here, and now.
-func (s *Server) elsewhere(x *exchange, mode api.Mode, body []byte, refuse func(error)) bool {
+func (s *Server) elsewhere(x *exchange, forLeader bool, body []byte, refuse func(error)) bool {
 	if s.cfg.Cluster == nil {
 		return false
 	}
 	ctx, cancel := context.WithTimeout(x.r.Context(), leaderTimeout)
 	defer cancel()
-	if mode == api.ModeRead {
+	if !forLeader {
 		err := s.fresh(ctx, x.r)
 		if err != nil {
 			refuse(err)

@@ -128,7 +128,7 @@ func (s *Server) restResource(x *exchange, r *resource, params url.Values) {
 	case r.Mode == api.ModeWrite && !r.takes(x.r):
 		x.plain(http.StatusUnsupportedMediaType, "UnsupportedMediaType", "The Content-Type of this request must be "+r.contentType()+", and only that of an upload has a body.")
 		return
-	case r.Take != nil && s.streamElsewhere(x, refuse), r.Take == nil && s.elsewhere(x, r.Mode, nil, refuse):
+	case r.Take != nil && s.streamElsewhere(x, refuse), r.Take == nil && s.elsewhere(x, r.Mode == api.ModeWrite, nil, refuse):
 		return
 	}
 	who, region, err := s.restIdentity(x.r, nil)

@@ -137,7 +137,7 @@ func (s *Server) restCall(x *exchange, b *binding, params url.Values) {
 		s.restRefuse(x, b.service, err)
 		return
 	}
-	if s.elsewhere(x, b.Mode, body, func(err error) { s.restRefuse(x, b.service, err) }) {
+	if s.elsewhere(x, b.ForLeader(), body, func(err error) { s.restRefuse(x, b.service, err) }) {
 		return
 	}
 	who, region, err := s.restIdentity(x.r, body)

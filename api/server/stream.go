@@ -70,12 +70,12 @@ func (s *Server) registry(x *exchange) {
 		}
 		return
 	}
-	if s.elsewhere(x, api.ModeRead, nil, refuse) {
+	if s.elsewhere(x, false, nil, refuse) {
 		return
 	}
 	a := &attempt{ResponseWriter: x.w}
 	s.cfg.Registry.ServeHTTP(a, x.r)
-	if a.unhandled && !s.elsewhere(x, api.ModeWrite, nil, refuse) {
+	if a.unhandled && !s.elsewhere(x, true, nil, refuse) {
 		s.cfg.Registry.ServeHTTP(x.w, x.r) // this server leads by now
 	}
 }

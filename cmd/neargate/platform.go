@@ -94,6 +94,7 @@ type clusterConfig struct {
 	address    string        // of the peer port, as the others reach it
 	members    []raft.Server // of a cluster that is new
 	blobCopies int           // on so many servers a layer is before its push is acknowledged
+	logCopies  int           // likewise a log event
 }
 
 // controlPlane is one server: state, families, reconcilers, registry and the public port.
@@ -194,10 +195,11 @@ func newControlPlane(cfg controlConfig) (_ *controlPlane, err error) {
 	balancing := elb.New(elb.Config{Store: c.store, Rand: rand.Reader, Pages: pages, Network: network, Domain: cfg.domain, Instance: cfg.dir.ID()})
 	virtual := ec2.New(ec2.Config{Store: c.store, Rand: rand.Reader, Pages: pages, Network: network, Uses: elb.UsesSecurityGroup})
 	discovery := servicediscovery.New(servicediscovery.Config{Store: c.store, Rand: rand.Reader, Pages: pages, Clock: real, VPCExists: network.VPCExists})
-	logging := logs.New(logs.Config{
-		Store: c.store, Events: streams, Rand: rand.Reader, Pages: pages, Clock: real, Log: cfg.log,
-		Others: func() bool { return c.peers != nil && len(c.peers.Others()) > 0 }, TaskMay: tokens.TaskMay,
-	})
+	keepingLogs := logs.Config{Store: c.store, Events: streams, Rand: rand.Reader, Pages: pages, Clock: real, Log: cfg.log, TaskMay: tokens.TaskMay}
+	if c.peers != nil {
+		keepingLogs.Servers, keepingLogs.Copies = peers.Streams{Peers: c.peers}, cfg.cluster.logCopies
+	}
+	logging := logs.New(keepingLogs)
 	secretValues := secretsmanager.New(secretsmanager.Config{
 		Store: c.store, Rand: rand.Reader, Pages: pages, Seal: sealSecrets, Authorizer: access, Clock: real, Log: cfg.log,
 	})
@@ -228,7 +230,7 @@ func newControlPlane(cfg controlConfig) (_ *controlPlane, err error) {
 		Scanner:   scanner, Scratch: cfg.dir.Cache("scan"), Gate: gate, Signatures: signatures,
 	}
 	if c.peers != nil {
-		c.peers.Blobs = blobs
+		c.peers.Blobs, c.peers.Streams, c.peers.Logs = blobs, streams, logging
 		keeping.Copies = &peers.Blobs{Peers: c.peers, Store: blobs, Copies: cfg.cluster.blobCopies}
 	}
 	if c.registry, err = registry.New(keeping); err != nil {

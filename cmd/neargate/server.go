@@ -26,7 +26,8 @@ import (
 // serverFlags are what `neargate server` can be told.
 type serverFlags struct {
 	data, listen, peerListen, joinToken string
-	bootstrapExpect, blobCopies         int
+	bootstrapExpect                     int
+	blobCopies, logCopies               int
 	join                                []string
 	insecure, verbose                   bool
 	tlsCert, tlsKey                     string
@@ -69,6 +70,7 @@ ignored.
 	fl.IntVar(&f.bootstrapExpect, "bootstrap-expect", 1, "number of servers that form the cluster")
 	fl.StringSliceVar(&f.join, "join", nil, "peer addresses of the servers, HOST:PORT,...; this one's own may be among them")
 	fl.IntVar(&f.blobCopies, "blob-copies", 2, "number of servers that have an image's layer before its push is acknowledged; the others copy it afterwards")
+	fl.IntVar(&f.logCopies, "log-copies", 2, "number of servers that have a log event before it is acknowledged; the others copy it afterwards")
 	fl.BoolVar(&f.insecure, "insecure", false, "plain HTTP on the public port, which must be on loopback; the root credentials are test/test unless given")
 	fl.StringVar(&f.tlsCert, "tls-cert", "", "certificate chain of the public port (PEM) instead of one of the cluster's authority")
 	fl.StringVar(&f.tlsKey, "tls-key", "", "its key (PEM)")
@@ -93,6 +95,8 @@ func (f serverFlags) check() error {
 		return fmt.Errorf("--bootstrap-expect is 1, 3 or 5, not %d: an even number survives the loss of no more servers than the one below it", f.bootstrapExpect)
 	case f.blobCopies < 1 || f.blobCopies > 5:
 		return fmt.Errorf("--blob-copies is between 1 and 5, not %d", f.blobCopies)
+	case f.logCopies < 1 || f.logCopies > 5:
+		return fmt.Errorf("--log-copies is between 1 and 5, not %d", f.logCopies)
 	case f.insecure && !server.IsLoopback(f.listen):
 		return fmt.Errorf("--insecure is for loopback only, and --listen is %s", f.listen)
 	case (f.tlsCert == "") != (f.tlsKey == ""):
@@ -188,7 +192,7 @@ func runServer(ctx context.Context, f serverFlags, out io.Writer) (err error) {
 	if err != nil {
 		return err
 	}
-	cluster.blobCopies = f.blobCopies
+	cluster.blobCopies, cluster.logCopies = f.blobCopies, f.logCopies
 	control, err := newControlPlane(controlConfig{
 		dir: dir, state: f.state, account: f.account, region: f.region, publicName: f.publicName, tls: !f.insecure, domain: f.domain, roots: credentials,
 		guard: f.insecure, authorize: trust.AuthorizeNode, ready: func() []server.Check { return nil }, cluster: cluster, log: log, remotes: remotes, scan: f.scan, sign: f.sign,

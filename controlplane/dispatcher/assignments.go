@@ -82,6 +82,7 @@ func (a Assignments) resource(v *state.View, s *controlplane.TaskStatus) *agenta
 		a.Log.Error("an assigned task cannot be rendered", "task", t.Id, "error", err)
 		return nil
 	}
+	controlplane.SetLogMode(v, t, spec)
 	for _, g := range s.SecurityGroups {
 		if a.DefaultGroup == nil {
 			break

@@ -29,7 +29,8 @@ var (
 	longForm = []string{"enabled", "on"}
 )
 
-// settings are ECS's, by name. Of those that have a choice only the ARN formats matter to this platform; the others are kept and shown: there
+// settings are ECS's, by name. Of those that have a choice only the ARN formats and, as the root user's, the
+// mode of log drivers matter to this platform; the others are kept and shown: there
 // are no network interfaces to trunk, no FIPS endpoints, no Container Insights yet, and no maintenance that retires tasks.
 var settings = []setting{
 	{types.SettingNameAwsvpcTrunking, "disabled", onOff},

@@ -1,23 +1,45 @@
 package ecs
 
 import (
+	"cmp"
+	"maps"
+	"net/url"
+	"path"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ecs/types"
+
+	"github.com/seed-2f228079/neargate/internal/logtag"
 )
 
-// logOptions are the options that a log driver takes here, by name, each with the check of its value.
+// logOptions are the options that a log driver takes here, by name, each with the check of its value. Those of Docker's drivers are Docker's.
 var logOptions = map[types.LogDriver]map[string]func(string) bool{
 	types.LogDriverAwslogs: {
 		"awslogs-group": notEmpty, "awslogs-region": notEmpty, "awslogs-stream-prefix": notEmpty, "awslogs-create-group": isBool,
 		"awslogs-datetime-format": notEmpty, "awslogs-multiline-pattern": isRegexp, "mode": isMode, "max-buffer-size": isSize,
 	},
-	types.LogDriverJsonFile: {"max-size": isSize, "max-file": isCount},
-	logDriverNone:           {},
+	types.LogDriverJsonFile: withAttributes(map[string]func(string) bool{"max-size": isSize, "max-file": isCount}),
+	types.LogDriverFluentd: withAttributes(map[string]func(string) bool{
+		"fluentd-address": isFluentdAddress, "fluentd-async": isBool, "fluentd-buffer-limit": isSize, "fluentd-max-retries": isNumber,
+		"fluentd-request-ack": isBool, "fluentd-retry-wait": isDuration, "fluentd-sub-second-precision": isBool, "fluentd-write-timeout": isDuration,
+	}),
+	types.LogDriverSyslog: withAttributes(map[string]func(string) bool{
+		"syslog-address": isSyslogAddress, "syslog-facility": isFacility, "syslog-format": isSyslogFormat, "syslog-tls-ca-cert": path.IsAbs,
+		"syslog-tls-cert": path.IsAbs, "syslog-tls-key": path.IsAbs, "syslog-tls-skip-verify": isBool,
+	}),
+	logDriverNone: {},
+}
+
+// withAttributes adds what all of Docker's drivers take.
+func withAttributes(options map[string]func(string) bool) map[string]func(string) bool {
+	maps.Copy(options, map[string]func(string) bool{"labels": notEmpty, "labels-regex": isRegexp, "env": notEmpty, "env-regex": isRegexp,
+		"tag": isTag, "mode": isMode, "max-buffer-size": isSize})
+	return options
 }
 
 // logDriverNone keeps nothing. The API does not list it; the agent of ECS has it.
@@ -38,6 +60,54 @@ func isCount(s string) bool {
 	return err == nil && n > 0
 }
 
+func isNumber(s string) bool {
+	_, err := strconv.ParseUint(s, 10, 31)
+	return err == nil
+}
+
+func isDuration(s string) bool {
+	d, err := time.ParseDuration(s)
+	return err == nil && d >= 0
+}
+
+func isTag(s string) bool { return logtag.Check(s) == nil }
+
+// isAddress says whether s is scheme://place, the place being a path for sockets and HOST or HOST:PORT otherwise.
+func isAddress(s string, schemes ...string) bool {
+	scheme, place, ok := strings.Cut(s, "://")
+	switch {
+	case !ok || !slices.Contains(schemes, scheme):
+		return false
+	case strings.HasPrefix(scheme, "unix"):
+		return path.IsAbs(place)
+	}
+	u, err := url.Parse("x://" + place)
+	if err != nil || u.Hostname() == "" || u.Path != "" || u.User != nil || u.RawQuery != "" {
+		return false
+	}
+	port, err := strconv.ParseUint(cmp.Or(u.Port(), "1"), 10, 16)
+	return err == nil && port > 0
+}
+
+func isSyslogAddress(s string) bool {
+	return isAddress(s, "tcp", "udp", "tcp+tls", "unix", "unixgram")
+}
+
+func isFluentdAddress(s string) bool {
+	return isAddress(s, "tcp", "tls", "unix") || !strings.Contains(s, "://") && isAddress("tcp://"+s, "tcp")
+}
+
+func isSyslogFormat(s string) bool {
+	return s == "rfc3164" || s == "rfc5424" || s == "rfc5424micro"
+}
+
+func isFacility(s string) bool {
+	if n, err := strconv.Atoi(s); err == nil {
+		return n >= 0 && n <= 11 || n >= 16 && n <= 23
+	}
+	return slices.Contains(strings.Fields("kern user mail daemon auth syslog lpr news uucp cron authpriv ftp local0 local1 local2 local3 local4 local5 local6 local7"), s)
+}
+
 // sizePattern is a size as Docker takes them: 10m, 512k, 1g.
 var sizePattern = regexp.MustCompile(`^[1-9][0-9]{0,8}[bkmgBKMG]?$`)
 
@@ -49,7 +119,7 @@ func checkLog(name string, l *types.LogConfiguration) error {
 	known, ok := logOptions[l.LogDriver]
 	if !ok {
 		return client("'containerDefinitions[%s].logConfiguration.logDriver' is not supported by this platform: "+
-			"use awslogs or json-file, not %s.", name, l.LogDriver)
+			"use awslogs, fluentd, json-file or syslog, not %s.", name, l.LogDriver)
 	}
 	if l.LogDriver == types.LogDriverAwslogs {
 		if lacking := lackingOptions(l, "awslogs-region", "awslogs-group"); len(lacking) > 0 {
@@ -73,7 +143,7 @@ func checkLog(name string, l *types.LogConfiguration) error {
 	switch {
 	case l.Options["awslogs-datetime-format"] != "" && l.Options["awslogs-multiline-pattern"] != "":
 		return client("You cannot configure log opt 'awslogs-datetime-format' and 'awslogs-multiline-pattern' at the same time: container '%s'.", name)
-	case l.Options["max-buffer-size"] != "" && l.Options["mode"] != "non-blocking":
+	case l.Options["max-buffer-size"] != "" && l.Options["mode"] == "blocking":
 		return client("Option 'max-buffer-size' is only valid with mode 'non-blocking': container '%s'.", name)
 	}
 	return nil

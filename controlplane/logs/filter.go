@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"hash/fnv"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -26,9 +27,6 @@ var backwardSince = time.Date(2024, 1, 1, 0, 0, 0, 0, time.UTC)
 
 // filterLogEvents implements logs:FilterLogEvents.
 func (f *Family) filterLogEvents(ctx context.Context, in *cwl.FilterLogEventsInput) (*cwl.FilterLogEventsOutput, error) {
-	if err := f.alone(); err != nil {
-		return nil, err
-	}
 	if in.LogStreamNamePrefix != nil && len(in.LogStreamNames) > 0 {
 		return nil, invalid("'logStreamNames' and 'logStreamNamePrefix' can not both be given.")
 	}
@@ -56,8 +54,17 @@ func (f *Family) filterLogEvents(ctx context.Context, in *cwl.FilterLogEventsInp
 	if err != nil {
 		return nil, err
 	}
+	if streams, err = f.ready(ctx, streams); err != nil {
+		return nil, err
+	}
+	var owners []*LogStream // of the sources
 	for _, s := range streams {
-		q.Sources = append(q.Sources, stream.Source{Name: s.Data, Order: s.Name})
+		sources, err := f.sources(ctx, s, s.Name)
+		if err != nil {
+			return nil, err
+		}
+		q.Sources = append(q.Sources, sources...)
+		owners = append(owners, slices.Repeat([]*LogStream{s}, len(sources))...)
 	}
 	text, err := f.Pages.Place(ctx, in)
 	if err != nil {
@@ -80,7 +87,7 @@ func (f *Family) filterLogEvents(ctx context.Context, in *cwl.FilterLogEventsInp
 	}
 	out := &cwl.FilterLogEventsOutput{Events: []types.FilteredLogEvent{}, SearchedLogStreams: []types.SearchedLogStream{}}
 	for _, r := range page.Records {
-		s := streams[r.Source]
+		s := owners[r.Source]
 		out.Events = append(out.Events, types.FilteredLogEvent{
 			EventId: eventID(s, r.Record), LogStreamName: &s.Name, Timestamp: aws.Int64(r.Time), IngestionTime: aws.Int64(r.Ingested), Message: aws.String(string(r.Data)),
 		})

@@ -51,9 +51,6 @@ const lastOrder = "\xff"
 
 // getLogEvents implements logs:GetLogEvents.
 func (f *Family) getLogEvents(ctx context.Context, in *cwl.GetLogEventsInput) (*cwl.GetLogEventsOutput, error) {
-	if err := f.alone(); err != nil {
-		return nil, err
-	}
 	v, scope, err := f.view(ctx)
 	if err != nil {
 		return nil, err
@@ -66,8 +63,16 @@ func (f *Family) getLogEvents(ctx context.Context, in *cwl.GetLogEventsInput) (*
 	if err != nil {
 		return nil, err
 	}
+	streams, err := f.ready(ctx, []*LogStream{s})
+	if err != nil {
+		return nil, err
+	}
+	sources, err := f.sources(ctx, streams[0], "")
+	if err != nil {
+		return nil, err
+	}
 	q := stream.Query{
-		Sources: []stream.Source{{Name: s.Data}}, From: aws.ToInt64(in.StartTime), To: math.MaxInt64, Backward: !aws.ToBool(in.StartFromHead),
+		Sources: sources, From: aws.ToInt64(in.StartTime), To: math.MaxInt64, Backward: !aws.ToBool(in.StartFromHead),
 		Limit: limit(in.Limit), Bytes: maxBatchBytes, Overhead: eventOverhead,
 	}
 	if in.EndTime != nil {

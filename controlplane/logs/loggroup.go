@@ -155,6 +155,9 @@ func (f *Family) describeLogGroups(ctx context.Context, in *cwl.DescribeLogGroup
 	if err != nil {
 		return nil, err
 	}
+	if v, err = f.settled(ctx, v, page...); err != nil {
+		return nil, err
+	}
 	out := &cwl.DescribeLogGroupsOutput{LogGroups: []types.LogGroup{}, NextToken: next}
 	for _, g := range page {
 		shape, err := f.renderGroup(v, g)
@@ -181,7 +184,7 @@ func groups(v *state.View, scope controlplane.Scope, wanted func(*LogGroup) bool
 func (f *Family) renderGroup(r state.Reader, g *LogGroup) (types.LogGroup, error) {
 	stored := int64(0)
 	for s := range LogStreams.Scan(r, g.streams()) {
-		info, err := f.Events.Stat(s.Data)
+		info, err := f.stat(s)
 		if err != nil {
 			return types.LogGroup{}, err
 		}

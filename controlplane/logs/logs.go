@@ -38,8 +38,16 @@ var (
 	})
 	// LogGroupsByID: id.
 	LogGroupsByID = state.NewIndex(LogGroups, "id", func(g *LogGroup) []state.Key { return []state.Key{state.K(g.Id)} })
-	// LogStreamsByData: the data's name.
-	LogStreamsByData = state.NewIndex(LogStreams, "data", func(s *LogStream) []state.Key { return []state.Key{state.K(s.Data)} })
+	// LogStreamsByData: the names of the data.
+	LogStreamsByData = state.NewIndex(LogStreams, "data", func(s *LogStream) []state.Key {
+		keys := []state.Key{state.K(s.Data)}
+		for _, l := range s.Lanes {
+			if l.Data != s.Data {
+				keys = append(keys, state.K(l.Data))
+			}
+		}
+		return keys
+	})
 	// LogStreamsByTask: task, container; those that take a container's output.
 	LogStreamsByTask = state.NewIndex(LogStreams, "task", func(s *LogStream) []state.Key {
 		if s.Task == "" {
@@ -56,9 +64,10 @@ var Schema = state.Schema{LogGroups, LogStreams}
 type Config struct {
 	Store  *state.Store
 	Events *stream.Store
-	// Others says that further servers take requests too. Events are on the disk of one server and the others would not find them, so
-	// none are taken or answered then. nil: there are no others.
-	Others func() bool
+	// Servers are the others of a cluster, and Copies on how many servers an event is before it is acknowledged; nil: this one is no
+	// part of a cluster.
+	Servers Servers
+	Copies  int
 	// TaskMay says whether a task may do something by its execution role, in the words of IAM; nil: everything.
 	TaskMay func(ctx context.Context, role, taskARN, action, resource string) error
 	Rand    io.Reader
@@ -67,11 +76,14 @@ type Config struct {
 	Log     *slog.Logger
 }
 
-// Family has the handlers as methods. It keeps nothing between calls.
-type Family struct{ Config }
+// Family has the handlers as methods. In a cluster it keeps, between calls, what it appends to (lane.go).
+type Family struct {
+	Config
+	writers writers
+}
 
 // New returns the family.
-func New(c Config) *Family { return &Family{c} }
+func New(c Config) *Family { return &Family{Config: c} }
 
 func (f *Family) update(ctx context.Context, fn func(tx *state.Tx, scope controlplane.Scope) error) error {
 	c := api.CallFrom(ctx)
@@ -83,14 +95,6 @@ func (f *Family) view(ctx context.Context) (*state.View, controlplane.Scope, err
 	c := api.CallFrom(ctx)
 	v, err := f.Store.Linearizable(ctx)
 	return v, controlplane.Scope{Account: c.Account, Region: c.Region}, err
-}
-
-// alone refuses what is about events while there are other servers.
-func (f *Family) alone() error {
-	if f.Others == nil || !f.Others() {
-		return nil
-	}
-	return awserr.WithStatus(501, "NotImplemented", "Log events are not kept by clusters of several servers yet.")
 }
 
 func invalid(format string, args ...any) error {

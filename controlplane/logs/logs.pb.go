@@ -136,9 +136,12 @@ type LogStream struct {
 	Data    string                 `protobuf:"bytes,5,opt,name=data,proto3" json:"data,omitempty"` // its name in storage/stream
 	Created *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=created,proto3" json:"created,omitempty"`
 	// Whose output it takes by the awslogs driver, and from which node; empty: nobody's.
-	Task          string `protobuf:"bytes,7,opt,name=task,proto3" json:"task,omitempty"`
-	Container     string `protobuf:"bytes,8,opt,name=container,proto3" json:"container,omitempty"`
-	Node          string `protobuf:"bytes,9,opt,name=node,proto3" json:"node,omitempty"`
+	Task      string `protobuf:"bytes,7,opt,name=task,proto3" json:"task,omitempty"`
+	Container string `protobuf:"bytes,8,opt,name=container,proto3" json:"container,omitempty"`
+	Node      string `protobuf:"bytes,9,opt,name=node,proto3" json:"node,omitempty"`
+	// In a cluster the events are in lanes, one behind the other, and none are under data; laned is set when the stream is made.
+	Lanes         []*LogLane `protobuf:"bytes,20,rep,name=lanes,proto3" json:"lanes,omitempty"`
+	Laned         bool       `protobuf:"varint,21,opt,name=laned,proto3" json:"laned,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -236,6 +239,138 @@ func (x *LogStream) GetNode() string {
 	return ""
 }
 
+func (x *LogStream) GetLanes() []*LogLane {
+	if x != nil {
+		return x.Lanes
+	}
+	return nil
+}
+
+func (x *LogStream) GetLaned() bool {
+	if x != nil {
+		return x.Laned
+	}
+	return false
+}
+
+// LogLane is a run of events of a stream that one server has appended, while it led.
+type LogLane struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Data    string                 `protobuf:"bytes,1,opt,name=data,proto3" json:"data,omitempty"`       // its name in storage/stream
+	Base    uint64                 `protobuf:"varint,2,opt,name=base,proto3" json:"base,omitempty"`      // the position in the log stream of its first event
+	Holders []string               `protobuf:"bytes,3,rep,name=holders,proto3" json:"holders,omitempty"` // the servers that have every event of it that was acknowledged
+	// What it had when it was closed. Only the last lane of a stream is open.
+	Closed        bool   `protobuf:"varint,4,opt,name=closed,proto3" json:"closed,omitempty"`
+	End           uint64 `protobuf:"varint,5,opt,name=end,proto3" json:"end,omitempty"`   // a position in data: what is there and beyond is not of the stream
+	Mark          uint64 `protobuf:"varint,6,opt,name=mark,proto3" json:"mark,omitempty"` // the greatest of this lane and those before
+	Bytes         int64  `protobuf:"varint,7,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	MinTime       int64  `protobuf:"varint,8,opt,name=min_time,json=minTime,proto3" json:"min_time,omitempty"`
+	MaxTime       int64  `protobuf:"varint,9,opt,name=max_time,json=maxTime,proto3" json:"max_time,omitempty"`
+	Ingested      int64  `protobuf:"varint,10,opt,name=ingested,proto3" json:"ingested,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LogLane) Reset() {
+	*x = LogLane{}
+	mi := &file_controlplane_logs_logs_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LogLane) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LogLane) ProtoMessage() {}
+
+func (x *LogLane) ProtoReflect() protoreflect.Message {
+	mi := &file_controlplane_logs_logs_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LogLane.ProtoReflect.Descriptor instead.
+func (*LogLane) Descriptor() ([]byte, []int) {
+	return file_controlplane_logs_logs_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *LogLane) GetData() string {
+	if x != nil {
+		return x.Data
+	}
+	return ""
+}
+
+func (x *LogLane) GetBase() uint64 {
+	if x != nil {
+		return x.Base
+	}
+	return 0
+}
+
+func (x *LogLane) GetHolders() []string {
+	if x != nil {
+		return x.Holders
+	}
+	return nil
+}
+
+func (x *LogLane) GetClosed() bool {
+	if x != nil {
+		return x.Closed
+	}
+	return false
+}
+
+func (x *LogLane) GetEnd() uint64 {
+	if x != nil {
+		return x.End
+	}
+	return 0
+}
+
+func (x *LogLane) GetMark() uint64 {
+	if x != nil {
+		return x.Mark
+	}
+	return 0
+}
+
+func (x *LogLane) GetBytes() int64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *LogLane) GetMinTime() int64 {
+	if x != nil {
+		return x.MinTime
+	}
+	return 0
+}
+
+func (x *LogLane) GetMaxTime() int64 {
+	if x != nil {
+		return x.MaxTime
+	}
+	return 0
+}
+
+func (x *LogLane) GetIngested() int64 {
+	if x != nil {
+		return x.Ingested
+	}
+	return 0
+}
+
 var File_controlplane_logs_logs_proto protoreflect.FileDescriptor
 
 const file_controlplane_logs_logs_proto_rawDesc = "" +
@@ -249,7 +384,7 @@ const file_controlplane_logs_logs_proto_rawDesc = "" +
 	"\x05class\x18\x05 \x01(\tR\x05class\x124\n" +
 	"\acreated\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\acreated\x12%\n" +
 	"\x0eretention_days\x18\a \x01(\rR\rretentionDays\x12/\n" +
-	"\x13deletion_protection\x18\b \x01(\bR\x12deletionProtection\"\xf7\x01\n" +
+	"\x13deletion_protection\x18\b \x01(\bR\x12deletionProtection\"\xbe\x02\n" +
 	"\tLogStream\x12\x18\n" +
 	"\aaccount\x18\x01 \x01(\tR\aaccount\x12\x16\n" +
 	"\x06region\x18\x02 \x01(\tR\x06region\x12\x14\n" +
@@ -259,7 +394,21 @@ const file_controlplane_logs_logs_proto_rawDesc = "" +
 	"\acreated\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\acreated\x12\x12\n" +
 	"\x04task\x18\a \x01(\tR\x04task\x12\x1c\n" +
 	"\tcontainer\x18\b \x01(\tR\tcontainer\x12\x12\n" +
-	"\x04node\x18\t \x01(\tR\x04nodeB:Z8github.com/seed-2f228079/neargate/controlplane/logs;logsb\x06proto3"
+	"\x04node\x18\t \x01(\tR\x04node\x12/\n" +
+	"\x05lanes\x18\x14 \x03(\v2\x19.neargate.logs.v1.LogLaneR\x05lanes\x12\x14\n" +
+	"\x05laned\x18\x15 \x01(\bR\x05laned\"\xf1\x01\n" +
+	"\aLogLane\x12\x12\n" +
+	"\x04data\x18\x01 \x01(\tR\x04data\x12\x12\n" +
+	"\x04base\x18\x02 \x01(\x04R\x04base\x12\x18\n" +
+	"\aholders\x18\x03 \x03(\tR\aholders\x12\x16\n" +
+	"\x06closed\x18\x04 \x01(\bR\x06closed\x12\x10\n" +
+	"\x03end\x18\x05 \x01(\x04R\x03end\x12\x12\n" +
+	"\x04mark\x18\x06 \x01(\x04R\x04mark\x12\x14\n" +
+	"\x05bytes\x18\a \x01(\x03R\x05bytes\x12\x19\n" +
+	"\bmin_time\x18\b \x01(\x03R\aminTime\x12\x19\n" +
+	"\bmax_time\x18\t \x01(\x03R\amaxTime\x12\x1a\n" +
+	"\bingested\x18\n" +
+	" \x01(\x03R\bingestedB:Z8github.com/seed-2f228079/neargate/controlplane/logs;logsb\x06proto3"
 
 var (
 	file_controlplane_logs_logs_proto_rawDescOnce sync.Once
@@ -273,20 +422,22 @@ func file_controlplane_logs_logs_proto_rawDescGZIP() []byte {
 	return file_controlplane_logs_logs_proto_rawDescData
 }
 
-var file_controlplane_logs_logs_proto_msgTypes = make([]protoimpl.MessageInfo, 2)
+var file_controlplane_logs_logs_proto_msgTypes = make([]protoimpl.MessageInfo, 3)
 var file_controlplane_logs_logs_proto_goTypes = []any{
 	(*LogGroup)(nil),              // 0: neargate.logs.v1.LogGroup
 	(*LogStream)(nil),             // 1: neargate.logs.v1.LogStream
-	(*timestamppb.Timestamp)(nil), // 2: google.protobuf.Timestamp
+	(*LogLane)(nil),               // 2: neargate.logs.v1.LogLane
+	(*timestamppb.Timestamp)(nil), // 3: google.protobuf.Timestamp
 }
 var file_controlplane_logs_logs_proto_depIdxs = []int32{
-	2, // 0: neargate.logs.v1.LogGroup.created:type_name -> google.protobuf.Timestamp
-	2, // 1: neargate.logs.v1.LogStream.created:type_name -> google.protobuf.Timestamp
-	2, // [2:2] is the sub-list for method output_type
-	2, // [2:2] is the sub-list for method input_type
-	2, // [2:2] is the sub-list for extension type_name
-	2, // [2:2] is the sub-list for extension extendee
-	0, // [0:2] is the sub-list for field type_name
+	3, // 0: neargate.logs.v1.LogGroup.created:type_name -> google.protobuf.Timestamp
+	3, // 1: neargate.logs.v1.LogStream.created:type_name -> google.protobuf.Timestamp
+	2, // 2: neargate.logs.v1.LogStream.lanes:type_name -> neargate.logs.v1.LogLane
+	3, // [3:3] is the sub-list for method output_type
+	3, // [3:3] is the sub-list for method input_type
+	3, // [3:3] is the sub-list for extension type_name
+	3, // [3:3] is the sub-list for extension extendee
+	0, // [0:3] is the sub-list for field type_name
 }
 
 func init() { file_controlplane_logs_logs_proto_init() }
@@ -300,7 +451,7 @@ func file_controlplane_logs_logs_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_controlplane_logs_logs_proto_rawDesc), len(file_controlplane_logs_logs_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   2,
+			NumMessages:   3,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

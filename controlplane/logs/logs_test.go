@@ -3,6 +3,7 @@ package logs
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -13,8 +14,6 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	cwl "github.com/aws/aws-sdk-go-v2/service/cloudwatchlogs"
 	"github.com/aws/aws-sdk-go-v2/service/cloudwatchlogs/types"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 
 	"github.com/seed-2f228079/neargate/api"
 	"github.com/seed-2f228079/neargate/controlplane"
@@ -454,7 +453,7 @@ func TestCleaning(t *testing.T) {
 	do(b, b.putRetentionPolicy, &cwl.PutRetentionPolicyInput{LogGroupName: aws.String("kept"), RetentionInDays: aws.Int32(1)})
 	b.clk.Advance(30 * time.Hour)
 	b.put("kept", "old", 29*60)
-	if err := b.clean(t.Context()); err != nil {
+	if err := errors.Join(b.tidy(t.Context()), b.clean(t.Context())); err != nil {
 		t.Fatal(err)
 	}
 	records, data := 0, 0
@@ -473,26 +472,5 @@ func TestCleaning(t *testing.T) {
 	got := do(b, b.getLogEvents, &cwl.GetLogEventsInput{LogGroupName: aws.String("kept"), LogStreamName: aws.String("old")}).Events
 	if !slices.Equal(messages(got), []string{"old 1740"}) {
 		t.Errorf("kept %v", messages(got))
-	}
-}
-
-// TestOtherServers: events are on one server's disk, so that with others there are none, rather than some.
-func TestOtherServers(t *testing.T) {
-	b := newBench(t)
-	b.stream("g", "s")
-	b.put("g", "s", 0)
-	others := true
-	b.Others = func() bool { return others }
-	const why = "clusters of several servers"
-	refused(b, b.putLogEvents, &cwl.PutLogEventsInput{LogGroupName: aws.String("g"), LogStreamName: aws.String("s"),
-		LogEvents: []types.InputLogEvent{{Timestamp: at(1), Message: aws.String("x")}}}, "NotImplemented", why)
-	refused(b, b.getLogEvents, &cwl.GetLogEventsInput{LogGroupName: aws.String("g"), LogStreamName: aws.String("s")}, "NotImplemented", why)
-	refused(b, b.filterLogEvents, &cwl.FilterLogEventsInput{LogGroupName: aws.String("g")}, "NotImplemented", why)
-	if _, _, err := b.OpenStream(t.Context(), "n1", "task", "app"); status.Code(err) != codes.Unimplemented {
-		t.Errorf("shipping: %v", err)
-	}
-	others = false
-	if out := do(b, b.filterLogEvents, &cwl.FilterLogEventsInput{LogGroupName: aws.String("g")}); len(out.Events) != 1 {
-		t.Errorf("alone again: %v", out.Events)
 	}
 }

@@ -41,7 +41,7 @@ func (f *Family) createLogStream(ctx context.Context, in *cwl.CreateLogStreamInp
 }
 
 func (f *Family) newStream(g *LogGroup, name string, now *timestamppb.Timestamp) *LogStream {
-	return &LogStream{Account: g.Account, Region: g.Region, Group: g.Id, Name: name, Data: id.Hex(f.Rand, 32), Created: now}
+	return &LogStream{Account: g.Account, Region: g.Region, Group: g.Id, Name: name, Data: id.Hex(f.Rand, 32), Created: now, Laned: f.Servers != nil}
 }
 
 // deleteLogStream implements logs:DeleteLogStream. Its data goes after the record; what a crash leaves of it, Run removes.
@@ -110,6 +110,9 @@ func (f *Family) describeLogStreams(ctx context.Context, in *cwl.DescribeLogStre
 		}
 		return n
 	}
+	if v, err = f.settled(ctx, v, g); err != nil {
+		return nil, err
+	}
 	var list []*described
 	for s := range LogStreams.Scan(v, g.streams()) {
 		if !strings.HasPrefix(s.Name, aws.ToString(in.LogStreamNamePrefix)) {
@@ -117,7 +120,7 @@ func (f *Family) describeLogStreams(ctx context.Context, in *cwl.DescribeLogStre
 		}
 		d := &described{LogStream: s}
 		if byTime {
-			if d.Info, err = f.Events.Stat(s.Data); err != nil {
+			if d.Info, err = f.stat(s); err != nil {
 				return nil, err
 			}
 		}
@@ -132,7 +135,7 @@ func (f *Family) describeLogStreams(ctx context.Context, in *cwl.DescribeLogStre
 		out.NextToken = f.Pages.TokenAt(ctx, in, list[limit-1].place())
 	}
 	for _, d := range list {
-		if d.Info, err = f.Events.Stat(d.Data); err != nil {
+		if d.Info, err = f.stat(d.LogStream); err != nil {
 			return nil, err
 		}
 		out.LogStreams = append(out.LogStreams, d.render(g))

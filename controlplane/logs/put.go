@@ -26,9 +26,6 @@ const (
 
 // putLogEvents implements logs:PutLogEvents. The events are durable when it answers.
 func (f *Family) putLogEvents(ctx context.Context, in *cwl.PutLogEventsInput) (*cwl.PutLogEventsOutput, error) {
-	if err := f.alone(); err != nil {
-		return nil, err
-	}
 	v, scope, err := f.view(ctx)
 	if err != nil {
 		return nil, err
@@ -56,7 +53,7 @@ func (f *Family) putLogEvents(ctx context.Context, in *cwl.PutLogEventsInput) (*
 		for _, e := range events {
 			b.Records = append(b.Records, stream.Record{Time: *e.Timestamp, Data: []byte(*e.Message)})
 		}
-		first, _, err := f.Events.Append(ctx, s.Data, b)
+		first, _, err := f.append(ctx, s, b)
 		if err != nil {
 			return nil, appendError(err)
 		}
@@ -76,7 +73,7 @@ func appendError(err error) error {
 	case errors.Is(err, stream.ErrDeleted):
 		return noStream()
 	}
-	return err
+	return unavailable(err)
 }
 
 // accept holds a batch against the constraints and returns the events that are taken: those in the middle.

@@ -25,38 +25,57 @@ type Appender = func(ctx context.Context, events []*agentapi.ShipEvent, mark uin
 
 // OpenStream finds the log stream for what a container of a task writes, or makes it (and, with awslogs-create-group, its group), for
 // the node that the task is on. It answers how far the stream has been written: the mark of its last batch. The caller has found
-// out that it is the node.
+// out that it is the node. In a cluster the leader does all of that, whichever server the node is with.
 func (f *Family) OpenStream(ctx context.Context, node, task, container string) (Appender, uint64, error) {
-	if err := f.alone(); err != nil {
-		return nil, 0, status.Error(codes.Unimplemented, err.Error())
-	}
-	s, err := f.outputStream(ctx, node, task, container)
-	if err != nil {
-		return nil, 0, shipError(err)
-	}
-	info, err := f.Events.Stat(s.Data)
+	mark, err := f.ship(ctx, &agentapi.ShipBatch{NodeId: node, TaskId: task, Container: container})
 	if err != nil {
 		return nil, 0, err
 	}
 	return func(ctx context.Context, events []*agentapi.ShipEvent, mark uint64) error {
-		if err := f.mayAppend(ctx, task, s); err != nil {
-			return err
+		_, err := f.ship(ctx, &agentapi.ShipBatch{NodeId: node, TaskId: task, Container: container, Events: events, Mark: mark})
+		return err
+	}, mark, nil
+}
+
+func (f *Family) ship(ctx context.Context, b *agentapi.ShipBatch) (mark uint64, err error) {
+	if _, err := f.leads(); err != nil && f.Servers != nil {
+		return f.Servers.Ship(ctx, b)
+	}
+	return f.Take(ctx, b)
+}
+
+// Take takes a batch of a container's output, from a node or from the server that the node is with, and answers the stream's mark. A
+// batch without mark and events opens the stream. Its errors are gRPC's.
+func (f *Family) Take(ctx context.Context, b *agentapi.ShipBatch) (mark uint64, err error) {
+	open := b.Mark == 0 && len(b.Events) == 0
+	s, err := f.outputStream(ctx, b.NodeId, b.TaskId, b.Container, open)
+	if err == nil && open {
+		mark, err = f.mark(ctx, s)
+	} else if err == nil {
+		if err = f.mayAppend(ctx, b.TaskId, s); err == nil {
+			mark, err = b.Mark, f.appendOutput(ctx, s, b.Events, b.Mark)
 		}
-		return shipError(f.appendOutput(ctx, s, events, mark))
-	}, info.Mark, nil
+	}
+	return mark, shipError(err)
 }
 
 // outputStream is the stream that takes the container's output. One that was opened before is found by its own record: the task's may
 // be gone when a node comes back after a long time.
-func (f *Family) outputStream(ctx context.Context, node, task, container string) (*LogStream, error) {
-	v, err := f.Store.Linearizable(ctx)
-	if err != nil {
-		return nil, err
+// One that has been opened is looked for in what this server has.
+func (f *Family) outputStream(ctx context.Context, node, task, container string, open bool) (_ *LogStream, err error) {
+	v := f.Store.View()
+	if open {
+		if v, err = f.Store.Linearizable(ctx); err != nil {
+			return nil, err
+		}
 	}
 	for s := range LogStreamsByTask.Scan(v, state.K(task, container)) {
 		if s.Node == node && exists(LogGroupsByID, v, s.Group) {
 			return s, nil
 		}
+	}
+	if !open {
+		return nil, noStream()
 	}
 	var s *LogStream
 	_, err = f.Store.Update(ctx, func(tx *state.Tx) error {
@@ -130,7 +149,7 @@ func (f *Family) appendOutput(ctx context.Context, s *LogStream, events []*agent
 	if mark == 0 || len(events) == 0 || len(events) > maxEvents || size > maxBatchBytes {
 		return status.Errorf(codes.InvalidArgument, "a batch of %d events and %d bytes with mark %d", len(events), size, mark)
 	}
-	_, _, err := f.Events.Append(ctx, s.Data, b)
+	_, _, err := f.append(ctx, s, b)
 	return err
 }
 

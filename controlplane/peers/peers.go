@@ -22,10 +22,12 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	agentapi "github.com/seed-2f228079/neargate/api/agent"
 	"github.com/seed-2f228079/neargate/controlplane/dispatcher"
 	"github.com/seed-2f228079/neargate/controlplane/state"
 	"github.com/seed-2f228079/neargate/internal/clock"
 	"github.com/seed-2f228079/neargate/storage/blob"
+	"github.com/seed-2f228079/neargate/storage/stream"
 )
 
 // The protocols' names on the peer port.
@@ -35,7 +37,7 @@ const (
 	ProtocolRelay   = "neargate-relay/1"
 )
 
-// Config is what Peers is told. Forwarded and Dispatcher are set before Run.
+// Config is what Peers is told. What is set later is set before Run.
 type Config struct {
 	ID string // of this server
 	// Address is where the others reach this server now.
@@ -55,7 +57,12 @@ type Config struct {
 	Dispatcher interface {
 		Relayed(ctx context.Context, from string, msg *dispatcher.Relay) (*dispatcher.RelayAnswer, error)
 	}
-	Blobs *blob.Store // that other servers read and write; nil: none
+	Blobs   *blob.Store   // that other servers read and write; nil: none
+	Streams *stream.Store // likewise
+	// Logs takes, while this server leads, what others have from agents.
+	Logs interface {
+		Take(ctx context.Context, batch *agentapi.ShipBatch) (mark uint64, err error)
+	}
 }
 
 // Peers are the other servers. Safe for concurrent use.

@@ -1,6 +1,7 @@
 package peers_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -9,16 +10,23 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	agentapi "github.com/seed-2f228079/neargate/api/agent"
 	"github.com/seed-2f228079/neargate/controlplane/dispatcher"
 	"github.com/seed-2f228079/neargate/controlplane/peers"
+	"github.com/seed-2f228079/neargate/controlplane/state"
 	"github.com/seed-2f228079/neargate/internal/clock"
 	"github.com/seed-2f228079/neargate/internal/testcluster"
 	"github.com/seed-2f228079/neargate/storage/blob"
+	"github.com/seed-2f228079/neargate/storage/stream"
 )
 
 // several are the peers of three servers in this process. They reach one another over loopback, without TLS.
@@ -26,6 +34,7 @@ type several struct {
 	*testcluster.Cluster
 	of    map[string]*peers.Peers
 	blobs map[string]*peers.Blobs
+	logs  map[string]*stream.Store
 	at    map[string]string // addresses by protocol and id
 }
 
@@ -36,8 +45,18 @@ func (nobody) Relayed(context.Context, string, *dispatcher.Relay) (*dispatcher.R
 	return nil, errors.New("there is no dispatcher")
 }
 
+// takes answers for the leader: container "none" is refused.
+type takes struct{ *state.Store }
+
+func (l takes) Take(_ context.Context, b *agentapi.ShipBatch) (uint64, error) {
+	if l.Leadership().Term == 0 || b.Container == "none" {
+		return 0, status.Error(codes.NotFound, "no such stream")
+	}
+	return b.Mark + 1, nil
+}
+
 func newSeveral(t *testing.T) *several {
-	s := &several{Cluster: testcluster.New(t, testcluster.Config{Servers: 3, Schema: peers.Schema}), of: map[string]*peers.Peers{}, blobs: map[string]*peers.Blobs{}, at: map[string]string{}}
+	s := &several{Cluster: testcluster.New(t, testcluster.Config{Servers: 3, Schema: peers.Schema}), of: map[string]*peers.Peers{}, blobs: map[string]*peers.Blobs{}, logs: map[string]*stream.Store{}, at: map[string]string{}}
 	listen := func(protocol, id string) net.Listener {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
@@ -55,8 +74,14 @@ func newSeveral(t *testing.T) *several {
 		if err != nil {
 			t.Fatal(err)
 		}
+		events, err := stream.Open(t.TempDir(), stream.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { events.Close() })
+		s.logs[id] = events
 		p := peers.New(peers.Config{
-			ID: id, Engine: server.Engine(), Store: server.Store(), Clock: clock.Real{}, Log: slog.New(slog.DiscardHandler), Dispatcher: nobody{}, Blobs: store,
+			ID: id, Engine: server.Engine(), Store: server.Store(), Clock: clock.Real{}, Log: slog.New(slog.DiscardHandler), Dispatcher: nobody{}, Blobs: store, Streams: events, Logs: takes{server.Store()},
 			Dial: func(ctx context.Context, protocol, id, _ string) (net.Conn, error) {
 				return new(net.Dialer).DialContext(ctx, "tcp", s.at[protocol+id])
 			},
@@ -215,5 +240,53 @@ func TestFetchUpload(t *testing.T) {
 	}
 	if err := s.blobs["s0"].FetchUpload(t.Context(), blob.UploadName("somebody", u.ID())); !errors.Is(err, blob.ErrNotFound) {
 		t.Errorf("another's: %v", err)
+	}
+}
+
+// TestStreams: a stream is copied to a server and from it, and what an agent has brought gets to the leader.
+func TestStreams(t *testing.T) {
+	s := newSeveral(t)
+	ctx := t.Context()
+	link := peers.Streams{Peers: s.of["s0"]}
+	if others, err := link.Others(ctx); err != nil || len(others) != 2 || link.Self() != "s0" {
+		t.Fatalf("others %v, %v", others, err)
+	}
+	var sent [][]byte
+	for i := range uint64(3) {
+		b, err := stream.EncodeBatch(i, &stream.Batch{Mark: i + 1, Records: []stream.Record{{Time: int64(i), Data: []byte("event")}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		sent = append(sent, b)
+		for range 2 {
+			if err := link.Copy(ctx, "s1", "aaa", b); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if err := link.Copy(ctx, "s2", "aaa", sent[1]); err == nil {
+		t.Error("a copy has left something out")
+	}
+	infos, err := link.Stat(ctx, "s1", []string{"aaa", "bbb"})
+	if err != nil || infos[0].Next != 3 || infos[0].Mark != 3 || infos[0].Bytes != 15 || infos[1].Next != 0 {
+		t.Errorf("%+v, %v", infos, err)
+	}
+	var got [][]byte
+	if err := link.Fetch(ctx, "s1", "aaa", 1, func(b []byte) error { got = append(got, b); return nil }); err != nil || !slices.EqualFunc(got, sent[1:], bytes.Equal) {
+		t.Errorf("%d batches, %v", len(got), err)
+	}
+	relay := s.at[peers.ProtocolRelay+"s2"]
+	s.at[peers.ProtocolRelay+"s2"] = "127.0.0.1:1"
+	s.of["s0"].CloseIdle()
+	if _, err := link.Stat(ctx, "s2", nil); err == nil {
+		t.Error("a server that is away answers")
+	}
+	follower := peers.Streams{Peers: s.of[s.Followers(s.Leader())[0].ID]}
+	s.at[peers.ProtocolRelay+"s2"] = relay
+	if mark, err := follower.Ship(ctx, &agentapi.ShipBatch{Container: "app", Mark: 4}); err != nil || mark != 5 {
+		t.Errorf("mark %d, %v", mark, err)
+	}
+	if _, err := follower.Ship(ctx, &agentapi.ShipBatch{Container: "none"}); status.Code(err) != codes.NotFound || status.Convert(err).Message() != "no such stream" {
+		t.Errorf("refused: %v", err)
 	}
 }

@@ -108,6 +108,9 @@ func (p *Peers) relayed() http.Handler {
 		serveBlobs(mux, p.Blobs, p.Log)
 		serveUploads(mux, p.Blobs, p.Log)
 	}
+	if p.Streams != nil {
+		p.serveStreams(mux)
+	}
 	return mux
 }
 

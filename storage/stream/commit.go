@@ -184,15 +184,22 @@ func (s *Store) prepare(o *op) error {
 		o.first = floor
 		return nil
 	}
-	o.first = p.next
-	if o.batch.Mark != 0 && o.batch.Mark <= p.mark {
-		o.skipped = true
+	first := p.next
+	switch at := o.batch.At; {
+	case at == nil && o.batch.Mark != 0 && o.batch.Mark <= p.mark, at != nil && *at+uint64(len(o.batch.Records)) <= p.next:
+		o.first, o.skipped = p.next, true
 		return nil
+	case at != nil && (*at < p.next || *at > p.next && !o.batch.Gap):
+		return fmt.Errorf("%w: at %d, not %d", ErrPosition, *at, p.next)
+	case at != nil && *at > p.next:
+		first = *at
 	}
-	b, err := appendFrame(nil, p.next, o.batch)
+	b, err := appendFrame(nil, first, o.batch)
 	if err != nil {
 		return err
 	}
+	gap := first > p.next
+	o.first, p.next = first, first
 	if o.frame, err = parseFrame(b); err != nil {
 		return fmt.Errorf("encode a batch: %w", err)
 	}
@@ -200,7 +207,7 @@ func (s *Store) prepare(o *op) error {
 		o.bytes += int64(len(r.Data))
 	}
 	age := s.opt.SegmentAge
-	if p.seg == nil || p.size > segmentHead && (p.size+int64(len(b)) > s.opt.SegmentBytes || age > 0 && o.batch.Ingested-p.seg.created >= age) {
+	if p.seg == nil || gap || p.size > segmentHead && (p.size+int64(len(b)) > s.opt.SegmentBytes || age > 0 && o.batch.Ingested-p.seg.created >= age) {
 		s.open(o, p, o.batch.Ingested)
 	}
 	o.seg = p.seg

@@ -11,7 +11,13 @@ import (
 )
 
 // Source is one of the streams that a query reads; Order puts records of equal time in order, before their positions.
-type Source struct{ Name, Order string }
+//
+// A source may be one part of a longer row of records: its positions then count from Base, and End (0: there is none) is where the part
+// ends in its own stream, whatever follows there. Parts of one row have the same Order.
+type Source struct {
+	Name, Order string
+	Base, End   uint64
+}
 
 // Cursor is a place in the order of a query: by time, then source, then position. It stays where it is whatever is appended
 // or dropped.
@@ -78,7 +84,16 @@ func (s *Store) Query(ctx context.Context, q Query) (Page, error) {
 		if q.Scan > 0 && read >= q.Scan && i > 0 && w.cutAt(b) {
 			break
 		}
-		if err := s.scan(b, func(r Record) bool { w.offer(b.source, r); return true }); err != nil {
+		src := &q.Sources[b.source]
+		err := s.scan(b, func(r Record) bool {
+			if src.End > 0 && r.Position >= src.End {
+				return false
+			}
+			r.Position += src.Base
+			w.offer(b.source, r)
+			return true
+		})
+		if err != nil {
 			return Page{}, err
 		}
 		read += b.end - b.off
@@ -97,7 +112,7 @@ func (s *Store) overlapping(q *Query) ([]piece, error) {
 	}
 	var all []piece
 	for i, src := range q.Sources {
-		list, err := s.pieces(src.Name, func(b *block) bool { return b.max >= from && b.min < to })
+		list, err := s.pieces(src.Name, func(b *block) bool { return b.max >= from && b.min < to && (src.End == 0 || b.first < src.End) })
 		if err != nil {
 			return nil, err
 		}

@@ -37,6 +37,14 @@ func (s *Store) pieces(name string, fits func(*block) bool) ([]piece, error) {
 
 // scan hands out the records of a block in order. Data is valid during the call. A block that was dropped meanwhile has none.
 func (s *Store) scan(p *piece, yield func(Record) bool) error {
+	return s.scanFrames(p, func(f *frame, _ []byte) (more bool, err error) {
+		err = f.records(func(r Record) bool { more = yield(r); return more })
+		return more, err
+	})
+}
+
+// scanFrames hands out the frames of a block, decoded and as they are.
+func (s *Store) scanFrames(p *piece, yield func(f *frame, encoded []byte) (more bool, err error)) error {
 	buf := make([]byte, p.end-p.off)
 	err := s.files.use(p.path, false, func(f *os.File) error {
 		_, err := f.ReadAt(buf, p.off)
@@ -51,7 +59,7 @@ func (s *Store) scan(p *piece, yield func(Record) bool) error {
 	for off, more := p.off, true; len(buf) > 0 && more; {
 		f, err := parseFrame(buf)
 		if err == nil {
-			err = f.records(func(r Record) bool { more = yield(r); return more })
+			more, err = yield(&f, buf[:f.size])
 		}
 		if err != nil {
 			return fmt.Errorf("segment %s is damaged at offset %d", p.path, off)

@@ -90,9 +90,7 @@ func (st *stream) info() Info {
 	for _, seg := range st.segments {
 		for _, b := range seg.blocks {
 			i.First = min(i.First, b.first)
-			i.MinTime, i.MaxTime = min(i.MinTime, b.min), max(i.MaxTime, b.max)
-			i.Bytes += b.bytes
-			i.Ingested = max(i.Ingested, b.ingested)
+			i.add(b.min, b.max, b.ingested, b.bytes)
 		}
 	}
 	if i.First == i.Next {

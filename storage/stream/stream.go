@@ -43,6 +43,7 @@ var (
 	ErrTooLarge = errors.New("the batch is too large")
 	ErrDeleted  = errors.New("the stream was deleted")
 	ErrBroken   = errors.New("the streams take no more records until they are opened again")
+	ErrPosition = errors.New("a copy does not continue what is here")
 )
 
 // Record is one entry of a stream.
@@ -60,6 +61,10 @@ type Batch struct {
 	// Mark, if not 0, says how far a source has been read that is copied into the stream. A batch whose mark is not greater than the
 	// greatest so far was appended before: it is acknowledged and not appended again.
 	Mark uint64
+	// At, if not nil, is where the first record has to be: the batch is a copy out of another store (copy.go).
+	At *uint64
+	// Gap allows a copy to leave out what the other store no longer has.
+	Gap bool
 }
 
 // Info is what a stream has.

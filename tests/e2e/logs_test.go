@@ -4,7 +4,9 @@ import (
 	"bufio"
 	"context"
 	"fmt"
+	"net"
 	"os/exec"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -196,10 +198,91 @@ func TestLogDrivers(t *testing.T) {
 
 	const refusal = "An error occurred (ClientException) when calling the RegisterTaskDefinition operation: "
 	for options, want := range map[string]string{
-		"logDriver=syslog": "'containerDefinitions[c].logConfiguration.logDriver' is not supported by this platform: use awslogs or json-file, not syslog.",
+		"logDriver=gelf": "'containerDefinitions[c].logConfiguration.logDriver' is not supported by this platform: use awslogs, fluentd, json-file or syslog, not gelf.",
 		"logDriver=awslogs,options={awslogs-group=g,awslogs-region=r,foo=bar}": "Log driver awslogs disallows options: foo",
 	} {
 		p.refused(refusal+want, "ecs", "register-task-definition", "--family", "f", "--container-definitions",
 			"name=c,image=i,memory=64,logConfiguration={"+options+"}")
+	}
+}
+
+// TestFluentdGoesOnWithoutThePlatform: what a container writes gets to its receiver, each line once and in order, also while the platform is
+// dead, and syslog gets its lines with their tag.
+func TestFluentdGoesOnWithoutThePlatform(t *testing.T) {
+	t.Parallel()
+	needsAWS(t)
+	p := start(t)
+	shell := p.pushShell()
+	forward, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer forward.Close()
+	arrived := make(chan string, 1000)
+	go func() {
+		defer close(arrived)
+		c, err := forward.Accept()
+		if err != nil {
+			return
+		}
+		defer c.Close()
+		line := regexp.MustCompile(`line \d+;`)
+		var rest []byte
+		for b := make([]byte, 4096); ; {
+			n, err := c.Read(b)
+			if err != nil {
+				return
+			}
+			rest = append(rest, b[:n]...)
+			for at := line.FindIndex(rest); at != nil; at = line.FindIndex(rest) {
+				arrived <- string(rest[at[0]:at[1]])
+				rest = rest[at[1]:]
+			}
+		}
+	}()
+	next := 0
+	come := func(when string, n int) {
+		t.Helper()
+		for end := time.After(time.Minute); n > 0; n-- {
+			select {
+			case l := <-arrived:
+				if want := fmt.Sprintf("line %d;", next); l != want {
+					t.Fatalf("%s: %q has come, not %q", when, l, want)
+				}
+				next++
+			case <-end:
+				t.Fatalf("%s: nothing comes after line %d", when, next)
+			}
+		}
+	}
+	arn := p.runTask(p.register("forward", ecstypes.ContainerDefinition{Image: &shell, Command: []string{"i=0; while :; do echo \"line $i;\"; i=$((i+1)); busybox usleep 20000; done"},
+		LogConfiguration: &ecstypes.LogConfiguration{LogDriver: ecstypes.LogDriverFluentd,
+			Options: map[string]string{"fluentd-address": forward.Addr().String(), "mode": "blocking", "tag": "app.{{.Name}}"}}}))
+	come("at first", 50)
+	p.cmd.Process.Kill()
+	<-p.done
+	come("without the platform", 100)
+	p.run()
+	come("with it again", 50)
+	out, errs, err := p.neargate("logs", arn[strings.LastIndexByte(arn, '/')+1:], "--tail", "3")
+	if err != nil || !strings.HasPrefix(out, "line ") {
+		t.Errorf("neargate logs: %v\n%s%s", err, out, errs)
+	}
+
+	datagrams, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer datagrams.Close()
+	p.runTask(p.register("syslog", ecstypes.ContainerDefinition{Image: &shell, Command: []string{"echo to syslog"},
+		LogConfiguration: &ecstypes.LogConfiguration{LogDriver: ecstypes.LogDriverSyslog,
+			Options: map[string]string{"syslog-address": "udp://" + datagrams.LocalAddr().String(), "tag": "app/{{.Name}}", "syslog-facility": "local1"}}}))
+	b := make([]byte, 1000)
+	if err := datagrams.SetReadDeadline(time.Now().Add(time.Minute)); err != nil {
+		t.Fatal(err)
+	}
+	n, _, err := datagrams.ReadFrom(b)
+	if got := string(b[:n]); err != nil || !strings.HasPrefix(got, "<142>") || !strings.Contains(got, " app/main[") || !strings.HasSuffix(got, "]: to syslog") {
+		t.Errorf("syslog got %q, %v", got, err)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"strings"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -109,9 +110,12 @@ func (d *Driver) config(ctx context.Context, t runtime.Task, c *agentapi.Contain
 	if t.Spec.CpuUnits > 0 {
 		host.NanoCPUs = int64(t.Spec.CpuUnits) * 1e9 / 1024
 	}
-	// With awslogs the output is kept by the engine's own driver and shipped by the agent.
-	if driver := c.GetLog().GetDriver(); driver == logs.DriverNone || driver == logs.DriverJSONFile {
-		host.LogConfig = container.LogConfig{Type: driver, Config: secrets.Log(c).Options}
+	if l := secrets.Log(c); l != nil {
+		host.LogConfig = container.LogConfig{Type: l.Driver, Config: logs.EngineOptions(l.Driver, l.Options)}
+		if l.Driver == logs.DriverAWSLogs { // kept by the engine, and shipped by the agent
+			host.LogConfig.Type = logs.DriverJSONFile
+			maps.DeleteFunc(host.LogConfig.Config, func(option, _ string) bool { return strings.HasPrefix(option, "awslogs-") })
+		}
 	}
 	if c.SecretFiles != "" {
 		m, err := d.secretVolume(ctx, t.ID, c)

@@ -17,6 +17,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/docker/docker/api/types/container"
 
+	"github.com/seed-2f228079/neargate/agent/logs"
 	"github.com/seed-2f228079/neargate/agent/runtime"
 )
 
@@ -59,6 +60,9 @@ func (d *Driver) keepLog(ctx context.Context, taskID, name string) (err error) {
 	if errdefs.IsNotFound(err) || errdefs.IsNotImplemented(err) {
 		return nil // there is none, or nothing is kept of its output
 	}
+	if err != nil && d.sendsAway(ctx, taskID, name) {
+		return nil // the engine does not give what it has kept; a task is removed all the same
+	}
 	if err != nil {
 		return err
 	}
@@ -76,6 +80,17 @@ func (d *Driver) keepLog(ctx context.Context, taskID, name string) (err error) {
 		return err
 	}
 	return os.Rename(path+".new", path)
+}
+
+// sendsAway says whether the container's log driver is one that the engine can answer for only while the other side is there, even of what it
+// has kept.
+func (d *Driver) sendsAway(ctx context.Context, taskID, name string) bool {
+	in, err := d.cli.ContainerInspect(ctx, d.name(taskID, name))
+	if err != nil || in.HostConfig == nil {
+		return false
+	}
+	driver := in.HostConfig.LogConfig.Type
+	return driver == logs.DriverFluentd || driver == logs.DriverSyslog
 }
 
 // engineLogs is a container's output in frames. What comes from a terminal has none; it is given some.

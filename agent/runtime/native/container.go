@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"maps"
+	"os"
 	"path"
 	"path/filepath"
 	"slices"
@@ -21,6 +22,7 @@ import (
 	"github.com/seed-2f228079/neargate/agent/runtime"
 	"github.com/seed-2f228079/neargate/agent/volume"
 	agentapi "github.com/seed-2f228079/neargate/api/agent"
+	"github.com/seed-2f228079/neargate/internal/logtag"
 )
 
 // Start starts one container by way of the task's shim.
@@ -133,15 +135,11 @@ func (d *Driver) bundle(t *task, c *agentapi.ContainerSpec) (*bundle, error) {
 		User: c.User, Cwd: c.WorkingDirectory, Hostname: hostname(t, c), ReadonlyRoot: c.ReadonlyRoot, Privileged: c.Privileged,
 		Cgroup: d.taskCgroup(t.id) + "/" + c.Name,
 		Memory: int64(c.MemoryMib) << 20, Reservation: int64(c.MemoryReservationMib) << 20, Shares: uint64(max(c.CpuUnits, 2)),
-		Log: d.logPath(t.id, c.Name), LogLimit: logs.Limit(t.secrets[c.Name].Log(c), d.cfg.LogLimit),
 		SecretFiles: c.SecretFiles,
 		RuntimeID:   fmt.Sprintf("%s-%010d", t.id, crc32.ChecksumIEEE([]byte(c.Name))),
 	}
 	if err := b.confine(spec, c); err != nil {
 		return nil, err
-	}
-	if c.GetLog().GetDriver() == logs.DriverNone {
-		b.Log = ""
 	}
 	if spec.EphemeralStorageMib > 0 {
 		b.Writable = filepath.Join("..", "..", storageFolder, "containers", c.Name)
@@ -175,6 +173,10 @@ func (d *Driver) bundle(t *task, c *agentapi.ContainerSpec) (*bundle, error) {
 		return nil, errors.New("no command specified")
 	}
 	b.Env = environment(img.Env, t.task.Environment, c.Environment, b.Hostname)
+	var err error
+	if b.Output, err = d.output(t, c, b); err != nil {
+		return nil, err
+	}
 	dir := t.container(c.Name)
 	for _, name := range []string{"hosts", "resolv.conf", "hostname"} {
 		b.Mounts = append(b.Mounts, bundleMount{Source: filepath.Join(dir, name), Target: "/etc/" + name, ReadOnly: c.ReadonlyRoot})
@@ -198,6 +200,27 @@ func (d *Driver) bundle(t *task, c *agentapi.ContainerSpec) (*bundle, error) {
 		b.Mounts = append(b.Mounts, bundleMount{Source: source, Target: path.Clean(m.ContainerPath), ReadOnly: m.ReadOnly || local.ReadOnly, Fill: v.HostPath == "", Tmpfs: local.Tmpfs})
 	}
 	return b, nil
+}
+
+// output is what becomes of the container's output.
+func (d *Driver) output(t *task, c *agentapi.ContainerSpec, b *bundle) (o logs.Config, err error) {
+	o = logs.Config{Driver: c.GetLog().GetDriver(), Options: c.GetLog().GetOptions(), Path: d.logPath(t.id, c.Name), Limit: d.cfg.LogLimit,
+		ID: b.RuntimeID, Name: "/" + c.Name}
+	host, err := os.Hostname()
+	if err != nil {
+		return o, err
+	}
+	if o.Tag, err = logtag.Render(o.Options["tag"], logtag.Container{
+		ContainerID: o.ID, ContainerName: o.Name, ContainerEntrypoint: b.Args[0], ContainerArgs: b.Args[1:], ContainerImageID: t.record.Images[c.Name].Digest,
+		ContainerImageName: c.Image, DaemonName: "neargate", Host: host,
+	}); err != nil {
+		return o, err
+	}
+	o.Attrs, err = logs.Attributes(o.Options, c.Labels, b.Env)
+	if _, ok := o.Options["tag"]; ok && o.Driver == logs.DriverJSONFile {
+		o.Attrs["tag"] = o.Tag
+	}
+	return o, err
 }
 
 func volumeNamed(spec *agentapi.TaskSpec, name string) *agentapi.VolumeSpec {

@@ -36,7 +36,7 @@ func need(t testing.TB) {
 
 func TestSuite(t *testing.T) {
 	need(t)
-	runtimetest.Run(t, open, runtimetest.Features{Processes: true, SurvivesKill: true, Leftovers: leftovers, Unfinished: unfinished})
+	runtimetest.Run(t, open, runtimetest.Features{Processes: true, SurvivesKill: true, SendsLogs: true, Leftovers: leftovers, Unfinished: unfinished})
 }
 
 // unfinished looks for what is being written: layers, images and records.

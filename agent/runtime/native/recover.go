@@ -228,6 +228,14 @@ func (d *Driver) Logs(ctx context.Context, id, name string, opt runtime.LogOptio
 	return &logReader{r, stop}, nil
 }
 
+// Shipped implements agent.Shipping.
+func (d *Driver) Shipped(id, name string, upTo time.Time) error {
+	if !validTaskID(id) || !validContainerName(name) {
+		return nil
+	}
+	return logs.Shipped(d.logPath(id, name), upTo)
+}
+
 type logReader struct {
 	runtime.LogReader
 	stop context.CancelFunc

@@ -26,6 +26,14 @@ func (b *bundle) addSecrets(s *runtime.Secrets) {
 		b.Env = append(b.Env, name+"="+s.Environment[name])
 	}
 	b.files = s.Files
+	if len(s.LogOptions) > 0 {
+		all := maps.Clone(b.Output.Options)
+		if all == nil {
+			all = map[string]string{}
+		}
+		maps.Copy(all, s.LogOptions)
+		b.Output.Options = all
+	}
 }
 
 // mountSecrets puts the files on a tmpfs that only the shim's mount namespace has, for the container to have it bound. closeSecrets takes it

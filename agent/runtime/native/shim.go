@@ -55,7 +55,8 @@ type shimContainer struct {
 
 // shim is the parent of one task's containers. Its folder is the task's.
 type shim struct {
-	dir string
+	dir  string
+	host *os.File // the network namespace of who has started the shim: log drivers send from there
 
 	mu         sync.Mutex // also serialises starts
 	containers map[string]*container
@@ -87,6 +88,10 @@ func serveShim(args []string) error {
 	for fd := 3; fd < 3+files; fd++ {
 		unix.CloseOnExec(fd) // containers must not inherit them
 	}
+	host, err := os.Open(fmt.Sprintf("/proc/%d/ns/net", os.Getppid()))
+	if err != nil {
+		return fmt.Errorf("network of the host: %w", err)
+	}
 	if err := joinCgroup(args[1]); err != nil {
 		return fmt.Errorf("join cgroup: %w", err)
 	}
@@ -110,7 +115,7 @@ func serveShim(args []string) error {
 	if err != nil {
 		return fmt.Errorf("listener: %w", err)
 	}
-	s := &shim{dir: args[0], containers: map[string]*container{}, secrets: map[string]*runtime.Secrets{}, tmpfs: map[string]bool{}}
+	s := &shim{dir: args[0], host: host, containers: map[string]*container{}, secrets: map[string]*runtime.Secrets{}, tmpfs: map[string]bool{}}
 	for {
 		c, err := l.Accept()
 		if err != nil {

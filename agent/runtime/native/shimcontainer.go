@@ -114,17 +114,16 @@ func (s *shim) startContainer(dir, name string, b *bundle, run int) (_ *containe
 			lc.Destroy()
 		}
 	}()
-	out := logs.Discard()
-	if b.Log != "" {
-		if out, err = logs.Open(b.Log, b.LogLimit); err != nil {
-			return nil, fmt.Errorf("open log: %w", err)
-		}
+	out, err := logs.Start(b.Output, s.dial)
+	if err != nil {
+		return nil, err
 	}
 	like := libcontainer.Process{Env: b.Env, Cwd: b.Cwd, UID: u.Uid, GID: u.Gid, AdditionalGroups: u.Sgids, Rlimits: limits}
 	p := new(like)
 	p.Init, p.Args = true, b.Args
 	streams, err := openStreams(p, b, out)
 	if err != nil {
+		out.Close()
 		return nil, err
 	}
 	if err = lc.Run(p); err == nil {
@@ -161,10 +160,11 @@ func (s *shim) startContainer(dir, name string, b *bundle, run int) (_ *containe
 			killCgroup(b.Cgroup)
 		}
 		own.end()
-		streams.drain()
-		out.Close()
 		c.exit = exitOf(state, err)
 		c.exit.Run = run
+		out.Ended()
+		streams.drain()
+		out.Close()
 		if n := oomKills(memory); n > 0 {
 			c.exit.OOM, c.exit.Reason = true, "OutOfMemoryError: Container killed due to memory usage"
 		}

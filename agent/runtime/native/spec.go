@@ -8,6 +8,7 @@ import (
 	lcseccomp "github.com/opencontainers/runc/libcontainer/seccomp"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
+	"github.com/seed-2f228079/neargate/agent/logs"
 	"github.com/seed-2f228079/neargate/agent/volume"
 )
 
@@ -28,9 +29,8 @@ type bundle struct {
 	Swappiness   *uint64
 	Reservation  int64
 	Shares       uint64
-	Quota        int64  // of cpuPeriod; 0: none
-	Log          string // path; empty: what the container writes is not kept
-	LogLimit     int64
+	Quota        int64 // of cpuPeriod; 0: none
+	Output       logs.Config
 	RuntimeID    string
 	SecretFiles  string // folder at which the container finds them; empty: none
 

@@ -20,12 +20,12 @@ type streams struct {
 	theirs  []*os.File // ends that the program has; closed here once it has them
 	input   *os.File   // our end of the input; nil: there is none
 	console *os.File   // the socket on which the terminal's master comes
-	out     *logs.Writer
+	out     *logs.Output
 	copying sync.WaitGroup
 	copied  chan struct{}
 }
 
-func openStreams(p *libcontainer.Process, b *bundle, out *logs.Writer) (s *streams, err error) {
+func openStreams(p *libcontainer.Process, b *bundle, out *logs.Output) (s *streams, err error) {
 	s = &streams{out: out, copied: make(chan struct{})}
 	defer func() {
 		if err != nil {
@@ -89,11 +89,16 @@ func (s *streams) started() error {
 	return nil
 }
 
-// drain waits until all is written down; a stray holder of the pipe must not hide the program's end.
+// drain waits until all is where it goes; neither a log driver that takes nothing nor a stray holder of the pipe may hide the program's end.
 func (s *streams) drain() {
 	select {
 	case <-s.copied:
 	case <-time.After(5 * time.Second):
+		s.out.GiveUp()
+		select {
+		case <-s.copied:
+		case <-time.After(time.Second):
+		}
 	}
 	s.close()
 }

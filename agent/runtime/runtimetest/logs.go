@@ -3,7 +3,9 @@ package runtimetest
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
+	"net"
 	"strings"
 	"testing"
 	"time"
@@ -93,6 +95,109 @@ func (s *suite) logs(t *testing.T) {
 			}
 		}
 	})
+	t.Run("Drivers", func(t *testing.T) {
+		datagrams, err := net.ListenPacket("udp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer datagrams.Close()
+		forward, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer forward.Close()
+		for driver, test := range map[string]struct {
+			options map[string]string
+			come    func() string // what has come elsewhere
+		}{
+			"json-file": {map[string]string{"max-size": "1m", "max-file": "2", "labels": "team", "tag": "{{.Name}}"}, func() string { return "" }},
+			"syslog": {map[string]string{"syslog-address": "udp://" + datagrams.LocalAddr().String(), "tag": "t-{{.ID}}", "syslog-format": "rfc5424"}, func() string {
+				var all strings.Builder
+				for b := make([]byte, 1000); strings.Count(all.String(), "line ") < 20; {
+					n, _, err := datagrams.ReadFrom(b)
+					if err != nil {
+						return err.Error()
+					}
+					all.Write(append(b[:n], '\n'))
+				}
+				return all.String()
+			}},
+			"fluentd": {map[string]string{"fluentd-address": forward.Addr().String(), "tag": "t-{{.Name}}", "mode": "blocking"}, func() string {
+				c, err := forward.Accept()
+				if err != nil {
+					return err.Error()
+				}
+				defer c.Close()
+				b, err := io.ReadAll(c) // until the container has ended
+				return fmt.Sprint(string(b), err)
+			}},
+		} {
+			c := command("lines", "20")
+			c.Log = &agentapi.LogConfiguration{Driver: driver, Options: test.options}
+			c.Labels = map[string]string{"team": "a"}
+			task, _ := h.task("none", c)
+			come := make(chan string, 1)
+			go func() { come <- test.come() }()
+			h.start(task, "main")
+			h.wait(task, "main")
+			if got := h.lines(task, "main", runtime.LogOptions{}); len(got) != 20 || got[19].Text != "line 19" {
+				t.Errorf("%s: %d lines are kept here", driver, len(got))
+			}
+			if all := <-come; driver != "json-file" && (strings.Count(all, "line ") != 20 || !strings.Contains(all, "t-")) {
+				t.Errorf("%s: elsewhere is %q", driver, all)
+			}
+			if err := h.Remove(ctx, task.ID); err != nil {
+				t.Fatal(err)
+			}
+		}
+		c := command("print", "never")
+		c.Log = &agentapi.LogConfiguration{Driver: "fluentd", Options: map[string]string{"fluentd-address": "127.0.0.1:1"}}
+		task, _ := h.task("none", c)
+		var failed *runtime.StartError
+		if _, err := h.Start(ctx, task.ID, "main"); !errors.As(err, &failed) || !strings.Contains(failed.Reason, "failed to initialize logging driver") {
+			t.Errorf("without anybody there: %v", err)
+		}
+		if err := h.Remove(ctx, task.ID); err != nil {
+			t.Fatal(err)
+		}
+	})
+	if s.features.SendsLogs {
+		t.Run("DriverThatTakesNothing", func(t *testing.T) {
+			deaf, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer deaf.Close()
+			for _, mode := range []string{"blocking", "non-blocking"} {
+				c := command("lines", "2000000")
+				c.Log = &agentapi.LogConfiguration{Driver: "fluentd", Options: map[string]string{"fluentd-address": deaf.Addr().String(), "mode": mode}}
+				if mode != "blocking" {
+					c.Log.Options["max-buffer-size"] = "64k"
+				}
+				task, _ := h.task("none", c)
+				h.start(task, "main")
+				began := time.Now()
+				if mode == "blocking" { // it can not end before it is stopped
+					limit, cancel := context.WithTimeout(ctx, 2*time.Second)
+					if e, err := h.Driver.Wait(limit, task.ID, "main"); err == nil {
+						t.Errorf("it ended with %+v although nobody takes what it writes", e)
+					}
+					cancel()
+					if err := h.Stop(ctx, task.ID, "main", 0); err != nil {
+						t.Error(err)
+					}
+				} else if e := h.wait(task, "main"); e.Code != 0 {
+					t.Errorf("it was held up: %+v", e)
+				}
+				if took := time.Since(began); took > time.Minute {
+					t.Errorf("%s: it took %v", mode, took)
+				}
+				if err := h.Remove(ctx, task.ID); err != nil {
+					t.Fatal(err)
+				}
+			}
+		})
+	}
 	t.Run("Follow", func(t *testing.T) {
 		task, _ := h.task("none", command("tick"))
 		h.start(task, "main")

@@ -33,6 +33,8 @@ type Features struct {
 	Processes bool
 	// SurvivesKill: tasks run on when the driver's process dies; needs Main in the package's TestMain.
 	SurvivesKill bool
+	// SendsLogs: log drivers are the driver's own. With those of an engine of Docker, a receiver that takes nothing keeps the container from ending.
+	SendsLogs bool
 	// Leftovers lists what the driver has in the kernel and on disk for its tasks; the suite wants none after the last Remove and
 	// Close. nil: not checked.
 	Leftovers func(t *testing.T, dir string) []string

@@ -1,0 +1,51 @@
+package ecs
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/aws/aws-sdk-go-v2/service/ecs/types"
+)
+
+// TestLogOptions: each driver takes its own options, with values that it can use.
+func TestLogOptions(t *testing.T) {
+	for text, want := range map[string]string{
+		"json-file max-size=10m max-file=3 labels=a,b env-regex=^A tag={{.Name}} mode=non-blocking max-buffer-size=4m":                                                         "",
+		"fluentd fluentd-address=h:24224 fluentd-async=true fluentd-retry-wait=2s fluentd-max-retries=0 fluentd-buffer-limit=8m fluentd-sub-second-precision=true tag={{.ID}}": "",
+		"fluentd fluentd-address=unix:///run/f.sock fluentd-request-ack=true fluentd-write-timeout=1s":                                                                         "",
+		"syslog syslog-address=tcp+tls://[::1]:6514 syslog-facility=local7 syslog-format=rfc5424micro syslog-tls-ca-cert=/etc/ca.pem syslog-tls-skip-verify=true":              "",
+		"syslog syslog-address=unixgram:///dev/log syslog-facility=16":                                                                                                         "",
+		"none":               "",
+		"none mode=blocking": "Log driver none disallows options: mode",
+		"fluentd max-size=1m syslog-format=rfc3164": "Log driver fluentd disallows options: max-size, syslog-format",
+		"json-file compress=true":                   "Log driver json-file disallows options: compress",
+		"json-file tag={{.Nothing}}":                "Invalid value '{{.Nothing}}' of option 'tag'",
+		"json-file max-size=10x":                    "'max-size'",
+		"json-file env-regex=(":                     "'env-regex'",
+		"fluentd fluentd-address=http://h":          "'fluentd-address'",
+		"fluentd fluentd-address=h:0":               "'fluentd-address'",
+		"fluentd fluentd-address=unix://f.sock":     "'fluentd-address'",
+		"fluentd fluentd-retry-wait=2":              "'fluentd-retry-wait'",
+		"fluentd fluentd-max-retries=-1":            "'fluentd-max-retries'",
+		"syslog syslog-address=h:514":               "'syslog-address'",
+		"syslog syslog-address=udp://h:70000":       "'syslog-address'",
+		"syslog syslog-facility=local8":             "'syslog-facility'",
+		"syslog syslog-facility=12":                 "'syslog-facility'",
+		"syslog syslog-format=rfc1":                 "'syslog-format'",
+		"syslog syslog-tls-cert=cert.pem":           "'syslog-tls-cert'",
+		"syslog mode=sometimes":                     "'mode'",
+		"syslog mode=blocking max-buffer-size=1m":   "only valid with mode 'non-blocking'",
+		"gelf": "use awslogs, fluentd, json-file or syslog, not gelf",
+	} {
+		words := strings.Fields(text)
+		l := &types.LogConfiguration{LogDriver: types.LogDriver(words[0]), Options: map[string]string{}}
+		for _, o := range words[1:] {
+			k, v, _ := strings.Cut(o, "=")
+			l.Options[k] = v
+		}
+		err := checkLog("web", l)
+		if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
+			t.Errorf("%s: %v, want %q", text, err, want)
+		}
+	}
+}
