@@ -23,6 +23,9 @@ func DemandOf(def types.TaskDefinition, over types.TaskOverride) (*Demand, error
 	if EphemeralGiB(def, over) > 0 {
 		d.Attributes = append(d.Attributes, CapabilityEphemeralStorage)
 	}
+	if i := LogRouter(def.ContainerDefinitions); i >= 0 {
+		d.Attributes = append(d.Attributes, FireLensCapability(def.ContainerDefinitions[i].FirelensConfiguration.Type))
+	}
 	for _, c := range def.ContainerDefinitions {
 		o := ContainerOverride(over, aws.ToString(c.Name))
 		cpu, memory, reservation := c.Cpu, c.Memory, c.MemoryReservation

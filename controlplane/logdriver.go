@@ -53,7 +53,7 @@ func SetLogMode(r state.Reader, t *Task, spec *agentapi.TaskSpec) {
 		return
 	}
 	for _, c := range spec.Containers {
-		if c.Log == nil || c.Log.Driver == logDriverNone || c.Log.Options["mode"] != "" || c.Log.Options["max-buffer-size"] != "" {
+		if c.Log == nil || c.Log.Driver == logDriverNone || c.Log.Driver == string(types.LogDriverAwsfirelens) || c.Log.Options["mode"] != "" || c.Log.Options["max-buffer-size"] != "" {
 			continue
 		}
 		options := maps.Clone(c.Log.Options) // they are the definition's

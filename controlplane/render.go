@@ -33,7 +33,7 @@ func RenderTaskSpec(t *Task, d *TaskDefinition, digests map[string]string) (*age
 	for _, v := range def.Volumes {
 		spec.Volumes = append(spec.Volumes, renderVolume(v))
 	}
-	order, err := StartOrder(def.ContainerDefinitions)
+	order, err := StartOrder(behindRouter(def.ContainerDefinitions))
 	if err != nil {
 		return nil, fmt.Errorf("render task %s: %w", t.Id, err)
 	}
@@ -46,6 +46,7 @@ func RenderTaskSpec(t *Task, d *TaskDefinition, digests map[string]string) (*age
 		}
 		spec.Containers = append(spec.Containers, r)
 	}
+	renderFireLens(spec, t, d, def.ContainerDefinitions)
 	return spec, nil
 }
 

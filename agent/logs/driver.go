@@ -17,6 +17,7 @@ const (
 	DriverAWSLogs  = "awslogs"
 	DriverFluentd  = "fluentd"
 	DriverSyslog   = "syslog"
+	DriverFireLens = "awsfirelens" // fluentd, to the log router of the task; whoever makes a Config says where that is
 )
 
 // Config says what becomes of a container's output. It is made where the container's specification is known, and goes to the process

@@ -2235,6 +2235,7 @@ type ContainerSpec struct {
 	Log               *LogConfiguration `protobuf:"bytes,60,opt,name=log,proto3" json:"log,omitempty"`                                                       // none: the output is kept on the host, and no more
 	SecretFiles       string            `protobuf:"bytes,90,opt,name=secret_files,json=secretFiles,proto3" json:"secret_files,omitempty"`                    // folder in which the container finds files that TaskSecrets has for it; empty: it has none
 	RegistryRefusal   string            `protobuf:"bytes,80,opt,name=registry_refusal,json=registryRefusal,proto3" json:"registry_refusal,omitempty"`        // why the execution role gets no credentials for the image, which then is not pulled; empty: it does
+	FireLens          *FireLens         `protobuf:"bytes,160,opt,name=fire_lens,json=fireLens,proto3" json:"fire_lens,omitempty"`                            // the container is its task's log router; absent: it is not
 	unknownFields     protoimpl.UnknownFields
 	sizeCache         protoimpl.SizeCache
 }
@@ -2591,10 +2592,17 @@ func (x *ContainerSpec) GetRegistryRefusal() string {
 	return ""
 }
 
+func (x *ContainerSpec) GetFireLens() *FireLens {
+	if x != nil {
+		return x.FireLens
+	}
+	return nil
+}
+
 // LogConfiguration says where a container's output goes besides the host, or not even there.
 type LogConfiguration struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Driver        string                 `protobuf:"bytes,1,opt,name=driver,proto3" json:"driver,omitempty"` // awslogs, json-file, none
+	Driver        string                 `protobuf:"bytes,1,opt,name=driver,proto3" json:"driver,omitempty"` // awslogs, json-file, none; with awsfirelens the options are those of fluentd, without an address: the task's log router has it
 	Options       map[string]string      `protobuf:"bytes,2,rep,name=options,proto3" json:"options,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -6004,6 +6012,59 @@ func (x *ExecInput) GetResize() *TerminalSize {
 	return nil
 }
 
+// FireLens is what makes a container its task's log router. It finds the configuration as a file, and has /var/run to make its socket in.
+type FireLens struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	ConfigPath    string                 `protobuf:"bytes,1,opt,name=config_path,json=configPath,proto3" json:"config_path,omitempty"`
+	Config        string                 `protobuf:"bytes,2,opt,name=config,proto3" json:"config,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FireLens) Reset() {
+	*x = FireLens{}
+	mi := &file_api_agent_agent_proto_msgTypes[69]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FireLens) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FireLens) ProtoMessage() {}
+
+func (x *FireLens) ProtoReflect() protoreflect.Message {
+	mi := &file_api_agent_agent_proto_msgTypes[69]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FireLens.ProtoReflect.Descriptor instead.
+func (*FireLens) Descriptor() ([]byte, []int) {
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{69}
+}
+
+func (x *FireLens) GetConfigPath() string {
+	if x != nil {
+		return x.ConfigPath
+	}
+	return ""
+}
+
+func (x *FireLens) GetConfig() string {
+	if x != nil {
+		return x.Config
+	}
+	return ""
+}
+
 var File_api_agent_agent_proto protoreflect.FileDescriptor
 
 const file_api_agent_agent_proto_rawDesc = "" +
@@ -6166,7 +6227,7 @@ const file_api_agent_agent_proto_rawDesc = "" +
 	"hasSecrets\x12'\n" +
 	"\x0fsecurity_groups\x18d \x03(\tR\x0esecurityGroups\x124\n" +
 	"\x16default_security_group\x18e \x01(\bR\x14defaultSecurityGroup\x122\n" +
-	"\x15ephemeral_storage_mib\x18x \x01(\rR\x13ephemeralStorageMib\"\xa1\x11\n" +
+	"\x15ephemeral_storage_mib\x18x \x01(\rR\x13ephemeralStorageMib\"\xdc\x11\n" +
 	"\rContainerSpec\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05image\x18\x02 \x01(\tR\x05image\x12\x1c\n" +
@@ -6227,7 +6288,8 @@ const file_api_agent_agent_proto_rawDesc = "" +
 	"\x12disable_networking\x18: \x01(\bR\x11disableNetworking\x125\n" +
 	"\x03log\x18< \x01(\v2#.neargate.agent.v1.LogConfigurationR\x03log\x12!\n" +
 	"\fsecret_files\x18Z \x01(\tR\vsecretFiles\x12)\n" +
-	"\x10registry_refusal\x18P \x01(\tR\x0fregistryRefusal\x1a>\n" +
+	"\x10registry_refusal\x18P \x01(\tR\x0fregistryRefusal\x129\n" +
+	"\tfire_lens\x18\xa0\x01 \x01(\v2\x1b.neargate.agent.v1.FireLensR\bfireLens\x1a>\n" +
 	"\x10EnvironmentEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a9\n" +
@@ -6541,7 +6603,11 @@ const file_api_agent_agent_proto_rawDesc = "" +
 	"\tExecInput\x12\x12\n" +
 	"\x04data\x18\x01 \x01(\fR\x04data\x12\x10\n" +
 	"\x03end\x18\x02 \x01(\bR\x03end\x127\n" +
-	"\x06resize\x18\x03 \x01(\v2\x1f.neargate.agent.v1.TerminalSizeR\x06resize*y\n" +
+	"\x06resize\x18\x03 \x01(\v2\x1f.neargate.agent.v1.TerminalSizeR\x06resize\"C\n" +
+	"\bFireLens\x12\x1f\n" +
+	"\vconfig_path\x18\x01 \x01(\tR\n" +
+	"configPath\x12\x16\n" +
+	"\x06config\x18\x02 \x01(\tR\x06config*y\n" +
 	"\x04Kind\x12\x14\n" +
 	"\x10KIND_UNSPECIFIED\x10\x00\x12\x0f\n" +
 	"\vASSIGNMENTS\x10\x01\x12\r\n" +
@@ -6606,7 +6672,7 @@ func file_api_agent_agent_proto_rawDescGZIP() []byte {
 }
 
 var file_api_agent_agent_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
-var file_api_agent_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 79)
+var file_api_agent_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 80)
 var file_api_agent_agent_proto_goTypes = []any{
 	(Kind)(0),                      // 0: neargate.agent.v1.Kind
 	(DesiredState)(0),              // 1: neargate.agent.v1.DesiredState
@@ -6683,17 +6749,18 @@ var file_api_agent_agent_proto_goTypes = []any{
 	(*ExecOutput)(nil),             // 72: neargate.agent.v1.ExecOutput
 	(*ExecExit)(nil),               // 73: neargate.agent.v1.ExecExit
 	(*ExecInput)(nil),              // 74: neargate.agent.v1.ExecInput
-	nil,                            // 75: neargate.agent.v1.Hello.RevisionsEntry
-	nil,                            // 76: neargate.agent.v1.Hello.AttributesEntry
-	nil,                            // 77: neargate.agent.v1.ContainerSpec.EnvironmentEntry
-	nil,                            // 78: neargate.agent.v1.ContainerSpec.LabelsEntry
-	nil,                            // 79: neargate.agent.v1.ContainerSpec.SysctlsEntry
-	nil,                            // 80: neargate.agent.v1.LogConfiguration.OptionsEntry
-	nil,                            // 81: neargate.agent.v1.VolumeSpec.DriverOptionsEntry
-	nil,                            // 82: neargate.agent.v1.ContainerSecrets.EnvironmentEntry
-	nil,                            // 83: neargate.agent.v1.ContainerSecrets.FilesEntry
-	nil,                            // 84: neargate.agent.v1.ContainerSecrets.LogOptionsEntry
-	(*timestamppb.Timestamp)(nil),  // 85: google.protobuf.Timestamp
+	(*FireLens)(nil),               // 75: neargate.agent.v1.FireLens
+	nil,                            // 76: neargate.agent.v1.Hello.RevisionsEntry
+	nil,                            // 77: neargate.agent.v1.Hello.AttributesEntry
+	nil,                            // 78: neargate.agent.v1.ContainerSpec.EnvironmentEntry
+	nil,                            // 79: neargate.agent.v1.ContainerSpec.LabelsEntry
+	nil,                            // 80: neargate.agent.v1.ContainerSpec.SysctlsEntry
+	nil,                            // 81: neargate.agent.v1.LogConfiguration.OptionsEntry
+	nil,                            // 82: neargate.agent.v1.VolumeSpec.DriverOptionsEntry
+	nil,                            // 83: neargate.agent.v1.ContainerSecrets.EnvironmentEntry
+	nil,                            // 84: neargate.agent.v1.ContainerSecrets.FilesEntry
+	nil,                            // 85: neargate.agent.v1.ContainerSecrets.LogOptionsEntry
+	(*timestamppb.Timestamp)(nil),  // 86: google.protobuf.Timestamp
 }
 var file_api_agent_agent_proto_depIdxs = []int32{
 	15,  // 0: neargate.agent.v1.Up.hello:type_name -> neargate.agent.v1.Hello
@@ -6708,14 +6775,14 @@ var file_api_agent_agent_proto_depIdxs = []int32{
 	19,  // 9: neargate.agent.v1.Down.close:type_name -> neargate.agent.v1.Close
 	8,   // 10: neargate.agent.v1.Down.logs:type_name -> neargate.agent.v1.LogRequest
 	70,  // 11: neargate.agent.v1.Down.exec:type_name -> neargate.agent.v1.ExecRequest
-	85,  // 12: neargate.agent.v1.LogRequest.since:type_name -> google.protobuf.Timestamp
+	86,  // 12: neargate.agent.v1.LogRequest.since:type_name -> google.protobuf.Timestamp
 	10,  // 13: neargate.agent.v1.LogChunk.lines:type_name -> neargate.agent.v1.LogLine
-	85,  // 14: neargate.agent.v1.LogLine.at:type_name -> google.protobuf.Timestamp
+	86,  // 14: neargate.agent.v1.LogLine.at:type_name -> google.protobuf.Timestamp
 	13,  // 15: neargate.agent.v1.ShipBatch.events:type_name -> neargate.agent.v1.ShipEvent
 	0,   // 16: neargate.agent.v1.Hello.kinds:type_name -> neargate.agent.v1.Kind
-	75,  // 17: neargate.agent.v1.Hello.revisions:type_name -> neargate.agent.v1.Hello.RevisionsEntry
+	76,  // 17: neargate.agent.v1.Hello.revisions:type_name -> neargate.agent.v1.Hello.RevisionsEntry
 	16,  // 18: neargate.agent.v1.Hello.resources:type_name -> neargate.agent.v1.NodeResources
-	76,  // 19: neargate.agent.v1.Hello.attributes:type_name -> neargate.agent.v1.Hello.AttributesEntry
+	77,  // 19: neargate.agent.v1.Hello.attributes:type_name -> neargate.agent.v1.Hello.AttributesEntry
 	38,  // 20: neargate.agent.v1.Hello.tasks:type_name -> neargate.agent.v1.TaskStatus
 	65,  // 21: neargate.agent.v1.Hello.network:type_name -> neargate.agent.v1.HostNetwork
 	69,  // 22: neargate.agent.v1.Hello.health:type_name -> neargate.agent.v1.HostHealth
@@ -6736,79 +6803,80 @@ var file_api_agent_agent_proto_depIdxs = []int32{
 	26,  // 37: neargate.agent.v1.Assignment.spec:type_name -> neargate.agent.v1.TaskSpec
 	27,  // 38: neargate.agent.v1.TaskSpec.containers:type_name -> neargate.agent.v1.ContainerSpec
 	36,  // 39: neargate.agent.v1.TaskSpec.volumes:type_name -> neargate.agent.v1.VolumeSpec
-	77,  // 40: neargate.agent.v1.ContainerSpec.environment:type_name -> neargate.agent.v1.ContainerSpec.EnvironmentEntry
+	78,  // 40: neargate.agent.v1.ContainerSpec.environment:type_name -> neargate.agent.v1.ContainerSpec.EnvironmentEntry
 	35,  // 41: neargate.agent.v1.ContainerSpec.ports:type_name -> neargate.agent.v1.PortMapping
 	37,  // 42: neargate.agent.v1.ContainerSpec.mounts:type_name -> neargate.agent.v1.MountPoint
-	78,  // 43: neargate.agent.v1.ContainerSpec.labels:type_name -> neargate.agent.v1.ContainerSpec.LabelsEntry
+	79,  // 43: neargate.agent.v1.ContainerSpec.labels:type_name -> neargate.agent.v1.ContainerSpec.LabelsEntry
 	32,  // 44: neargate.agent.v1.ContainerSpec.health_check:type_name -> neargate.agent.v1.ContainerCheck
 	33,  // 45: neargate.agent.v1.ContainerSpec.depends_on:type_name -> neargate.agent.v1.Dependency
 	34,  // 46: neargate.agent.v1.ContainerSpec.restart:type_name -> neargate.agent.v1.RestartPolicy
 	29,  // 47: neargate.agent.v1.ContainerSpec.tmpfs:type_name -> neargate.agent.v1.Tmpfs
 	30,  // 48: neargate.agent.v1.ContainerSpec.devices:type_name -> neargate.agent.v1.Device
 	31,  // 49: neargate.agent.v1.ContainerSpec.ulimits:type_name -> neargate.agent.v1.Ulimit
-	79,  // 50: neargate.agent.v1.ContainerSpec.sysctls:type_name -> neargate.agent.v1.ContainerSpec.SysctlsEntry
+	80,  // 50: neargate.agent.v1.ContainerSpec.sysctls:type_name -> neargate.agent.v1.ContainerSpec.SysctlsEntry
 	28,  // 51: neargate.agent.v1.ContainerSpec.log:type_name -> neargate.agent.v1.LogConfiguration
-	80,  // 52: neargate.agent.v1.LogConfiguration.options:type_name -> neargate.agent.v1.LogConfiguration.OptionsEntry
-	81,  // 53: neargate.agent.v1.VolumeSpec.driver_options:type_name -> neargate.agent.v1.VolumeSpec.DriverOptionsEntry
-	3,   // 54: neargate.agent.v1.TaskStatus.state:type_name -> neargate.agent.v1.TaskState
-	39,  // 55: neargate.agent.v1.TaskStatus.containers:type_name -> neargate.agent.v1.ContainerStatus
-	85,  // 56: neargate.agent.v1.TaskStatus.pull_started:type_name -> google.protobuf.Timestamp
-	85,  // 57: neargate.agent.v1.TaskStatus.pull_stopped:type_name -> google.protobuf.Timestamp
-	85,  // 58: neargate.agent.v1.TaskStatus.started:type_name -> google.protobuf.Timestamp
-	85,  // 59: neargate.agent.v1.TaskStatus.stopping:type_name -> google.protobuf.Timestamp
-	85,  // 60: neargate.agent.v1.TaskStatus.execution_stopped:type_name -> google.protobuf.Timestamp
-	85,  // 61: neargate.agent.v1.TaskStatus.stopped:type_name -> google.protobuf.Timestamp
-	85,  // 62: neargate.agent.v1.TaskStatus.connected:type_name -> google.protobuf.Timestamp
-	4,   // 63: neargate.agent.v1.TaskStatus.health:type_name -> neargate.agent.v1.Health
-	2,   // 64: neargate.agent.v1.ContainerStatus.state:type_name -> neargate.agent.v1.ContainerState
-	40,  // 65: neargate.agent.v1.ContainerStatus.ports:type_name -> neargate.agent.v1.PortBinding
-	85,  // 66: neargate.agent.v1.ContainerStatus.started:type_name -> google.protobuf.Timestamp
-	85,  // 67: neargate.agent.v1.ContainerStatus.finished:type_name -> google.protobuf.Timestamp
-	4,   // 68: neargate.agent.v1.ContainerStatus.health:type_name -> neargate.agent.v1.Health
-	85,  // 69: neargate.agent.v1.ContainerStatus.health_since:type_name -> google.protobuf.Timestamp
-	38,  // 70: neargate.agent.v1.StatusReport.tasks:type_name -> neargate.agent.v1.TaskStatus
-	5,   // 71: neargate.agent.v1.Endpoint.state:type_name -> neargate.agent.v1.EndpointState
-	42,  // 72: neargate.agent.v1.TargetGroup.endpoints:type_name -> neargate.agent.v1.Endpoint
-	45,  // 73: neargate.agent.v1.Listener.rules:type_name -> neargate.agent.v1.Rule
-	46,  // 74: neargate.agent.v1.Rule.conditions:type_name -> neargate.agent.v1.Condition
-	48,  // 75: neargate.agent.v1.Rule.actions:type_name -> neargate.agent.v1.Action
-	47,  // 76: neargate.agent.v1.Condition.query:type_name -> neargate.agent.v1.QueryPair
-	49,  // 77: neargate.agent.v1.Action.forward:type_name -> neargate.agent.v1.Forward
-	51,  // 78: neargate.agent.v1.Action.redirect:type_name -> neargate.agent.v1.Redirect
-	52,  // 79: neargate.agent.v1.Action.fixed:type_name -> neargate.agent.v1.FixedResponse
-	50,  // 80: neargate.agent.v1.Forward.groups:type_name -> neargate.agent.v1.WeightedGroup
-	55,  // 81: neargate.agent.v1.HealthReport.transitions:type_name -> neargate.agent.v1.HealthTransition
-	5,   // 82: neargate.agent.v1.HealthTransition.state:type_name -> neargate.agent.v1.EndpointState
-	57,  // 83: neargate.agent.v1.DrainReport.drained:type_name -> neargate.agent.v1.Drained
-	59,  // 84: neargate.agent.v1.Zone.records:type_name -> neargate.agent.v1.RecordSet
-	85,  // 85: neargate.agent.v1.RoleCredentialsAnswer.expires:type_name -> google.protobuf.Timestamp
-	64,  // 86: neargate.agent.v1.TaskSecretsAnswer.containers:type_name -> neargate.agent.v1.ContainerSecrets
-	82,  // 87: neargate.agent.v1.ContainerSecrets.environment:type_name -> neargate.agent.v1.ContainerSecrets.EnvironmentEntry
-	83,  // 88: neargate.agent.v1.ContainerSecrets.files:type_name -> neargate.agent.v1.ContainerSecrets.FilesEntry
-	84,  // 89: neargate.agent.v1.ContainerSecrets.log_options:type_name -> neargate.agent.v1.ContainerSecrets.LogOptionsEntry
-	68,  // 90: neargate.agent.v1.SecurityGroup.ingress:type_name -> neargate.agent.v1.TrafficRule
-	68,  // 91: neargate.agent.v1.SecurityGroup.egress:type_name -> neargate.agent.v1.TrafficRule
-	71,  // 92: neargate.agent.v1.ExecRequest.terminal:type_name -> neargate.agent.v1.TerminalSize
-	85,  // 93: neargate.agent.v1.ExecRequest.expires:type_name -> google.protobuf.Timestamp
-	73,  // 94: neargate.agent.v1.ExecOutput.exit:type_name -> neargate.agent.v1.ExecExit
-	71,  // 95: neargate.agent.v1.ExecInput.resize:type_name -> neargate.agent.v1.TerminalSize
-	6,   // 96: neargate.agent.v1.Dispatcher.Session:input_type -> neargate.agent.v1.Up
-	9,   // 97: neargate.agent.v1.Dispatcher.Logs:input_type -> neargate.agent.v1.LogChunk
-	12,  // 98: neargate.agent.v1.Dispatcher.ShipLogs:input_type -> neargate.agent.v1.ShipBatch
-	60,  // 99: neargate.agent.v1.Dispatcher.RoleCredentials:input_type -> neargate.agent.v1.RoleCredentialsRequest
-	62,  // 100: neargate.agent.v1.Dispatcher.TaskSecrets:input_type -> neargate.agent.v1.TaskSecretsRequest
-	72,  // 101: neargate.agent.v1.Dispatcher.ExecSession:input_type -> neargate.agent.v1.ExecOutput
-	7,   // 102: neargate.agent.v1.Dispatcher.Session:output_type -> neargate.agent.v1.Down
-	11,  // 103: neargate.agent.v1.Dispatcher.Logs:output_type -> neargate.agent.v1.LogsRead
-	14,  // 104: neargate.agent.v1.Dispatcher.ShipLogs:output_type -> neargate.agent.v1.ShipAck
-	61,  // 105: neargate.agent.v1.Dispatcher.RoleCredentials:output_type -> neargate.agent.v1.RoleCredentialsAnswer
-	63,  // 106: neargate.agent.v1.Dispatcher.TaskSecrets:output_type -> neargate.agent.v1.TaskSecretsAnswer
-	74,  // 107: neargate.agent.v1.Dispatcher.ExecSession:output_type -> neargate.agent.v1.ExecInput
-	102, // [102:108] is the sub-list for method output_type
-	96,  // [96:102] is the sub-list for method input_type
-	96,  // [96:96] is the sub-list for extension type_name
-	96,  // [96:96] is the sub-list for extension extendee
-	0,   // [0:96] is the sub-list for field type_name
+	75,  // 52: neargate.agent.v1.ContainerSpec.fire_lens:type_name -> neargate.agent.v1.FireLens
+	81,  // 53: neargate.agent.v1.LogConfiguration.options:type_name -> neargate.agent.v1.LogConfiguration.OptionsEntry
+	82,  // 54: neargate.agent.v1.VolumeSpec.driver_options:type_name -> neargate.agent.v1.VolumeSpec.DriverOptionsEntry
+	3,   // 55: neargate.agent.v1.TaskStatus.state:type_name -> neargate.agent.v1.TaskState
+	39,  // 56: neargate.agent.v1.TaskStatus.containers:type_name -> neargate.agent.v1.ContainerStatus
+	86,  // 57: neargate.agent.v1.TaskStatus.pull_started:type_name -> google.protobuf.Timestamp
+	86,  // 58: neargate.agent.v1.TaskStatus.pull_stopped:type_name -> google.protobuf.Timestamp
+	86,  // 59: neargate.agent.v1.TaskStatus.started:type_name -> google.protobuf.Timestamp
+	86,  // 60: neargate.agent.v1.TaskStatus.stopping:type_name -> google.protobuf.Timestamp
+	86,  // 61: neargate.agent.v1.TaskStatus.execution_stopped:type_name -> google.protobuf.Timestamp
+	86,  // 62: neargate.agent.v1.TaskStatus.stopped:type_name -> google.protobuf.Timestamp
+	86,  // 63: neargate.agent.v1.TaskStatus.connected:type_name -> google.protobuf.Timestamp
+	4,   // 64: neargate.agent.v1.TaskStatus.health:type_name -> neargate.agent.v1.Health
+	2,   // 65: neargate.agent.v1.ContainerStatus.state:type_name -> neargate.agent.v1.ContainerState
+	40,  // 66: neargate.agent.v1.ContainerStatus.ports:type_name -> neargate.agent.v1.PortBinding
+	86,  // 67: neargate.agent.v1.ContainerStatus.started:type_name -> google.protobuf.Timestamp
+	86,  // 68: neargate.agent.v1.ContainerStatus.finished:type_name -> google.protobuf.Timestamp
+	4,   // 69: neargate.agent.v1.ContainerStatus.health:type_name -> neargate.agent.v1.Health
+	86,  // 70: neargate.agent.v1.ContainerStatus.health_since:type_name -> google.protobuf.Timestamp
+	38,  // 71: neargate.agent.v1.StatusReport.tasks:type_name -> neargate.agent.v1.TaskStatus
+	5,   // 72: neargate.agent.v1.Endpoint.state:type_name -> neargate.agent.v1.EndpointState
+	42,  // 73: neargate.agent.v1.TargetGroup.endpoints:type_name -> neargate.agent.v1.Endpoint
+	45,  // 74: neargate.agent.v1.Listener.rules:type_name -> neargate.agent.v1.Rule
+	46,  // 75: neargate.agent.v1.Rule.conditions:type_name -> neargate.agent.v1.Condition
+	48,  // 76: neargate.agent.v1.Rule.actions:type_name -> neargate.agent.v1.Action
+	47,  // 77: neargate.agent.v1.Condition.query:type_name -> neargate.agent.v1.QueryPair
+	49,  // 78: neargate.agent.v1.Action.forward:type_name -> neargate.agent.v1.Forward
+	51,  // 79: neargate.agent.v1.Action.redirect:type_name -> neargate.agent.v1.Redirect
+	52,  // 80: neargate.agent.v1.Action.fixed:type_name -> neargate.agent.v1.FixedResponse
+	50,  // 81: neargate.agent.v1.Forward.groups:type_name -> neargate.agent.v1.WeightedGroup
+	55,  // 82: neargate.agent.v1.HealthReport.transitions:type_name -> neargate.agent.v1.HealthTransition
+	5,   // 83: neargate.agent.v1.HealthTransition.state:type_name -> neargate.agent.v1.EndpointState
+	57,  // 84: neargate.agent.v1.DrainReport.drained:type_name -> neargate.agent.v1.Drained
+	59,  // 85: neargate.agent.v1.Zone.records:type_name -> neargate.agent.v1.RecordSet
+	86,  // 86: neargate.agent.v1.RoleCredentialsAnswer.expires:type_name -> google.protobuf.Timestamp
+	64,  // 87: neargate.agent.v1.TaskSecretsAnswer.containers:type_name -> neargate.agent.v1.ContainerSecrets
+	83,  // 88: neargate.agent.v1.ContainerSecrets.environment:type_name -> neargate.agent.v1.ContainerSecrets.EnvironmentEntry
+	84,  // 89: neargate.agent.v1.ContainerSecrets.files:type_name -> neargate.agent.v1.ContainerSecrets.FilesEntry
+	85,  // 90: neargate.agent.v1.ContainerSecrets.log_options:type_name -> neargate.agent.v1.ContainerSecrets.LogOptionsEntry
+	68,  // 91: neargate.agent.v1.SecurityGroup.ingress:type_name -> neargate.agent.v1.TrafficRule
+	68,  // 92: neargate.agent.v1.SecurityGroup.egress:type_name -> neargate.agent.v1.TrafficRule
+	71,  // 93: neargate.agent.v1.ExecRequest.terminal:type_name -> neargate.agent.v1.TerminalSize
+	86,  // 94: neargate.agent.v1.ExecRequest.expires:type_name -> google.protobuf.Timestamp
+	73,  // 95: neargate.agent.v1.ExecOutput.exit:type_name -> neargate.agent.v1.ExecExit
+	71,  // 96: neargate.agent.v1.ExecInput.resize:type_name -> neargate.agent.v1.TerminalSize
+	6,   // 97: neargate.agent.v1.Dispatcher.Session:input_type -> neargate.agent.v1.Up
+	9,   // 98: neargate.agent.v1.Dispatcher.Logs:input_type -> neargate.agent.v1.LogChunk
+	12,  // 99: neargate.agent.v1.Dispatcher.ShipLogs:input_type -> neargate.agent.v1.ShipBatch
+	60,  // 100: neargate.agent.v1.Dispatcher.RoleCredentials:input_type -> neargate.agent.v1.RoleCredentialsRequest
+	62,  // 101: neargate.agent.v1.Dispatcher.TaskSecrets:input_type -> neargate.agent.v1.TaskSecretsRequest
+	72,  // 102: neargate.agent.v1.Dispatcher.ExecSession:input_type -> neargate.agent.v1.ExecOutput
+	7,   // 103: neargate.agent.v1.Dispatcher.Session:output_type -> neargate.agent.v1.Down
+	11,  // 104: neargate.agent.v1.Dispatcher.Logs:output_type -> neargate.agent.v1.LogsRead
+	14,  // 105: neargate.agent.v1.Dispatcher.ShipLogs:output_type -> neargate.agent.v1.ShipAck
+	61,  // 106: neargate.agent.v1.Dispatcher.RoleCredentials:output_type -> neargate.agent.v1.RoleCredentialsAnswer
+	63,  // 107: neargate.agent.v1.Dispatcher.TaskSecrets:output_type -> neargate.agent.v1.TaskSecretsAnswer
+	74,  // 108: neargate.agent.v1.Dispatcher.ExecSession:output_type -> neargate.agent.v1.ExecInput
+	103, // [103:109] is the sub-list for method output_type
+	97,  // [97:103] is the sub-list for method input_type
+	97,  // [97:97] is the sub-list for extension type_name
+	97,  // [97:97] is the sub-list for extension extendee
+	0,   // [0:97] is the sub-list for field type_name
 }
 
 func init() { file_api_agent_agent_proto_init() }
@@ -6854,7 +6922,7 @@ func file_api_agent_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_agent_agent_proto_rawDesc), len(file_api_agent_agent_proto_rawDesc)),
 			NumEnums:      6,
-			NumMessages:   79,
+			NumMessages:   80,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

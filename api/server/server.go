@@ -20,6 +20,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -82,6 +83,7 @@ type Server struct {
 	rest      http.Handler
 	openapi   func() ([]byte, error)
 	channels  chan struct{}   // capacity maxDataChannels: those that are open
+	waiting   sync.Mutex      // of who takes all of channels
 	leaving   context.Context // ends when the server begins to shut down
 	leave     context.CancelFunc
 }
@@ -161,10 +163,21 @@ func (s *Server) serve(ctx context.Context, l net.Listener, handler http.Handler
 		h.Close() // those who are left have had their moment
 	}
 	<-failed
-	for range maxDataChannels { // they have been told to end, and the HTTP server does not know of them
+	s.waitForChannels()
+	return nil
+}
+
+// waitForChannels returns once no data channel is open: they have been told to end, and the HTTP server does not know of them. It gives back
+// what it takes, for the server may have several listeners, each of which waits.
+func (s *Server) waitForChannels() {
+	s.waiting.Lock()
+	defer s.waiting.Unlock()
+	for range maxDataChannels {
 		s.channels <- struct{}{}
 	}
-	return nil
+	for range maxDataChannels {
+		<-s.channels
+	}
 }
 
 // ServeHTTP decides by host and path who answers. The order matters: see docs/design/api.md.

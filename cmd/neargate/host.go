@@ -242,6 +242,9 @@ func (h *host) config(client agentapi.DispatcherClient) (agent.Config, error) {
 	if h.network != nil {
 		cfg.Network = h.network.Offer
 	}
+	if _, ok := h.driver.(runtime.LogRouting); ok {
+		cfg.Attributes["ecs.capability.firelens.fluentbit"], cfg.Attributes["ecs.capability.firelens.fluentd"] = "", ""
+	}
 	if meter, ok := h.driver.(runtime.StorageMeter); ok {
 		if lacks := meter.CheckStorage(); len(lacks) > 0 {
 			h.cfg.log.Warn("tasks with ephemeralStorage are not placed on this host", "lacks", strings.Join(lacks, "; "))

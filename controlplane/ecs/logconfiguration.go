@@ -116,10 +116,13 @@ func checkLog(name string, l *types.LogConfiguration) error {
 	if l == nil {
 		return nil
 	}
+	if l.LogDriver == types.LogDriverAwsfirelens {
+		return checkRoutedLog(name, l)
+	}
 	known, ok := logOptions[l.LogDriver]
 	if !ok {
 		return client("'containerDefinitions[%s].logConfiguration.logDriver' is not supported by this platform: "+
-			"use awslogs, fluentd, json-file or syslog, not %s.", name, l.LogDriver)
+			"use awsfirelens, awslogs, fluentd, json-file or syslog, not %s.", name, l.LogDriver)
 	}
 	if l.LogDriver == types.LogDriverAwslogs {
 		if lacking := lackingOptions(l, "awslogs-region", "awslogs-group"); len(lacking) > 0 {
@@ -162,7 +165,7 @@ func lackingOptions(l *types.LogConfiguration, options ...string) (lacking []str
 func checkFargateLog(c types.ContainerDefinition) error {
 	l := c.LogConfiguration
 	switch {
-	case l == nil:
+	case l == nil, l.LogDriver == types.LogDriverAwsfirelens:
 		return nil
 	case l.LogDriver != types.LogDriverAwslogs:
 		return client("Fargate does not support log driver %s: container '%s'.", l.LogDriver, aws.ToString(c.Name))

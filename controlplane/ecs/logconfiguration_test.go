@@ -35,7 +35,7 @@ func TestLogOptions(t *testing.T) {
 		"syslog syslog-tls-cert=cert.pem":           "'syslog-tls-cert'",
 		"syslog mode=sometimes":                     "'mode'",
 		"syslog mode=blocking max-buffer-size=1m":   "only valid with mode 'non-blocking'",
-		"gelf": "use awslogs, fluentd, json-file or syslog, not gelf",
+		"gelf": "use awsfirelens, awslogs, fluentd, json-file or syslog, not gelf",
 	} {
 		words := strings.Fields(text)
 		l := &types.LogConfiguration{LogDriver: types.LogDriver(words[0]), Options: map[string]string{}}

@@ -12,6 +12,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ecs/types"
 
 	"github.com/seed-2f228079/neargate/controlplane"
+	"github.com/seed-2f228079/neargate/controlplane/firelens"
 )
 
 // normalize checks a task definition as ECS does at registration and fills in what ECS fills in. It does not change in.
@@ -48,7 +49,7 @@ func normalize(in *ecs.RegisterTaskDefinitionInput) (types.TaskDefinition, error
 	}
 	for _, check := range []func(*types.TaskDefinition) error{
 		checkContainers, checkSize, checkEphemeralStorage, checkVolumes, checkPorts, checkHealthChecks, checkDependencies, checkRestartPolicies,
-		checkLinuxParameters, checkUlimits, checkNamespaces, checkSystemControls, checkSecurityOptions, checkNameServers, checkSecrets,
+		checkLinuxParameters, checkUlimits, checkNamespaces, checkSystemControls, checkSecurityOptions, checkNameServers, checkSecrets, checkFireLens,
 	} {
 		if err := check(&def); err != nil {
 			return def, err
@@ -298,7 +299,7 @@ func compatibilities(def types.TaskDefinition) []types.Compatibility {
 	return list
 }
 
-// requiredAttributes are those that ECS shows for what the definition uses. All but the one of ephemeral storage are shown only: a node here can all of it.
+// requiredAttributes are those that ECS shows for what the definition uses. All but those of ephemeral storage and of log routers are shown only: a node here can all of it.
 func requiredAttributes(def types.TaskDefinition) []types.Attribute {
 	names := map[string]bool{}
 	if def.ExecutionRoleArn != nil {
@@ -339,6 +340,12 @@ func requiredAttributes(def types.TaskDefinition) []types.Attribute {
 		}
 		if c.LogConfiguration != nil && len(c.LogConfiguration.SecretOptions) > 0 {
 			names["ecs.capability.logging-driver.secrets"] = true
+		}
+		if f := c.FirelensConfiguration; f != nil {
+			names[controlplane.FireLensCapability(f.Type)] = true
+			if f.Options[firelens.OptionFileType] != "" {
+				names["ecs.capability.firelens.options.config.file"] = true
+			}
 		}
 		if c.MemoryReservation != nil {
 			names["com.amazonaws.ecs.capability.docker-remote-api.1.21"] = true

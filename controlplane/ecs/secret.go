@@ -94,6 +94,7 @@ func checkSecretOptions(container string, l *types.LogConfiguration) error {
 			return client("'containerDefinitions[%s].logConfiguration.secretOptions' is not supported by this platform with log driver awslogs.", container)
 		case plain:
 			return client("Option '%s' in the log configuration of container '%s' is secret and plain.", *s.Name, container)
+		case l.LogDriver == types.LogDriverAwsfirelens: // the router's to know
 		case logOptions[l.LogDriver][*s.Name] == nil:
 			return client("Log driver %s disallows options: %s", l.LogDriver, *s.Name)
 		}

@@ -44,12 +44,13 @@ var supported = map[string]support{
 	},
 	"ContainerDefinition": {
 		honoured: "command cpu dependsOn disableNetworking dnsSearchDomains dnsServers dockerLabels dockerSecurityOptions entryPoint environment " +
-			"environmentFiles essential extraHosts healthCheck hostname image interactive links linuxParameters logConfiguration memory memoryReservation " +
+			"environmentFiles essential extraHosts firelensConfiguration healthCheck hostname image interactive links linuxParameters logConfiguration memory memoryReservation " +
 			"mountPoints name portMappings privileged pseudoTerminal readonlyRootFilesystem repositoryCredentials restartPolicy secrets startTimeout stopTimeout " +
 			"systemControls ulimits user volumesFrom workingDirectory",
 		notes: map[string]string{
 			"dockerSecurityOptions": "no-new-privileges; apparmor, label and credentialspec are refused by name",
 			"environmentFiles":      "read from the S3-compatible endpoint that the operator names (--s3-endpoint), if the execution role may s3:GetObject; shown by TestTaskIsStartedWithFilesOfVariables",
+			"firelensConfiguration": "on hosts with the native runtime; at most one container of a task, as on ECS; shown by TestFireLens, TestRenderFireLens and TestSuite/Logs/FireLens",
 			"healthCheck":           "run by the agent, in the container; an image's own HEALTHCHECK is not run, as on ECS",
 			"interactive":           "nobody can be attached to the input",
 			"links":                 "the containers of a task share one network namespace: a link is a name for 127.0.0.1",
@@ -63,9 +64,8 @@ var supported = map[string]support{
 			"versionConsistency": "a deployment keeps to the digests that it resolved",
 		},
 		refused: map[string]string{
-			"credentialSpecs":       "credential specifications do not exist yet",
-			"firelensConfiguration": "FireLens does not exist yet",
-			"resourceRequirements":  "there are no accelerators",
+			"credentialSpecs":      "credential specifications do not exist yet",
+			"resourceRequirements": "there are no accelerators",
 		},
 	},
 	"ContainerDependency": {honoured: "condition containerName"},
@@ -101,8 +101,10 @@ var supported = map[string]support{
 		notes: map[string]string{"valueFrom": "of the task's account; with json-key, version-stage and version-id behind the ARN of a secret"}},
 	"LogConfiguration": {
 		honoured: "logDriver options secretOptions",
-		notes:    map[string]string{"secretOptions": "not with awslogs, whose options say where the platform's own log groups are"},
+		notes:    map[string]string{"secretOptions": "not with awslogs, whose options say where the platform's own log groups are; with awsfirelens as variables of the log router, to which its configuration refers"},
 	},
+	"FirelensConfiguration": {honoured: "options type",
+		notes: map[string]string{"options": "enable-ecs-log-metadata, config-file-type and config-file-value; a file in S3 is refused by name"}},
 	"MountPoint": {honoured: "containerPath readOnly sourceVolume"},
 	"PortMapping": {
 		honoured: "containerPort containerPortRange hostPort name protocol",

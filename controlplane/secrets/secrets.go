@@ -26,6 +26,7 @@ import (
 	"github.com/seed-2f228079/neargate/api"
 	agentapi "github.com/seed-2f228079/neargate/api/agent"
 	"github.com/seed-2f228079/neargate/controlplane"
+	"github.com/seed-2f228079/neargate/controlplane/firelens"
 	"github.com/seed-2f228079/neargate/internal/awserr"
 )
 
@@ -114,7 +115,39 @@ func (w *work) all(ctx context.Context, def types.TaskDefinition, over types.Tas
 			answer.Containers = append(answer.Containers, got)
 		}
 	}
-	return answer, nil
+	return answer, routeOptions(answer, def.ContainerDefinitions)
+}
+
+// routeOptions gives the secret options of those whose output goes to the task's log router to that one, as variables: its configuration
+// refers to them.
+func routeOptions(answer *agentapi.TaskSecretsAnswer, containers []types.ContainerDefinition) error {
+	at := controlplane.LogRouter(containers)
+	if at < 0 {
+		return nil
+	}
+	of := map[string]*agentapi.ContainerSecrets{}
+	for _, s := range answer.Containers {
+		of[s.Name] = s
+	}
+	name := aws.ToString(containers[at].Name)
+	for i, c := range containers {
+		s := of[aws.ToString(c.Name)]
+		if s == nil || !controlplane.Routed(c) || len(s.LogOptions) == 0 {
+			continue
+		}
+		if of[name] == nil {
+			of[name] = &agentapi.ContainerSecrets{Name: name, Environment: map[string]string{}}
+			answer.Containers = append(answer.Containers, of[name])
+		}
+		for option, value := range s.LogOptions {
+			if strings.ContainsRune(value, 0) {
+				return initialization("unable to pull secrets or registry auth: the value of secret option %s of container %s has a zero byte, which no environment variable can have", option, s.Name)
+			}
+			of[name].Environment[firelens.SecretVariable(option, i)] = value
+		}
+		s.LogOptions = nil
+	}
+	return nil
 }
 
 // container is what one container gets; nil: nothing.

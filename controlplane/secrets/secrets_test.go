@@ -270,3 +270,33 @@ func TestS3(t *testing.T) {
 		t.Errorf("a store that is down: %v", err)
 	}
 }
+
+// TestSecretOptionsOfRoutedLogs: they go to the log router, as variables that say of which container they are.
+func TestSecretOptionsOfRoutedLogs(t *testing.T) {
+	p := newPlatform()
+	log := &types.LogConfiguration{LogDriver: types.LogDriverAwsfirelens, SecretOptions: secrets("token=/p")}
+	d := &controlplane.TaskDefinition{Account: account, Family: "f", DefinitionJson: []byte(controlplane.EncodeShape(types.TaskDefinition{
+		ExecutionRoleArn: aws.String("r"), ContainerDefinitions: []types.ContainerDefinition{
+			{Name: aws.String("a"), LogConfiguration: log},
+			{Name: aws.String("router"), FirelensConfiguration: &types.FirelensConfiguration{Type: types.FirelensConfigurationTypeFluentbit}},
+			{Name: aws.String("b"), LogConfiguration: log, Secrets: secrets("OWN=/p")},
+		}}))}
+	r := &Resolver{Roles: p, Invoker: p, Authorizer: p, Objects: p}
+	answer, err := r.Resolve(t.Context(), &controlplane.Task{Account: account, Region: "us-east-1", Cluster: "default", Id: "t"}, d)
+	if err != nil || answer.Failure != "" {
+		t.Fatal(answer.GetFailure(), err)
+	}
+	got := map[string]map[string]string{}
+	for _, c := range answer.Containers {
+		if len(c.LogOptions) > 0 {
+			t.Errorf("container %s has options of its own", c.Name)
+		}
+		got[c.Name] = c.Environment
+	}
+	if want := map[string]string{"token_0": "canary-p", "token_2": "canary-p"}; !maps.Equal(got["router"], want) {
+		t.Errorf("the router has %v, want %v", got["router"], want)
+	}
+	if len(got["a"]) != 0 || !maps.Equal(got["b"], map[string]string{"OWN": "canary-p"}) {
+		t.Errorf("the others have %v", got)
+	}
+}

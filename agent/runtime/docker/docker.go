@@ -33,6 +33,7 @@ import (
 	"github.com/docker/go-connections/nat"
 	"google.golang.org/protobuf/encoding/protojson"
 
+	"github.com/seed-2f228079/neargate/agent/logs"
 	linklocal "github.com/seed-2f228079/neargate/agent/network"
 	"github.com/seed-2f228079/neargate/agent/runtime"
 	agentapi "github.com/seed-2f228079/neargate/api/agent"
@@ -126,6 +127,11 @@ func (d *Driver) labels(taskID, container string) map[string]string {
 func (d *Driver) Create(ctx context.Context, t runtime.Task) (runtime.Sandbox, error) {
 	if t.Spec.EphemeralStorageMib > 0 {
 		return runtime.Sandbox{}, errors.New("the docker runtime cannot hold a task to its ephemeral storage")
+	}
+	for _, c := range t.Spec.Containers {
+		if c.FireLens != nil || c.GetLog().GetDriver() == logs.DriverFireLens {
+			return runtime.Sandbox{}, fmt.Errorf("the docker runtime has no FireLens, which container %s uses: the task needs a host with the native runtime", c.Name)
+		}
 	}
 	if have, err := d.cli.ContainerInspect(ctx, d.sandboxName(t.ID)); err == nil {
 		if !have.State.Running {

@@ -113,6 +113,9 @@ func (d *Driver) LinkLocal(context.Context) (net.Listener, error) { return nil, 
 // CheckStorage: nothing is written, so nothing is lacking.
 func (d *Driver) CheckStorage() []string { return nil }
 
+// RoutesLogs: nothing is written, so there is nothing to route.
+func (d *Driver) RoutesLogs() {}
+
 // Storage is what a task asked for, none of it used.
 func (d *Driver) Storage(_ context.Context, taskID string) (runtime.Storage, error) {
 	d.mu.Lock()

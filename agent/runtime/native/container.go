@@ -181,6 +181,9 @@ func (d *Driver) bundle(t *task, c *agentapi.ContainerSpec) (*bundle, error) {
 	for _, name := range []string{"hosts", "resolv.conf", "hostname"} {
 		b.Mounts = append(b.Mounts, bundleMount{Source: filepath.Join(dir, name), Target: "/etc/" + name, ReadOnly: c.ReadonlyRoot})
 	}
+	if c.FireLens != nil {
+		b.Mounts = append(b.Mounts, t.routerMounts(c)...)
+	}
 	for _, m := range c.Mounts {
 		v := volumeNamed(spec, m.Volume)
 		if v == nil {
@@ -206,6 +209,9 @@ func (d *Driver) bundle(t *task, c *agentapi.ContainerSpec) (*bundle, error) {
 func (d *Driver) output(t *task, c *agentapi.ContainerSpec, b *bundle) (o logs.Config, err error) {
 	o = logs.Config{Driver: c.GetLog().GetDriver(), Options: c.GetLog().GetOptions(), Path: d.logPath(t.id, c.Name), Limit: d.cfg.LogLimit,
 		ID: b.RuntimeID, Name: "/" + c.Name}
+	if o.Driver == logs.DriverFireLens {
+		o.Driver, o.Options = logs.DriverFluentd, t.toRouter(o.Options)
+	}
 	host, err := os.Hostname()
 	if err != nil {
 		return o, err

@@ -311,7 +311,14 @@ func (d *Driver) makeContainerFolder(t *task, c *agentapi.ContainerSpec) error {
 	if err != nil {
 		return err
 	}
-	for name, text := range map[string]string{"hosts": hosts.String(), "resolv.conf": resolv, "hostname": host + "\n"} {
+	files := map[string]string{"hosts": hosts.String(), "resolv.conf": resolv, "hostname": host + "\n"}
+	if c.FireLens != nil {
+		if err := os.MkdirAll(t.routerFolder(), 0o700); err != nil {
+			return err
+		}
+		files[routerConfig] = c.FireLens.Config
+	}
+	for name, text := range files {
 		path := filepath.Join(dir, name)
 		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
 			return err

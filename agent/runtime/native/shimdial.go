@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"path/filepath"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -14,6 +15,9 @@ import (
 
 // dial connects from the host's network, as an engine of Docker does for its log drivers; the shim's own is its task's.
 func (s *shim) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	if filepath.Dir(address) == filepath.Join(s.dir, routerFolder) {
+		return dialRouter(ctx, address)
+	}
 	if strings.HasPrefix(network, "unix") {
 		return new(net.Dialer).DialContext(ctx, network, address)
 	}

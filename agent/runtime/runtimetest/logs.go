@@ -162,6 +162,7 @@ func (s *suite) logs(t *testing.T) {
 		}
 	})
 	if s.features.SendsLogs {
+		t.Run("FireLens", h.fireLens)
 		t.Run("DriverThatTakesNothing", func(t *testing.T) {
 			deaf, err := net.Listen("tcp", "127.0.0.1:0")
 			if err != nil {

@@ -240,6 +240,8 @@ func run(verb string, args []string) error {
 			fmt.Println("tick", i)
 			time.Sleep(10 * time.Millisecond)
 		}
+	case "route": // as a router does whose configuration, in Fluent Bit's language, is this file: prints what comes, until the signal
+		return route(args[0])
 	case "serve": // HTTP that answers the text with the peer's address
 		return serve(args[0], strings.Join(args[1:], " "))
 	case "serve-udp":
