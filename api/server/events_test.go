@@ -3,11 +3,13 @@ package server
 import (
 	"bufio"
 	"context"
+	"encoding/json"
 	"errors"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -214,6 +216,48 @@ func TestEventsAsLines(t *testing.T) {
 		}
 	}
 }
+
+// TestEventsAreDescribed as lines, not as an output that there is none of.
+func TestEventsAreDescribed(t *testing.T) {
+	s, _, _ := newTestServer(t, newTailing().wire)
+	w := ask(t, s, "GET", "/api/openapi.json", "", "")
+	var doc struct {
+		Paths map[string]map[string]struct {
+			Responses map[string]struct{ Content map[string]any }
+		}
+	}
+	if err := json.Unmarshal(w.Body.Bytes(), &doc); err != nil {
+		t.Fatal(err)
+	}
+	if content := doc.Paths["/actions/cloudwatchlogs/StartLiveTail"]["post"].Responses["200"].Content; content["application/x-ndjson"] == nil || len(content) != 1 {
+		t.Errorf("described as %v", content)
+	}
+}
+
+// TestUnreadEventStreamIsCut: a client that takes no more ends the handler, and what it has does not look whole.
+func TestUnreadEventStreamIsCut(t *testing.T) {
+	f := newTailing()
+	s, _, _ := newTestServer(t, f.wire)
+	f.next <- "one"
+	r := httptest.NewRequest("POST", "/", strings.NewReader(`{"logGroupIdentifiers":["arn:aws:logs:us-east-1:000000000000:log-group:g"]}`))
+	r.Host = "127.0.0.1:4566"
+	r.Header.Set("X-Amz-Target", "Logs_20140328.StartLiveTail")
+	r.Header.Set("Content-Type", jsonType)
+	sign(t, r, `{"logGroupIdentifiers":["arn:aws:logs:us-east-1:000000000000:log-group:g"]}`, "logs")
+	defer func() {
+		if p := recover(); p != http.ErrAbortHandler {
+			t.Errorf("it ends with %v", p)
+		}
+		<-f.left
+	}()
+	s.ServeHTTP(deaf{httptest.NewRecorder()}, r)
+	t.Error("it ends as if all were read")
+}
+
+// deaf is a connection whose client takes nothing.
+type deaf struct{ http.ResponseWriter }
+
+func (deaf) Write([]byte) (int, error) { return 0, os.ErrDeadlineExceeded }
 
 // TestEventStreamOfTheLeader: a server that follows passes the stream on.
 func TestEventStreamOfTheLeader(t *testing.T) {

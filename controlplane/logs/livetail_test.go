@@ -12,6 +12,7 @@ import (
 	cwl "github.com/aws/aws-sdk-go-v2/service/cloudwatchlogs"
 	"github.com/aws/aws-sdk-go-v2/service/cloudwatchlogs/types"
 
+	"github.com/seed-2f228079/neargate/api"
 	"github.com/seed-2f228079/neargate/internal/awserr"
 	"github.com/seed-2f228079/neargate/storage/stream"
 )
@@ -79,16 +80,20 @@ func (b *bench) tail(in *cwl.StartLiveTailInput) *session {
 	return s
 }
 
-// second lets a second pass for sessions that wait for it and for their end.
+// pass lets time pass for sessions that wait for their next second and for their end.
+func (b *bench) pass(sessions int, d time.Duration) {
+	b.t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); b.clk.Waiters() < 2*sessions; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			b.t.Fatalf("%d wait for the clock, of %d sessions", b.clk.Waiters(), sessions)
+		}
+	}
+	b.clk.Advance(d)
+}
+
 func (b *bench) second(sessions int) {
 	b.t.Helper()
-	for b.clk.Waiters() < 2*sessions {
-		if b.t.Context().Err() != nil {
-			b.t.FailNow()
-		}
-		time.Sleep(time.Millisecond)
-	}
-	b.clk.Advance(time.Second)
+	b.pass(sessions, time.Second)
 }
 
 func arnOf(group string) string { return "arn:aws:logs:us-east-1:000000000000:log-group:" + group }
@@ -210,10 +215,7 @@ func TestLiveTailTimesOut(t *testing.T) {
 	b := newBench(t)
 	b.stream("g", "s")
 	s := b.tail(&cwl.StartLiveTailInput{LogGroupIdentifiers: []string{arnOf("g")}})
-	for b.clk.Waiters() < 2 {
-		time.Sleep(time.Millisecond)
-	}
-	b.clk.Advance(maxSession)
+	b.pass(1, maxSession)
 	for {
 		select {
 		case <-s.events: // the second's may come first
@@ -262,6 +264,21 @@ func TestLiveTailIsRefused(t *testing.T) {
 	if err := b.tails.add(&tail{account: "another"}); !awserr.Is(err, "LimitExceededException") {
 		t.Errorf("one more than the server takes: %v", err)
 	}
+}
+
+// TestLiveTailNeedsEveryGroup: whoever may not tail one of them gets no session.
+func TestLiveTailNeedsEveryGroup(t *testing.T) {
+	for _, o := range newBench(t).Operations() {
+		if o.Name != "StartLiveTail" {
+			continue
+		}
+		needs := o.Needs(&api.Call{}, &cwl.StartLiveTailInput{LogGroupIdentifiers: []string{arnOf("g"), arnOf("h")}})
+		if len(needs) != 1 || needs[0].Action != "logs:StartLiveTail" || !slices.Equal(needs[0].Resources, []string{arnOf("g"), arnOf("h")}) {
+			t.Errorf("it needs %+v", needs)
+		}
+		return
+	}
+	t.Error("there is no such operation")
 }
 
 // TestLiveTailFollowsTheLeader: what is put is shown by whoever leads, and a session of a former leader says that it is over.
