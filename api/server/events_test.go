@@ -285,6 +285,31 @@ func TestEventStreamOfTheLeader(t *testing.T) {
 	}
 }
 
+// TestBothPortsEnd: what waits for data channels on one does not keep the other.
+func TestBothPortsEnd(t *testing.T) {
+	s, _, _ := newTestServer(t, nil)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 2)
+	for _, run := range []func(context.Context, net.Listener) error{s.Run, s.RunTasks} {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		go func() { done <- run(ctx, l) }()
+	}
+	cancel()
+	for range 2 {
+		select {
+		case err := <-done:
+			if err != nil {
+				t.Error(err)
+			}
+		case <-time.After(20 * time.Second):
+			t.Fatal("a port does not end")
+		}
+	}
+}
+
 // TestStreamPrefixIsOfOurNames: clients put one of two words before the name that they were given.
 func TestStreamPrefixIsOfOurNames(t *testing.T) {
 	s, _, _ := newTestServer(t, func(c *Config) { c.Names = []string{"neargate.test"} })

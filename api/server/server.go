@@ -135,8 +135,16 @@ const (
 	shutdownTimeout = 5 * time.Second
 )
 
-// Run serves on l until ctx ends, then lets requests in flight finish for a moment. It closes l.
-func (s *Server) Run(ctx context.Context, l net.Listener) error { return s.serve(ctx, l, s, nil) }
+// Run serves on l until ctx ends, then lets requests in flight finish for a moment. It closes l. It is called once.
+func (s *Server) Run(ctx context.Context, l net.Listener) error {
+	if err := s.serve(ctx, l, s, nil); err != nil {
+		return err
+	}
+	for range maxDataChannels { // they have been told to end, and the HTTP server does not know of them
+		s.channels <- struct{}{}
+	}
+	return nil
+}
 
 func (s *Server) serve(ctx context.Context, l net.Listener, handler http.Handler, connected func(context.Context, net.Conn) context.Context) error {
 	h := &http.Server{
@@ -161,9 +169,6 @@ func (s *Server) serve(ctx context.Context, l net.Listener, handler http.Handler
 		h.Close() // those who are left have had their moment
 	}
 	<-failed
-	for range maxDataChannels { // they have been told to end, and the HTTP server does not know of them
-		s.channels <- struct{}{}
-	}
 	return nil
 }
 
