@@ -99,6 +99,9 @@ const (
 	contentType = eventstream.ContentTypeHeader
 )
 
+// maxErrorMessage is how much of an error's text goes into a header, which holds 32 KiB at most.
+const maxErrorMessage = 8 << 10
+
 // Initial is the message that an RPC protocol begins with: the output beside the stream, of which there is none.
 func (e *EventEncoder) Initial() []byte {
 	return frame([]byte("{}"), eventstream.EventTypeHeader, "initial-response", messageType, eventstream.EventMessageType, contentType, e.codec.ContentType())
@@ -128,7 +131,11 @@ func (e *EventEncoder) Error(err *awserr.Error) []byte {
 		return frame(jsonError("", err, e.codec.model.ErrorShape(err.Code)), eventstream.ExceptionTypeHeader, err.Code,
 			messageType, eventstream.ExceptionMessageType, contentType, "application/json")
 	}
-	return frame(nil, messageType, eventstream.ErrorMessageType, eventstream.ErrorCodeHeader, err.Code, eventstream.ErrorMessageHeader, err.Message)
+	message := err.Message
+	if len(message) > maxErrorMessage {
+		message = strings.ToValidUTF8(message[:maxErrorMessage], "")
+	}
+	return frame(nil, messageType, eventstream.ErrorMessageType, eventstream.ErrorCodeHeader, err.Code, eventstream.ErrorMessageHeader, message)
 }
 
 // frame is a message with these headers: names and values.

@@ -51,6 +51,9 @@ func TestEventStreamIsReadByTheSDK(t *testing.T) {
 	}
 	stream.Write(e.Error(awserr.New("SessionTimeoutException", "It is over.")))
 	stream.Write(e.Error(awserr.New("Other", "It failed.")))
+	if f := e.Error(awserr.New("Other", "%s", strings.Repeat("ä", 1<<20))); len(f) > maxErrorMessage+200 {
+		t.Errorf("an endless text makes a message of %d bytes", len(f))
+	}
 
 	p := awsjson.New11(schemas.Logs_20140328)
 	if err := p.DeserializeInitialResponse(schemas.StartLiveTailResponse, stream, &cwl.StartLiveTailOutput{}); err != nil {
