@@ -55,6 +55,10 @@ type Operation struct {
 	Leader bool
 	// Call runs the method. in is *In, out is *Out; exactly one of out and err is set.
 	Call func(ctx context.Context, in any) (out any, err error)
+	// Events, of an operation that answers with an event stream, emits events until there are no more, the client has left or the server
+	// shuts down: that ends ctx. The first one says that this is no error any more; an error of later is the stream's last message.
+	// Call is of no use then. nil: the operation answers with its output.
+	Events func(ctx context.Context, in any, emit func(event any) error) error
 }
 
 // Action is the operation's IAM action name, for example "ecs:CreateService".
@@ -174,6 +178,17 @@ func Read[I, O any](f func(context.Context, *I) (*O, error), opts ...Option) Ope
 // Write makes an operation that changes state.
 func Write[I, O any](f func(context.Context, *I) (*O, error), opts ...Option) Operation {
 	return operation(ModeWrite, f, opts)
+}
+
+// EventStream makes an operation that changes nothing and answers with events, which are variants of the SDK's union E.
+func EventStream[I, O, E any](f func(ctx context.Context, in *I, emit func(E) error) error, opts ...Option) Operation {
+	o := operation(ModeRead, func(context.Context, *I) (*O, error) {
+		return nil, fmt.Errorf("%s answers with an event stream, and was called for an output", reflect.TypeFor[I]())
+	}, opts)
+	o.Events = func(ctx context.Context, in any, emit func(any) error) error {
+		return f(ctx, in.(*I), func(e E) error { return emit(e) })
+	}
+	return o
 }
 
 // operation panics on an input type that is not an SDK one: the table is built at start, from code.

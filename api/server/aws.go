@@ -53,6 +53,9 @@ func (s *Server) aws(x *exchange) {
 		return
 	}
 	q, unknown := s.resolve(x.r, svc, codec, body)
+	if unknown == nil && q.binding.Events != nil {
+		defer x.untilLeaving()()
+	}
 	// Before the signature is looked at: the key that made it may be younger than what this server knows.
 	if unknown == nil && s.elsewhere(x, q.binding.ForLeader(), body, func(err error) { s.refuse(x, codec, err) }) {
 		return
@@ -214,6 +217,10 @@ func (s *Server) answer(x *exchange, q *request, who api.Identity, region string
 	in, err := q.decode(w)
 	if err != nil {
 		s.refuse(x, q.codec, err)
+		return
+	}
+	if q.binding.Events != nil {
+		s.answerEvents(x, q, w, who, region, in)
 		return
 	}
 	out, err := s.perform(x.r.Context(), q.binding, x.call(q.binding, who, region), in)

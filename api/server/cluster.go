@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/seed-2f228079/neargate/api"
+	"github.com/seed-2f228079/neargate/api/wire"
 	"github.com/seed-2f228079/neargate/internal/awserr"
 )
 
@@ -158,7 +159,7 @@ func (x *exchange) relay(answer *http.Response) {
 	x.w.WriteHeader(answer.StatusCode)
 	var to io.Writer = x.w
 	if answer.ContentLength < 0 { // it comes as it is made
-		to = flushing{x.w, http.NewResponseController(x.w)}
+		to = flushing{x.w, http.NewResponseController(x.w), answer.Header.Get("Content-Type") == wire.EventStreamType}
 	}
 	if _, err := io.Copy(to, answer.Body); err != nil {
 		panic(http.ErrAbortHandler)
@@ -169,9 +170,13 @@ func (x *exchange) relay(answer *http.Response) {
 type flushing struct {
 	io.Writer
 	control *http.ResponseController
+	events  bool // of an event stream, which clients have to keep up with
 }
 
 func (f flushing) Write(b []byte) (int, error) {
+	if f.events && f.control.SetWriteDeadline(time.Now().Add(eventTimeout)) == nil {
+		defer f.control.SetWriteDeadline(time.Time{})
+	}
 	n, err := f.Writer.Write(b)
 	if err == nil {
 		err = f.control.Flush()

@@ -26,7 +26,7 @@ func (s *Server) refused(r *http.Request, registry bool) string {
 	}
 	host := hostname(r.Host)
 	switch {
-	case !s.own(host) && !(registry && ecrHost.MatchString(host)):
+	case !s.own(withoutStreamPrefix(host)) && !(registry && ecrHost.MatchString(host)):
 		return fmt.Sprintf("The host %q is not a name of this server.", host)
 	case r.Header.Get("Sec-Fetch-Site") == "cross-site":
 		return "Requests from other sites are not answered."
@@ -37,6 +37,17 @@ func (s *Server) refused(r *http.Request, registry bool) string {
 		}
 	}
 	return ""
+}
+
+// withoutStreamPrefix is the name of the server that clients put the host prefix of event streams before (logs:StartLiveTail): what they
+// say differs with their age.
+func withoutStreamPrefix(host string) string {
+	for _, prefix := range []string{"stream-", "streaming-"} {
+		if name, ok := strings.CutPrefix(host, prefix); ok {
+			return name
+		}
+	}
+	return host
 }
 
 // own says whether host, as hostname gives it, is one of the server's names. Addresses always are: a name that was made to resolve to us is

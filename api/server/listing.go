@@ -48,6 +48,9 @@ func WriteOperations(w io.Writer, ops []api.Operation, resources ...api.RESTReso
 			if o.Open {
 				mode += ", no permission"
 			}
+			if o.Events != nil {
+				mode += ", event stream"
+			}
 			fmt.Fprintf(b, "| %s | %s | %s | `%s` |\n", o.Name, mode, route, o.Action())
 			missing = slices.DeleteFunc(missing, func(name string) bool { return name == o.Name })
 		}

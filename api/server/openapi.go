@@ -87,6 +87,10 @@ func (d *document) add(b *binding) error {
 			"default": object{"description": "The operation was refused.", "content": jsonContent(object{"$ref": "#/components/schemas/Error"})},
 		},
 	}
+	if b.Events != nil {
+		op["responses"].(object)["200"] = object{"description": "A JSON object a line, as they come: of each its one member names the event.",
+			"content": object{ndjson: object{"schema": object{"type": "object", "minProperties": 1, "maxProperties": 1}}}}
+	}
 	if b.Unsigned {
 		op["security"] = []object{}
 	}

@@ -55,7 +55,7 @@ func (s *Server) run(ctx context.Context, b *binding, c *api.Call, in any) (out 
 	if s.cfg.Observe != nil {
 		s.cfg.Observe(c)
 	}
-	if s.cfg.Cluster != nil && b.wire != nil {
+	if s.cfg.Cluster != nil && b.wire != nil && b.Events == nil {
 		limit, cancel := context.WithTimeout(ctx, operationTimeout)
 		defer cancel()
 		ctx = limit

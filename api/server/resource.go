@@ -213,6 +213,9 @@ func (r *resource) takes(q *http.Request) bool {
 // eventStream is the media type of server-sent events, which clients ask for what is streamed in. They know by an id where they were.
 const eventStream = "text/event-stream"
 
+// ndjson is the media type of what is streamed otherwise: JSON lines.
+const ndjson = "application/x-ndjson"
+
 // answer is what a resource emits.
 type answer struct {
 	x      *exchange
@@ -239,7 +242,7 @@ func (a *answer) contentType() string {
 	case a.sse:
 		return eventStream
 	case a.stream:
-		return "application/x-ndjson"
+		return ndjson
 	}
 	return "application/json"
 }

@@ -137,6 +137,9 @@ func (s *Server) restCall(x *exchange, b *binding, params url.Values) {
 		s.restRefuse(x, b.service, err)
 		return
 	}
+	if b.Events != nil {
+		defer x.untilLeaving()()
+	}
 	if s.elsewhere(x, b.ForLeader(), body, func(err error) { s.restRefuse(x, b.service, err) }) {
 		return
 	}
@@ -154,6 +157,10 @@ func (s *Server) restCall(x *exchange, b *binding, params url.Values) {
 	in, err := w.DecodeREST(body, params)
 	if err != nil {
 		s.restRefuse(x, b.service, err)
+		return
+	}
+	if b.Events != nil {
+		s.restEvents(x, b, w, who, region, in)
 		return
 	}
 	out, err := s.perform(x.r.Context(), b, x.call(b, who, region), in)

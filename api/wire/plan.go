@@ -121,6 +121,9 @@ func (c *Codec) node(shape string, typ reflect.Type, fresh map[nodeKey]*node) (*
 	}
 	s := c.model.Shape(shape)
 	if s == nil {
+		s = c.learned[shape]
+	}
+	if s == nil {
 		return nil, fmt.Errorf("no shape %s", shape)
 	}
 	n := &node{shape: s, typ: typ}

@@ -43,8 +43,9 @@ type Codec struct {
 	protocol Protocol
 	style    style
 
-	mu    sync.Mutex
-	nodes map[nodeKey]*node // complete once mu is released
+	mu      sync.Mutex
+	nodes   map[nodeKey]*node       // complete once mu is released
+	learned map[string]*model.Shape // of event streams, which the model does not have
 }
 
 // New loads the service's model. service is the SDK's package name.

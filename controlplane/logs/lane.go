@@ -167,8 +167,18 @@ func (f *Family) verify(ctx context.Context, term uint64) error {
 	return nil
 }
 
-// append adds a batch to the stream, durably. A batch that was appended before, by its mark, is acknowledged with added false.
+// append adds a batch to the stream, durably, and shows it to those who follow. A batch that was appended before, by its mark, is
+// acknowledged with added false.
 func (f *Family) append(ctx context.Context, s *LogStream, b stream.Batch) (first uint64, added bool, err error) {
+	first, added, err = f.keep(ctx, s, b)
+	if err == nil && added {
+		f.tails.offer(s, &b)
+	}
+	return first, added, err
+}
+
+// keep is append, shown to nobody.
+func (f *Family) keep(ctx context.Context, s *LogStream, b stream.Batch) (first uint64, added bool, err error) {
 	if f.Servers == nil {
 		return f.Events.Append(ctx, s.Data, b)
 	}

@@ -76,10 +76,11 @@ type Config struct {
 	Log     *slog.Logger
 }
 
-// Family has the handlers as methods. In a cluster it keeps, between calls, what it appends to (lane.go).
+// Family has the handlers as methods. Between calls it keeps who follows events (livetail.go) and, in a cluster, what it appends to (lane.go).
 type Family struct {
 	Config
 	writers writers
+	tails   tails
 }
 
 // New returns the family.

@@ -48,6 +48,7 @@ func (f *Family) Operations() []api.Operation {
 		api.Write(f.putLogEvents, resource(func(in *cwl.PutLogEventsInput) *string { return in.LogGroupName })),
 		api.Write(f.putLogGroupDeletionProtection, resource(func(in *cwl.PutLogGroupDeletionProtectionInput) *string { return in.LogGroupIdentifier })),
 		api.Write(f.putRetentionPolicy, resource(func(in *cwl.PutRetentionPolicyInput) *string { return in.LogGroupName })),
+		api.EventStream[cwl.StartLiveTailInput, cwl.StartLiveTailOutput](f.startLiveTail, api.AtLeader(), api.Resources(liveTailGroups)),
 		api.Write(f.tagLogGroup, resource(func(in *cwl.TagLogGroupInput) *string { return in.LogGroupName })),
 		api.Write(f.tagResource, resource(func(in *cwl.TagResourceInput) *string { return in.ResourceArn })),
 		api.Read(f.testMetricFilter),

@@ -1,6 +1,8 @@
 package e2e
 
 import (
+	"bufio"
+	"bytes"
 	"context"
 	"os/exec"
 	"testing"
@@ -20,6 +22,37 @@ func TestBoto3Logs(t *testing.T) {
 	t.Parallel()
 	needsBoto3(t)
 	startOn(t, "fake").python("boto3_logs.py")
+}
+
+// TestBoto3LiveTail tails logs live with boto3, and has the platform end while a session is open: testdata/boto3_livetail.py.
+func TestBoto3LiveTail(t *testing.T) {
+	t.Parallel()
+	needsBoto3(t)
+	if err := exec.Command("python3", "-c", "import boto3; boto3.client('logs', region_name='x').start_live_tail").Run(); err != nil {
+		t.Skip("python3's boto3 is older than start_live_tail (1.33)")
+	}
+	p := startOn(t, "fake")
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "python3", "testdata/boto3_livetail.py", p.endpoint)
+	var stderr bytes.Buffer
+	cmd.Env, cmd.Stderr = p.environment(), &stderr
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	says := ""
+	for lines := bufio.NewScanner(stdout); lines.Scan(); {
+		if says += lines.Text() + " "; lines.Text() == "ready" {
+			p.stop()
+		}
+	}
+	if err := cmd.Wait(); err != nil || says != "ready told " {
+		t.Errorf("%v, it says %q\n%s", err, says, &stderr)
+	}
 }
 
 // needsBoto3 skips the test where there is no boto3.
