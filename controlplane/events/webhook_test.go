@@ -23,6 +23,7 @@ import (
 	"github.com/seed-2f228079/neargate/api"
 	agentapi "github.com/seed-2f228079/neargate/api/agent"
 	"github.com/seed-2f228079/neargate/controlplane"
+	"github.com/seed-2f228079/neargate/controlplane/events/pattern"
 	"github.com/seed-2f228079/neargate/controlplane/state"
 	"github.com/seed-2f228079/neargate/internal/clock"
 )
@@ -233,6 +234,33 @@ func TestWebhookEventIsDroppedWhenItIsTooOld(t *testing.T) {
 	w.task("b", 1, agentapi.TaskState_RUNNING)
 	w.pass(time.Minute, func() bool { return len(r.got) == 1 })
 	w.expect(r.got, "task/c/b")
+}
+
+// TestNewLeaderPassesOverWhatIsDoneWith: its stream may be told later of changes that the last leader has delivered.
+func TestNewLeaderPassesOverWhatIsDoneWith(t *testing.T) {
+	w := newWorld(t)
+	w.end()
+	w.task("a", 1, agentapi.TaskState_RUNNING)
+	done := w.Store.Revision()
+	w.task("b", 1, agentapi.TaskState_RUNNING)
+	v := w.Store.View()
+	list := w.missed(v, done-1)
+	if len(list) != 2 {
+		t.Fatalf("missed %v", list)
+	}
+	c := &courier{Service: w.Service, hook: &Webhook{Account: here.Account, Region: here.Region}, from: done + 1,
+		now: &WebhookProgress{Cursor: cursor(done+1, "")}}
+	pos, err := w.position(&GetEventsInput{After: c.now.Cursor})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := w.keep(t.Context(), list, v.Revision()); err != nil {
+		t.Fatal(err)
+	}
+	got, _, err := c.read(&pattern.Pattern{}, pos)
+	if err != nil || len(got) != 1 || got[0].event.ID != list[1].ID {
+		t.Errorf("%v, read %v", err, got)
+	}
 }
 
 func TestSlowWebhookDelaysNoOther(t *testing.T) {
