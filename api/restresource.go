@@ -2,10 +2,13 @@ package api
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"reflect"
 	"strings"
+
+	"github.com/seed-2f228079/neargate/internal/awserr"
 )
 
 // Platform is the service that resources of the REST API belong to: what AWS has no operation for. IAM actions begin
@@ -35,6 +38,8 @@ type RESTResource struct {
 	Send func(ctx context.Context, in any, w io.Writer) error
 	// Take, if it is set, reads the request's body, of any length, and returns its Out.
 	Take func(ctx context.Context, in any, body io.Reader) (any, error)
+	// Body, if it is set, is the struct type of the JSON document that Take reads: the body is short then, and signed with the request.
+	Body reflect.Type
 }
 
 // ElsewhereError says that another server of the cluster has what a resource shows. The request is passed on to it, if nothing has been
@@ -61,6 +66,24 @@ func Document[I, O any](route, doc string, target func(*Call, *I) string, f func
 func Change[I, O any](route, doc string, target func(*Call, *I) string, f func(context.Context, *I) (*O, error)) RESTResource {
 	r := Document(route, doc, target, f)
 	r.Mode = ModeWrite
+	return r
+}
+
+// Create makes a resource that writes what a JSON document says: what must not be in a URL, which others log. A member that B does not have
+// is refused.
+func Create[I, B, O any](route, doc string, target func(*Call, *I) string, f func(context.Context, *I, *B) (*O, error)) RESTResource {
+	r := Upload(route, doc, target, func(ctx context.Context, in *I, body io.Reader) (*O, error) {
+		b, d := new(B), json.NewDecoder(body)
+		d.DisallowUnknownFields()
+		if err := d.Decode(b); err != nil {
+			return nil, awserr.New("InvalidParameterException", "The body is not the JSON document that is wanted: %v.", err)
+		}
+		if _, err := d.Token(); err != io.EOF {
+			return nil, awserr.New("InvalidParameterException", "The body has something behind its JSON document.")
+		}
+		return f(ctx, in, b)
+	})
+	r.Body = reflect.TypeFor[B]()
 	return r
 }
 

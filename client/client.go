@@ -3,6 +3,7 @@
 package client
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"crypto/tls"
@@ -154,17 +155,26 @@ func (c *Client) get(ctx context.Context, path string, query url.Values) (io.Rea
 	return c.rest(ctx, http.MethodGet, path, query, nil)
 }
 
-// rest is get with another method, and a body of bytes unless that is nil.
+// jsonDocument is a request's body that is signed.
+type jsonDocument struct{ *bytes.Reader }
+
+// rest is get with another method, and a body unless that is nil: a jsonDocument, or bytes.
 func (c *Client) rest(ctx context.Context, method, path string, query url.Values, body io.Reader) (io.ReadCloser, error) {
 	req, err := http.NewRequestWithContext(ctx, method, c.Config.Endpoint+"/api/v1"+path, body)
 	if err != nil {
 		return nil, err
 	}
 	req.URL.RawQuery = query.Encode()
-	empty := sha256.Sum256(nil)
-	payload := hex.EncodeToString(empty[:])
+	hash := sha256.New()
+	document, signed := body.(jsonDocument)
+	if signed {
+		req.ContentLength = document.Size()
+		document.WriteTo(hash)
+		document.Seek(0, io.SeekStart)
+	}
+	payload := hex.EncodeToString(hash.Sum(nil))
 	switch {
-	case body != nil:
+	case body != nil && !signed:
 		payload = "UNSIGNED-PAYLOAD" // it is not read twice
 		req.Header.Set("X-Amz-Content-Sha256", payload)
 		req.Header.Set("Content-Type", "application/octet-stream")

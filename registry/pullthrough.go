@@ -5,12 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
-	"net/netip"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/ecr/types"
@@ -19,6 +16,7 @@ import (
 
 	"github.com/seed-2f228079/neargate/controlplane/state"
 	"github.com/seed-2f228079/neargate/internal/clock"
+	"github.com/seed-2f228079/neargate/internal/egress"
 	"github.com/seed-2f228079/neargate/internal/ociclient"
 	"github.com/seed-2f228079/neargate/storage/blob"
 )
@@ -43,19 +41,9 @@ type upstreams struct {
 }
 
 func newUpstreams(clk clock.Clock) *upstreams {
-	dialer := &net.Dialer{Timeout: 10 * time.Second, Control: notLinkLocal}
-	return &upstreams{clock: clk, down: map[string]time.Time{}, underway: map[string]chan struct{}{}, client: ociclient.Client{Transport: &http.Transport{
-		Proxy: http.ProxyFromEnvironment, DialContext: dialer.DialContext, TLSHandshakeTimeout: 10 * time.Second, ForceAttemptHTTP2: true,
-		ResponseHeaderTimeout: upstreamPatience, MaxIdleConnsPerHost: 8, IdleConnTimeout: time.Minute,
-	}}}
-}
-
-// notLinkLocal keeps rules, which users of the API write, away from a cloud's metadata address.
-func notLinkLocal(_, address string, _ syscall.RawConn) error {
-	if ap, err := netip.ParseAddrPort(address); err == nil && ap.Addr().Unmap().IsLinkLocalUnicast() {
-		return fmt.Errorf("%s is a link-local address", address)
-	}
-	return nil
+	transport := egress.Transport() // rules are written by users of the API
+	transport.ResponseHeaderTimeout, transport.MaxIdleConnsPerHost = upstreamPatience, 8
+	return &upstreams{clock: clk, down: map[string]time.Time{}, underway: map[string]chan struct{}{}, client: ociclient.Client{Transport: transport}}
 }
 
 // answered notes whether a host is there.

@@ -243,6 +243,7 @@ type (
 	DropNewsInput struct {
 		Name string `json:"name"`
 	}
+	AddNewsInput     struct{}
 	SaveNewsInput    struct{}
 	RestoreNewsInput struct{}
 	dropped          struct {
@@ -260,6 +261,8 @@ func archive() []api.RESTResource {
 				_, err := io.WriteString(w, "\x00old news")
 				return err
 			}),
+		api.Create("POST /news", "More of it.", func(*api.Call, *AddNewsInput) string { return all },
+			func(_ context.Context, _ *AddNewsInput, b *dropped) (*dropped, error) { return b, nil }),
 		api.Upload("PUT /archive", "Other news.", func(*api.Call, *RestoreNewsInput) string { return all },
 			func(_ context.Context, _ *RestoreNewsInput, body io.Reader) (*dropped, error) {
 				text, err := io.ReadAll(body)
@@ -284,7 +287,12 @@ func TestResourcesThatWrite(t *testing.T) {
 		{"GET", "/api/v1/archive", "", nil, 200, "\x00old news", false},
 		{"PUT", "/api/v1/archive", "new", []string{"Content-Type", "application/octet-stream", "X-Amz-Content-Sha256", "UNSIGNED-PAYLOAD"}, 200, `{"name":"new"}`, true},
 		{"PUT", "/api/v1/archive", "new", []string{"Content-Type", "text/plain"}, 415, "application/octet-stream", false},
-		{"DELETE", "/api/v1/news/today", "a body", nil, 415, "only that of an upload has a body", false},
+		{"DELETE", "/api/v1/news/today", "a body", nil, 415, "what only has parameters has no body", false},
+		{"POST", "/api/v1/news", `{"name":"of today"}`, []string{"Content-Type", "application/json"}, 200, `{"name":"of today"}`, true},
+		{"POST", "/api/v1/news", `{"name":"x","colour":"red"}`, []string{"Content-Type", "application/json"}, 400, `unknown field \"colour\"`, true},
+		{"POST", "/api/v1/news", `{"name":"x"} {}`, []string{"Content-Type", "application/json"}, 400, `something behind its JSON document`, true},
+		{"POST", "/api/v1/news", "", []string{"Content-Type", "application/json"}, 400, `not the JSON document that is wanted`, true},
+		{"POST", "/api/v1/news", `{"name":"x"}`, []string{"Content-Type", "text/plain"}, 415, "application/json", false},
 	} {
 		before := len(c.sent)
 		r := httptest.NewRequest(one.method, one.path, strings.NewReader(one.body))

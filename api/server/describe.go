@@ -43,7 +43,11 @@ func (d *document) addResource(r *resource) {
 		},
 	}
 	if r.Take != nil {
-		described["requestBody"] = object{"required": true, "content": object{r.contentType(): object{"schema": object{"type": "string", "format": "binary"}}}}
+		taken := object{"type": "string", "format": "binary"}
+		if r.Body != nil {
+			taken = typeSchema(r.Body)
+		}
+		described["requestBody"] = object{"required": true, "content": object{r.contentType(): object{"schema": taken}}}
 	}
 	item[strings.ToLower(r.route.method)] = described
 }
@@ -72,8 +76,11 @@ func typeSchema(t reflect.Type) object {
 			if p == nil {
 				return nil
 			}
+			if says := f.Tag.Get("doc"); says != "" {
+				p["description"] = says
+			}
 			properties[jsonName(f)] = p
-			if !strings.Contains(f.Tag.Get("json"), ",omitempty") {
+			if !strings.Contains(f.Tag.Get("json"), ",omit") {
 				required = append(required, jsonName(f))
 			}
 		}

@@ -126,12 +126,23 @@ func (s *Server) restResource(x *exchange, r *resource, params url.Values) {
 	refuse := func(err error) { s.restRefuse(x, r.binding.service, err) }
 	switch {
 	case r.Mode == api.ModeWrite && !r.takes(x.r):
-		x.plain(http.StatusUnsupportedMediaType, "UnsupportedMediaType", "The Content-Type of this request must be "+r.contentType()+", and only that of an upload has a body.")
+		x.plain(http.StatusUnsupportedMediaType, "UnsupportedMediaType", "The Content-Type of this request must be "+r.contentType()+", and what only has parameters has no body.")
 		return
-	case r.Take != nil && s.streamElsewhere(x, refuse), r.Take == nil && s.elsewhere(x, r.Mode == api.ModeWrite, nil, refuse):
+	case r.uploads() && s.streamElsewhere(x, refuse):
 		return
 	}
-	who, region, err := s.restIdentity(x.r, nil)
+	var body []byte
+	if r.Body != nil {
+		var err error
+		if body, err = x.readBody(api.Platform); err != nil {
+			refuse(err)
+			return
+		}
+	}
+	if !r.uploads() && s.elsewhere(x, r.Mode == api.ModeWrite, body, refuse) {
+		return
+	}
+	who, region, err := s.restIdentity(x.r, body)
 	if err != nil {
 		refuse(err)
 		return
@@ -154,7 +165,11 @@ func (s *Server) restResource(x *exchange, r *resource, params url.Values) {
 	var at *api.ElsewhereError
 	b := r.binding
 	b.Call = func(ctx context.Context, in any) (any, error) {
-		err := r.perform(ctx, in, x.r.Body, &a)
+		var sent io.Reader = x.r.Body
+		if r.Body != nil {
+			sent = bytes.NewReader(body)
+		}
+		err := r.perform(ctx, in, sent, &a)
 		if left = a.unread || ctx.Err() != nil; left {
 			err = nil // the end of somebody's interest is no failure
 		}
@@ -193,9 +208,12 @@ func (r *resource) perform(ctx context.Context, in any, body io.Reader, a *answe
 	return r.Read(ctx, in, a.emit)
 }
 
+// uploads says whether a request's body may be of any length.
+func (r *resource) uploads() bool { return r.Take != nil && r.Body == nil }
+
 // contentType is what a request that writes has to declare: no form can, so a browser asks first before it sends a page's request.
 func (r *resource) contentType() string {
-	if r.Take != nil {
+	if r.uploads() {
 		return "application/octet-stream"
 	}
 	return "application/json"

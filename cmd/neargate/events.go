@@ -26,6 +26,7 @@ With --output json each line is an event as EventBridge would deliver it.`,
 	cmd.Flags().StringVar(&eo.DetailType, "detail-type", "", "only events of this type")
 	cmd.Flags().StringVar(&eo.After, "after", "", "only events after the one with this cursor")
 	cmd.Flags().DurationVar(&since, "since", 0, "only events younger than this, for example 10m")
+	cmd.AddCommand(webhooksCommand())
 	return clientVerb(cmd, "", func(cmd *cobra.Command, _ []string, c *client.Client, o *connection) error {
 		eo.Cluster = o.cluster
 		if since > 0 {

@@ -122,7 +122,7 @@ type part struct {
 
 // schema is every family's tables.
 func schema() state.Schema {
-	return slices.Concat(controlplane.Schema, dispatcher.Schema, ec2.Schema, elb.Schema, iam.Schema, logs.Schema, mesh.Schema, peers.Schema, registry.Schema,
+	return slices.Concat(controlplane.Schema, dispatcher.Schema, ec2.Schema, elb.Schema, events.Schema, iam.Schema, logs.Schema, mesh.Schema, peers.Schema, registry.Schema,
 		secretsmanager.Schema, servicediscovery.Schema, ssm.Schema)
 }
 
@@ -151,6 +151,10 @@ func newControlPlane(cfg controlConfig) (_ *controlPlane, err error) {
 		return nil, err
 	}
 	sealParameters, err := seal.New(cfg.dir.SealingKey(), "ssm")
+	if err != nil {
+		return nil, err
+	}
+	sealWebhooks, err := seal.New(cfg.dir.SealingKey(), "event webhooks")
 	if err != nil {
 		return nil, err
 	}
@@ -267,7 +271,7 @@ func newControlPlane(cfg controlConfig) (_ *controlPlane, err error) {
 		Store: c.store, Rand: rand.Reader, Pages: pages, TargetGroups: balancing, Registries: discovery, Network: network,
 		Placer: runTaskPlacer{placer}, Lifecycle: lifecycle, Roles: roles{access, tokens}, Sessions: sessions,
 	})
-	happened := events.New(events.Config{Store: c.store, Streams: streams, Shapes: containers, Clock: real, Log: cfg.log})
+	happened := events.New(events.Config{Store: c.store, Streams: streams, Shapes: containers, Clock: real, Log: cfg.log, Rand: rand.Reader, Seal: sealWebhooks})
 	c.operations = slices.Concat(containers.Operations(), balancing.Operations(), c.registry.Operations(), discovery.Operations(),
 		logging.Operations(), virtual.Operations(), identities.Operations(), tokens.Operations(),
 		secretValues.Operations(), parameters.Operations())

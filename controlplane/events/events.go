@@ -8,6 +8,9 @@
 // Invariants: an event is told at least once, and a change that ECS counts (a task's or an instance's version, a deployment's rollout state, a
 // service event) is one event. After a gap, of a server that was down or too slow for the history of changes, what changed
 // meanwhile is told once, as it is now; what was deleted meanwhile is not told. Positions (Event.Cursor) are good on any server.
+//
+// The leader delivers them to webhooks, out of its own stream: to each one after the other, in the order of changes, at least once or until the
+// event is too old. What is kept of that in the state is the cursor. A webhook's secret is in the state only sealed, and in no log line or error.
 package events
 
 import (
@@ -16,7 +19,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
+	"net/http"
 	"slices"
 	"strconv"
 	"strings"
@@ -24,6 +29,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/seed-2f228079/neargate/api"
 	"github.com/seed-2f228079/neargate/controlplane"
 	"github.com/seed-2f228079/neargate/controlplane/state"
 	"github.com/seed-2f228079/neargate/internal/clock"
@@ -40,8 +46,12 @@ type Config struct {
 	Shapes  Shapes
 	Clock   clock.Clock
 	Log     *slog.Logger
+	Rand    io.Reader
+	Seal    api.Sealer // of webhooks' secrets; for them alone
 
 	Retention time.Duration // 7 days
+	// GiveUp is for how long a webhook is tried to be given an event. 24 hours.
+	GiveUp time.Duration
 }
 
 // Shapes show records as ECS does, in JSON; ecs.Service is one.
@@ -51,14 +61,20 @@ type Shapes interface {
 }
 
 // Service derives, keeps and shows events.
-type Service struct{ Config }
+type Service struct {
+	Config
+	outside *http.Client // that webhooks are reached by
+}
 
 // New returns the service. Run it.
 func New(c Config) *Service {
 	if c.Retention == 0 {
 		c.Retention = 7 * 24 * time.Hour
 	}
-	return &Service{c}
+	if c.GiveUp == 0 {
+		c.GiveUp = 24 * time.Hour
+	}
+	return &Service{c, newOutside()}
 }
 
 // Event is one, in EventBridge's envelope.
@@ -86,6 +102,7 @@ func (s *Service) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return s.follow(ctx) })
 	g.Go(func() error { return s.expire(ctx) })
+	g.Go(func() error { return s.Store.RunLeader(ctx, s.deliver) })
 	return g.Wait()
 }
 

@@ -2,8 +2,10 @@ package events
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -17,6 +19,7 @@ import (
 	"github.com/seed-2f228079/neargate/controlplane/state"
 	"github.com/seed-2f228079/neargate/controlplane/state/statetest"
 	"github.com/seed-2f228079/neargate/internal/clock"
+	"github.com/seed-2f228079/neargate/internal/seal"
 	"github.com/seed-2f228079/neargate/storage/stream"
 )
 
@@ -40,13 +43,17 @@ type world struct {
 }
 
 func newWorld(t *testing.T) *world {
-	store := statetest.New(t, controlplane.Schema...)
+	store := statetest.New(t, slices.Concat(controlplane.Schema, Schema)...)
 	streams, err := stream.Open(t.TempDir(), stream.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { streams.Close() })
-	w := &world{t: t, Service: New(Config{Store: store, Streams: streams, Shapes: shapes{}, Log: slog.New(slog.DiscardHandler),
+	sealer, err := seal.New(make([]byte, seal.KeySize), "test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &world{t: t, Service: New(Config{Store: store, Streams: streams, Shapes: shapes{}, Log: slog.New(slog.DiscardHandler), Rand: rand.Reader, Seal: sealer,
 		Clock: clock.NewFake(time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC))})}
 	w.change(func(tx *state.Tx) {
 		controlplane.Clusters.Put(tx, &controlplane.Cluster{Account: here.Account, Region: here.Region, Name: "c"})

@@ -27,10 +27,10 @@ type GetEventsInput struct {
 
 // Resources is what the REST API has of it.
 func (s *Service) Resources() []api.RESTResource {
-	return []api.RESTResource{
+	return append([]api.RESTResource{
 		api.Stream("GET /events", "What happened in ECS, in the shapes of EventBridge, kept for a week: as JSON lines, or as server-sent events.",
 			func(*api.Call, *GetEventsInput) string { return "*" }, s.show),
-	}
+	}, s.webhookResources()...)
 }
 
 // show implements neargate:GetEvents.

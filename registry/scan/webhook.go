@@ -3,22 +3,18 @@ package scan
 import (
 	"bytes"
 	"context"
-	"crypto/hmac"
-	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
 	"io"
 	"net/http"
-	"strconv"
 	"time"
 
 	"github.com/seed-2f228079/neargate/internal/clock"
+	"github.com/seed-2f228079/neargate/internal/webhook"
 )
 
 // Webhook asks an HTTP service: it gets the bill of materials (CycloneDX) by POST and answers 200 with what it found, as CycloneDX or SARIF.
 //
-// With a secret, X-Neargate-Signature is "sha256=" and the HMAC in hexadecimal of X-Neargate-Timestamp (seconds since 1970), a dot, and the body;
-// who checks it refuses old timestamps. X-Neargate-Image and X-Neargate-Image-Digest name the image.
+// With a secret, the request is signed (internal/webhook). X-Neargate-Image and X-Neargate-Image-Digest name the image.
 type Webhook struct {
 	URL    string
 	Secret string
@@ -43,18 +39,11 @@ func (w *Webhook) Scan(ctx context.Context, image Image, i *Inventory) (*Report,
 	if w.Clock != nil {
 		now = w.Clock.Now
 	}
-	timestamp := strconv.FormatInt(now().Unix(), 10)
 	req.Header.Set("Content-Type", "application/vnd.cyclonedx+json; version=1.5")
 	req.Header.Set("Accept", "application/vnd.cyclonedx+json, application/sarif+json")
 	req.Header.Set("X-Neargate-Image", image.Name)
 	req.Header.Set("X-Neargate-Image-Digest", image.Digest)
-	req.Header.Set("X-Neargate-Timestamp", timestamp)
-	if w.Secret != "" {
-		mac := hmac.New(sha256.New, []byte(w.Secret))
-		io.WriteString(mac, timestamp+".")
-		mac.Write(body)
-		req.Header.Set("X-Neargate-Signature", "sha256="+hex.EncodeToString(mac.Sum(nil)))
-	}
+	webhook.Sign(req.Header, w.Secret, now(), body)
 	client := w.Client
 	if client == nil {
 		client = http.DefaultClient
