@@ -20,7 +20,9 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ecs"
 	"github.com/aws/aws-sdk-go-v2/service/elasticloadbalancingv2"
 	"github.com/aws/aws-sdk-go-v2/service/iam"
+	"github.com/aws/aws-sdk-go-v2/service/secretsmanager"
 	"github.com/aws/aws-sdk-go-v2/service/servicediscovery"
+	"github.com/aws/aws-sdk-go-v2/service/ssm"
 	"github.com/aws/aws-sdk-go-v2/service/sts"
 )
 
@@ -87,6 +89,10 @@ func newClient(service string, x *exchange) any {
 		return elasticloadbalancingv2.NewFromConfig(cfg)
 	case "iam":
 		return iam.NewFromConfig(cfg)
+	case "secretsmanager":
+		return secretsmanager.NewFromConfig(cfg)
+	case "ssm":
+		return ssm.NewFromConfig(cfg)
 	case "servicediscovery":
 		return servicediscovery.NewFromConfig(cfg)
 	case "sts":

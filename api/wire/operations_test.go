@@ -13,7 +13,9 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ecs"
 	"github.com/aws/aws-sdk-go-v2/service/elasticloadbalancingv2"
 	"github.com/aws/aws-sdk-go-v2/service/iam"
+	"github.com/aws/aws-sdk-go-v2/service/secretsmanager"
 	"github.com/aws/aws-sdk-go-v2/service/servicediscovery"
+	"github.com/aws/aws-sdk-go-v2/service/ssm"
 	"github.com/aws/aws-sdk-go-v2/service/sts"
 
 	"github.com/seed-2f228079/neargate/api/model"
@@ -29,7 +31,9 @@ var clients = map[string]reflect.Type{
 	"ecs":                    reflect.TypeFor[*ecs.Client](),
 	"elasticloadbalancingv2": reflect.TypeFor[*elasticloadbalancingv2.Client](),
 	"iam":                    reflect.TypeFor[*iam.Client](),
+	"secretsmanager":         reflect.TypeFor[*secretsmanager.Client](),
 	"servicediscovery":       reflect.TypeFor[*servicediscovery.Client](),
+	"ssm":                    reflect.TypeFor[*ssm.Client](),
 	"sts":                    reflect.TypeFor[*sts.Client](),
 }
 

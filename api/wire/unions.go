@@ -8,14 +8,20 @@ import (
 	ecsdocument "github.com/aws/aws-sdk-go-v2/service/ecs/document"
 	ecs "github.com/aws/aws-sdk-go-v2/service/ecs/types"
 	iam "github.com/aws/aws-sdk-go-v2/service/iam/types"
+	ssm "github.com/aws/aws-sdk-go-v2/service/ssm/types"
 	"github.com/aws/smithy-go/document"
 )
 
 // Go cannot list the types that implement an interface, so unions name their variants here. Compiling a plan fails when
 // one of the model's is missing.
 var unions = map[reflect.Type][]reflect.Type{
-	reflect.TypeFor[logs.IntegrationDetails](): {reflect.TypeFor[logs.IntegrationDetailsMemberOpenSearchIntegrationDetails]()},
-	reflect.TypeFor[logs.ResourceConfig]():     {reflect.TypeFor[logs.ResourceConfigMemberOpenSearchResourceConfig]()},
+	reflect.TypeFor[ssm.CloudConnectorConfiguration](): {reflect.TypeFor[ssm.CloudConnectorConfigurationMemberAzureConfiguration]()},
+	reflect.TypeFor[ssm.ConfigurationTargets]():        {reflect.TypeFor[ssm.ConfigurationTargetsMemberSubscriptions]()},
+	reflect.TypeFor[ssm.ExecutionInputs]():             {reflect.TypeFor[ssm.ExecutionInputsMemberAutomation]()},
+	reflect.TypeFor[ssm.ExecutionPreview]():            {reflect.TypeFor[ssm.ExecutionPreviewMemberAutomation]()},
+	reflect.TypeFor[ssm.NodeType]():                    {reflect.TypeFor[ssm.NodeTypeMemberInstance]()},
+	reflect.TypeFor[logs.IntegrationDetails]():         {reflect.TypeFor[logs.IntegrationDetailsMemberOpenSearchIntegrationDetails]()},
+	reflect.TypeFor[logs.ResourceConfig]():             {reflect.TypeFor[logs.ResourceConfigMemberOpenSearchResourceConfig]()},
 
 	reflect.TypeFor[ecs.DescribeGatewayConfiguration]():   {reflect.TypeFor[ecs.DescribeGatewayConfigurationMemberHostSharedAlb]()},
 	reflect.TypeFor[ecs.GatewayConfiguration]():           {reflect.TypeFor[ecs.GatewayConfigurationMemberHostSharedAlb]()},

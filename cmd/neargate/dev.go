@@ -172,6 +172,7 @@ func dev(ctx context.Context, f devFlags, out io.Writer) (err error) {
 		if control.waitReady(ctx, host) == nil {
 			fmt.Fprintf(out, "neargate is ready at http://%s after %d ms (%s driver, data in %s)\n", l.Addr(), time.Since(began).Milliseconds(), f.runtime, dir.Path())
 		}
+		settle(ctx)
 		<-ctx.Done()
 		return nil
 	}}

@@ -226,6 +226,7 @@ func runServer(ctx context.Context, f serverFlags, out io.Writer) (err error) {
 				fmt.Fprintf(out, "neargate server is ready at %s://%s after %d ms (peers at %s, data in %s)\n",
 					scheme, public.Addr(), time.Since(began).Milliseconds(), peers.Addr(), dir.Path())
 			}
+			settle(ctx)
 			<-ctx.Done()
 			return nil
 		}},
