@@ -238,7 +238,7 @@ func TestFluentdMessages(t *testing.T) {
 
 // TestFluentdIsThereFirst: without fluentd-async a container does not start unless somebody takes its output.
 func TestFluentdIsThereFirst(t *testing.T) {
-	at, messages, stop := receive(t, "tcp", "127.0.0.1:0")
+	at, _, stop := receive(t, "tcp", "127.0.0.1:0")
 	stop()
 	c := config(t, DriverFluentd, "fluentd-address="+at)
 	if _, err := Start(c, dialer); err == nil || !strings.HasPrefix(err.Error(), "failed to initialize logging driver: dial tcp "+at) {
@@ -250,7 +250,7 @@ func TestFluentdIsThereFirst(t *testing.T) {
 		t.Fatal(err)
 	}
 	o.Copy(strings.NewReader("early\n"), false)
-	_, messages, _ = receive(t, "tcp", at)
+	_, messages, _ := receive(t, "tcp", at)
 	if f := <-messages; f.Record["log"] != "early" {
 		t.Errorf("%v", f)
 	}

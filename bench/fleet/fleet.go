@@ -48,7 +48,6 @@ type Fleet struct {
 	running   atomic.Int64
 	started   atomic.Int64 // tasks that became RUNNING, ever
 	sessions  atomic.Int64 // begun, ever
-	closed    atomic.Int64
 }
 
 // joining is how many hosts join at a time: below what a peer port takes.

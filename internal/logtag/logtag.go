@@ -54,7 +54,7 @@ func (c Container) field(name string) (any, bool) {
 }
 
 // short is how much of an id is shown.
-func short(id string) string { return id[:min(12, len(id))] }
+func short(id string) string { return id[:min(shortID, len(id))] }
 
 // functions are those that Docker's templates have, and index. The arguments are strings, numbers and lists of strings.
 var functions = map[string]func(args []any) (any, bool){
