@@ -70,6 +70,23 @@ func startServers(t *testing.T, n int, flags ...string) *servers {
 	return s
 }
 
+// startNamed starts servers that all know images by the address of one, so that an agent may be with any.
+func startNamed(t *testing.T, n int) *servers {
+	t.Helper()
+	listen := freeAddresses(t, n)
+	s := &servers{t: t, peers: freeAddresses(t, n), flags: []string{"--public-name", listen[0]}}
+	for i := range n {
+		s.all = append(s.all, &oneServer{dir: t.TempDir(), listen: listen[i], peers: s.peers[i]})
+	}
+	for _, one := range s.all {
+		s.start(one, token)
+	}
+	for _, one := range s.all {
+		s.ready(one)
+	}
+	return s
+}
+
 // start starts a server, for the first time or again.
 func (s *servers) start(one *oneServer, token string, more ...string) {
 	args := []string{"server", "-v", "--data", one.dir, "--listen", one.listen, "--peer-listen", one.peers, "--join", strings.Join(s.peers, ","),

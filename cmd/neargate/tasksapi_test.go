@@ -27,7 +27,7 @@ func TestTaskCallsAnyServer(t *testing.T) {
 	if lacks := native.Check(); len(lacks) > 0 {
 		t.Skip("this host cannot run containers: " + strings.Join(lacks, "; "))
 	}
-	s := startServers(t, 3)
+	s := startNamed(t, 3)
 	one, cluster, repository := s.all[0], "apart", "sdk"
 	if _, err := one.ECS.CreateCluster(t.Context(), &ecs.CreateClusterInput{ClusterName: &cluster}); err != nil {
 		t.Fatal(err)

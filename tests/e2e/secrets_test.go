@@ -18,15 +18,13 @@ import (
 	"github.com/seed-2f228079/neargate/internal/ociclient/ocitest"
 )
 
-// reader makes an execution role that may what the statements say, with the AWS CLI, and returns its ARN.
+// reader makes an execution role that may pull images and do what the statements say, with the AWS CLI, and returns its ARN.
 func (p *platform) reader(name string, statements ...string) string {
 	p.t.Helper()
 	arn := p.text("Role.Arn", "iam", "create-role", "--role-name", name, "--assume-role-policy-document",
 		`{"Version":"2012-10-17","Statement":{"Effect":"Allow","Principal":{"Service":"ecs-tasks.amazonaws.com"},"Action":"sts:AssumeRole"}}`)
-	if len(statements) > 0 {
-		p.aws(nil, "iam", "put-role-policy", "--role-name", name, "--policy-name", "may", "--policy-document",
-			`{"Version":"2012-10-17","Statement":[`+strings.Join(statements, ",")+`]}`)
-	}
+	statements = append(statements, `{"Effect":"Allow","Action":["ecr:GetAuthorizationToken","ecr:BatchGetImage","ecr:GetDownloadUrlForLayer"],"Resource":"*"}`)
+	p.aws(nil, "iam", "put-role-policy", "--role-name", name, "--policy-name", "may", "--policy-document", `{"Version":"2012-10-17","Statement":[`+strings.Join(statements, ",")+`]}`)
 	return arn
 }
 

@@ -12,7 +12,9 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
+	"time"
 )
 
 // route is a small log router: it listens where the inputs of the kind forward say, and prints each record with the fields that the
@@ -63,14 +65,24 @@ func route(config string) error {
 	signal.Notify(term, syscall.SIGTERM)
 	fmt.Println("routing", len(listeners))
 	<-term
+	// As a log router does: what has been sent is taken before the end.
+	for quiet := 0; quiet < 20; time.Sleep(20 * time.Millisecond) {
+		if quiet++; taken.Swap(false) {
+			quiet = 0
+		}
+	}
 	return nil
 }
+
+// taken says that something has come since it was last asked.
+var taken atomic.Bool
 
 func receive(c net.Conn, fields map[string]string, out *sync.Mutex) {
 	defer c.Close()
 	r := bufio.NewReader(c)
 	for {
 		v, err := unpack(r)
+		taken.Store(true)
 		message, ok := v.([]any)
 		if err != nil || !ok || len(message) < 3 {
 			if err != io.EOF {
