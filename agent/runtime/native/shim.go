@@ -56,7 +56,7 @@ type shimContainer struct {
 // shim is the parent of one task's containers. Its folder is the task's.
 type shim struct {
 	dir  string
-	host *os.File // the network namespace of who has started the shim: log drivers send from there
+	host *os.File // the network namespace of the host: log drivers send from there
 
 	mu         sync.Mutex // also serialises starts
 	containers map[string]*container
@@ -68,7 +68,8 @@ type shim struct {
 
 // runShim is the shim's main: args are the task's folder, the instance's shim cgroup, the number of inherited files, the size in MiB of
 // the /dev/shm that the task's containers have in common (0: none), and "storage" where the last of the files is the task's own file
-// system. The first is the listening socket; the others keep host ports taken for as long as the shim lives.
+// system. The first is the listening socket, the second the network namespace of the host; the others keep host ports taken for as long as the
+// shim lives.
 func runShim(args []string) int {
 	// Taken and dropped, not ignored: what a process ignores its children ignore too, and Ctrl-C is for them.
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGPIPE)
@@ -88,10 +89,10 @@ func serveShim(args []string) error {
 	for fd := 3; fd < 3+files; fd++ {
 		unix.CloseOnExec(fd) // containers must not inherit them
 	}
-	host, err := os.Open(fmt.Sprintf("/proc/%d/ns/net", os.Getppid()))
-	if err != nil {
-		return fmt.Errorf("network of the host: %w", err)
+	if files < 2 {
+		return errors.New("the socket and the network of the host are missing")
 	}
+	host := os.NewFile(4, "network of the host")
 	if err := joinCgroup(args[1]); err != nil {
 		return fmt.Errorf("join cgroup: %w", err)
 	}

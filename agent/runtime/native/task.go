@@ -88,8 +88,15 @@ func (d *Driver) startShim(t *task, reserved []*os.File, storage *os.File) (pid 
 	}
 	defer messages.Close()
 
+	// Log drivers send from the agent's own network. The shim could not look for it: the agent may be gone by then.
+	host, err := os.Open("/proc/self/ns/net")
+	if err != nil {
+		return 0, fmt.Errorf("network of the host: %w", err)
+	}
+	defer host.Close()
+
 	c := exec.Command(d.executable())
-	c.ExtraFiles = append([]*os.File{socket}, reserved...)
+	c.ExtraFiles = append([]*os.File{socket, host}, reserved...)
 	if storage != nil {
 		c.ExtraFiles = append(c.ExtraFiles, storage)
 	}
