@@ -171,8 +171,8 @@ func dev(ctx context.Context, f devFlags, out io.Writer) (err error) {
 	ready := part{"ready", func(ctx context.Context) error {
 		if control.waitReady(ctx, host) == nil {
 			fmt.Fprintf(out, "neargate is ready at http://%s after %d ms (%s driver, data in %s)\n", l.Addr(), time.Since(began).Milliseconds(), f.runtime, dir.Path())
+			settle(ctx)
 		}
-		settle(ctx)
 		<-ctx.Done()
 		return nil
 	}}

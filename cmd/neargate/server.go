@@ -225,8 +225,8 @@ func runServer(ctx context.Context, f serverFlags, out io.Writer) (err error) {
 			if control.waitReady(ctx, nil) == nil {
 				fmt.Fprintf(out, "neargate server is ready at %s://%s after %d ms (peers at %s, data in %s)\n",
 					scheme, public.Addr(), time.Since(began).Milliseconds(), peers.Addr(), dir.Path())
+				settle(ctx)
 			}
-			settle(ctx)
 			<-ctx.Done()
 			return nil
 		}},

@@ -27,19 +27,9 @@ func (s *Server) RoleCredentials(ctx context.Context, req *agentapi.RoleCredenti
 	if s.Roles == nil {
 		return nil, status.Error(codes.Unimplemented, "this server gives no credentials to tasks")
 	}
-	if s.Authorize != nil {
-		if err := s.Authorize(ctx, req.NodeId); err != nil {
-			return nil, status.Error(codes.PermissionDenied, err.Error())
-		}
-	}
-	// The agent may have learnt of its task from another server.
-	v, err := s.Store.Linearizable(ctx)
+	t, d, err := s.liveTask(ctx, req.NodeId, req.TaskId)
 	if err != nil {
-		return nil, status.Error(codes.Unavailable, err.Error())
-	}
-	t, d := s.liveTask(v, req.NodeId, req.TaskId)
-	if t == nil {
-		return nil, status.Error(codes.PermissionDenied, "the task is not one of this node")
+		return nil, err
 	}
 	role, _ := t.Roles(d)
 	if role == "" {

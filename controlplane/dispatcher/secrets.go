@@ -22,19 +22,9 @@ func (s *Server) TaskSecrets(ctx context.Context, req *agentapi.TaskSecretsReque
 	if s.Secrets == nil {
 		return nil, status.Error(codes.Unimplemented, "this server has no secrets")
 	}
-	if s.Authorize != nil {
-		if err := s.Authorize(ctx, req.NodeId); err != nil {
-			return nil, status.Error(codes.PermissionDenied, err.Error())
-		}
-	}
-	// The agent may have learnt of its task from another server.
-	v, err := s.Store.Linearizable(ctx)
+	t, d, err := s.liveTask(ctx, req.NodeId, req.TaskId)
 	if err != nil {
-		return nil, status.Error(codes.Unavailable, err.Error())
-	}
-	t, d := s.liveTask(v, req.NodeId, req.TaskId)
-	if t == nil {
-		return nil, status.Error(codes.PermissionDenied, "the task is not one of this node")
+		return nil, err
 	}
 	answer, err := s.Secrets.Resolve(ctx, t, d)
 	if err != nil {
@@ -43,8 +33,18 @@ func (s *Server) TaskSecrets(ctx context.Context, req *agentapi.TaskSecretsReque
 	return answer, nil
 }
 
-// liveTask finds a task that the node has, with its definition.
-func (s *Server) liveTask(v *state.View, node, id string) (*controlplane.Task, *controlplane.TaskDefinition) {
+// liveTask finds a task that the node has, with its definition, for whoever may act for the node. Its errors are gRPC's.
+func (s *Server) liveTask(ctx context.Context, node, id string) (*controlplane.Task, *controlplane.TaskDefinition, error) {
+	if s.Authorize != nil {
+		if err := s.Authorize(ctx, node); err != nil {
+			return nil, nil, status.Error(codes.PermissionDenied, err.Error())
+		}
+	}
+	// The agent may have learnt of its task from another server.
+	v, err := s.Store.Linearizable(ctx)
+	if err != nil {
+		return nil, nil, status.Error(codes.Unavailable, err.Error())
+	}
 	for t := range controlplane.TasksByID.Scan(v, state.K(id)) {
 		st, ok := controlplane.TaskStatuses.Get(v, controlplane.Tasks.Key(t))
 		if !ok || node == "" || st.Node != node || !st.Live() {
@@ -55,7 +55,7 @@ func (s *Server) liveTask(v *state.View, node, id string) (*controlplane.Task, *
 			s.Log.Error("an assigned task has no task definition", "task", t.Id, "definition", t.TaskDefinition)
 			continue
 		}
-		return t, d
+		return t, d, nil
 	}
-	return nil, nil
+	return nil, nil, status.Error(codes.PermissionDenied, "the task is not one of this node")
 }
