@@ -91,6 +91,13 @@ func (r *Registry) describeImageScanFindings(ctx context.Context, in *ecr.Descri
 	p := planOf(registryRecord(v, repo.Account, repo.Region).scanning(), repo)
 	out := &ecr.DescribeImageScanFindingsOutput{
 		ImageId: new(imageID(m.Digest, value(in.ImageId.ImageTag))), ImageScanStatus: s.shownStatus(p), RegistryId: new(repo.Account), RepositoryName: new(repo.Name),
+		// Also when there are none: the AWS CLI, which collects the findings of all pages, cannot do without.
+		ImageScanFindings: &types.ImageScanFindings{FindingSeverityCounts: s.Counts, ImageScanCompletedAt: optionalTime(s.Completed), VulnerabilitySourceUpdatedAt: optionalTime(s.SourceUpdated)},
+	}
+	if p.enhanced {
+		out.ImageScanFindings.EnhancedFindings = []types.EnhancedImageScanFinding{}
+	} else {
+		out.ImageScanFindings.Findings = []types.ImageScanFinding{}
 	}
 	if s.Completed == nil {
 		return out, nil
@@ -98,9 +105,6 @@ func (r *Registry) describeImageScanFindings(ctx context.Context, in *ecr.Descri
 	var list findings
 	if err := r.readKept(ctx, s.Findings, &list); err != nil {
 		return nil, fmt.Errorf("read findings: %w", err)
-	}
-	out.ImageScanFindings = &types.ImageScanFindings{
-		FindingSeverityCounts: s.Counts, ImageScanCompletedAt: optionalTime(s.Completed), VulnerabilitySourceUpdatedAt: optionalTime(s.SourceUpdated),
 	}
 	page, next, err := api.Page(ctx, r.pages, in, api.PageSize(in.MaxResults, findingsPage, findingsMost), func(after string) iter.Seq[finding] {
 		return func(yield func(finding) bool) {
@@ -117,13 +121,11 @@ func (r *Registry) describeImageScanFindings(ctx context.Context, in *ecr.Descri
 	}
 	out.NextToken = next
 	if p.enhanced {
-		out.ImageScanFindings.EnhancedFindings = []types.EnhancedImageScanFinding{}
 		for _, f := range page {
 			out.ImageScanFindings.EnhancedFindings = append(out.ImageScanFindings.EnhancedFindings, f.enhanced(v, repo, m, s, list.Source))
 		}
 		return out, nil
 	}
-	out.ImageScanFindings.Findings = []types.ImageScanFinding{}
 	for _, f := range page {
 		out.ImageScanFindings.Findings = append(out.ImageScanFindings.Findings, f.basic())
 	}

@@ -75,7 +75,11 @@ func (b *bench) found(repo, tag string) string {
 	b.t.Helper()
 	out := b.findings(repo, tag)
 	s := string(out.ImageScanStatus.Status)
-	if f := out.ImageScanFindings; f != nil {
+	if f := out.ImageScanFindings; f.ImageScanCompletedAt == nil {
+		if f.Findings == nil && f.EnhancedFindings == nil || len(f.Findings)+len(f.EnhancedFindings) > 0 {
+			b.t.Errorf("before a scan has ended: %+v", f) // the AWS CLI wants an empty list
+		}
+	} else {
 		s += " " + fmt.Sprint(f.FindingSeverityCounts)
 		for _, x := range f.Findings {
 			s += " " + *x.Name

@@ -40,6 +40,13 @@ func TestScanning(t *testing.T) {
 	p.refused("An error occurred (LimitExceededException) when calling the StartImageScan operation: The scan quota per image has been exceeded. Wait and try again.",
 		"ecr", "start-image-scan", "--repository-name", "web-old", "--image-id", "imageTag=v1")
 
+	bare := p.push("bare", "v1", ociclient.Config{Entrypoint: []string{"/bin/busybox"}}, ociclient.Executable("bin/busybox", busybox))
+	p.aws(nil, "ecr", "start-image-scan", "--repository-name", "bare", "--image-id", "imageTag=v1")
+	eventually(t, time.Minute, "the scan of "+bare+" to end", func() (bool, string) {
+		got := p.text("[imageScanStatus.status, length(imageScanFindings.findings)]", "ecr", "describe-image-scan-findings", "--repository-name", "bare", "--image-id", "imageTag=v1")
+		return got == "UNSUPPORTED_IMAGE\t0", got
+	})
+
 	service := func(name, image string) {
 		p.aws(nil, "ecs", "register-task-definition", "--family", name, "--container-definitions", `[{"name":"web","image":"`+image+`","memory":64}]`)
 		p.aws(nil, "ecs", "create-service", "--service-name", name, "--task-definition", name, "--desired-count", "1")
