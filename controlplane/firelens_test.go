@@ -29,7 +29,7 @@ func routed(change func(app, router *types.ContainerDefinition)) *TaskDefinition
 // TestRenderFireLens: the router starts first and has the configuration; who sends to it has the tag, and finds it on the network too.
 func TestRenderFireLens(t *testing.T) {
 	task := &Task{Account: here.Account, Region: here.Region, Cluster: "c", Id: "0123"}
-	spec, err := RenderTaskSpec(task, routed(func(app, router *types.ContainerDefinition) {}), nil)
+	spec, _, err := RenderTaskSpec(task, routed(func(app, router *types.ContainerDefinition) {}), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -72,7 +72,7 @@ func TestRenderFireLens(t *testing.T) {
 func TestRenderFireLensVariants(t *testing.T) {
 	render := func(change func(app, router *types.ContainerDefinition)) map[string]*agentapi.ContainerSpec {
 		t.Helper()
-		spec, err := RenderTaskSpec(&Task{Account: here.Account, Region: here.Region, Cluster: "c", Id: "0123"}, routed(change), nil)
+		spec, _, err := RenderTaskSpec(&Task{Account: here.Account, Region: here.Region, Cluster: "c", Id: "0123"}, routed(change), nil)
 		if err != nil {
 			t.Fatal(err)
 		}

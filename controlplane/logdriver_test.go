@@ -23,7 +23,7 @@ func TestDefaultLogDriverMode(t *testing.T) {
 	store := statetest.New(t, Schema...)
 	task := &Task{Account: "000000000000", Region: "us-east-1"}
 	modes := func() map[string]string {
-		spec, err := RenderTaskSpec(task, d, nil)
+		spec, _, err := RenderTaskSpec(task, d, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -13,20 +13,21 @@ import (
 
 // RenderTaskSpec is all an agent needs to run the task: its definition with the task's overrides applied. digests pins images
 // by container name ("sha256:…"); a container without one runs what its tag means when it is pulled.
-func RenderTaskSpec(t *Task, d *TaskDefinition, digests map[string]string) (*agentapi.TaskSpec, error) {
+// executionRole is the ARN of the role as which the platform acts for the task; agents are not told it. Empty: there is none.
+func RenderTaskSpec(t *Task, d *TaskDefinition, digests map[string]string) (spec *agentapi.TaskSpec, executionRole string, err error) {
 	def := d.Shape()
 	over := DecodeShape[types.TaskOverride](t.OverridesJson)
 	cpu, memory, err := TaskSize(first(over.Cpu, def.Cpu), first(over.Memory, def.Memory))
 	if err != nil {
-		return nil, fmt.Errorf("render task %s: %w", t.Id, err)
+		return nil, "", fmt.Errorf("render task %s: %w", t.Id, err)
 	}
-	spec := &agentapi.TaskSpec{
+	spec = &agentapi.TaskSpec{
 		Account: t.Account, Region: t.Region, Cluster: t.Cluster,
 		Family: d.Family, Revision: d.Revision, Service: t.Service, LaunchType: t.LaunchType,
 		CpuUnits: cpu, MemoryMib: memory, NetworkMode: string(def.NetworkMode),
 		PidMode: string(def.PidMode), IpcMode: string(def.IpcMode), EphemeralStorageMib: EphemeralGiB(def, over) << 10,
 	}
-	spec.TaskRole, _ = TaskRoles(t.Account, def, over)
+	spec.TaskRole, executionRole = TaskRoles(t.Account, def, over)
 	if spec.NetworkMode == "" {
 		spec.NetworkMode = string(types.NetworkModeBridge)
 	}
@@ -35,7 +36,7 @@ func RenderTaskSpec(t *Task, d *TaskDefinition, digests map[string]string) (*age
 	}
 	order, err := StartOrder(behindRouter(def.ContainerDefinitions))
 	if err != nil {
-		return nil, fmt.Errorf("render task %s: %w", t.Id, err)
+		return nil, "", fmt.Errorf("render task %s: %w", t.Id, err)
 	}
 	for _, c := range order {
 		override := ContainerOverride(over, aws.ToString(c.Name))
@@ -47,7 +48,7 @@ func RenderTaskSpec(t *Task, d *TaskDefinition, digests map[string]string) (*age
 		spec.Containers = append(spec.Containers, r)
 	}
 	renderFireLens(spec, t, d, def.ContainerDefinitions)
-	return spec, nil
+	return spec, executionRole, nil
 }
 
 func renderContainer(c types.ContainerDefinition, over types.ContainerOverride, def types.TaskDefinition) *agentapi.ContainerSpec {

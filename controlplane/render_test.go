@@ -44,7 +44,7 @@ func TestRenderTaskSpec(t *testing.T) {
 		Environment: []types.KeyValuePair{{Name: aws.String("B"), Value: aws.String("3")}},
 	}}}
 	task := &Task{Account: here.Account, Region: here.Region, Cluster: "c", Id: "t", Service: "s", LaunchType: "EC2", OverridesJson: EncodeShape(over)}
-	got, err := RenderTaskSpec(task, d, map[string]string{"web": "sha256:abc"})
+	got, _, err := RenderTaskSpec(task, d, map[string]string{"web": "sha256:abc"})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -16,7 +16,7 @@ func rendered(t *testing.T, c types.ContainerDefinition, other ...types.Containe
 	t.Helper()
 	c.Name, c.Image = aws.String("web"), aws.String("web")
 	d := &TaskDefinition{Family: "app", Revision: 1, DefinitionJson: []byte(EncodeShape(types.TaskDefinition{ContainerDefinitions: append(other, c)}))}
-	spec, err := RenderTaskSpec(&Task{}, d, nil)
+	spec, _, err := RenderTaskSpec(&Task{}, d, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -77,7 +77,7 @@ func (a Assignments) resource(v *state.View, s *controlplane.TaskStatus) *agenta
 		return nil
 	}
 	deployment, _ := controlplane.Deployments.Get(v, t.Scope().Key(t.Cluster, t.Service, t.Deployment))
-	spec, err := controlplane.RenderTaskSpec(t, d, deployment.GetImageDigests())
+	spec, role, err := controlplane.RenderTaskSpec(t, d, deployment.GetImageDigests())
 	if err != nil {
 		a.Log.Error("an assigned task cannot be rendered", "task", t.Id, "error", err)
 		return nil
@@ -95,7 +95,6 @@ func (a Assignments) resource(v *state.View, s *controlplane.TaskStatus) *agenta
 		spec.DefaultSecurityGroup = g == fallback && len(s.SecurityGroups) == 1
 	}
 	if a.Credentials != nil {
-		_, role := t.Roles(d)
 		for _, c := range spec.Containers {
 			a.login(t, role, c)
 		}

@@ -118,7 +118,7 @@ func TestEphemeralStorage(t *testing.T) {
 			t.Errorf("%s with %d: %+v, attributes %v", c.definition, c.override, out.EphemeralStorage, task.GetDemand().GetAttributes())
 		}
 		def, _ := controlplane.TaskDefinitions.Get(p.Store.View(), here.FamilyRevisionKey(task.TaskDefinition))
-		spec, err := controlplane.RenderTaskSpec(task, def, nil)
+		spec, _, err := controlplane.RenderTaskSpec(task, def, nil)
 		if want := uint32(c.want) << 10; err != nil || spec.EphemeralStorageMib != want && c.attributes != nil || spec.EphemeralStorageMib != 0 && c.attributes == nil {
 			t.Errorf("%s with %d: the agent is told %d MiB, %v", c.definition, c.override, spec.GetEphemeralStorageMib(), err)
 		}
