@@ -312,20 +312,20 @@ func (x *session) watchIdle(ctx context.Context) {
 
 // Record is what is kept of a session that is over.
 type Record struct {
-	Session   string    `json:"sessionId"`
-	Account   string    `json:"account"`
-	Region    string    `json:"region"`
-	Cluster   string    `json:"cluster"`
-	Task      string    `json:"taskId"`
-	Container string    `json:"containerName"`
-	Command   []string  `json:"command"`
-	Caller    string    `json:"principalArn"`
-	Began     time.Time `json:"startedAt"`
-	Ended     time.Time `json:"stoppedAt"`
-	ExitCode  *int32    `json:"exitCode,omitempty"`
-	Reason    string    `json:"reason,omitempty"` // why it has no exit code
-	Received  int64     `json:"bytesReceived"`    // from the client
-	Written   int64     `json:"bytesWritten"`     // to the client
+	Session   string
+	Account   string
+	Region    string
+	Cluster   string
+	Task      string
+	Container string
+	Command   []string
+	Caller    string
+	Began     time.Time
+	Ended     time.Time
+	ExitCode  *int32
+	Reason    string // why it has no exit code
+	Received  int64  // from the client
+	Written   int64  // to the client
 }
 
 func (x *session) record(began time.Time, code int32, err error) {
