@@ -248,7 +248,14 @@ func (p *Peers) Send(_ context.Context, id string, r *http.Request) (*http.Respo
 		cancel()
 		return nil, sent, err
 	}
-	answer.Body = &cancelling{answer.Body, cancel}
+	c := &cancelling{answer.Body, cancel}
+	answer.Body = c
+	if w, ok := c.ReadCloser.(io.Writer); ok { // the answer of a server that switches protocols
+		answer.Body = struct {
+			*cancelling
+			io.Writer
+		}{c, w}
+	}
 	return answer, sent, nil
 }
 

@@ -88,8 +88,12 @@ func newSeveral(t *testing.T) *several {
 			Peer:     func(net.Conn) (string, bool) { return "some server", true },
 			Forwards: listen(peers.ProtocolForward, id), Relays: listen(peers.ProtocolRelay, id),
 			Forwarded: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-				if r.URL.Path == "/cut" {
+				switch r.URL.Path {
+				case "/cut":
 					panic(http.ErrAbortHandler)
+				case "/echo":
+					echo(t, w)
+					return
 				}
 				body, _ := io.ReadAll(r.Body)
 				fmt.Fprintf(w, "%s: %s %s %s", id, r.Method, r.Host, body)
@@ -154,6 +158,48 @@ func TestSend(t *testing.T) {
 		if _, sent, err := send(id, "/"); err == nil || sent {
 			t.Errorf("to %s: sent %v, %v", id, sent, err)
 		}
+	}
+}
+
+// echo changes to a protocol in which what comes goes back.
+func echo(t *testing.T, w http.ResponseWriter) {
+	conn, buffered, err := w.(http.Hijacker).Hijack()
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	defer conn.Close()
+	if _, err := io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n"); err != nil {
+		t.Error(err)
+		return
+	}
+	_, _ = io.Copy(conn, buffered)
+}
+
+// TestSendUpgrade: a connection that changes its protocol carries both ways, to the leader as to everybody else.
+func TestSendUpgrade(t *testing.T) {
+	s := newSeveral(t)
+	leader := s.Leader()
+	follower := s.Followers(leader)[0]
+	for _, to := range []string{leader.ID, follower.ID} {
+		from := s.of[s.Followers(leader)[1].ID]
+		r := &http.Request{Method: "GET", Host: "example.test", URL: &url.URL{Path: "/echo"}, Header: http.Header{"Connection": {"Upgrade"}, "Upgrade": {"echo"}}}
+		answer, _, err := from.Send(t.Context(), to, r.WithContext(t.Context()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		conn, ok := answer.Body.(io.ReadWriteCloser)
+		if !ok || answer.StatusCode != http.StatusSwitchingProtocols {
+			t.Fatalf("%s answered %s, with a %T", to, answer.Status, answer.Body)
+		}
+		got := make([]byte, 5)
+		if _, err := io.WriteString(conn, "hello"); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadFull(conn, got); err != nil || string(got) != "hello" {
+			t.Errorf("%s: %q, %v", to, got, err)
+		}
+		conn.Close()
 	}
 }
 
