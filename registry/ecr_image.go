@@ -342,7 +342,7 @@ func (r *Registry) putImageOperation(ctx context.Context, in *ecr.PutImageInput)
 	if err != nil {
 		return nil, err
 	}
-	p := push{body: []byte(value(in.ImageManifest)), mediaType: value(in.ImageManifestMediaType), refuseSame: true}
+	p := push{body: []byte(value(in.ImageManifest)), mediaType: value(in.ImageManifestMediaType), refuseSame: true, maySign: r.maySign(ctx, api.CallFrom(ctx))}
 	if in.ImageDigest != nil {
 		if p.digest, err = blob.ParseDigest(*in.ImageDigest); err != nil {
 			return nil, awserr.New("InvalidParameterException", "Invalid parameter at 'imageDigest' failed to satisfy constraint: '%s'", fmt.Sprint(err))

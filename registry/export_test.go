@@ -14,3 +14,9 @@ func (r *Registry) ScanNow(ctx context.Context) error {
 	_, scanned := r.scanPending(ctx)
 	return errors.Join(err, scanned)
 }
+
+// SignNow is what the signing loop does in one turn.
+func (r *Registry) SignNow(ctx context.Context) error {
+	_, err := r.signPending(ctx)
+	return err
+}

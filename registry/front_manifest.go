@@ -77,7 +77,7 @@ func (f front) putManifest(w http.ResponseWriter, q *request) error {
 	if err != nil {
 		return err
 	}
-	p := push{mediaType: q.Header.Get("Content-Type"), digest: digest, tags: q.URL.Query()["tag"]}
+	p := push{mediaType: q.Header.Get("Content-Type"), digest: digest, tags: q.URL.Query()["tag"], maySign: f.maySign(q.Context(), f.call(q.Request, q.caller, signPayload))}
 	if tag != "" {
 		p.tags = append(p.tags, tag)
 	}

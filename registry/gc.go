@@ -50,7 +50,7 @@ func (r *Registry) collectRepositories(ctx context.Context, c *Collected) error 
 			_, err := r.Store.Update(ctx, func(tx *state.Tx) error {
 				n = 0
 				if done = deleteBelow(tx, Tags, prefix, &n) && deleteBelow(tx, Manifests, prefix, &n) && deleteBelow(tx, Layers, prefix, &n) &&
-					deleteBelow(tx, PullTimes, prefix, &n) && deleteBelow(tx, Scans, prefix, &n); done {
+					deleteBelow(tx, PullTimes, prefix, &n) && deleteBelow(tx, Scans, prefix, &n) && deleteBelow(tx, ImageSignings, prefix, &n); done {
 					RemovedRepositories.Delete(tx, RemovedRepositories.Key(gone))
 				}
 				return nil

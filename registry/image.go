@@ -24,6 +24,8 @@ type push struct {
 	// refuseSame makes it ImageAlreadyExistsException to push what is there already: the PutImage operation does so, the
 	// distribution protocol is idempotent.
 	refuseSame bool
+	// maySign says whether whoever pushes may sign with a profile; nil: what is pushed is signed with none.
+	maySign func(profile string) error
 }
 
 // image finds a manifest by digest, or by tag when digest is empty.
@@ -182,6 +184,9 @@ func (r *Registry) commitImage(tx *state.Tx, repo *Repository, doc *document, di
 		r.queueReplication(tx, repo, m.Digest)
 		r.queueScan(tx, repo, m)
 	}
+	if p.maySign != nil {
+		r.queueSigning(tx, repo, m, p.maySign)
+	}
 	if !changed && p.refuseSame {
 		tag := "null"
 		if len(p.tags) > 0 {
@@ -260,8 +265,8 @@ func (e *errInIndex) Error() string {
 	return fmt.Sprintf("Requested image referenced by manifest list: %v", e.indexes)
 }
 
-// tagsPerTransaction leaves room for the manifest itself, its pull time and its scan.
-const tagsPerTransaction = state.MaxOps - 3
+// tagsPerTransaction leaves room for the manifest itself, its pull time, its scan and its signings.
+const tagsPerTransaction = state.MaxOps - 3 - maxSigningRules
 
 // removeImage deletes a manifest and its tags, in several transactions when it has very many of them; the manifest goes last.
 // check, unless nil, can refuse in the first of them.
@@ -315,6 +320,9 @@ func deleteManifest(tx *state.Tx, m *Manifest) {
 	Manifests.Delete(tx, Manifests.Key(m))
 	PullTimes.Delete(tx, Manifests.Key(m))
 	Scans.Delete(tx, Manifests.Key(m))
+	for s := range ImageSignings.Scan(tx, Manifests.Key(m)) {
+		ImageSignings.Delete(tx, ImageSignings.Key(s))
+	}
 }
 
 // removeTag takes a tag away and says what it pointed at. The manifest stays unless andImage is set and it was the last tag,

@@ -36,6 +36,7 @@ import (
 	"github.com/seed-2f228079/neargate/controlplane/state"
 	"github.com/seed-2f228079/neargate/internal/clock"
 	"github.com/seed-2f228079/neargate/registry/scan"
+	"github.com/seed-2f228079/neargate/registry/signature"
 	"github.com/seed-2f228079/neargate/storage/blob"
 )
 
@@ -83,6 +84,9 @@ type Config struct {
 	Gate scan.Severity
 	// Signatures are what images need to have for tasks to get them; nil: none.
 	Signatures *Signatures
+
+	// Signer finds the key of an account's signing profile, whose error then says why there is none to use; nil: there are no profiles.
+	Signer func(account, profile string) (*signature.Signer, error)
 
 	// Copies are the blobs of other servers; nil: there are none.
 	Copies Copies
@@ -155,7 +159,7 @@ func New(c Config) (*Registry, error) {
 func (r *Registry) Handler() http.Handler { return front{r} }
 
 // Run works until ctx ends: it collects garbage, records pull times, copies from other servers what is missing here, reads what is here
-// again, and where it leads it applies lifecycle policies, replicates and scans.
+// again, and where it leads it applies lifecycle policies, replicates, scans and signs.
 func (r *Registry) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return r.mirror(ctx) })
@@ -168,6 +172,7 @@ func (r *Registry) Run(ctx context.Context) error {
 	g.Go(func() error { return r.Store.RunLeader(ctx, r.runReplication) })
 	g.Go(func() error { return r.Store.RunLeader(ctx, r.runScans) })
 	g.Go(func() error { return r.Store.RunLeader(ctx, r.runBackfills) })
+	g.Go(func() error { return r.Store.RunLeader(ctx, r.runSigning) })
 	return g.Wait()
 }
 

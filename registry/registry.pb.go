@@ -893,6 +893,7 @@ type RegistrySettings struct {
 	ReplicationJson  string                 `protobuf:"bytes,5,opt,name=replication_json,json=replicationJson,proto3" json:"replication_json,omitempty"`                                                                              // ecr ReplicationConfiguration
 	ScanningJson     string                 `protobuf:"bytes,20,opt,name=scanning_json,json=scanningJson,proto3" json:"scanning_json,omitempty"`                                                                                      // ecr RegistryScanningConfiguration
 	PolicyPrincipals map[string]string      `protobuf:"bytes,6,rep,name=policy_principals,json=policyPrincipals,proto3" json:"policy_principals,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"` // as in RepositoryPolicy
+	SigningJson      string                 `protobuf:"bytes,21,opt,name=signing_json,json=signingJson,proto3" json:"signing_json,omitempty"`                                                                                         // ecr SigningConfiguration; empty: there is none
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
 }
@@ -974,6 +975,13 @@ func (x *RegistrySettings) GetPolicyPrincipals() map[string]string {
 		return x.PolicyPrincipals
 	}
 	return nil
+}
+
+func (x *RegistrySettings) GetSigningJson() string {
+	if x != nil {
+		return x.SigningJson
+	}
+	return ""
 }
 
 // PullTimeExclusion is a principal whose pulls do not count: key account, region, principal.
@@ -2033,6 +2041,139 @@ func (x *ScanSuppression) GetUntil() *timestamppb.Timestamp {
 	return nil
 }
 
+// ImageSigning is an image's signature by one profile, asked for by the signing configuration: key account, region, repository, digest, profile.
+type ImageSigning struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Account       string                 `protobuf:"bytes,1,opt,name=account,proto3" json:"account,omitempty"`
+	Region        string                 `protobuf:"bytes,2,opt,name=region,proto3" json:"region,omitempty"`
+	Repository    string                 `protobuf:"bytes,3,opt,name=repository,proto3" json:"repository,omitempty"` // id
+	Digest        string                 `protobuf:"bytes,4,opt,name=digest,proto3" json:"digest,omitempty"`
+	Profile       string                 `protobuf:"bytes,5,opt,name=profile,proto3" json:"profile,omitempty"` // ARN
+	Name          string                 `protobuf:"bytes,6,opt,name=name,proto3" json:"name,omitempty"`       // of the repository
+	Status        string                 `protobuf:"bytes,7,opt,name=status,proto3" json:"status,omitempty"`   // ecr SigningStatus
+	FailureCode   string                 `protobuf:"bytes,8,opt,name=failure_code,json=failureCode,proto3" json:"failure_code,omitempty"`
+	FailureReason string                 `protobuf:"bytes,9,opt,name=failure_reason,json=failureReason,proto3" json:"failure_reason,omitempty"`
+	Requested     *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=requested,proto3" json:"requested,omitempty"`
+	NotBefore     *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=not_before,json=notBefore,proto3" json:"not_before,omitempty"` // of the next attempt
+	Attempts      uint32                 `protobuf:"varint,12,opt,name=attempts,proto3" json:"attempts,omitempty"`                   // that failed since it was requested
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ImageSigning) Reset() {
+	*x = ImageSigning{}
+	mi := &file_registry_registry_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ImageSigning) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ImageSigning) ProtoMessage() {}
+
+func (x *ImageSigning) ProtoReflect() protoreflect.Message {
+	mi := &file_registry_registry_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ImageSigning.ProtoReflect.Descriptor instead.
+func (*ImageSigning) Descriptor() ([]byte, []int) {
+	return file_registry_registry_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *ImageSigning) GetAccount() string {
+	if x != nil {
+		return x.Account
+	}
+	return ""
+}
+
+func (x *ImageSigning) GetRegion() string {
+	if x != nil {
+		return x.Region
+	}
+	return ""
+}
+
+func (x *ImageSigning) GetRepository() string {
+	if x != nil {
+		return x.Repository
+	}
+	return ""
+}
+
+func (x *ImageSigning) GetDigest() string {
+	if x != nil {
+		return x.Digest
+	}
+	return ""
+}
+
+func (x *ImageSigning) GetProfile() string {
+	if x != nil {
+		return x.Profile
+	}
+	return ""
+}
+
+func (x *ImageSigning) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ImageSigning) GetStatus() string {
+	if x != nil {
+		return x.Status
+	}
+	return ""
+}
+
+func (x *ImageSigning) GetFailureCode() string {
+	if x != nil {
+		return x.FailureCode
+	}
+	return ""
+}
+
+func (x *ImageSigning) GetFailureReason() string {
+	if x != nil {
+		return x.FailureReason
+	}
+	return ""
+}
+
+func (x *ImageSigning) GetRequested() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Requested
+	}
+	return nil
+}
+
+func (x *ImageSigning) GetNotBefore() *timestamppb.Timestamp {
+	if x != nil {
+		return x.NotBefore
+	}
+	return nil
+}
+
+func (x *ImageSigning) GetAttempts() uint32 {
+	if x != nil {
+		return x.Attempts
+	}
+	return 0
+}
+
 var File_registry_registry_proto protoreflect.FileDescriptor
 
 const file_registry_registry_proto_rawDesc = "" +
@@ -2141,7 +2282,7 @@ const file_registry_registry_proto_rawDesc = "" +
 	"repository\x18\x03 \x01(\tR\n" +
 	"repository\x12\x12\n" +
 	"\x04text\x18\x04 \x01(\tR\x04text\x124\n" +
-	"\astarted\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\astarted\"\x91\x04\n" +
+	"\astarted\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\astarted\"\xb4\x04\n" +
 	"\x10RegistrySettings\x12\x18\n" +
 	"\aaccount\x18\x01 \x01(\tR\aaccount\x12\x16\n" +
 	"\x06region\x18\x02 \x01(\tR\x06region\x12f\n" +
@@ -2150,7 +2291,8 @@ const file_registry_registry_proto_rawDesc = "" +
 	"policyText\x12)\n" +
 	"\x10replication_json\x18\x05 \x01(\tR\x0freplicationJson\x12#\n" +
 	"\rscanning_json\x18\x14 \x01(\tR\fscanningJson\x12i\n" +
-	"\x11policy_principals\x18\x06 \x03(\v2<.neargate.registry.v1.RegistrySettings.PolicyPrincipalsEntryR\x10policyPrincipals\x1aB\n" +
+	"\x11policy_principals\x18\x06 \x03(\v2<.neargate.registry.v1.RegistrySettings.PolicyPrincipalsEntryR\x10policyPrincipals\x12!\n" +
+	"\fsigning_json\x18\x15 \x01(\tR\vsigningJson\x1aB\n" +
 	"\x14AccountSettingsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1aC\n" +
@@ -2284,7 +2426,24 @@ const file_registry_registry_proto_rawDesc = "" +
 	"\x02by\x18\b \x01(\tR\x02by\x124\n" +
 	"\acreated\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\acreated\x120\n" +
 	"\x05until\x18\n" +
-	" \x01(\v2\x1a.google.protobuf.TimestampR\x05untilB5Z3github.com/seed-2f228079/neargate/registry;registryb\x06proto3"
+	" \x01(\v2\x1a.google.protobuf.TimestampR\x05until\"\x99\x03\n" +
+	"\fImageSigning\x12\x18\n" +
+	"\aaccount\x18\x01 \x01(\tR\aaccount\x12\x16\n" +
+	"\x06region\x18\x02 \x01(\tR\x06region\x12\x1e\n" +
+	"\n" +
+	"repository\x18\x03 \x01(\tR\n" +
+	"repository\x12\x16\n" +
+	"\x06digest\x18\x04 \x01(\tR\x06digest\x12\x18\n" +
+	"\aprofile\x18\x05 \x01(\tR\aprofile\x12\x12\n" +
+	"\x04name\x18\x06 \x01(\tR\x04name\x12\x16\n" +
+	"\x06status\x18\a \x01(\tR\x06status\x12!\n" +
+	"\ffailure_code\x18\b \x01(\tR\vfailureCode\x12%\n" +
+	"\x0efailure_reason\x18\t \x01(\tR\rfailureReason\x128\n" +
+	"\trequested\x18\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampR\trequested\x129\n" +
+	"\n" +
+	"not_before\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\tnotBefore\x12\x1a\n" +
+	"\battempts\x18\f \x01(\rR\battemptsB5Z3github.com/seed-2f228079/neargate/registry;registryb\x06proto3"
 
 var (
 	file_registry_registry_proto_rawDescOnce sync.Once
@@ -2298,7 +2457,7 @@ func file_registry_registry_proto_rawDescGZIP() []byte {
 	return file_registry_registry_proto_rawDescData
 }
 
-var file_registry_registry_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
+var file_registry_registry_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
 var file_registry_registry_proto_goTypes = []any{
 	(*Repository)(nil),            // 0: neargate.registry.v1.Repository
 	(*Tag)(nil),                   // 1: neargate.registry.v1.Tag
@@ -2318,52 +2477,55 @@ var file_registry_registry_proto_goTypes = []any{
 	(*PullThroughRule)(nil),       // 15: neargate.registry.v1.PullThroughRule
 	(*Scan)(nil),                  // 16: neargate.registry.v1.Scan
 	(*ScanSuppression)(nil),       // 17: neargate.registry.v1.ScanSuppression
-	nil,                           // 18: neargate.registry.v1.Manifest.AnnotationsEntry
-	nil,                           // 19: neargate.registry.v1.RepositoryPolicy.PrincipalsEntry
-	nil,                           // 20: neargate.registry.v1.RegistrySettings.AccountSettingsEntry
-	nil,                           // 21: neargate.registry.v1.RegistrySettings.PolicyPrincipalsEntry
-	nil,                           // 22: neargate.registry.v1.CreationTemplate.TagsEntry
-	nil,                           // 23: neargate.registry.v1.Scan.CountsEntry
-	(*timestamppb.Timestamp)(nil), // 24: google.protobuf.Timestamp
+	(*ImageSigning)(nil),          // 18: neargate.registry.v1.ImageSigning
+	nil,                           // 19: neargate.registry.v1.Manifest.AnnotationsEntry
+	nil,                           // 20: neargate.registry.v1.RepositoryPolicy.PrincipalsEntry
+	nil,                           // 21: neargate.registry.v1.RegistrySettings.AccountSettingsEntry
+	nil,                           // 22: neargate.registry.v1.RegistrySettings.PolicyPrincipalsEntry
+	nil,                           // 23: neargate.registry.v1.CreationTemplate.TagsEntry
+	nil,                           // 24: neargate.registry.v1.Scan.CountsEntry
+	(*timestamppb.Timestamp)(nil), // 25: google.protobuf.Timestamp
 }
 var file_registry_registry_proto_depIdxs = []int32{
-	24, // 0: neargate.registry.v1.Repository.created:type_name -> google.protobuf.Timestamp
-	24, // 1: neargate.registry.v1.Tag.moved:type_name -> google.protobuf.Timestamp
-	24, // 2: neargate.registry.v1.Tag.checked:type_name -> google.protobuf.Timestamp
-	18, // 3: neargate.registry.v1.Manifest.annotations:type_name -> neargate.registry.v1.Manifest.AnnotationsEntry
-	24, // 4: neargate.registry.v1.Manifest.pushed:type_name -> google.protobuf.Timestamp
-	24, // 5: neargate.registry.v1.Manifest.archived:type_name -> google.protobuf.Timestamp
-	24, // 6: neargate.registry.v1.Manifest.activated:type_name -> google.protobuf.Timestamp
-	24, // 7: neargate.registry.v1.Layer.counted:type_name -> google.protobuf.Timestamp
-	24, // 8: neargate.registry.v1.PullTime.pulled:type_name -> google.protobuf.Timestamp
-	24, // 9: neargate.registry.v1.LifecyclePolicy.evaluated:type_name -> google.protobuf.Timestamp
-	19, // 10: neargate.registry.v1.RepositoryPolicy.principals:type_name -> neargate.registry.v1.RepositoryPolicy.PrincipalsEntry
-	24, // 11: neargate.registry.v1.LifecyclePreview.started:type_name -> google.protobuf.Timestamp
-	20, // 12: neargate.registry.v1.RegistrySettings.account_settings:type_name -> neargate.registry.v1.RegistrySettings.AccountSettingsEntry
-	21, // 13: neargate.registry.v1.RegistrySettings.policy_principals:type_name -> neargate.registry.v1.RegistrySettings.PolicyPrincipalsEntry
-	24, // 14: neargate.registry.v1.PullTimeExclusion.created:type_name -> google.protobuf.Timestamp
-	22, // 15: neargate.registry.v1.CreationTemplate.tags:type_name -> neargate.registry.v1.CreationTemplate.TagsEntry
-	24, // 16: neargate.registry.v1.CreationTemplate.created:type_name -> google.protobuf.Timestamp
-	24, // 17: neargate.registry.v1.CreationTemplate.updated:type_name -> google.protobuf.Timestamp
-	24, // 18: neargate.registry.v1.Replication.queued:type_name -> google.protobuf.Timestamp
-	24, // 19: neargate.registry.v1.Replication.not_before:type_name -> google.protobuf.Timestamp
-	24, // 20: neargate.registry.v1.Backfill.started:type_name -> google.protobuf.Timestamp
-	24, // 21: neargate.registry.v1.Backfill.ended:type_name -> google.protobuf.Timestamp
-	24, // 22: neargate.registry.v1.PullThroughRule.created:type_name -> google.protobuf.Timestamp
-	24, // 23: neargate.registry.v1.PullThroughRule.updated:type_name -> google.protobuf.Timestamp
-	24, // 24: neargate.registry.v1.Scan.requested:type_name -> google.protobuf.Timestamp
-	24, // 25: neargate.registry.v1.Scan.not_before:type_name -> google.protobuf.Timestamp
-	24, // 26: neargate.registry.v1.Scan.completed:type_name -> google.protobuf.Timestamp
-	24, // 27: neargate.registry.v1.Scan.first:type_name -> google.protobuf.Timestamp
-	24, // 28: neargate.registry.v1.Scan.source_updated:type_name -> google.protobuf.Timestamp
-	23, // 29: neargate.registry.v1.Scan.counts:type_name -> neargate.registry.v1.Scan.CountsEntry
-	24, // 30: neargate.registry.v1.ScanSuppression.created:type_name -> google.protobuf.Timestamp
-	24, // 31: neargate.registry.v1.ScanSuppression.until:type_name -> google.protobuf.Timestamp
-	32, // [32:32] is the sub-list for method output_type
-	32, // [32:32] is the sub-list for method input_type
-	32, // [32:32] is the sub-list for extension type_name
-	32, // [32:32] is the sub-list for extension extendee
-	0,  // [0:32] is the sub-list for field type_name
+	25, // 0: neargate.registry.v1.Repository.created:type_name -> google.protobuf.Timestamp
+	25, // 1: neargate.registry.v1.Tag.moved:type_name -> google.protobuf.Timestamp
+	25, // 2: neargate.registry.v1.Tag.checked:type_name -> google.protobuf.Timestamp
+	19, // 3: neargate.registry.v1.Manifest.annotations:type_name -> neargate.registry.v1.Manifest.AnnotationsEntry
+	25, // 4: neargate.registry.v1.Manifest.pushed:type_name -> google.protobuf.Timestamp
+	25, // 5: neargate.registry.v1.Manifest.archived:type_name -> google.protobuf.Timestamp
+	25, // 6: neargate.registry.v1.Manifest.activated:type_name -> google.protobuf.Timestamp
+	25, // 7: neargate.registry.v1.Layer.counted:type_name -> google.protobuf.Timestamp
+	25, // 8: neargate.registry.v1.PullTime.pulled:type_name -> google.protobuf.Timestamp
+	25, // 9: neargate.registry.v1.LifecyclePolicy.evaluated:type_name -> google.protobuf.Timestamp
+	20, // 10: neargate.registry.v1.RepositoryPolicy.principals:type_name -> neargate.registry.v1.RepositoryPolicy.PrincipalsEntry
+	25, // 11: neargate.registry.v1.LifecyclePreview.started:type_name -> google.protobuf.Timestamp
+	21, // 12: neargate.registry.v1.RegistrySettings.account_settings:type_name -> neargate.registry.v1.RegistrySettings.AccountSettingsEntry
+	22, // 13: neargate.registry.v1.RegistrySettings.policy_principals:type_name -> neargate.registry.v1.RegistrySettings.PolicyPrincipalsEntry
+	25, // 14: neargate.registry.v1.PullTimeExclusion.created:type_name -> google.protobuf.Timestamp
+	23, // 15: neargate.registry.v1.CreationTemplate.tags:type_name -> neargate.registry.v1.CreationTemplate.TagsEntry
+	25, // 16: neargate.registry.v1.CreationTemplate.created:type_name -> google.protobuf.Timestamp
+	25, // 17: neargate.registry.v1.CreationTemplate.updated:type_name -> google.protobuf.Timestamp
+	25, // 18: neargate.registry.v1.Replication.queued:type_name -> google.protobuf.Timestamp
+	25, // 19: neargate.registry.v1.Replication.not_before:type_name -> google.protobuf.Timestamp
+	25, // 20: neargate.registry.v1.Backfill.started:type_name -> google.protobuf.Timestamp
+	25, // 21: neargate.registry.v1.Backfill.ended:type_name -> google.protobuf.Timestamp
+	25, // 22: neargate.registry.v1.PullThroughRule.created:type_name -> google.protobuf.Timestamp
+	25, // 23: neargate.registry.v1.PullThroughRule.updated:type_name -> google.protobuf.Timestamp
+	25, // 24: neargate.registry.v1.Scan.requested:type_name -> google.protobuf.Timestamp
+	25, // 25: neargate.registry.v1.Scan.not_before:type_name -> google.protobuf.Timestamp
+	25, // 26: neargate.registry.v1.Scan.completed:type_name -> google.protobuf.Timestamp
+	25, // 27: neargate.registry.v1.Scan.first:type_name -> google.protobuf.Timestamp
+	25, // 28: neargate.registry.v1.Scan.source_updated:type_name -> google.protobuf.Timestamp
+	24, // 29: neargate.registry.v1.Scan.counts:type_name -> neargate.registry.v1.Scan.CountsEntry
+	25, // 30: neargate.registry.v1.ScanSuppression.created:type_name -> google.protobuf.Timestamp
+	25, // 31: neargate.registry.v1.ScanSuppression.until:type_name -> google.protobuf.Timestamp
+	25, // 32: neargate.registry.v1.ImageSigning.requested:type_name -> google.protobuf.Timestamp
+	25, // 33: neargate.registry.v1.ImageSigning.not_before:type_name -> google.protobuf.Timestamp
+	34, // [34:34] is the sub-list for method output_type
+	34, // [34:34] is the sub-list for method input_type
+	34, // [34:34] is the sub-list for extension type_name
+	34, // [34:34] is the sub-list for extension extendee
+	0,  // [0:34] is the sub-list for field type_name
 }
 
 func init() { file_registry_registry_proto_init() }
@@ -2377,7 +2539,7 @@ func file_registry_registry_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_registry_registry_proto_rawDesc), len(file_registry_registry_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   24,
+			NumMessages:   25,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -1,6 +1,8 @@
 package registry
 
 import (
+	"github.com/aws/aws-sdk-go-v2/service/ecr/types"
+
 	"github.com/seed-2f228079/neargate/controlplane"
 	"github.com/seed-2f228079/neargate/controlplane/state"
 )
@@ -53,6 +55,10 @@ var (
 	ScanSuppressions = state.NewTable("ecr.scansuppression", func(s *ScanSuppression) state.Key {
 		return state.K(s.Account, s.Region, s.Id)
 	})
+	// ImageSignings are watched by the signing loop.
+	ImageSignings = state.NewTable("ecr.imagesigning", func(s *ImageSigning) state.Key {
+		return state.K(s.Account, s.Region, s.Repository, s.Digest, s.Profile)
+	})
 	// Backfills are watched by the backfiller.
 	Backfills = state.NewTable("ecr.backfill", func(b *Backfill) state.Key {
 		return state.K(b.Account, b.Region, b.Id)
@@ -77,6 +83,14 @@ var ReplicationsPending = state.NewIndex(Replications, "pending", func(e *Replic
 // ScansPending are the images to be scanned, by the time since when. It spans accounts.
 var ScansPending = state.NewIndex(Scans, "pending", func(s *Scan) []state.Key {
 	if !s.Pending {
+		return nil
+	}
+	return []state.Key{state.K(controlplane.TimeKey(s.Requested.AsTime()))}
+})
+
+// ImageSigningsPending are the images to be signed, by the time since when. It spans accounts.
+var ImageSigningsPending = state.NewIndex(ImageSignings, "pending", func(s *ImageSigning) []state.Key {
+	if s.Status != string(types.SigningStatusInProgress) {
 		return nil
 	}
 	return []state.Key{state.K(controlplane.TimeKey(s.Requested.AsTime()))}
@@ -132,7 +146,7 @@ var (
 var Schema = state.Schema{
 	Repositories, RemovedRepositories, Tags, Manifests, Layers, PullTimes, LifecyclePolicies, LifecyclePreviews,
 	Registries, PullTimeExclusions, CreationTemplates, PullThroughRules, Replications, Scans, ScanSuppressions,
-	RepositoryPolicies, Backfills, BackfillImages,
+	RepositoryPolicies, Backfills, BackfillImages, ImageSignings,
 }
 
 // in is the key of something that belongs to the repository; with no parts, the prefix of all of that kind.

@@ -165,14 +165,20 @@ func (r *Registry) may(hr *http.Request, c caller, endpoint, repository string) 
 		}
 		return nil
 	}
-	call := &api.Call{Identity: c.who, Region: c.region, Service: "ecr", Operation: strings.TrimPrefix(action, "ecr:"), Time: r.Clock.Now(),
-		UserAgent: hr.UserAgent(), Secure: hr.TLS != nil}
-	if from, err := netip.ParseAddrPort(hr.RemoteAddr); err == nil {
-		call.SourceIP = from.Addr().Unmap()
-	}
+	call := r.call(hr, c, action)
 	err := r.Authorizer.Authorize(hr.Context(), call, api.Access{Action: action, Resources: []string{repositoryARN(call, &c.account, repository)}})
 	if err != nil {
 		return &ociError{http.StatusForbidden, "DENIED", err.Error()}
 	}
 	return nil
+}
+
+// call is the call of an operation that a request to /v2/ stands for.
+func (r *Registry) call(hr *http.Request, c caller, action string) *api.Call {
+	service, operation, _ := strings.Cut(action, ":")
+	call := &api.Call{Identity: c.who, Region: c.region, Service: service, Operation: operation, Time: r.Clock.Now(), UserAgent: hr.UserAgent(), Secure: hr.TLS != nil}
+	if from, err := netip.ParseAddrPort(hr.RemoteAddr); err == nil {
+		call.SourceIP = from.Addr().Unmap()
+	}
+	return call
 }

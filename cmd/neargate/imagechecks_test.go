@@ -67,4 +67,24 @@ func TestImageCheckFlags(t *testing.T) {
 			t.Errorf("%+v: %s, want %s", c.flags, got, c.want)
 		}
 	}
+	profiles := t.TempDir()
+	for _, step := range []struct {
+		file, want string
+	}{
+		{"", "there is no ACCOUNT/NAME.key"},
+		{"prod.key", "--signing-profiles has no file 000000000000/prod.crt"},
+		{"prod.crt", "the key is not a PRIVATE KEY"},
+	} {
+		if step.file != "" {
+			if err := os.MkdirAll(filepath.Join(profiles, "000000000000"), 0o700); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(filepath.Join(profiles, "000000000000", step.file), []byte("x"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, err := (&signFlags{profiles: profiles}).signer(); err == nil || !strings.Contains(err.Error(), step.want) {
+			t.Errorf("--signing-profiles with %q: %v, want %s", step.file, err, step.want)
+		}
+	}
 }

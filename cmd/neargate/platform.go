@@ -226,12 +226,16 @@ func newControlPlane(cfg controlConfig) (_ *controlPlane, err error) {
 	if err != nil {
 		return nil, err
 	}
+	signer, err := cfg.sign.signer()
+	if err != nil {
+		return nil, err
+	}
 	keeping := registry.Config{
 		Store: c.store, Blobs: blobs, Seal: sealRegistry, Region: cfg.region, Domain: cfg.domain, Log: cfg.log,
 		PublicName: func(string, string) string { return cfg.publicName }, TLS: cfg.tls,
 		Credentials: checkSecret(credentials), Authorizer: access, Principals: iam.PrincipalID, Weigh: access.Weigh, Users: controlplane.ImagesInUse, Remotes: cfg.remotes,
 		ScrubFile: filepath.Join(cfg.dir.Path(), "scrub.json"),
-		Scanner:   scanner, Scratch: cfg.dir.Cache("scan"), Gate: gate, Signatures: signatures,
+		Scanner:   scanner, Scratch: cfg.dir.Cache("scan"), Gate: gate, Signatures: signatures, Signer: signer,
 	}
 	if c.peers != nil {
 		c.peers.Blobs, c.peers.Streams, c.peers.Logs = blobs, streams, logging

@@ -23,8 +23,14 @@ type protected struct {
 	Expiry      time.Time `json:"io.cncf.notary.expiry"`
 }
 
+const (
+	schemeHeader    = "io.cncf.notary.signingScheme"
+	notationScheme  = "notary.x509"
+	notationPayload = "application/vnd.cncf.notary.payload.v1+json"
+)
+
 // understood are the critical headers that are honoured.
-var understood = []string{"io.cncf.notary.signingScheme", "io.cncf.notary.expiry"}
+var understood = []string{schemeHeader, "io.cncf.notary.expiry"}
 
 // Notation verifies a signature of notation in a JWS. The certificates have to be valid now: there is no time that another authority confirms.
 func (p *Policy) Notation(envelope []byte, digest string, now time.Time) error {
@@ -52,9 +58,9 @@ func (p *Policy) Notation(envelope []byte, digest string, now time.Time) error {
 		}
 	}
 	switch {
-	case h.Scheme != "notary.x509":
-		return fmt.Errorf("its scheme is %q, not notary.x509", h.Scheme)
-	case h.ContentType != "application/vnd.cncf.notary.payload.v1+json":
+	case h.Scheme != notationScheme:
+		return fmt.Errorf("its scheme is %q, not %s", h.Scheme, notationScheme)
+	case h.ContentType != notationPayload:
 		return fmt.Errorf("it is over a %q", h.ContentType)
 	case !h.Expiry.IsZero() && !now.Before(h.Expiry):
 		return fmt.Errorf("it expired at %s", h.Expiry.UTC().Format(time.RFC3339))
@@ -130,30 +136,34 @@ func (p *Policy) chain(raw [][]byte, now time.Time) (*x509.Certificate, error) {
 	return leaf, nil
 }
 
-// verifyJWS wants the algorithm that the Notary Project has for the key ("Signature Algorithms").
-func verifyJWS(key crypto.PublicKey, algorithm string, message, signature []byte) error {
-	var want string
-	var hash crypto.Hash
+// algorithmOf is the algorithm that the Notary Project has for a key ("Signature Algorithms"); empty: none.
+func algorithmOf(key crypto.PublicKey) (name string, hash crypto.Hash) {
 	switch key := key.(type) {
 	case *rsa.PublicKey:
 		switch key.Size() * 8 {
 		case 2048:
-			want, hash = "PS256", crypto.SHA256
+			return "PS256", crypto.SHA256
 		case 3072:
-			want, hash = "PS384", crypto.SHA384
+			return "PS384", crypto.SHA384
 		case 4096:
-			want, hash = "PS512", crypto.SHA512
+			return "PS512", crypto.SHA512
 		}
 	case *ecdsa.PublicKey:
 		switch key.Curve.Params().BitSize {
 		case 256:
-			want, hash = "ES256", crypto.SHA256
+			return "ES256", crypto.SHA256
 		case 384:
-			want, hash = "ES384", crypto.SHA384
+			return "ES384", crypto.SHA384
 		case 521:
-			want, hash = "ES512", crypto.SHA512
+			return "ES512", crypto.SHA512
 		}
 	}
+	return "", 0
+}
+
+// verifyJWS wants the one algorithm that is its key's.
+func verifyJWS(key crypto.PublicKey, algorithm string, message, signature []byte) error {
+	want, hash := algorithmOf(key)
 	if want == "" || algorithm != want {
 		return fmt.Errorf("its algorithm %q is not the one for its key", algorithm)
 	}

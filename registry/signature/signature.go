@@ -1,5 +1,5 @@
 // Package signature verifies signatures of images: cosign's with public keys, as simple signing and as sigstore bundles, and those of
-// notation (JWS) with certificates. It is pure: who signs is told to New, bytes and time come in.
+// notation (JWS) with certificates; these it makes too. It does no I/O: keys, bytes and time come in.
 //
 // Invariants: what is not understood is no signature; what was signed must name the image's digest; a key is used with one algorithm only, which its type
 // determines, never the document.

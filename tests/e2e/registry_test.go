@@ -2,7 +2,14 @@ package e2e
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
 	"fmt"
+	"math/big"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -23,6 +30,34 @@ func remoteTo(t *testing.T, p *platform) []string {
 		t.Fatal(err)
 	}
 	return []string{"--remote-regions", file}
+}
+
+// signingProfiles is the argument that gives the default account the signing profile "prod".
+func signingProfiles(t *testing.T) []string {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "prod"}, NotAfter: time.Now().Add(24 * time.Hour), KeyUsage: x509.KeyUsageDigitalSignature}
+	cert, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	private, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	if err := os.Mkdir(filepath.Join(dir, "000000000000"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for name, block := range map[string]pem.Block{"prod.key": {Type: "PRIVATE KEY", Bytes: private}, "prod.crt": {Type: "CERTIFICATE", Bytes: cert}} {
+		if err := os.WriteFile(filepath.Join(dir, "000000000000", name), pem.EncodeToMemory(&block), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return []string{"--signing-profiles", dir}
 }
 
 // pushText pushes a small image whose content is its tag.
@@ -135,10 +170,10 @@ func TestBoto3Registry(t *testing.T) {
 	if err != nil {
 		t.Skip("there is no python3 on this machine")
 	}
-	if out, err := exec.Command(python, "-c", "import boto3; boto3.client('ecr', region_name='x').update_image_storage_class").CombinedOutput(); err != nil {
-		t.Skipf("python3 has no boto3 that knows UpdateImageStorageClass: %s", out)
+	if out, err := exec.Command(python, "-c", "import boto3; boto3.client('ecr', region_name='x').put_signing_configuration").CombinedOutput(); err != nil {
+		t.Skipf("python3 has no boto3 that knows PutSigningConfiguration: %s", out)
 	}
-	p := startOn(t, "fake")
+	p := startWith(t, "fake", signingProfiles(t))
 	if _, err := p.client().ECR.CreateRepository(t.Context(), &ecr.CreateRepositoryInput{RepositoryName: new("web")}); err != nil {
 		t.Fatal(err)
 	}

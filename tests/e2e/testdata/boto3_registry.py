@@ -1,5 +1,6 @@
 # What boto3 makes of the registry's operations, against the platform at argv[1], whose repository "web" has v1 and v2.
 import sys
+import time
 
 import boto3
 
@@ -77,3 +78,23 @@ assert [r["upstreamRegistryUrl"] for r in found] == ["quay.io"], found
 ecr.update_pull_through_cache_rule(ecrRepositoryPrefix="quay")
 ecr.delete_pull_through_cache_rule(ecrRepositoryPrefix="quay")
 refused(ecr.exceptions.PullThroughCacheRuleNotFoundException, ecr.validate_pull_through_cache_rule, ecrRepositoryPrefix="quay")
+
+# Signatures: the profile "prod" is the platform's, "nobody" is none.
+profile = "arn:aws:signer:us-east-1:000000000000:/signing-profiles/"
+refused(ecr.exceptions.SigningConfigurationNotFoundException, ecr.get_signing_configuration)
+refused(ecr.exceptions.InvalidParameterException, ecr.put_signing_configuration, signingConfiguration={"rules": [{"signingProfileArn": profile + "nobody"}]})
+refused(ecr.exceptions.ClientError, ecr.put_signing_configuration, signingConfiguration={"rules": [{"signingProfileArn": profile + "prod", "repositoryFilters": [{"filter": "UPPER", "filterType": "WILDCARD_MATCH"}]}]})
+rules = [{"signingProfileArn": profile + "prod", "repositoryFilters": [{"filter": "w*", "filterType": "WILDCARD_MATCH"}]}]
+ecr.put_signing_configuration(signingConfiguration={"rules": rules})
+assert ecr.get_signing_configuration()["signingConfiguration"]["rules"] == rules
+manifest = ecr.batch_get_image(repositoryName="web", imageIds=[{"imageTag": "v1"}])["images"][0]["imageManifest"]
+ecr.put_image(repositoryName="web", imageManifest=manifest, imageTag="signed")
+for _ in range(600):
+    statuses = ecr.describe_image_signing_status(repositoryName="web", imageId={"imageTag": "signed"})["signingStatuses"]
+    if statuses[0]["status"] != "IN_PROGRESS":
+        break
+    time.sleep(0.1)
+assert statuses == [{"signingProfileArn": profile + "prod", "status": "COMPLETE"}], statuses
+found = ecr.list_image_referrers(repositoryName="web", subjectId={"imageDigest": digest})["referrers"]
+assert [r["artifactType"] for r in found] == ["application/vnd.cncf.notary.signature"], found
+assert ecr.delete_signing_configuration()["signingConfiguration"]["rules"] == rules
