@@ -4,6 +4,8 @@
 
 SHELL       := /bin/bash
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+# The suite of the OCI distribution specification, which TestConformance and TestConformanceOfThreeServers run.
+CONFORMANCE := github.com/opencontainers/distribution-spec/conformance@v0.0.0-20260831232431-97274622c111
 # A static binary: no C library, no resolver and no user database of the host is needed to run it. The last three tags leave out what nobody here
 # uses and what keeps the linker from leaving out more: a method that is looked up by a name known only when it runs (TestDeadCode).
 TAGS        := $(shell cat scripts/tags)
@@ -28,7 +30,8 @@ run: build example
 
 test:
 	@scripts/setup.sh test
-	scripts/test.sh
+	GOBIN=$(CURDIR)/bin go install $(CONFORMANCE)
+	OCI_CONFORMANCE=$(CURDIR)/bin/conformance scripts/test.sh
 
 lint:
 	@scripts/setup.sh build

@@ -7,8 +7,7 @@ import (
 	"testing"
 )
 
-// TestConformance runs the OCI distribution conformance suite, whose program OCI_CONFORMANCE names (built from
-// opencontainers/distribution-spec, folder conformance, which is not published as a module version).
+// TestConformance runs the OCI distribution conformance suite, whose program OCI_CONFORMANCE names: make test builds it.
 func TestConformance(t *testing.T) {
 	suite := os.Getenv("OCI_CONFORMANCE")
 	if suite == "" {
