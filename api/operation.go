@@ -226,6 +226,8 @@ func actionPrefix(service string) string {
 		return "application-autoscaling"
 	case "cloudwatchlogs":
 		return "logs"
+	case "ecrpublic":
+		return "ecr-public"
 	}
 	return service
 }

@@ -21,7 +21,7 @@ func (r *Registry) setRepositoryPolicy(ctx context.Context, in *ecr.SetRepositor
 	if err != nil {
 		return nil, err
 	}
-	p, err := parsePolicy(policy.Own, value(in.PolicyText))
+	p, err := parsePolicy(policy.Own, repo.Region, value(in.PolicyText))
 	if err != nil {
 		return nil, err
 	}
@@ -57,7 +57,7 @@ func (r *Registry) locksOut(c *api.Call, repo *Repository, p *policy.Policy) boo
 	if r.Weigh == nil {
 		return false
 	}
-	said := r.Weigh(c, "ecr:SetRepositoryPolicy", repo.arn(), p)
+	said := r.Weigh(c, repo.action("SetRepositoryPolicy"), repo.arn(), p)
 	return said == policy.Deny || said == policy.None && repo.Account != c.Account
 }
 

@@ -87,7 +87,7 @@ func registryPolicyNotFound(account string) error {
 
 // putRegistryPolicy implements ecr:PutRegistryPolicy.
 func (r *Registry) putRegistryPolicy(ctx context.Context, in *ecr.PutRegistryPolicyInput) (*ecr.PutRegistryPolicyOutput, error) {
-	p, err := parsePolicy(policy.Shared, value(in.PolicyText))
+	p, err := parsePolicy(policy.Shared, api.CallFrom(ctx).Region, value(in.PolicyText))
 	if err != nil {
 		return nil, err
 	}

@@ -26,6 +26,7 @@ const (
 // against both accounts' policies before (api/auth); without an Authorizer nobody did that.
 func (r *Registry) registryOf(ctx context.Context, registryID *string) (account, region string, err error) {
 	c := api.CallFrom(ctx)
+	registryID = registryOfAlias(c.Region, registryID)
 	if registryID == nil || r.Authorizer == nil {
 		return ownRegistry(ctx, registryID)
 	}
@@ -72,7 +73,7 @@ func (r *Registry) shape(ctx context.Context, repo *Repository) types.Repository
 		RegistryId:                 new(repo.Account),
 		RepositoryArn:              new(repo.arn()),
 		RepositoryName:             new(repo.Name),
-		RepositoryUri:              new(r.nameFor(api.CallFrom(ctx).Account, repo.Account, repo.Region) + "/" + repo.Name),
+		RepositoryUri:              new(r.uri(api.CallFrom(ctx).Account, repo)),
 	}
 	if repo.KmsKey != "" {
 		out.EncryptionConfiguration.KmsKey = new(repo.KmsKey)

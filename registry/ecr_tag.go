@@ -31,13 +31,17 @@ func (r *Registry) tagged(ctx context.Context, v state.Reader, resource *string)
 	c := api.CallFrom(ctx)
 	a, err := arn.Parse(value(resource))
 	name, ok := strings.CutPrefix(a.Resource, "repository/")
-	if err != nil || a.Partition != "aws" || a.Service != "ecr" || !ok { // one spelling: policies are held against it
+	service, region := "ecr", a.Region
+	if c.Region == publicRegion {
+		service, region = publicService, publicRegion
+	}
+	if err != nil || a.Partition != "aws" || a.Service != service || !ok || region == publicRegion && a.Region != "" { // one spelling: policies are held against it
 		return nil, awserr.New("InvalidParameterException", "Invalid parameter at 'resourceArn' failed to satisfy constraint: 'Invalid ARN'")
 	}
-	if a.Account != c.Account && r.Authorizer == nil || a.Region != c.Region {
+	if a.Account != c.Account && r.Authorizer == nil || region != c.Region {
 		return nil, repositoryNotFound(a.Account, name)
 	}
-	return repository(v, a.Account, a.Region, name)
+	return repository(v, a.Account, region, name)
 }
 
 func (r *Registry) tagResource(ctx context.Context, in *ecr.TagResourceInput) (*ecr.TagResourceOutput, error) {

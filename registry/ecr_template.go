@@ -42,7 +42,7 @@ type templateChange struct {
 // apply puts what is given into the template.
 func (c templateChange) apply(r *Registry, tx *state.Tx, t *CreationTemplate) error {
 	if value(c.repository) != "" {
-		p, err := parsePolicy(policy.Own, *c.repository)
+		p, err := parsePolicy(policy.Own, "", *c.repository)
 		if err != nil {
 			return err
 		}

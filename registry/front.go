@@ -23,7 +23,7 @@ type front struct{ *Registry }
 type request struct {
 	*http.Request
 	caller
-	name string      // of the repository, checked
+	name string      // of the repository as the client has it: in a public registry below the alias
 	repo *Repository // nil only where the endpoint creates it
 	ref  string      // what follows the endpoint's name: digest, tag, upload id
 }
@@ -41,6 +41,9 @@ func (f front) serve(w http.ResponseWriter, hr *http.Request) error {
 	if !ok && hr.URL.Path != "/v2" {
 		return &ociError{http.StatusNotFound, "UNSUPPORTED", "no such endpoint"}
 	}
+	if isPublicHost(hr.Host) && rest == tokenPath {
+		return f.publicToken(w, hr)
+	}
 	c, err := f.caller(hr)
 	if err != nil {
 		return err
@@ -54,6 +57,14 @@ func (f front) serve(w http.ResponseWriter, hr *http.Request) error {
 	name, endpoint, ref, ok := splitPath(rest)
 	if !ok {
 		return &ociError{http.StatusNotFound, "UNSUPPORTED", "no such endpoint"}
+	}
+	named := name
+	if c.region == publicRegion {
+		alias, below, _ := strings.Cut(name, "/")
+		if c.account, ok = accountOfAlias(alias); !ok {
+			return &ociError{http.StatusNotFound, "NAME_UNKNOWN", fmt.Sprintf("There is no public registry with the alias '%s'.", alias)}
+		}
+		name = below
 	}
 	if err := checkRepositoryName(name); err != nil {
 		return &ociError{http.StatusBadRequest, "NAME_INVALID", err.(*awserr.Error).Message}
@@ -78,7 +89,7 @@ func (f front) serve(w http.ResponseWriter, hr *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return handle(w, &request{hr, c, name, repo, ref})
+	return handle(w, &request{hr, c, named, repo, ref})
 }
 
 // endpoint is the routing table. nil: the method is not known there.
@@ -131,9 +142,14 @@ func splitPath(path string) (name, endpoint, ref string, ok bool) {
 	return "", "", "", false
 }
 
+var errToken = &ociError{http.StatusUnauthorized, "UNAUTHORIZED", "Your authorization token is not valid or has expired. Log in again."}
+
 // caller authenticates, and lets a host of ECR's form choose the registry. That may be another account's: what the caller may there
 // is asked of both accounts' policies (may).
 func (f front) caller(hr *http.Request) (caller, error) {
+	if isPublicHost(hr.Host) {
+		return f.publicCaller(hr)
+	}
 	user, password, ok := hr.BasicAuth()
 	if t := hr.URL.Query().Get("token"); !ok && t != "" {
 		user, password, ok = tokenUser, t, hr.Method == http.MethodGet
@@ -143,7 +159,10 @@ func (f front) caller(hr *http.Request) (caller, error) {
 	}
 	c, ok := f.authenticate(hr.Context(), user, password)
 	if !ok {
-		return caller{}, &ociError{http.StatusUnauthorized, "UNAUTHORIZED", "Your authorization token is not valid or has expired. Log in again."}
+		return caller{}, errToken
+	}
+	if c.region == publicRegion {
+		return caller{}, &ociError{http.StatusUnauthorized, "UNAUTHORIZED", "Your authorization token is one for public registries, at " + f.publicName() + "."}
 	}
 	if account, region, ok := ecrHost(hr.Host); ok {
 		c.account, c.region = account, region
@@ -274,7 +293,11 @@ func (f front) fail(w http.ResponseWriter, hr *http.Request, err error) {
 		if f.TLS {
 			scheme = "https"
 		}
-		h.Set("WWW-Authenticate", fmt.Sprintf(`Basic realm="%s://%s/",service="ecr"`, scheme, hr.Host))
+		challenge := fmt.Sprintf(`Basic realm="%s://%s/",service="ecr"`, scheme, hr.Host)
+		if isPublicHost(hr.Host) && hr.URL.Path != "/v2/"+tokenPath {
+			challenge = fmt.Sprintf(`Bearer realm="%s://%s/v2/%s",service="%s",scope="aws"`, scheme, hr.Host, tokenPath, hr.Host)
+		}
+		h.Set("WWW-Authenticate", challenge)
 	}
 	body, merr := json.Marshal(map[string]any{"errors": []any{map[string]string{"code": e.code, "message": e.message}}})
 	if merr != nil {

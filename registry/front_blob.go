@@ -145,8 +145,12 @@ func (f front) beginUpload(w http.ResponseWriter, q *request) error {
 			return err
 		}
 		// Who may not read where the layer is uploads it; so does who names no place and may not read all of them.
-		if f.may(q.Request, q.caller, "mount", cmp.Or(query.Get("from"), "*")) == nil {
-			ok, err := f.mount(q.Context(), q.repo, query.Get("from"), d)
+		from := query.Get("from")
+		if q.region == publicRegion {
+			from = strings.TrimPrefix(from, aliasOf(q.account)+"/")
+		}
+		if f.may(q.Request, q.caller, "mount", cmp.Or(from, "*")) == nil {
+			ok, err := f.mount(q.Context(), q.repo, from, d)
 			if err != nil {
 				return err
 			}
@@ -157,7 +161,7 @@ func (f front) beginUpload(w http.ResponseWriter, q *request) error {
 		}
 	}
 	if s := query.Get("digest"); s != "" {
-		if err := f.may(q.Request, q.caller, "PUT uploads/id", q.name); err != nil {
+		if err := f.may(q.Request, q.caller, "PUT uploads/id", q.repo.Name); err != nil {
 			return err
 		}
 		d, err := q.digest(s)

@@ -103,7 +103,7 @@ func call[O any](b *bench, account, region string, in any) (*O, error) {
 // callAs runs an operation by its input, as dispatch would find it once the caller is authorized.
 func callAs[O any](b *bench, who api.Identity, region string, in any) (*O, error) {
 	b.t.Helper()
-	for _, op := range b.reg.Operations() {
+	for _, op := range append(b.reg.Operations(), b.reg.PublicOperations()...) {
 		if fmt.Sprintf("*%v", op.In) != fmt.Sprintf("%T", in) {
 			continue
 		}

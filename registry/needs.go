@@ -62,6 +62,13 @@ func (r *Registry) ownImage(account, region, image string) (own ownImage, ok boo
 	if !found {
 		return own, false
 	}
+	if r.Domain != "" && host == r.publicName() {
+		alias, below, _ := strings.Cut(rest, "/")
+		if account, found = accountOfAlias(alias); !found {
+			return own, false
+		}
+		host, rest, region = r.PublicName(account, publicRegion), below, publicRegion
+	}
 	own.account, own.region = account, region
 	repository, digest, pinned := strings.Cut(rest, "@")
 	own.digest = digest
@@ -84,6 +91,14 @@ func (r *Registry) ownImage(account, region, image string) (own ownImage, ok boo
 		own.account, own.region = a, g
 	}
 	return own, true
+}
+
+// uri is a repository's name as a caller writes it in images.
+func (r *Registry) uri(caller string, repo *Repository) string {
+	if repo.Region == publicRegion {
+		return r.publicName() + "/" + aliasOf(repo.Account) + "/" + repo.Name
+	}
+	return r.nameFor(caller, repo.Account, repo.Region) + "/" + repo.Name
 }
 
 // ecrName is the host that selects an account's registry.

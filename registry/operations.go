@@ -92,7 +92,7 @@ func (r *Registry) Operations() []api.Operation {
 		api.Read(r.validatePullThroughCacheRule),
 	}
 	for i := range table {
-		onRepository(&table[i])
+		onRepository(&table[i], repositoryARN)
 	}
 	return table
 }
@@ -107,8 +107,8 @@ func repositoryARN(c *api.Call, registry *string, name string) string {
 
 // onRepository says of operations whose input names a repository, by name or ARN, that they are on that one. The others are on
 // the registry, which policies know as "*".
-func onRepository(o *api.Operation) {
-	name, named := o.In.FieldByName("RepositoryName")
+func onRepository(o *api.Operation, name func(c *api.Call, registry *string, repository string) string) {
+	repository, named := o.In.FieldByName("RepositoryName")
 	registry, elsewhere := o.In.FieldByName("RegistryId")
 	resource, tagged := o.In.FieldByName("ResourceArn")
 	member := func(in any, f reflect.StructField) *string {
@@ -122,7 +122,7 @@ func onRepository(o *api.Operation) {
 			if elsewhere {
 				of = member(in, registry)
 			}
-			return []string{repositoryARN(c, of, value(member(in, name)))}
+			return []string{name(c, of, value(member(in, repository)))}
 		}
 	case tagged:
 		o.Resources = func(_ *api.Call, in any) []string { return []string{value(member(in, resource))} }

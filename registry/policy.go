@@ -28,7 +28,7 @@ var scopeV1 = []string{replicateImage, "ecr:BatchImportUpstreamImage", createRep
 
 // Recovery says of an action that it is one by which root takes back a policy that denies everything.
 func Recovery(action string) bool {
-	switch strings.ToLower(action) {
+	switch strings.Replace(strings.ToLower(action), publicService+":", "ecr:", 1) {
 	case "ecr:setrepositorypolicy", "ecr:getrepositorypolicy", "ecr:deleterepositorypolicy":
 		return true
 	}
@@ -37,17 +37,21 @@ func Recovery(action string) bool {
 
 // parsePolicy compiles a policy that is of a repository (policy.Own) or a registry (policy.Shared). ECR says only that it is not
 // valid; why is ours.
-func parsePolicy(kind policy.Kind, text string) (*policy.Policy, error) {
+func parsePolicy(kind policy.Kind, region, text string) (*policy.Policy, error) {
 	p, err := policy.Parse(kind, text)
 	if err != nil {
 		return nil, invalidPolicy(kind, err.Error())
+	}
+	vendor := "ecr"
+	if region == publicRegion {
+		vendor = publicService
 	}
 	vendors := p.Vendors()
 	if len(vendors) == 0 {
 		return nil, invalidPolicy(kind, "There is no statement.")
 	}
 	for _, v := range vendors {
-		if v != "ecr" && v != "*" {
+		if v != vendor && v != "*" {
 			return nil, invalidPolicy(kind, "Actions of "+v+" have no place in it.")
 		}
 	}
@@ -83,8 +87,11 @@ func (r *Registry) pin(v state.Reader, kind policy.Kind, p *policy.Policy) (map[
 // are none. It answers from memory.
 func (r *Registry) ResourcePolicy(action, name string) *policy.Policy {
 	a, err := arn.Parse(name)
-	if err != nil || a.Service != "ecr" || a.Type() != "repository" {
+	if err != nil || a.Service != "ecr" && a.Service != publicService || a.Type() != "repository" {
 		return nil
+	}
+	if a.Service == publicService {
+		a.Region = publicRegion
 	}
 	v := r.Store.View()
 	shared := r.registryPolicy(registryRecord(v, a.Account, a.Region), action)
@@ -100,7 +107,7 @@ func (r *Registry) ResourcePolicy(action, name string) *policy.Policy {
 	if !ok {
 		return shared
 	}
-	return policy.Join(shared, r.policies.compiled(RepositoryPolicies.Key(rec), rec, func() *policy.Policy { return r.stored(policy.Own, rec.Text, rec.Principals, name) }))
+	return policy.Join(shared, r.policies.compiled(RepositoryPolicies.Key(rec), rec, func() *policy.Policy { return r.stored(policy.Own, rec.Region, rec.Text, rec.Principals, name) }))
 }
 
 func (r *Registry) registryPolicy(s *RegistrySettings, action string) *policy.Policy {
@@ -108,7 +115,7 @@ func (r *Registry) registryPolicy(s *RegistrySettings, action string) *policy.Po
 		return nil
 	}
 	return r.policies.compiled(Registries.Key(s), s, func() *policy.Policy {
-		return r.stored(policy.Shared, s.PolicyText, s.PolicyPrincipals, "registry "+s.Account+" "+s.Region)
+		return r.stored(policy.Shared, s.Region, s.PolicyText, s.PolicyPrincipals, "registry "+s.Account+" "+s.Region)
 	})
 }
 
@@ -123,8 +130,8 @@ var denyAll = func() *policy.Policy {
 
 // stored compiles a policy that was checked when it was put. Policies of registries from before they were held against anything may not
 // stand that check; they allow nothing more than they did then, which is nothing, and deny everything.
-func (r *Registry) stored(kind policy.Kind, text string, ids map[string]string, of string) *policy.Policy {
-	p, err := parsePolicy(kind, text)
+func (r *Registry) stored(kind policy.Kind, region, text string, ids map[string]string, of string) *policy.Policy {
+	p, err := parsePolicy(kind, region, text)
 	if err != nil {
 		r.Log.Error("a policy cannot be read; it denies everything", "of", of, "error", err)
 		return denyAll

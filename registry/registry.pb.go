@@ -39,6 +39,7 @@ type Repository struct {
 	EncryptionType       string                 `protobuf:"bytes,8,opt,name=encryption_type,json=encryptionType,proto3" json:"encryption_type,omitempty"` // AES256, KMS, KMS_DSSE
 	KmsKey               string                 `protobuf:"bytes,9,opt,name=kms_key,json=kmsKey,proto3" json:"kms_key,omitempty"`
 	Created              *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=created,proto3" json:"created,omitempty"`
+	CatalogJson          string                 `protobuf:"bytes,11,opt,name=catalog_json,json=catalogJson,proto3" json:"catalog_json,omitempty"` // ecrpublic RepositoryCatalogData; in the public registry alone, empty: there is none
 	unknownFields        protoimpl.UnknownFields
 	sizeCache            protoimpl.SizeCache
 }
@@ -141,6 +142,13 @@ func (x *Repository) GetCreated() *timestamppb.Timestamp {
 		return x.Created
 	}
 	return nil
+}
+
+func (x *Repository) GetCatalogJson() string {
+	if x != nil {
+		return x.CatalogJson
+	}
+	return ""
 }
 
 // Tag: key account, region, repository, name.
@@ -894,6 +902,7 @@ type RegistrySettings struct {
 	ScanningJson     string                 `protobuf:"bytes,20,opt,name=scanning_json,json=scanningJson,proto3" json:"scanning_json,omitempty"`                                                                                      // ecr RegistryScanningConfiguration
 	PolicyPrincipals map[string]string      `protobuf:"bytes,6,rep,name=policy_principals,json=policyPrincipals,proto3" json:"policy_principals,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"` // as in RepositoryPolicy
 	SigningJson      string                 `protobuf:"bytes,21,opt,name=signing_json,json=signingJson,proto3" json:"signing_json,omitempty"`                                                                                         // ecr SigningConfiguration; empty: there is none
+	DisplayName      string                 `protobuf:"bytes,22,opt,name=display_name,json=displayName,proto3" json:"display_name,omitempty"`                                                                                         // of the public registry
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
 }
@@ -980,6 +989,13 @@ func (x *RegistrySettings) GetPolicyPrincipals() map[string]string {
 func (x *RegistrySettings) GetSigningJson() string {
 	if x != nil {
 		return x.SigningJson
+	}
+	return ""
+}
+
+func (x *RegistrySettings) GetDisplayName() string {
+	if x != nil {
+		return x.DisplayName
 	}
 	return ""
 }
@@ -2178,7 +2194,7 @@ var File_registry_registry_proto protoreflect.FileDescriptor
 
 const file_registry_registry_proto_rawDesc = "" +
 	"\n" +
-	"\x17registry/registry.proto\x12\x14neargate.registry.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd8\x02\n" +
+	"\x17registry/registry.proto\x12\x14neargate.registry.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xfb\x02\n" +
 	"\n" +
 	"Repository\x12\x18\n" +
 	"\aaccount\x18\x01 \x01(\tR\aaccount\x12\x16\n" +
@@ -2192,7 +2208,8 @@ const file_registry_registry_proto_rawDesc = "" +
 	"\x0fencryption_type\x18\b \x01(\tR\x0eencryptionType\x12\x17\n" +
 	"\akms_key\x18\t \x01(\tR\x06kmsKey\x124\n" +
 	"\acreated\x18\n" +
-	" \x01(\v2\x1a.google.protobuf.TimestampR\acreated\"\xeb\x01\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampR\acreated\x12!\n" +
+	"\fcatalog_json\x18\v \x01(\tR\vcatalogJson\"\xeb\x01\n" +
 	"\x03Tag\x12\x18\n" +
 	"\aaccount\x18\x01 \x01(\tR\aaccount\x12\x16\n" +
 	"\x06region\x18\x02 \x01(\tR\x06region\x12\x1e\n" +
@@ -2282,7 +2299,7 @@ const file_registry_registry_proto_rawDesc = "" +
 	"repository\x18\x03 \x01(\tR\n" +
 	"repository\x12\x12\n" +
 	"\x04text\x18\x04 \x01(\tR\x04text\x124\n" +
-	"\astarted\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\astarted\"\xb4\x04\n" +
+	"\astarted\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\astarted\"\xd7\x04\n" +
 	"\x10RegistrySettings\x12\x18\n" +
 	"\aaccount\x18\x01 \x01(\tR\aaccount\x12\x16\n" +
 	"\x06region\x18\x02 \x01(\tR\x06region\x12f\n" +
@@ -2292,7 +2309,8 @@ const file_registry_registry_proto_rawDesc = "" +
 	"\x10replication_json\x18\x05 \x01(\tR\x0freplicationJson\x12#\n" +
 	"\rscanning_json\x18\x14 \x01(\tR\fscanningJson\x12i\n" +
 	"\x11policy_principals\x18\x06 \x03(\v2<.neargate.registry.v1.RegistrySettings.PolicyPrincipalsEntryR\x10policyPrincipals\x12!\n" +
-	"\fsigning_json\x18\x15 \x01(\tR\vsigningJson\x1aB\n" +
+	"\fsigning_json\x18\x15 \x01(\tR\vsigningJson\x12!\n" +
+	"\fdisplay_name\x18\x16 \x01(\tR\vdisplayName\x1aB\n" +
 	"\x14AccountSettingsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1aC\n" +

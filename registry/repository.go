@@ -75,11 +75,25 @@ func (r *Registry) remove(ctx context.Context, account, region, name string, for
 }
 
 func (r *Repository) scope() controlplane.Scope {
+	if r.Region == publicRegion { // as its ARN has it
+		return controlplane.Scope{Account: r.Account}
+	}
 	return controlplane.Scope{Account: r.Account, Region: r.Region}
 }
 
 func (r *Repository) arn() string {
+	if r.Region == publicRegion {
+		return publicARN(r.Account, r.Name)
+	}
 	return arn.New("ecr", r.Region, r.Account, "repository/"+r.Name).String()
+}
+
+// action is an operation's on the repository, as policies know it.
+func (r *Repository) action(operation string) string {
+	if r.Region == publicRegion {
+		return publicService + ":" + operation
+	}
+	return "ecr:" + operation
 }
 
 // immutable says whether a tag, once set, may not move.

@@ -54,7 +54,7 @@ func (r *Registry) makeRepository(tx *state.Tx, account, region, name string, t 
 		LifecyclePolicies.Put(tx, repo.lifecyclePolicy(t.LifecyclePolicy))
 	}
 	if t.GetRepositoryPolicy() != "" {
-		p, err := parsePolicy(policy.Own, t.RepositoryPolicy)
+		p, err := parsePolicy(policy.Own, repo.Region, t.RepositoryPolicy)
 		if err != nil {
 			return nil, err
 		}

@@ -143,6 +143,11 @@ var actions = map[string]string{
 	"mount":             "ecr:GetDownloadUrlForLayer", // of the repository that a layer is taken from
 }
 
+// publicReads are what everybody may in a public registry.
+var publicReads = map[string]bool{
+	"GET tags": true, "GET manifests": true, "HEAD manifests": true, "GET referrers": true, "GET blobs": true, "HEAD blobs": true,
+}
+
 // may says whether the caller may do what the endpoint does to a repository. It is the one place where rights are checked.
 func (r *Registry) may(hr *http.Request, c caller, endpoint, repository string) error {
 	abroad := c.account != c.who.Account
@@ -159,6 +164,17 @@ func (r *Registry) may(hr *http.Request, c caller, endpoint, repository string) 
 	if action == "" {
 		panic("registry: the endpoint " + endpoint + " stands for no action")
 	}
+	resource := func(call *api.Call) string { return repositoryARN(call, &c.account, repository) }
+	if c.region == publicRegion {
+		switch {
+		case publicReads[endpoint]:
+			return nil
+		case c.who.Account == "":
+			return &ociError{http.StatusUnauthorized, "UNAUTHORIZED", "Whoever pushes to a public registry has to log in."}
+		}
+		action = strings.Replace(action, "ecr:", publicService+":", 1)
+		resource = func(*api.Call) string { return publicARN(c.account, repository) }
+	}
 	if r.Authorizer == nil {
 		if abroad {
 			return &ociError{http.StatusForbidden, "DENIED", fmt.Sprintf("Not authorized for the registry with id '%s'", c.account)}
@@ -166,7 +182,7 @@ func (r *Registry) may(hr *http.Request, c caller, endpoint, repository string) 
 		return nil
 	}
 	call := r.call(hr, c, action)
-	err := r.Authorizer.Authorize(hr.Context(), call, api.Access{Action: action, Resources: []string{repositoryARN(call, &c.account, repository)}})
+	err := r.Authorizer.Authorize(hr.Context(), call, api.Access{Action: action, Resources: []string{resource(call)}})
 	if err != nil {
 		return &ociError{http.StatusForbidden, "DENIED", err.Error()}
 	}

@@ -25,7 +25,7 @@ json.dump(out, sys.stdout)
 // botocoreNames maps our tables to botocore's names.
 var botocoreNames = map[string]string{
 	"applicationautoscaling": "application-autoscaling", "autoscaling": "autoscaling", "cloudwatchlogs": "logs", "ec2": "ec2",
-	"ecr": "ecr", "ecs": "ecs", "elasticloadbalancingv2": "elbv2", "iam": "iam", "servicediscovery": "servicediscovery", "sts": "sts",
+	"ecr": "ecr", "ecrpublic": "ecr-public", "ecs": "ecs", "elasticloadbalancingv2": "elbv2", "iam": "iam", "servicediscovery": "servicediscovery", "sts": "sts",
 }
 
 // explained are the differences that are right: "service shape.member" or "service operation".

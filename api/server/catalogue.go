@@ -99,6 +99,7 @@ func (s *Server) Prepare() error {
 // against the models; it stands here so that a start need not load them.
 var signingNames = map[string][]string{
 	"application-autoscaling": {"applicationautoscaling"},
+	"ecr-public":              {"ecrpublic"},
 	"elasticloadbalancing":    {"elasticloadbalancingv2"},
 	"logs":                    {"cloudwatchlogs"},
 }

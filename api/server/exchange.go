@@ -82,7 +82,7 @@ const (
 )
 
 func bodyLimit(service string) int64 {
-	if service == "ecr" {
+	if service == "ecr" || service == "ecrpublic" {
 		return maxECRBody
 	}
 	return maxBody

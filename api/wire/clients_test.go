@@ -17,6 +17,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/cloudwatchlogs"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	"github.com/aws/aws-sdk-go-v2/service/ecr"
+	"github.com/aws/aws-sdk-go-v2/service/ecrpublic"
 	"github.com/aws/aws-sdk-go-v2/service/ecs"
 	"github.com/aws/aws-sdk-go-v2/service/elasticloadbalancingv2"
 	"github.com/aws/aws-sdk-go-v2/service/iam"
@@ -83,6 +84,8 @@ func newClient(service string, x *exchange) any {
 		return ec2.NewFromConfig(cfg)
 	case "ecr":
 		return ecr.NewFromConfig(cfg)
+	case "ecrpublic":
+		return ecrpublic.NewFromConfig(cfg)
 	case "ecs":
 		return ecs.NewFromConfig(cfg)
 	case "elasticloadbalancingv2":

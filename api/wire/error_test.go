@@ -51,7 +51,7 @@ func TestErrorBodies(t *testing.T) {
 func TestClientsReadErrors(t *testing.T) {
 	ops := map[string]string{
 		"applicationautoscaling": "DescribeScalingPolicies", "autoscaling": "DescribeAccountLimits", "cloudwatchlogs": "DescribeLogGroups",
-		"ec2": "DescribeVpcs", "ecr": "DescribeRepositories", "ecs": "ListClusters", "elasticloadbalancingv2": "DescribeLoadBalancers",
+		"ec2": "DescribeVpcs", "ecr": "DescribeRepositories", "ecrpublic": "DescribeRepositories", "ecs": "ListClusters", "elasticloadbalancingv2": "DescribeLoadBalancers",
 		"iam": "ListUsers", "servicediscovery": "ListServices", "sts": "GetCallerIdentity",
 	}
 	for service, op := range ops {

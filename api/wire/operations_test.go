@@ -10,6 +10,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/cloudwatchlogs"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	"github.com/aws/aws-sdk-go-v2/service/ecr"
+	"github.com/aws/aws-sdk-go-v2/service/ecrpublic"
 	"github.com/aws/aws-sdk-go-v2/service/ecs"
 	"github.com/aws/aws-sdk-go-v2/service/elasticloadbalancingv2"
 	"github.com/aws/aws-sdk-go-v2/service/iam"
@@ -28,6 +29,7 @@ var clients = map[string]reflect.Type{
 	"cloudwatchlogs":         reflect.TypeFor[*cloudwatchlogs.Client](),
 	"ec2":                    reflect.TypeFor[*ec2.Client](),
 	"ecr":                    reflect.TypeFor[*ecr.Client](),
+	"ecrpublic":              reflect.TypeFor[*ecrpublic.Client](),
 	"ecs":                    reflect.TypeFor[*ecs.Client](),
 	"elasticloadbalancingv2": reflect.TypeFor[*elasticloadbalancingv2.Client](),
 	"iam":                    reflect.TypeFor[*iam.Client](),

@@ -30,6 +30,7 @@ var styles = map[string]style{
 	"cloudwatchlogs":         {code: "InvalidParameterException", message: detected},
 	"ecs":                    {code: "InvalidParameterException", message: detected},
 	"ecr":                    {code: "InvalidParameterException", message: ecrMessage},
+	"ecrpublic":              {code: "InvalidParameterException", message: ecrMessage},
 	"servicediscovery":       {code: "InvalidInput", message: detected},
 	"applicationautoscaling": {code: "ValidationException", message: detected},
 }

@@ -276,7 +276,7 @@ func newControlPlane(cfg controlConfig) (_ *controlPlane, err error) {
 		Placer: runTaskPlacer{placer}, Lifecycle: lifecycle, Roles: roles{access, tokens}, Sessions: sessions,
 	})
 	happened := events.New(events.Config{Store: c.store, Streams: streams, Shapes: containers, Clock: real, Log: cfg.log, Rand: rand.Reader, Seal: sealWebhooks})
-	c.operations = slices.Concat(containers.Operations(), balancing.Operations(), c.registry.Operations(), discovery.Operations(),
+	c.operations = slices.Concat(containers.Operations(), balancing.Operations(), c.registry.Operations(), c.registry.PublicOperations(), discovery.Operations(),
 		logging.Operations(), virtual.Operations(), identities.Operations(), tokens.Operations(),
 		secretValues.Operations(), parameters.Operations())
 	c.resources = slices.Concat(tasks.New(tasks.Config{Store: c.store, Placer: placer, Nodes: c.dispatcher}).Resources(), happened.Resources(), c.registry.Resources())
@@ -377,7 +377,7 @@ func (c *controlPlane) policyOf(identities *iam.Service) func(action, name strin
 			trust, _ := identities.Trust(name)
 			return trust, true
 		}
-		if strings.HasPrefix(action, "ecr:") {
+		if strings.HasPrefix(action, "ecr:") || strings.HasPrefix(action, "ecr-public:") {
 			return c.registry.ResourcePolicy(action, name), false
 		}
 		return nil, false

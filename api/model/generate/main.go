@@ -34,6 +34,7 @@ var services = map[string]string{
 	"cloudwatchlogs":         "logs",
 	"ec2":                    "ec2",
 	"ecr":                    "ecr",
+	"ecrpublic":              "ecr-public",
 	"ecs":                    "ecs",
 	"elasticloadbalancingv2": "elasticloadbalancingv2",
 	"iam":                    "iam",
