@@ -193,15 +193,13 @@ func (b *batch) guardsHold(tx *Transaction) bool {
 
 func (b *batch) get(table string, k Key) *record {
 	if d, ok := b.drafts[table]; ok {
-		rec, _ := d.primary.Get(k.bytes())
-		return rec
+		return d.primary.get("", k)
 	}
 	i, ok := b.slots[table]
 	if !ok {
 		return nil
 	}
-	rec, _ := b.base.tables[i].primary.Get(k.bytes())
-	return rec
+	return b.base.tables[i].primary.get("", k)
 }
 
 func (b *batch) draft(table string) *tableTxn {
