@@ -23,6 +23,9 @@ func EncodeShape(v any) string {
 	return string(b)
 }
 
+// ShapeMembers is what EncodeShape renders of an SDK struct, by members' names, to be rendered with more members beside them.
+func ShapeMembers(v any) map[string]any { return shapeTree(reflect.ValueOf(v)).(map[string]any) }
+
 // DecodeShape reads what EncodeShape wrote into the zero value of T. A record that cannot be read is a broken invariant.
 func DecodeShape[T any](s string) T {
 	var v T

@@ -1,8 +1,6 @@
 package ecs
 
 import (
-	"encoding/json"
-
 	"github.com/seed-2f228079/neargate/controlplane"
 	"github.com/seed-2f228079/neargate/controlplane/state"
 )
@@ -13,18 +11,10 @@ func (s *Service) TaskDetail(r state.Reader, st *controlplane.TaskStatus) (map[s
 	if !ok {
 		return nil, false
 	}
-	return detail(s.taskShape(r, t, st, false)), true
+	return controlplane.ShapeMembers(s.taskShape(r, t, st, false)), true
 }
 
 // ContainerInstanceDetail is a container instance as events show it.
 func (s *Service) ContainerInstanceDetail(r state.Reader, ci *controlplane.ContainerInstance) map[string]any {
-	return detail(containerInstanceShape(r, ci, false))
-}
-
-func detail(shape any) map[string]any {
-	var m map[string]any
-	if err := json.Unmarshal([]byte(controlplane.EncodeShape(shape)), &m); err != nil {
-		panic(err) // it was written just now
-	}
-	return m
+	return controlplane.ShapeMembers(containerInstanceShape(r, ci, false))
 }

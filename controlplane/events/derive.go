@@ -3,6 +3,7 @@ package events
 import (
 	"cmp"
 	"fmt"
+	"iter"
 	"slices"
 	"strings"
 
@@ -144,10 +145,10 @@ func until(ring []*controlplane.ServiceEvent, seen string) []*controlplane.Servi
 	return ring[:i]
 }
 
-// missed are events of what changed after from and is there still, in the order of its changes.
-func (s *Service) missed(v *state.View, from state.Revision) []Event {
-	var list []Event
-	add := func(c state.Event) { list = append(list, s.derive(v, c)...) }
+// missed yields events of what changed after from and is there still, in the order of its changes.
+func (s *Service) missed(v *state.View, from state.Revision) iter.Seq[Event] {
+	var list []state.Event
+	add := func(c state.Event) { list = append(list, c) }
 	missed(v, controlplane.TaskStatuses, from, nil, add)
 	missed(v, controlplane.ContainerInstances, from, nil, add)
 	missed(v, controlplane.Deployments, from, nil, add)
@@ -155,8 +156,8 @@ func (s *Service) missed(v *state.View, from state.Revision) []Event {
 	missed(v, controlplane.ServiceEventRings, from, func(r *controlplane.ServiceEvents) proto.Message {
 		return &controlplane.ServiceEvents{Events: r.Events[min(1, len(r.Events)):]}
 	}, add)
-	slices.SortStableFunc(list, func(a, b Event) int { return cmp.Compare(a.revision, b.revision) })
-	return list
+	slices.SortStableFunc(list, func(a, b state.Event) int { return cmp.Compare(a.Revision, b.Revision) })
+	return s.derived(state.Batch{View: v, Events: list})
 }
 
 func missed[T proto.Message](v *state.View, t *state.Table[T], from state.Revision, before func(T) proto.Message, add func(state.Event)) {

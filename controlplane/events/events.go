@@ -20,9 +20,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"log/slog"
 	"net/http"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -137,7 +137,6 @@ func (s *Service) followFrom(ctx context.Context, from state.Revision) (state.Re
 	w := s.Store.Watch(ctx, from, tables...)
 	for {
 		b, err := w.Next(ctx)
-		var list []Event
 		switch {
 		case errors.Is(err, state.ErrCompacted):
 			v := s.Store.View()
@@ -148,41 +147,59 @@ func (s *Service) followFrom(ctx context.Context, from state.Revision) (state.Re
 		case err != nil:
 			return from, err
 		}
-		for _, c := range b.Events {
-			list = append(list, s.derive(b.View, c)...)
-		}
-		if err := s.keep(ctx, list, b.Revision); err != nil {
+		if err := s.keep(ctx, s.derived(b), b.Revision); err != nil {
 			return from, err
 		}
 		from = b.Revision
 	}
 }
 
-// keptAtOnce bounds a batch of the stream.
-const keptAtOnce = 20
-
-// keep appends events; with the last of them the stream has everything up to revision.
-func (s *Service) keep(ctx context.Context, list []Event, revision state.Revision) error {
-	now := s.Clock.Now()
-	for part := range slices.Chunk(list, keptAtOnce) {
-		b := stream.Batch{Ingested: now.UnixMilli()}
-		for _, e := range part {
-			text, err := json.Marshal(e)
-			if err != nil {
-				return err
+// derived yields the events of a batch, each made when it is asked for: a batch may be all that the history has.
+func (s *Service) derived(b state.Batch) iter.Seq[Event] {
+	return func(yield func(Event) bool) {
+		for _, c := range b.Events {
+			for _, e := range s.derive(b.View, c) {
+				if !yield(e) {
+					return
+				}
 			}
-			b.Records = append(b.Records, stream.Record{Time: now.UnixMilli(), Data: append(binary.BigEndian.AppendUint64(nil, uint64(e.revision)), text...)})
-		}
-		if &part[len(part)-1] == &list[len(list)-1] {
-			b.Mark = uint64(revision)
-		}
-		if _, added, err := s.Streams.Append(ctx, streamName, b); err != nil {
-			return err
-		} else if !added {
-			s.Log.Warn("events of an older state are not kept", "revision", revision)
 		}
 	}
-	return nil
+}
+
+// keptAtOnce bounds a batch of the stream, which is synced to disk before the next one.
+const keptAtOnce = 200
+
+// keep appends events; with the last of them the stream has everything up to revision.
+func (s *Service) keep(ctx context.Context, events iter.Seq[Event], revision state.Revision) error {
+	now := s.Clock.Now().UnixMilli()
+	b := stream.Batch{Ingested: now}
+	for e := range events {
+		if len(b.Records) == keptAtOnce {
+			if err := s.append(ctx, b); err != nil {
+				return err
+			}
+			b.Records = nil
+		}
+		text, err := json.Marshal(e)
+		if err != nil {
+			return err
+		}
+		b.Records = append(b.Records, stream.Record{Time: now, Data: append(binary.BigEndian.AppendUint64(nil, uint64(e.revision)), text...)})
+	}
+	if len(b.Records) == 0 {
+		return nil
+	}
+	b.Mark = uint64(revision)
+	return s.append(ctx, b)
+}
+
+func (s *Service) append(ctx context.Context, b stream.Batch) error {
+	_, added, err := s.Streams.Append(ctx, streamName, b)
+	if err == nil && !added {
+		s.Log.Warn("events of an older state are not kept", "revision", b.Mark)
+	}
+	return err
 }
 
 // expireEvery is the pause between two looks for old events.

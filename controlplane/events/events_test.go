@@ -253,7 +253,7 @@ func TestGap(t *testing.T) {
 	w.task("a", 2, agentapi.TaskState_RUNNING)
 	w.task("b", 2, agentapi.TaskState_RUNNING)
 	revision, _, _ := parseCursor(before.Cursor)
-	late := w.missed(w.Store.View(), revision)
+	late := slices.Collect(w.missed(w.Store.View(), revision))
 	if len(late) != 2 || late[0].Resources[0] != here.TaskARN("c", "a") || late[1].Resources[0] != here.TaskARN("c", "b") {
 		t.Fatalf("missed %v", late)
 	}
