@@ -6,15 +6,15 @@ import (
 )
 
 // TaskDetail is a task as events show it: as DescribeTasks does, with times as text. False: the task is gone.
-func (s *Service) TaskDetail(r state.Reader, st *controlplane.TaskStatus) (map[string]any, bool) {
+func (s *Service) TaskDetail(r state.Reader, st *controlplane.TaskStatus) (string, bool) {
 	t, ok := controlplane.Tasks.Get(r, controlplane.TaskStatuses.Key(st))
 	if !ok {
-		return nil, false
+		return "", false
 	}
-	return controlplane.ShapeMembers(s.taskShape(r, t, st, false)), true
+	return controlplane.EncodeShape(s.taskShape(r, t, st, false)), true
 }
 
 // ContainerInstanceDetail is a container instance as events show it.
-func (s *Service) ContainerInstanceDetail(r state.Reader, ci *controlplane.ContainerInstance) map[string]any {
-	return controlplane.ShapeMembers(containerInstanceShape(r, ci, false))
+func (s *Service) ContainerInstanceDetail(r state.Reader, ci *controlplane.ContainerInstance) string {
+	return controlplane.EncodeShape(containerInstanceShape(r, ci, false))
 }

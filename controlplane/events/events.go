@@ -14,6 +14,7 @@
 package events
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"encoding/json"
@@ -54,10 +55,10 @@ type Config struct {
 	GiveUp time.Duration
 }
 
-// Shapes show records as ECS does, in JSON; ecs.Service is one.
+// Shapes show records as ECS does, as JSON objects that have members; ecs.Service is one.
 type Shapes interface {
-	TaskDetail(r state.Reader, st *controlplane.TaskStatus) (map[string]any, bool)
-	ContainerInstanceDetail(r state.Reader, ci *controlplane.ContainerInstance) map[string]any
+	TaskDetail(r state.Reader, st *controlplane.TaskStatus) (string, bool)
+	ContainerInstanceDetail(r state.Reader, ci *controlplane.ContainerInstance) string
 }
 
 // Service derives, keeps and shows events.
@@ -92,6 +93,7 @@ type Event struct {
 	Cursor string `json:"cursor"`
 
 	revision state.Revision
+	text     json.RawMessage // Detail, of an event that is derived
 }
 
 // EventID is what server-sent events are resumed by.
@@ -181,17 +183,28 @@ func (s *Service) keep(ctx context.Context, events iter.Seq[Event], revision sta
 			}
 			b.Records = nil
 		}
-		text, err := json.Marshal(e)
+		data, err := e.record()
 		if err != nil {
 			return err
 		}
-		b.Records = append(b.Records, stream.Record{Time: now, Data: append(binary.BigEndian.AppendUint64(nil, uint64(e.revision)), text...)})
+		b.Records = append(b.Records, stream.Record{Time: now, Data: data})
 	}
 	if len(b.Records) == 0 {
 		return nil
 	}
 	b.Mark = uint64(revision)
 	return s.append(ctx, b)
+}
+
+// record is what the stream has of a derived event: revision, and JSON.
+func (e Event) record() ([]byte, error) {
+	var b bytes.Buffer
+	b.Write(binary.BigEndian.AppendUint64(nil, uint64(e.revision)))
+	err := json.NewEncoder(&b).Encode(struct {
+		Event
+		Detail json.RawMessage `json:"detail"` // in place of Event's
+	}{e, e.text})
+	return b.Bytes(), err
 }
 
 func (s *Service) append(ctx context.Context, b stream.Batch) error {

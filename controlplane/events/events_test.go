@@ -28,12 +28,12 @@ var here = controlplane.Scope{Account: "000000000000", Region: "us-east-1"}
 // shapes show a task's state alone.
 type shapes struct{}
 
-func (shapes) TaskDetail(_ state.Reader, st *controlplane.TaskStatus) (map[string]any, bool) {
-	return map[string]any{"lastStatus": st.Observed.String(), "version": st.Version}, true
+func (shapes) TaskDetail(_ state.Reader, st *controlplane.TaskStatus) (string, bool) {
+	return fmt.Sprintf(`{"lastStatus":%q,"version":%d}`, st.Observed, st.Version), true
 }
 
-func (shapes) ContainerInstanceDetail(_ state.Reader, ci *controlplane.ContainerInstance) map[string]any {
-	return map[string]any{"status": ci.Status}
+func (shapes) ContainerInstanceDetail(_ state.Reader, ci *controlplane.ContainerInstance) string {
+	return fmt.Sprintf(`{"status":%q}`, ci.Status)
 }
 
 type world struct {
