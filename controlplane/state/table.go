@@ -22,7 +22,7 @@ func NewTable[T proto.Message](name string, key func(v T) Key) *Table[T] {
 // TableInfo is a table without its type. Every *Table[T] is one.
 type TableInfo interface {
 	Name() string
-	decode(value []byte) (proto.Message, error)
+	decode(value []byte) (proto.Message, error) // value must not be changed afterwards
 	keyOf(proto.Message) Key
 	indexList() []index
 }
@@ -46,6 +46,7 @@ func (t *Table[T]) decode(value []byte) (proto.Message, error) {
 	if err := proto.Unmarshal(value, m); err != nil {
 		return nil, err
 	}
+	share(m.ProtoReflect(), value)
 	return m, nil
 }
 
