@@ -14,7 +14,6 @@
 package events
 
 import (
-	"bytes"
 	"context"
 	"encoding/binary"
 	"encoding/json"
@@ -198,13 +197,17 @@ func (s *Service) keep(ctx context.Context, events iter.Seq[Event], revision sta
 
 // record is what the stream has of a derived event: revision, and JSON.
 func (e Event) record() ([]byte, error) {
-	var b bytes.Buffer
-	b.Write(binary.BigEndian.AppendUint64(nil, uint64(e.revision)))
-	err := json.NewEncoder(&b).Encode(struct {
+	envelope, err := json.Marshal(struct {
 		Event
-		Detail json.RawMessage `json:"detail"` // in place of Event's
-	}{e, e.text})
-	return b.Bytes(), err
+		Detail *struct{} `json:"detail,omitempty"` // in place of Event's; it is text already
+	}{Event: e})
+	if err != nil {
+		return nil, err
+	}
+	b := make([]byte, 0, 8+len(envelope)+len(`,"detail":`)+len(e.text))
+	b = binary.BigEndian.AppendUint64(b, uint64(e.revision))
+	b = append(append(b, envelope[:len(envelope)-1]...), `,"detail":`...)
+	return append(append(b, e.text...), '}'), nil
 }
 
 func (s *Service) append(ctx context.Context, b stream.Batch) error {
