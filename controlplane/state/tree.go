@@ -1,6 +1,7 @@
 package state
 
 import (
+	"encoding/binary"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -11,25 +12,25 @@ import (
 type item struct {
 	prefix Key
 	rec    *record
+	hint   uint64 // the eight bytes of the key behind those that the items of its node have in common; set by the node
 }
 
 // key is what the item sorts by.
 func (it item) key() Key { return it.prefix + it.rec.key }
 
-// compare orders it against prefix followed by k, without joining either.
-func (it item) compare(prefix, k Key) int {
-	p := it.prefix
-	if p == prefix {
-		return strings.Compare(string(it.rec.key), string(k))
+// compare orders p followed by k against q followed by l, without joining either.
+func compare(p, k, q, l Key) int {
+	if p == q {
+		return strings.Compare(string(k), string(l))
 	}
-	n := min(len(p), len(prefix))
-	if c := strings.Compare(string(p[:n]), string(prefix[:n])); c != 0 {
+	n := min(len(p), len(q))
+	if c := strings.Compare(string(p[:n]), string(q[:n])); c != 0 {
 		return c
 	}
 	if len(p) > n {
-		return compareJoined(p[n:], it.rec.key, k)
+		return compareJoined(p[n:], k, l)
 	}
-	return -compareJoined(prefix[n:], k, it.rec.key)
+	return -compareJoined(q[n:], l, k)
 }
 
 // compareJoined orders a followed by b against k.
@@ -42,6 +43,46 @@ func compareJoined(a, b, k Key) int {
 		return 1
 	}
 	return strings.Compare(string(b), string(k[n:]))
+}
+
+// cut is the first n bytes, or all, of p followed by k.
+func cut(p, k Key, n int) (Key, Key) {
+	if n <= len(p) {
+		return p[:n], ""
+	}
+	return p, k[:min(len(k), n-len(p))]
+}
+
+// hintOf is the eight bytes of p followed by k that come after the first n, as a number that sorts as they do; zeros where there are none.
+func hintOf(p, k Key, n int) uint64 {
+	var b [8]byte
+	at := 0
+	if n < len(p) {
+		at = copy(b[:], p[n:])
+		n = len(p)
+	}
+	if n -= len(p); n < len(k) {
+		copy(b[at:], k[n:])
+	}
+	return binary.BigEndian.Uint64(b[:])
+}
+
+// common is how many bytes the keys of a and b begin with alike.
+func common(a, b item) int {
+	n := 0
+	if a.prefix == b.prefix {
+		n = len(a.prefix)
+	}
+	for length := min(len(a.prefix)+len(a.rec.key), len(b.prefix)+len(b.rec.key)); n < length && a.at(n) == b.at(n); n++ {
+	}
+	return n
+}
+
+func (it item) at(i int) byte {
+	if i < len(it.prefix) {
+		return it.prefix[i]
+	}
+	return it.rec.key[i-len(it.prefix)]
 }
 
 // hasPrefix says whether it.key() begins with k.
@@ -65,27 +106,62 @@ type tree struct {
 }
 
 // node is a part of a tree. It belongs to the edit that made it, which alone may change it, until it commits.
+//
+// Keys of a table begin alike, and looking at one is two steps through memory. So a node knows how many bytes its items' keys have in common, and
+// each item what comes next: a search looks at one key to compare what is in common, then at numbers, and at a key again where they are equal.
 type node struct {
 	edit     uint64
+	skip     int // bytes that the keys of all items begin with alike
 	items    []item
 	children []*node // of an inner node one more than items: children[i] sorts before items[i]
 }
 
 // search is the position of the first item that does not sort before prefix and k joined, and whether that is its key.
 func (n *node) search(prefix, k Key) (int, bool) {
+	if len(n.items) == 0 {
+		return 0, false
+	}
+	if n.skip > 0 {
+		first := &n.items[0]
+		p, l := cut(prefix, k, n.skip)
+		q, m := cut(first.prefix, first.rec.key, n.skip)
+		if c := compare(p, l, q, m); c < 0 {
+			return 0, false
+		} else if c > 0 {
+			return len(n.items), false
+		}
+	}
+	hint := hintOf(prefix, k, n.skip)
 	lo, hi := 0, len(n.items)
 	for lo < hi {
 		mid := int(uint(lo+hi) >> 1)
-		switch c := n.items[mid].compare(prefix, k); {
-		case c < 0:
+		if n.items[mid].hint < hint {
 			lo = mid + 1
-		case c > 0:
+		} else {
 			hi = mid
-		default:
-			return mid, true
+		}
+	}
+	for ; lo < len(n.items) && n.items[lo].hint == hint; lo++ {
+		if c := compare(n.items[lo].prefix, n.items[lo].rec.key, prefix, k); c >= 0 {
+			return lo, c == 0
 		}
 	}
 	return lo, false
+}
+
+// hinted sets what a node's search goes by, after item i came or, with i below zero, many did.
+func (n *node) hinted(i int) {
+	last := len(n.items) - 1
+	if i < 0 || i == 0 || i == last { // in between it has what the first and the last have in common
+		if skip := common(n.items[0], n.items[last]); i < 0 || skip != n.skip {
+			n.skip = skip
+			for j := range n.items {
+				n.items[j].hint = hintOf(n.items[j].prefix, n.items[j].rec.key, skip)
+			}
+			return
+		}
+	}
+	n.items[i].hint = hintOf(n.items[i].prefix, n.items[i].rec.key, n.skip)
 }
 
 // get is the record whose item's key is prefix and k joined; nil if there is none.
@@ -156,15 +232,24 @@ func (e *edit) own(n *node) *node {
 	if n.edit == e.id {
 		return n
 	}
-	return e.node(n.items, n.children)
+	c := e.node(n.items, n.children)
+	c.skip = n.skip
+	return c
 }
 
-// node is a new one with copies of items and children.
+// node is a new one with copies of items, hints and all, and children.
 func (e *edit) node(items []item, children []*node) *node {
 	n := &node{edit: e.id, items: append(room[item](len(items)), items...)}
 	if len(children) > 0 {
 		n.children = append(room[*node](len(children)), children...)
 	}
+	return n
+}
+
+// made is node of items that were not together before.
+func (e *edit) made(items []item, children []*node) *node {
+	n := e.node(items, children)
+	n.hinted(-1)
 	return n
 }
 
@@ -181,7 +266,7 @@ func insertAt[T any](s []T, i int, v T) []T {
 // put adds it, in place of the item of the same key, if there is one, whose record it returns.
 func (e *edit) put(it item) (old *record) {
 	if e.root == nil {
-		e.root = &node{edit: e.id, items: append(room[item](1), it)}
+		e.root = e.made([]item{it}, nil)
 		e.n++
 		return nil
 	}
@@ -204,6 +289,7 @@ func (e *edit) insert(n *node, it item) (old *record) {
 		if it.prefix == n.items[i].prefix {
 			it.prefix = n.items[i].prefix
 		}
+		it.hint = n.items[i].hint
 		n.items[i] = it
 		return old
 	}
@@ -222,6 +308,7 @@ func (e *edit) insert(n *node, it item) (old *record) {
 		it.prefix = n.items[i].prefix
 	}
 	n.items = insertAt(n.items, i, it)
+	n.hinted(i)
 	return nil
 }
 
@@ -234,9 +321,10 @@ func (e *edit) split(n *node, i int) {
 		m = len(c.items) - minItems
 	}
 	up := c.items[m]
-	right := e.node(c.items[m+1:], tail(c.children, m+1))
-	*c = *e.node(c.items[:m], head(c.children, m+1))
+	right := e.made(c.items[m+1:], tail(c.children, m+1))
+	*c = *e.made(c.items[:m], head(c.children, m+1))
 	n.items = insertAt(n.items, i, up)
+	n.hinted(i)
 	n.children = insertAt(n.children, i+1, right)
 }
 
@@ -272,6 +360,7 @@ func (e *edit) remove(n *node, prefix, k Key) {
 	case found:
 		n.children[i] = e.own(n.children[i])
 		n.items[i] = e.removeLast(n.children[i])
+		n.hinted(i)
 	default:
 		n.children[i] = e.own(n.children[i])
 		e.remove(n.children[i], prefix, k)
@@ -303,13 +392,14 @@ func (e *edit) repair(n *node, i int) {
 	items := slices.Concat(left.items, n.items[i:i+1], right.items)
 	children := slices.Concat(left.children, right.children)
 	if len(items) <= maxItems {
-		n.children[i] = e.node(items, children)
+		n.children[i] = e.made(items, children)
 		n.items = slices.Delete(n.items, i, i+1)
 		n.children = slices.Delete(n.children, i+1, i+2)
 		return
 	}
 	m := len(items) / 2
 	n.items[i] = items[m]
-	n.children[i] = e.node(items[:m], head(children, m+1))
-	n.children[i+1] = e.node(items[m+1:], tail(children, m+1))
+	n.hinted(i)
+	n.children[i] = e.made(items[:m], head(children, m+1))
+	n.children[i+1] = e.made(items[m+1:], tail(children, m+1))
 }

@@ -30,6 +30,15 @@ func (t *tree) check() error {
 		if len(n.items) == 0 || len(n.items) > maxItems {
 			return fmt.Errorf("a node of %d items", len(n.items))
 		}
+		begin := n.items[0].key()
+		if len(begin) < n.skip {
+			return fmt.Errorf("%d bytes in common of %q", n.skip, begin)
+		}
+		for _, it := range n.items {
+			if k := it.key(); !strings.HasPrefix(string(k), string(begin[:n.skip])) || it.hint != hintOf("", k, n.skip) {
+				return fmt.Errorf("%q has hint %x after %d bytes, in a node that begins with %q", k, it.hint, n.skip, begin)
+			}
+		}
 		if len(n.children) == 0 {
 			if leaves < 0 {
 				leaves = depth
@@ -146,7 +155,7 @@ func TestTreeAgreesWithMap(t *testing.T) {
 				// The same key may be divided between prefix and key in more than one way.
 				k := K(fmt.Sprintf("%05d", r.IntN(space)), strings.Repeat("x", r.IntN(3)))
 				cut := r.IntN(len(k) + 1)
-				it := item{k[:cut], &record{key: k[cut:]}}
+				it := item{prefix: k[:cut], rec: &record{key: k[cut:]}}
 				touched = append(touched, it)
 				var old *record
 				if growing == (r.IntN(4) > 0) {

@@ -55,7 +55,7 @@ func (t *tableTxn) put(rec *record) (old *record) {
 	for i, ix := range t.indexes {
 		keys := t.keys(i, rec)
 		for _, k := range keys {
-			ix.put(item{k, rec})
+			ix.put(item{prefix: k, rec: rec})
 		}
 		if old == nil {
 			continue
