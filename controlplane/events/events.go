@@ -168,25 +168,28 @@ func (s *Service) derived(b state.Batch) iter.Seq[Event] {
 	}
 }
 
-// keptAtOnce bounds a batch of the stream, which is synced to disk before the next one.
-const keptAtOnce = 200
+// A batch of the stream, which is synced to disk before the next one, is so many events, or fewer with so many bytes.
+const (
+	keptAtOnce = 200
+	keptBytes  = 1 << 20
+)
 
 // keep appends events; with the last of them the stream has everything up to revision.
 func (s *Service) keep(ctx context.Context, events iter.Seq[Event], revision state.Revision) error {
 	now := s.Clock.Now().UnixMilli()
-	b := stream.Batch{Ingested: now}
+	b, size := stream.Batch{Ingested: now}, 0
 	for e := range events {
-		if len(b.Records) == keptAtOnce {
+		if len(b.Records) == keptAtOnce || size >= keptBytes {
 			if err := s.append(ctx, b); err != nil {
 				return err
 			}
-			b.Records = nil
+			b.Records, size = nil, 0
 		}
 		data, err := e.record()
 		if err != nil {
 			return err
 		}
-		b.Records = append(b.Records, stream.Record{Time: now, Data: data})
+		b.Records, size = append(b.Records, stream.Record{Time: now, Data: data}), size+len(data)
 	}
 	if len(b.Records) == 0 {
 		return nil

@@ -270,3 +270,36 @@ func TestGap(t *testing.T) {
 	w.task("c", 1, agentapi.TaskState_PENDING)
 	w.expect(got, "task/c/c") // and nothing again
 }
+
+// What a batch of changes tells may be more than the stream takes at once.
+func TestLargeEventsAreKeptInParts(t *testing.T) {
+	w := newWorld(t)
+	w.end()
+	info, err := w.Streams.Stat(streamName)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const n = 40
+	large := func(yield func(Event) bool) {
+		for i := range n {
+			e := Event{ID: fmt.Sprint(i), Account: here.Account, Region: here.Region, text: text(map[string]any{"number": i, "large": strings.Repeat("x", stream.MaxBatch/n)})}
+			if !yield(e) {
+				return
+			}
+		}
+	}
+	if err := w.keep(t.Context(), large, state.Revision(info.Mark+1)); err != nil {
+		t.Fatal(err)
+	}
+	kept := 0
+	for r, err := range w.Streams.From(streamName, info.Next) {
+		e, ok := read(r)
+		if err != nil || !ok || e.ID != fmt.Sprint(kept) || e.Detail["number"] != float64(kept) {
+			t.Fatalf("event %d is %q: %v", kept, e.ID, err)
+		}
+		kept++
+	}
+	if after, err := w.Streams.Stat(streamName); kept != n || err != nil || after.Mark != info.Mark+1 {
+		t.Errorf("%d events up to %d, %v", kept, after.Mark, err)
+	}
+}

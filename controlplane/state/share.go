@@ -9,7 +9,8 @@ import (
 
 // share has the strings of m, which was decoded from value, be parts of value: a record's text is in memory once, and is one object
 // for the garbage collector in place of twenty. A string only ever gives way to an equal one, so m stays what it is, whatever value holds.
-// value must not be changed afterwards. Maps keep what they have.
+// value must not be changed afterwards. Who keeps one of the strings for good keeps all of value; who keeps many clones them. Maps keep what they
+// have.
 func share(m protoreflect.Message, value []byte) {
 	fields := m.Descriptor().Fields()
 	var last protoreflect.FieldDescriptor // of a list

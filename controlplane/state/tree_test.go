@@ -4,7 +4,9 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -138,7 +140,10 @@ func agree(t testing.TB, tr *tree, want plain, at ...item) {
 // Trees hold what a map does through random edits of every size; every version stays as it was when it was committed.
 func TestTreeAgreesWithMap(t *testing.T) {
 	seed := rand.Uint64()
-	t.Logf("seed %d", seed)
+	if n, err := strconv.ParseUint(os.Getenv("NEARGATE_SEED"), 10, 64); err == nil {
+		seed = n
+	}
+	t.Logf("NEARGATE_SEED=%d", seed)
 	r := rand.New(rand.NewPCG(seed, 0))
 	type version struct {
 		tree *tree
