@@ -27,6 +27,7 @@ type settings struct {
 	before   string // another build of the binary; empty: none
 
 	hosts       string // of the fleet: sizes, separated by commas
+	hostTasks   int    // of each host
 	serverFlags string // more of them
 }
 
@@ -39,7 +40,7 @@ var benchmarks = []struct {
 	{"boot", "neargate dev to /healthz, and its memory", benchBoot},
 	{"logs", "lines that a container writes, kept by json-file, against a Docker engine (root; DOCKER_HOST)", benchLogs},
 	{"push", "CPU a small blob pushed to the registry", benchPush},
-	{"scale", "one server with thousands of simulated hosts, ten tasks on each", benchScale},
+	{"scale", "one server with thousands of simulated hosts", benchScale},
 }
 
 func main() {
@@ -52,6 +53,7 @@ func main() {
 	flag.IntVar(&s.size, "size", 512, "bytes of an answer (proxy)")
 	flag.StringVar(&s.before, "before", "", "another build of the binary to measure beside (proxy)")
 	flag.StringVar(&s.hosts, "hosts", "1000", "numbers of simulated hosts, separated by commas (scale)")
+	flag.IntVar(&s.hostTasks, "host-tasks", 10, "tasks of each of them (scale)")
 	flag.StringVar(&s.serverFlags, "server-flags", "", "more flags of neargate server (scale)")
 	flag.Usage = func() {
 		fmt.Fprintln(flag.CommandLine.Output(), "usage: bench [flags] [benchmark...]")

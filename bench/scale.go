@@ -22,9 +22,8 @@ import (
 	"github.com/seed-2f228079/neargate/client"
 )
 
-// What every size of the fleet does. A host has room for twice its tasks, so that two zones can take what a third one had.
+// What every size of the fleet does.
 const (
-	tasksPerHost = 10
 	serviceTasks = 1000 // of each service but the one that is updated, which has as many as there are hosts
 	scaleCluster = "scale"
 	scaleToken   = "bench-scale-join-token"
@@ -35,7 +34,7 @@ var scaleZones = []string{"zone-a", "zone-b", "zone-c"}
 
 // scaled is what one size of the fleet took.
 type scaled struct {
-	hosts                     int
+	hosts, tasks              int
 	join, create, update      time.Duration
 	detect, replace           time.Duration // after a zone is lost: until the first replacement runs, until the last does
 	idle, full, peak          int           // server's resident memory in kB: hosts without tasks, all tasks running, at most
@@ -78,7 +77,7 @@ func benchScale(ctx context.Context, s settings) error {
 }
 
 func (r *scaled) print() {
-	n := r.hosts * tasksPerHost
+	n := r.tasks
 	rate := func(n int, d time.Duration) float64 { return float64(n) / d.Seconds() }
 	fmt.Printf("\n%d hosts, %d tasks (%s)\n", r.hosts, n, r.load)
 	fmt.Printf("  hosts joined            %8.1f s  %6.0f/s   server's CPU %.1f s\n", r.join.Seconds(), rate(r.hosts, r.join), r.cpuJoin.Seconds())
@@ -126,10 +125,11 @@ func scale(ctx context.Context, s settings, hosts int) (r *scaled, err error) {
 	if err := api.WaitReady(ready); err != nil {
 		return nil, err
 	}
-	b := &scaling{ctx: ctx, api: api, pid: p.Process.Pid, r: &scaled{hosts: hosts}, tasks: hosts * tasksPerHost}
+	b := &scaling{ctx: ctx, api: api, pid: p.Process.Pid, r: &scaled{hosts: hosts, tasks: hosts * s.hostTasks}, tasks: hosts * s.hostTasks}
+	// A host has room for twice its tasks, so that two zones can take what a third one had.
 	return b.r, b.run(fleet.Config{
 		Servers: []string{peers}, Token: scaleToken, Dir: filepath.Join(dir, "hosts"), Hosts: hosts, Zones: scaleZones, Cluster: scaleCluster,
-		CPU: tasksPerHost * 2 * 64, Memory: tasksPerHost * 2 * 64, Start: startTime,
+		CPU: uint32(s.hostTasks * 2 * 64), Memory: uint32(s.hostTasks * 2 * 64), Start: startTime,
 	})
 }
 

@@ -4,6 +4,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
 	"time"
 	"unicode"
 	"unicode/utf8"
@@ -12,13 +16,9 @@ import (
 // EncodeShape renders an SDK struct, or a slice of them, as the JSON that records keep: members by their wire names, nothing
 // for what is not set, map keys sorted. Equal values give equal text. A nil pointer or slice gives "".
 func EncodeShape(v any) string {
-	tree := shapeTree(reflect.ValueOf(v))
-	if tree == nil {
+	b, set := appendShape(make([]byte, 0, 512), reflect.ValueOf(v))
+	if !set {
 		return ""
-	}
-	b, err := json.Marshal(tree)
-	if err != nil {
-		panic(fmt.Sprintf("controlplane: encode %T: %v", v, err))
 	}
 	return string(b)
 }
@@ -36,59 +36,112 @@ func DecodeShape[T any](s string) T {
 	return v
 }
 
-// shapeTree is nil for what is not set: nil pointers, slices and maps, empty enums, zero numbers without a pointer.
-func shapeTree(v reflect.Value) any {
+// appendShape appends v's JSON, or nothing for what is not set: nil pointers, slices and maps, empty enums, zero numbers without a
+// pointer.
+func appendShape(b []byte, v reflect.Value) (_ []byte, set bool) {
 	switch v.Kind() {
 	case reflect.Pointer, reflect.Interface:
 		if v.IsNil() {
-			return nil
+			return b, false
 		}
-		if t := shapeTree(v.Elem()); t != nil {
-			return t
-		}
-		return v.Elem().Interface() // a pointer to a zero value is set
+		return appendSet(b, v.Elem()), true // a pointer to a zero value is set
 	case reflect.Struct:
-		if t, ok := v.Interface().(time.Time); ok {
-			return t
+		if v.Type() == timeType {
+			return appendJSON(b, v), true
 		}
-		m := map[string]any{}
-		for i := range v.NumField() {
-			f := v.Type().Field(i)
-			if !f.IsExported() || f.Anonymous || f.Name == "ResultMetadata" {
-				continue
+		b = append(b, '{')
+		begin := len(b)
+		for _, m := range membersOf(v.Type()) {
+			before := len(b)
+			if before > begin {
+				b = append(b, ',')
 			}
-			if t := shapeTree(v.Field(i)); t != nil {
-				m[wireName(f.Name)] = t
+			if b, set = appendShape(append(b, m.name...), v.Field(m.field)); !set {
+				b = b[:before]
 			}
 		}
-		return m
+		return append(b, '}'), true
 	case reflect.Slice:
 		if v.IsNil() {
-			return nil
+			return b, false
 		}
-		list := make([]any, v.Len())
-		for i := range list {
-			list[i] = shapeTree(v.Index(i))
-			if list[i] == nil {
-				list[i] = v.Index(i).Interface()
+		b = append(b, '[')
+		for i := range v.Len() {
+			if i > 0 {
+				b = append(b, ',')
 			}
+			b = appendSet(b, v.Index(i))
 		}
-		return list
+		return append(b, ']'), true
 	case reflect.Map:
 		if v.IsNil() {
-			return nil
+			return b, false
 		}
-		m := make(map[string]any, v.Len())
-		for it := v.MapRange(); it.Next(); {
-			m[it.Key().String()] = it.Value().Interface()
-		}
-		return m
-	default:
-		if v.IsZero() {
-			return nil
-		}
-		return v.Interface()
+		return appendJSON(b, v), true
 	}
+	if v.IsZero() {
+		return b, false
+	}
+	switch v.Kind() {
+	case reflect.String:
+		return appendText(b, v), true
+	case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64:
+		return strconv.AppendInt(b, v.Int(), 10), true
+	}
+	return appendJSON(b, v), true
+}
+
+// appendSet is appendShape of what has to be there, set or not.
+func appendSet(b []byte, v reflect.Value) []byte {
+	b, set := appendShape(b, v)
+	if !set {
+		b = appendJSON(b, v)
+	}
+	return b
+}
+
+// appendText appends a string, most of which hold nothing that JSON writes in another way.
+func appendText(b []byte, v reflect.Value) []byte {
+	s := v.String()
+	for i := range len(s) {
+		if c := s[i]; c < ' ' || c > '~' || c == '"' || c == '\\' || c == '<' || c == '>' || c == '&' {
+			return appendJSON(b, v)
+		}
+	}
+	return append(append(append(b, '"'), s...), '"')
+}
+
+func appendJSON(b []byte, v reflect.Value) []byte {
+	text, err := json.Marshal(v.Interface())
+	if err != nil {
+		panic(fmt.Sprintf("controlplane: encode %s: %v", v.Type(), err))
+	}
+	return append(b, text...)
+}
+
+var timeType = reflect.TypeFor[time.Time]()
+
+// shapeMember is a field of a struct that has a wire name.
+type shapeMember struct {
+	name  string // with quotes and colon
+	field int
+}
+
+var shapeMembers sync.Map // reflect.Type → []shapeMember, by name
+
+func membersOf(t reflect.Type) []shapeMember {
+	if known, ok := shapeMembers.Load(t); ok {
+		return known.([]shapeMember)
+	}
+	var list []shapeMember
+	for i := range t.NumField() {
+		if f := t.Field(i); f.IsExported() && !f.Anonymous && f.Name != "ResultMetadata" {
+			list = append(list, shapeMember{`"` + wireName(f.Name) + `":`, i})
+		}
+	}
+	slices.SortFunc(list, func(a, b shapeMember) int { return strings.Compare(a.name, b.name) })
+	shapeMembers.Store(t, list)
+	return list
 }
 
 func wireName(goName string) string {

@@ -10,6 +10,7 @@ import (
 	"context"
 	"io"
 	"reflect"
+	"sync/atomic"
 
 	"github.com/aws/aws-sdk-go-v2/service/ecs/types"
 
@@ -70,7 +71,10 @@ type Lifecycle interface {
 }
 
 // Service has the family's handlers as methods. It keeps nothing between calls.
-type Service struct{ Config }
+type Service struct {
+	Config
+	decoded atomic.Pointer[decodedDefinition] // the last one: tasks shown one after the other mostly have it in common
+}
 
 // New returns the family.
 func New(c Config) *Service {
@@ -80,7 +84,7 @@ func New(c Config) *Service {
 			panic("ecs: Config." + v.Type().Field(i).Name + " is missing")
 		}
 	}
-	return &Service{c}
+	return &Service{Config: c}
 }
 
 func scopeOf(ctx context.Context) controlplane.Scope {

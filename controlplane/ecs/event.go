@@ -1,30 +1,20 @@
 package ecs
 
 import (
-	"encoding/json"
-
 	"github.com/seed-2f228079/neargate/controlplane"
 	"github.com/seed-2f228079/neargate/controlplane/state"
 )
 
 // TaskDetail is a task as events show it: as DescribeTasks does, with times as text. False: the task is gone.
-func (s *Service) TaskDetail(r state.Reader, st *controlplane.TaskStatus) (map[string]any, bool) {
+func (s *Service) TaskDetail(r state.Reader, st *controlplane.TaskStatus) (string, bool) {
 	t, ok := controlplane.Tasks.Get(r, controlplane.TaskStatuses.Key(st))
 	if !ok {
-		return nil, false
+		return "", false
 	}
-	return detail(s.taskShape(r, t, st, false)), true
+	return controlplane.EncodeShape(s.taskShape(r, t, st, false)), true
 }
 
 // ContainerInstanceDetail is a container instance as events show it.
-func (s *Service) ContainerInstanceDetail(r state.Reader, ci *controlplane.ContainerInstance) map[string]any {
-	return detail(containerInstanceShape(r, ci, false))
-}
-
-func detail(shape any) map[string]any {
-	var m map[string]any
-	if err := json.Unmarshal([]byte(controlplane.EncodeShape(shape)), &m); err != nil {
-		panic(err) // it was written just now
-	}
-	return m
+func (s *Service) ContainerInstanceDetail(r state.Reader, ci *controlplane.ContainerInstance) string {
+	return controlplane.EncodeShape(containerInstanceShape(r, ci, false))
 }

@@ -21,7 +21,7 @@ func (s *Service) taskShape(r state.Reader, t *controlplane.Task, st *controlpla
 	def, defined := controlplane.TaskDefinitions.Get(r, scope.FamilyRevisionKey(t.TaskDefinition))
 	var shape types.TaskDefinition
 	if defined {
-		shape = def.Shape()
+		shape = s.shapeOf(def)
 	}
 	report := st.Report
 	out := types.Task{
@@ -79,6 +79,22 @@ func (s *Service) taskShape(r state.Reader, t *controlplane.Task, st *controlpla
 		out.Containers = append(out.Containers, containerShape(t, st, c, attachment))
 	}
 	return out
+}
+
+// decodedDefinition is a definition's record with what it holds.
+type decodedDefinition struct {
+	record *controlplane.TaskDefinition
+	shape  types.TaskDefinition
+}
+
+// shapeOf is d.Shape(), shared: not to be changed.
+func (s *Service) shapeOf(d *controlplane.TaskDefinition) types.TaskDefinition {
+	last := s.decoded.Load()
+	if last == nil || last.record != d {
+		last = &decodedDefinition{d, d.Shape()}
+		s.decoded.Store(last)
+	}
+	return last.shape
 }
 
 // membership is the container instance by which the node of like belongs to like's cluster.

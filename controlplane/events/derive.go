@@ -2,7 +2,9 @@ package events
 
 import (
 	"cmp"
+	"encoding/json"
 	"fmt"
+	"iter"
 	"slices"
 	"strings"
 
@@ -65,11 +67,11 @@ func change[M proto.Message](c state.Event) (old, now M) {
 	return old, now
 }
 
-func (s *Service) event(c state.Event, ordinal int, detailType string, scope controlplane.Scope, resource string, detail map[string]any) Event {
+func (s *Service) event(c state.Event, ordinal int, detailType string, scope controlplane.Scope, resource string, detail json.RawMessage) Event {
 	name := id.UUIDOf(fmt.Sprintf("%s/%s/%d/%d", c.Table.Name(), c.Key, c.Revision, ordinal))
 	return Event{
 		Version: "0", ID: name, DetailType: detailType, Source: "aws.ecs", Account: scope.Account, Region: scope.Region, Time: s.Clock.Now().UTC(),
-		Resources: []string{resource}, Detail: detail, Cursor: cursor(c.Revision, name), revision: c.Revision,
+		Resources: []string{resource}, text: detail, Cursor: cursor(c.Revision, name), revision: c.Revision,
 	}
 }
 
@@ -78,15 +80,26 @@ func (s *Service) task(v *state.View, c state.Event, st *controlplane.TaskStatus
 	if !ok {
 		return nil // its task is gone by now
 	}
-	detail["updatedAt"] = s.Clock.Now().UTC()
 	t := &controlplane.Task{Account: st.Account, Region: st.Region, Cluster: st.Cluster, Id: st.Id}
-	return []Event{s.event(c, 0, taskChange, t.Scope(), t.ARN(), detail)}
+	return []Event{s.event(c, 0, taskChange, t.Scope(), t.ARN(), with(detail, map[string]any{"updatedAt": s.Clock.Now().UTC()}))}
 }
 
 func (s *Service) instance(v *state.View, c state.Event, ordinal int, ci *controlplane.ContainerInstance) Event {
-	detail := s.Shapes.ContainerInstanceDetail(v, ci)
-	detail["clusterArn"], detail["updatedAt"] = ci.Scope().ClusterARN(ci.Cluster), s.Clock.Now().UTC()
+	detail := with(s.Shapes.ContainerInstanceDetail(v, ci), map[string]any{"clusterArn": ci.Scope().ClusterARN(ci.Cluster), "updatedAt": s.Clock.Now().UTC()})
 	return s.event(c, ordinal, instanceChange, ci.Scope(), ci.ARN(), detail)
+}
+
+// with is a JSON object that has members, with more of them.
+func with(object string, more map[string]any) json.RawMessage {
+	return append(append([]byte(object[:len(object)-1]), ','), text(more)[1:]...)
+}
+
+func text(members map[string]any) json.RawMessage {
+	b, err := json.Marshal(members)
+	if err != nil {
+		panic(err) // strings and times
+	}
+	return b
 }
 
 func (s *Service) deployment(c state.Event, d *controlplane.Deployment) []Event {
@@ -102,7 +115,7 @@ func (s *Service) deployment(c state.Event, d *controlplane.Deployment) []Event 
 	detail := map[string]any{
 		"eventType": kind, "eventName": "SERVICE_DEPLOYMENT_" + d.RolloutState, "deploymentId": d.Id, "updatedAt": d.Updated.AsTime(), "reason": d.RolloutReason,
 	}
-	return []Event{s.event(c, 0, deploymentChange, scope, scope.ServiceARN(d.Cluster, d.Service), detail)}
+	return []Event{s.event(c, 0, deploymentChange, scope, scope.ServiceARN(d.Cluster, d.Service), text(detail))}
 }
 
 // actions are the service events that EventBridge is told, by how ECS words them.
@@ -129,7 +142,7 @@ func (s *Service) service(c state.Event, old, now *controlplane.ServiceEvents) [
 			if a.kind != "INFO" {
 				detail["reason"] = e.Message
 			}
-			list = append(list, s.event(c, i, serviceAction, scope, scope.ServiceARN(now.Cluster, now.Service), detail))
+			list = append(list, s.event(c, i, serviceAction, scope, scope.ServiceARN(now.Cluster, now.Service), text(detail)))
 		}
 	}
 	return list
@@ -144,10 +157,10 @@ func until(ring []*controlplane.ServiceEvent, seen string) []*controlplane.Servi
 	return ring[:i]
 }
 
-// missed are events of what changed after from and is there still, in the order of its changes.
-func (s *Service) missed(v *state.View, from state.Revision) []Event {
-	var list []Event
-	add := func(c state.Event) { list = append(list, s.derive(v, c)...) }
+// missed yields events of what changed after from and is there still, in the order of its changes.
+func (s *Service) missed(v *state.View, from state.Revision) iter.Seq[Event] {
+	var list []state.Event
+	add := func(c state.Event) { list = append(list, c) }
 	missed(v, controlplane.TaskStatuses, from, nil, add)
 	missed(v, controlplane.ContainerInstances, from, nil, add)
 	missed(v, controlplane.Deployments, from, nil, add)
@@ -155,8 +168,8 @@ func (s *Service) missed(v *state.View, from state.Revision) []Event {
 	missed(v, controlplane.ServiceEventRings, from, func(r *controlplane.ServiceEvents) proto.Message {
 		return &controlplane.ServiceEvents{Events: r.Events[min(1, len(r.Events)):]}
 	}, add)
-	slices.SortStableFunc(list, func(a, b Event) int { return cmp.Compare(a.revision, b.revision) })
-	return list
+	slices.SortStableFunc(list, func(a, b state.Event) int { return cmp.Compare(a.Revision, b.Revision) })
+	return s.derived(state.Batch{View: v, Events: list})
 }
 
 func missed[T proto.Message](v *state.View, t *state.Table[T], from state.Revision, before func(T) proto.Message, add func(state.Event)) {

@@ -20,9 +20,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"log/slog"
 	"net/http"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -54,10 +54,10 @@ type Config struct {
 	GiveUp time.Duration
 }
 
-// Shapes show records as ECS does, in JSON; ecs.Service is one.
+// Shapes show records as ECS does, as JSON objects that have members; ecs.Service is one.
 type Shapes interface {
-	TaskDetail(r state.Reader, st *controlplane.TaskStatus) (map[string]any, bool)
-	ContainerInstanceDetail(r state.Reader, ci *controlplane.ContainerInstance) map[string]any
+	TaskDetail(r state.Reader, st *controlplane.TaskStatus) (string, bool)
+	ContainerInstanceDetail(r state.Reader, ci *controlplane.ContainerInstance) string
 }
 
 // Service derives, keeps and shows events.
@@ -92,6 +92,7 @@ type Event struct {
 	Cursor string `json:"cursor"`
 
 	revision state.Revision
+	text     json.RawMessage // Detail, of an event that is derived
 }
 
 // EventID is what server-sent events are resumed by.
@@ -137,7 +138,6 @@ func (s *Service) followFrom(ctx context.Context, from state.Revision) (state.Re
 	w := s.Store.Watch(ctx, from, tables...)
 	for {
 		b, err := w.Next(ctx)
-		var list []Event
 		switch {
 		case errors.Is(err, state.ErrCompacted):
 			v := s.Store.View()
@@ -148,41 +148,77 @@ func (s *Service) followFrom(ctx context.Context, from state.Revision) (state.Re
 		case err != nil:
 			return from, err
 		}
-		for _, c := range b.Events {
-			list = append(list, s.derive(b.View, c)...)
-		}
-		if err := s.keep(ctx, list, b.Revision); err != nil {
+		if err := s.keep(ctx, s.derived(b), b.Revision); err != nil {
 			return from, err
 		}
 		from = b.Revision
 	}
 }
 
-// keptAtOnce bounds a batch of the stream.
-const keptAtOnce = 20
-
-// keep appends events; with the last of them the stream has everything up to revision.
-func (s *Service) keep(ctx context.Context, list []Event, revision state.Revision) error {
-	now := s.Clock.Now()
-	for part := range slices.Chunk(list, keptAtOnce) {
-		b := stream.Batch{Ingested: now.UnixMilli()}
-		for _, e := range part {
-			text, err := json.Marshal(e)
-			if err != nil {
-				return err
+// derived yields the events of a batch, each made when it is asked for: a batch may be all that the history has.
+func (s *Service) derived(b state.Batch) iter.Seq[Event] {
+	return func(yield func(Event) bool) {
+		for _, c := range b.Events {
+			for _, e := range s.derive(b.View, c) {
+				if !yield(e) {
+					return
+				}
 			}
-			b.Records = append(b.Records, stream.Record{Time: now.UnixMilli(), Data: append(binary.BigEndian.AppendUint64(nil, uint64(e.revision)), text...)})
-		}
-		if &part[len(part)-1] == &list[len(list)-1] {
-			b.Mark = uint64(revision)
-		}
-		if _, added, err := s.Streams.Append(ctx, streamName, b); err != nil {
-			return err
-		} else if !added {
-			s.Log.Warn("events of an older state are not kept", "revision", revision)
 		}
 	}
-	return nil
+}
+
+// A batch of the stream, which is synced to disk before the next one, is so many events, or fewer with so many bytes.
+const (
+	keptAtOnce = 200
+	keptBytes  = 1 << 20
+)
+
+// keep appends events; with the last of them the stream has everything up to revision.
+func (s *Service) keep(ctx context.Context, events iter.Seq[Event], revision state.Revision) error {
+	now := s.Clock.Now().UnixMilli()
+	b, size := stream.Batch{Ingested: now}, 0
+	for e := range events {
+		if len(b.Records) == keptAtOnce || size >= keptBytes {
+			if err := s.append(ctx, b); err != nil {
+				return err
+			}
+			b.Records, size = nil, 0
+		}
+		data, err := e.record()
+		if err != nil {
+			return err
+		}
+		b.Records, size = append(b.Records, stream.Record{Time: now, Data: data}), size+len(data)
+	}
+	if len(b.Records) == 0 {
+		return nil
+	}
+	b.Mark = uint64(revision)
+	return s.append(ctx, b)
+}
+
+// record is what the stream has of a derived event: revision, and JSON.
+func (e Event) record() ([]byte, error) {
+	envelope, err := json.Marshal(struct {
+		Event
+		Detail *struct{} `json:"detail,omitempty"` // in place of Event's; it is text already
+	}{Event: e})
+	if err != nil {
+		return nil, err
+	}
+	b := make([]byte, 0, 8+len(envelope)+len(`,"detail":`)+len(e.text))
+	b = binary.BigEndian.AppendUint64(b, uint64(e.revision))
+	b = append(append(b, envelope[:len(envelope)-1]...), `,"detail":`...)
+	return append(append(b, e.text...), '}'), nil
+}
+
+func (s *Service) append(ctx context.Context, b stream.Batch) error {
+	_, added, err := s.Streams.Append(ctx, streamName, b)
+	if err == nil && !added {
+		s.Log.Warn("events of an older state are not kept", "revision", b.Mark)
+	}
+	return err
 }
 
 // expireEvery is the pause between two looks for old events.

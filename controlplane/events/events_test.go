@@ -28,12 +28,12 @@ var here = controlplane.Scope{Account: "000000000000", Region: "us-east-1"}
 // shapes show a task's state alone.
 type shapes struct{}
 
-func (shapes) TaskDetail(_ state.Reader, st *controlplane.TaskStatus) (map[string]any, bool) {
-	return map[string]any{"lastStatus": st.Observed.String(), "version": st.Version}, true
+func (shapes) TaskDetail(_ state.Reader, st *controlplane.TaskStatus) (string, bool) {
+	return fmt.Sprintf(`{"lastStatus":%q,"version":%d}`, st.Observed, st.Version), true
 }
 
-func (shapes) ContainerInstanceDetail(_ state.Reader, ci *controlplane.ContainerInstance) map[string]any {
-	return map[string]any{"status": ci.Status}
+func (shapes) ContainerInstanceDetail(_ state.Reader, ci *controlplane.ContainerInstance) string {
+	return fmt.Sprintf(`{"status":%q}`, ci.Status)
 }
 
 type world struct {
@@ -253,7 +253,7 @@ func TestGap(t *testing.T) {
 	w.task("a", 2, agentapi.TaskState_RUNNING)
 	w.task("b", 2, agentapi.TaskState_RUNNING)
 	revision, _, _ := parseCursor(before.Cursor)
-	late := w.missed(w.Store.View(), revision)
+	late := slices.Collect(w.missed(w.Store.View(), revision))
 	if len(late) != 2 || late[0].Resources[0] != here.TaskARN("c", "a") || late[1].Resources[0] != here.TaskARN("c", "b") {
 		t.Fatalf("missed %v", late)
 	}
@@ -269,4 +269,37 @@ func TestGap(t *testing.T) {
 	w.run()
 	w.task("c", 1, agentapi.TaskState_PENDING)
 	w.expect(got, "task/c/c") // and nothing again
+}
+
+// What a batch of changes tells may be more than the stream takes at once.
+func TestLargeEventsAreKeptInParts(t *testing.T) {
+	w := newWorld(t)
+	w.end()
+	info, err := w.Streams.Stat(streamName)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const n = 40
+	large := func(yield func(Event) bool) {
+		for i := range n {
+			e := Event{ID: fmt.Sprint(i), Account: here.Account, Region: here.Region, text: text(map[string]any{"number": i, "large": strings.Repeat("x", stream.MaxBatch/n)})}
+			if !yield(e) {
+				return
+			}
+		}
+	}
+	if err := w.keep(t.Context(), large, state.Revision(info.Mark+1)); err != nil {
+		t.Fatal(err)
+	}
+	kept := 0
+	for r, err := range w.Streams.From(streamName, info.Next) {
+		e, ok := read(r)
+		if err != nil || !ok || e.ID != fmt.Sprint(kept) || e.Detail["number"] != float64(kept) {
+			t.Fatalf("event %d is %q: %v", kept, e.ID, err)
+		}
+		kept++
+	}
+	if after, err := w.Streams.Stat(streamName); kept != n || err != nil || after.Mark != info.Mark+1 {
+		t.Errorf("%d events up to %d, %v", kept, after.Mark, err)
+	}
 }

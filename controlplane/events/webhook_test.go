@@ -244,7 +244,7 @@ func TestNewLeaderPassesOverWhatIsDoneWith(t *testing.T) {
 	done := w.Store.Revision()
 	w.task("b", 1, agentapi.TaskState_RUNNING)
 	v := w.Store.View()
-	list := w.missed(v, done-1)
+	list := slices.Collect(w.missed(v, done-1))
 	if len(list) != 2 {
 		t.Fatalf("missed %v", list)
 	}
@@ -254,7 +254,7 @@ func TestNewLeaderPassesOverWhatIsDoneWith(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := w.keep(t.Context(), list, v.Revision()); err != nil {
+	if err := w.keep(t.Context(), slices.Values(list), v.Revision()); err != nil {
 		t.Fatal(err)
 	}
 	got, _, err := c.read(&pattern.Pattern{}, pos)

@@ -24,23 +24,18 @@ func NewIndex[T proto.Message](t *Table[T], name string, keys func(v T) []Key) *
 // index is an Index without its type.
 type index interface {
 	spaceName() string
-	// entries are rec's keys in the index, each followed by its primary key so that they are unique.
-	entries(rec *record) []Key
+	// keysOf are rec's keys in the index. In its tree, and where it is told of, each is followed by the primary key: so it is unique.
+	keysOf(rec *record) []Key
 }
 
 func (ix *Index[T]) spaceName() string { return ix.space }
 
-func (ix *Index[T]) entries(rec *record) []Key {
+func (ix *Index[T]) keysOf(rec *record) []Key {
 	v, ok := rec.message.(T)
 	if !ok {
 		return nil
 	}
-	keys := ix.keys(v)
-	entries := make([]Key, len(keys))
-	for i, k := range keys {
-		entries[i] = k + rec.key
-	}
-	return entries
+	return ix.keys(v)
 }
 
 // Scan yields the records that have an index key beginning with prefix, in index-key, then primary-key order. A record with

@@ -1,9 +1,6 @@
 package state
 
-import (
-	"strings"
-	"unsafe"
-)
+import "strings"
 
 // Revision numbers committed transactions, from 1, without gaps. 0 is the empty store.
 type Revision uint64
@@ -60,6 +57,3 @@ func (k Key) end() Key {
 	}
 	return ""
 }
-
-// bytes is k without a copy. The tree keeps it and never writes to it.
-func (k Key) bytes() []byte { return unsafe.Slice(unsafe.StringData(string(k)), len(k)) }

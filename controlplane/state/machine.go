@@ -150,10 +150,6 @@ func (b *batch) apply(tx *Transaction) Outcome {
 }
 
 func (b *batch) op(op *Op) {
-	b.m.history.add(b.revision, op.Table, op.Key)
-	for _, e := range op.Touched {
-		b.m.history.add(b.revision, e.Space, e.Key)
-	}
 	draft := b.draft(op.Table)
 	var old, rec *record
 	if op.Delete {
@@ -163,10 +159,20 @@ func (b *batch) op(op *Op) {
 			b.m.beforePut(op)
 		}
 		rec = b.m.newRecord(draft.from, op.Key, op.Value, b.revision)
-		old = draft.put(rec)
+		if old = draft.put(rec); old != nil {
+			rec.key = old.key // all versions of a record share one text
+		}
+	}
+	key := op.Key
+	if old != nil {
+		key = old.key
+	}
+	b.m.history.add(b.revision, op.Table, key)
+	for _, e := range op.Touched {
+		b.m.history.add(b.revision, e.Space, e.Key)
 	}
 	if draft.from.info != nil && (old != nil || rec != nil) {
-		b.changes = append(b.changes, change{b.revision, draft.from.info, op.Key, old, rec})
+		b.changes = append(b.changes, change{b.revision, draft.from.info, key, old, rec})
 	}
 }
 
@@ -193,15 +199,13 @@ func (b *batch) guardsHold(tx *Transaction) bool {
 
 func (b *batch) get(table string, k Key) *record {
 	if d, ok := b.drafts[table]; ok {
-		rec, _ := d.primary.Get(k.bytes())
-		return rec
+		return d.primary.get("", k)
 	}
 	i, ok := b.slots[table]
 	if !ok {
 		return nil
 	}
-	rec, _ := b.base.tables[i].primary.Get(k.bytes())
-	return rec
+	return b.base.tables[i].primary.get("", k)
 }
 
 func (b *batch) draft(table string) *tableTxn {

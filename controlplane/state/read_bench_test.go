@@ -2,6 +2,7 @@ package state_test
 
 import (
 	"fmt"
+	"runtime"
 	"testing"
 
 	"github.com/seed-2f228079/neargate/controlplane/state"
@@ -58,5 +59,34 @@ func BenchmarkUpdate(b *testing.B) {
 		}); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+// BenchmarkMemory is what a record costs that runs, so to speak: strings that others have too, two indexes, put three times.
+func BenchmarkMemory(b *testing.B) {
+	const n = 50_000
+	for b.Loop() {
+		runtime.GC()
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		s := statetest.New(b, statetest.Schema...)
+		for round := range 3 {
+			for i := 0; i < n; i += 100 {
+				var records []*statetest.Record
+				for j := range 100 {
+					k := i + j
+					records = append(records, &statetest.Record{
+						Id: fmt.Sprintf("000000000000/us-east-1/cluster/%032x", uint64(k)*0x9e3779b97f4a7c15), Number: int64(round),
+						Groups: []string{fmt.Sprintf("service-%03d", k%100), fmt.Sprintf("node-%05d", k%5000)}, Payload: make([]byte, 200),
+					})
+				}
+				statetest.Put(b, s, records...)
+			}
+		}
+		runtime.GC()
+		runtime.ReadMemStats(&after)
+		b.ReportMetric(float64(after.HeapAlloc-before.HeapAlloc)/n, "B/record")
+		b.ReportMetric(float64(after.HeapObjects-before.HeapObjects)/n, "objects/record")
+		runtime.KeepAlive(s)
 	}
 }

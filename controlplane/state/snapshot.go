@@ -59,18 +59,18 @@ func (s *Snapshot) WriteTo(w io.Writer) (int64, error) {
 	f.uvarint(uint64(s.floor))
 	for _, name := range slices.Sorted(maps.Keys(s.view.slots)) {
 		rows := s.view.tables[s.view.slots[name]].primary
-		if rows.Len() == 0 {
+		if rows.n == 0 {
 			continue
 		}
 		f.item(itemTable)
 		f.string(name)
-		rows.Root().Walk(func(_ []byte, rec *record) bool {
+		rows.ascend("", func(it item) bool {
 			f.item(itemRow)
-			f.string(string(rec.key))
-			f.uvarint(uint64(rec.revision))
-			f.uvarint(uint64(len(rec.value)))
-			f.buf = append(f.buf, rec.value...)
-			return f.err != nil
+			f.string(string(it.rec.key))
+			f.uvarint(uint64(it.rec.revision))
+			f.uvarint(uint64(len(it.rec.value)))
+			f.buf = append(f.buf, it.rec.value...)
+			return f.err == nil
 		})
 	}
 	// The history goes along: a server that starts from here must answer range guards as those that did not.

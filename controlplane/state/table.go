@@ -1,7 +1,6 @@
 package state
 
 import (
-	"bytes"
 	"fmt"
 	"iter"
 
@@ -23,7 +22,7 @@ func NewTable[T proto.Message](name string, key func(v T) Key) *Table[T] {
 // TableInfo is a table without its type. Every *Table[T] is one.
 type TableInfo interface {
 	Name() string
-	decode(value []byte) (proto.Message, error)
+	decode(value []byte) (proto.Message, error) // value must not be changed afterwards
 	keyOf(proto.Message) Key
 	indexList() []index
 }
@@ -47,6 +46,7 @@ func (t *Table[T]) decode(value []byte) (proto.Message, error) {
 	if err := proto.Unmarshal(value, m); err != nil {
 		return nil, err
 	}
+	share(m.ProtoReflect(), value)
 	return m, nil
 }
 
@@ -99,33 +99,33 @@ func message[T proto.Message](table string, rec *record) T {
 
 // scan walks all entries of tr that begin with prefix and notes how far it was read.
 func scan[T proto.Message](r Reader, st *tableState, space string, tr *tree, prefix Key, yield func(T) bool) {
-	end := prefix.end()
-	defer func() { r.readRange(space, prefix, end) }() // also when yield panics
-	tr.Root().WalkPrefix(prefix.bytes(), func(k []byte, rec *record) bool {
-		if yield(message[T](st.name, rec)) {
-			return false
-		}
-		end = successor(k)
-		return true
-	})
+	walk(r, st, space, tr, prefix, prefix, yield)
 }
 
 // scanFrom is scan beginning after an entry.
 func scanFrom[T proto.Message](r Reader, st *tableState, space string, tr *tree, prefix, after Key, yield func(T) bool) {
-	from, end := max(prefix, successor(after.bytes())), prefix.end()
+	from, end := max(prefix, successor(after)), prefix.end()
 	if end != "" && from >= end {
 		return
 	}
-	defer func() { r.readRange(space, from, end) }()
-	it := tr.Root().Iterator()
-	it.SeekLowerBound(from.bytes())
-	for k, rec, ok := it.Next(); ok && bytes.HasPrefix(k, prefix.bytes()); k, rec, ok = it.Next() {
-		if !yield(message[T](st.name, rec)) {
-			end = successor(k)
-			return
+	walk(r, st, space, tr, prefix, from, yield)
+}
+
+// walk is scan beginning at from.
+func walk[T proto.Message](r Reader, st *tableState, space string, tr *tree, prefix, from Key, yield func(T) bool) {
+	end := prefix.end()
+	defer func() { r.readRange(space, from, end) }() // also when yield panics
+	tr.ascend(from, func(it item) bool {
+		if !it.hasPrefix(prefix) {
+			return false
 		}
-	}
+		if yield(message[T](st.name, it.rec)) {
+			return true
+		}
+		end = successor(it.key())
+		return false
+	})
 }
 
 // successor is the first key after k.
-func successor(k []byte) Key { return Key(append(append(make([]byte, 0, len(k)+1), k...), 0)) }
+func successor(k Key) Key { return k + "\x00" }

@@ -154,8 +154,8 @@ func (tx *Tx) transaction() (*Transaction, error) {
 				if rec == nil {
 					continue
 				}
-				for _, k := range ix.entries(rec) {
-					if !seen[k] {
+				for _, k := range ix.keysOf(rec) {
+					if k += rec.key; !seen[k] {
 						seen[k] = true
 						out.Touched = append(out.Touched, IndexEntry{ix.spaceName(), k})
 					}

@@ -2,8 +2,8 @@ package state
 
 import (
 	"fmt"
+	"slices"
 
-	iradix "github.com/hashicorp/go-immutable-radix/v2"
 	"google.golang.org/protobuf/proto"
 )
 
@@ -15,22 +15,19 @@ type record struct {
 	message  proto.Message // nil: the table is not in the schema, or the value does not decode
 }
 
-// tree is an ordered map with cheap versions.
-type tree = iradix.Tree[*record]
-
 // tableState is one version of a table and its indexes. Immutable.
 type tableState struct {
 	name    string
 	info    TableInfo // nil: not in the schema; kept for servers that know it
 	primary *tree
-	indexes []*tree // as info.indexList(), keyed by index key + primary key
+	indexes []*tree // as info.indexList(), sorted by index key, then primary key
 }
 
 func newTableState(name string, info TableInfo) *tableState {
-	st := &tableState{name: name, info: info, primary: iradix.New[*record]()}
+	st := &tableState{name: name, info: info, primary: &tree{}}
 	if info != nil {
 		for range info.indexList() {
-			st.indexes = append(st.indexes, iradix.New[*record]())
+			st.indexes = append(st.indexes, &tree{})
 		}
 	}
 	return st
@@ -39,50 +36,53 @@ func newTableState(name string, info TableInfo) *tableState {
 // tableTxn makes the next version of a table.
 type tableTxn struct {
 	from    *tableState
-	primary *iradix.Txn[*record]
-	indexes []*iradix.Txn[*record]
+	primary *edit
+	indexes []*edit
 	// onPanic, if set, is told of an index function that panics, and the record is left out of that index.
 	onPanic func(rec *record, p any)
 }
 
 func (st *tableState) txn() *tableTxn {
-	t := &tableTxn{from: st, primary: st.primary.Txn()}
+	t := &tableTxn{from: st, primary: st.primary.edit()}
 	for _, ix := range st.indexes {
-		t.indexes = append(t.indexes, ix.Txn())
+		t.indexes = append(t.indexes, ix.edit())
 	}
 	return t
 }
 
 func (t *tableTxn) put(rec *record) (old *record) {
-	old, _ = t.primary.Insert(rec.key.bytes(), rec)
+	old = t.primary.put(item{rec: rec})
 	for i, ix := range t.indexes {
-		if old != nil {
-			for _, k := range t.entries(i, old) {
-				ix.Delete(k.bytes())
-			}
+		keys := t.keys(i, rec)
+		for _, k := range keys {
+			ix.put(item{prefix: k, rec: rec})
 		}
-		for _, k := range t.entries(i, rec) {
-			ix.Insert(k.bytes(), rec)
+		if old == nil {
+			continue
+		}
+		for _, k := range t.keys(i, old) {
+			if !slices.Contains(keys, k) {
+				ix.delete(k, old.key)
+			}
 		}
 	}
 	return old
 }
 
 func (t *tableTxn) delete(k Key) (old *record) {
-	old, ok := t.primary.Delete(k.bytes())
-	if !ok {
+	if old = t.primary.delete("", k); old == nil {
 		return nil
 	}
 	for i, ix := range t.indexes {
-		for _, k := range t.entries(i, old) {
-			ix.Delete(k.bytes())
+		for _, k := range t.keys(i, old) {
+			ix.delete(k, old.key)
 		}
 	}
 	return old
 }
 
-// entries are those of rec in the index at position i.
-func (t *tableTxn) entries(i int, rec *record) []Key {
+// keys are those of rec in the index at position i.
+func (t *tableTxn) keys(i int, rec *record) []Key {
 	if t.onPanic != nil {
 		defer func() {
 			if p := recover(); p != nil {
@@ -90,13 +90,13 @@ func (t *tableTxn) entries(i int, rec *record) []Key {
 			}
 		}()
 	}
-	return t.from.info.indexList()[i].entries(rec)
+	return t.from.info.indexList()[i].keysOf(rec)
 }
 
 func (t *tableTxn) commit() *tableState {
-	st := &tableState{name: t.from.name, info: t.from.info, primary: t.primary.Commit()}
+	st := &tableState{name: t.from.name, info: t.from.info, primary: t.primary.commit()}
 	for _, ix := range t.indexes {
-		st.indexes = append(st.indexes, ix.Commit())
+		st.indexes = append(st.indexes, ix.commit())
 	}
 	return st
 }
@@ -131,8 +131,7 @@ func (v *View) table(name string) *tableState {
 }
 
 func (v *View) record(table string, k Key) *record {
-	rec, _ := v.table(table).primary.Get(k.bytes())
-	return rec
+	return v.table(table).primary.get("", k)
 }
 
 func (v *View) readRange(string, Key, Key) {}

@@ -53,11 +53,12 @@ func (f *feed) publish(v *View, changes []change) {
 	defer f.mu.Unlock()
 	f.view = v
 	f.changes = append(f.changes, changes...)
-	if len(f.changes) > 2*f.limit {
+	// Each change keeps a record alive that has been replaced. So it is cut often, and not to be moved for every change.
+	if spare := f.limit / 8; len(f.changes) > f.limit+spare {
 		cut := len(f.changes) - f.limit
 		f.floor = f.changes[cut-1].revision
 		cut = f.position(f.floor) // whole transactions
-		f.changes = append(make([]change, 0, 2*f.limit+MaxOps), f.changes[cut:]...)
+		f.changes = append(make([]change, 0, f.limit+spare+MaxOps), f.changes[cut:]...)
 	}
 	close(f.changed)
 	f.changed = make(chan struct{})

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"math"
+	"slices"
 )
 
 // A frame is one batch in a segment: a head of fixed size, then for every record the distance of its time from the frame's least, its
@@ -50,6 +51,7 @@ func appendFrame(dst []byte, first uint64, b *Batch) ([]byte, error) {
 		return dst, fmt.Errorf("%w: %d records of %d bytes", ErrTooLarge, len(b.Records), size)
 	}
 	at := len(dst)
+	dst = slices.Grow(dst, frameHead+size)
 	dst = append(dst, make([]byte, frameHead)...)
 	for _, r := range b.Records {
 		dst = binary.AppendUvarint(dst, uint64(r.Time-least)) // right modulo 2^64, also when the difference is large

@@ -46,6 +46,7 @@ type entry struct {
 
 func appendEntry(dst []byte, e entry) []byte {
 	at := len(dst)
+	dst = slices.Grow(dst, entryHead+entryMeta+len(e.name)+len(e.bytes))
 	dst = append(dst, make([]byte, entryHead)...)
 	dst = append(dst, e.kind, byte(len(e.name)))
 	dst = append(dst, e.name...)

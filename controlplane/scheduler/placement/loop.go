@@ -215,15 +215,14 @@ func (l *loop) commit(ctx context.Context, batch []decision) error {
 		dropped = dropped[:0]
 		checked := map[string]bool{}
 		said := map[string]bool{}
+		// All that is read by indexes is read before the first put: a scan after one has all indexes of the table made anew for it.
+		var placed []*controlplane.TaskStatus
 		for _, d := range batch {
-			key := controlplane.Tasks.Key(d.task)
-			s, ok := controlplane.TaskStatuses.Get(tx, key)
 			if d.where.Node == "" {
-				if ok {
-					l.refuse(tx, s, d, said)
-				}
 				continue
 			}
+			key := controlplane.Tasks.Key(d.task)
+			s, ok := controlplane.TaskStatuses.Get(tx, key)
 			if ok {
 				s, ok = s.AdvancePlaced(d.where.Node)
 			}
@@ -237,7 +236,18 @@ func (l *loop) commit(ctx context.Context, batch []decision) error {
 					return errStale
 				}
 			}
+			placed = append(placed, s)
+		}
+		for _, s := range placed {
 			controlplane.TaskStatuses.Put(tx, s)
+		}
+		for _, d := range batch {
+			if d.where.Node != "" {
+				continue
+			}
+			if s, ok := controlplane.TaskStatuses.Get(tx, controlplane.Tasks.Key(d.task)); ok {
+				l.refuse(tx, s, d, said)
+			}
 		}
 		return nil
 	})
