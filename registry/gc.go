@@ -18,13 +18,14 @@ type Collected struct {
 	Blobs   int   // to which no record refers
 	Bytes   int64 // of those
 	Uploads int   // abandoned
+	// Compacted is how many bytes came free where small blobs are kept.
+	Compacted int64
 }
 
 // Collect removes what nothing refers to, while pushes, pulls and deletions go on: first records of deleted repositories, then
 // idle layers, then blobs. Each step decides inside a transaction, or under the digest's lease, from what is referenced at
 // that moment; there is no mark phase whose result could be out of date.
-func (r *Registry) Collect(ctx context.Context) (Collected, error) {
-	var c Collected
+func (r *Registry) Collect(ctx context.Context) (c Collected, err error) {
 	if r.Copies != nil { // the records of a server that lags behind would not tell what is needed
 		if _, err := r.Store.Linearizable(ctx); err != nil {
 			return c, err
@@ -36,8 +37,10 @@ func (r *Registry) Collect(ctx context.Context) (Collected, error) {
 			return c, err
 		}
 	}
-	n, err := r.Blobs.ExpireUploads()
-	c.Uploads = n
+	if c.Compacted, err = r.Blobs.Compact(ctx); err != nil {
+		return c, err
+	}
+	c.Uploads, err = r.Blobs.ExpireUploads()
 	return c, err
 }
 
