@@ -24,7 +24,6 @@ func (l *Log) Compact(ctx context.Context) (freed int64, err error) {
 		if err := ctx.Err(); err != nil {
 			return freed, err
 		}
-		before := l.written()
 		l.mu.RLock()
 		s := *l.segments[n]
 		l.mu.RUnlock()
@@ -34,12 +33,13 @@ func (l *Log) Compact(ctx context.Context) (freed int64, err error) {
 			}
 			continue
 		}
-		switch err := l.rewrite(ctx, n); {
+		moved, err := l.rewrite(ctx, n)
+		switch {
 		case errors.Is(err, errLeave):
 		case err != nil:
 			return freed, fmt.Errorf("compact segment %d: %w", n, err)
 		default:
-			freed += max(0, before-l.written())
+			freed += s.size - moved
 		}
 	}
 	return freed, nil
@@ -56,16 +56,6 @@ func (l *Log) closed() (list []uint32) {
 	return list[:max(0, len(list)-1)]
 }
 
-// written is how long all segments are.
-func (l *Log) written() (n int64) {
-	l.mu.RLock()
-	defer l.mu.RUnlock()
-	for _, s := range l.segments {
-		n += s.size
-	}
-	return n
-}
-
 func (l *Log) ensureHeads(n uint32) error {
 	if _, err := os.Stat(l.path(n, ".idx")); !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -73,8 +63,8 @@ func (l *Log) ensureHeads(n uint32) error {
 	return l.saveHeads(n)
 }
 
-// rewrite appends again what counts in a segment, and removes it.
-func (l *Log) rewrite(ctx context.Context, n uint32) error {
+// rewrite appends again what counts in a segment, and removes it. It says how many bytes that were.
+func (l *Log) rewrite(ctx context.Context, n uint32) (moved int64, err error) {
 	var batch []*record
 	size := 0
 	flush := func() error {
@@ -82,10 +72,15 @@ func (l *Log) rewrite(ctx context.Context, n uint32) error {
 			return nil
 		}
 		err := l.commit(batch...)
+		for _, one := range batch {
+			if one.at != (place{}) {
+				moved += span(len(one.key), one.at.size)
+			}
+		}
 		batch, size = nil, 0
 		return errors.Join(err, ctx.Err())
 	}
-	_, err := l.scan(n, func(r found) error {
+	_, err = l.scan(n, func(r found) error {
 		one := &record{kind: r.kind, key: r.key, time: r.time}
 		switch r.kind {
 		case kindValue:
@@ -123,12 +118,12 @@ func (l *Log) rewrite(ctx context.Context, n uint32) error {
 		err = flush()
 	}
 	if err != nil {
-		return err
+		return moved, err
 	}
 	l.mu.Lock()
 	if l.segments[n].live != 0 { // a value whose head has rotted
 		l.mu.Unlock()
-		return errLeave
+		return moved, errLeave
 	}
 	delete(l.segments, n)
 	l.mu.Unlock()
@@ -139,5 +134,5 @@ func (l *Log) rewrite(ctx context.Context, n uint32) error {
 			errs = append(errs, err)
 		}
 	}
-	return errors.Join(errs...)
+	return moved, errors.Join(errs...)
 }

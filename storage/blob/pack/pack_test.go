@@ -117,6 +117,16 @@ func TestModel(t *testing.T) {
 	compare(t, open(t, dir, opt), want)
 }
 
+// written is how long all segments are.
+func (l *Log) written() (n int64) {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	for _, s := range l.segments {
+		n += s.size
+	}
+	return n
+}
+
 // last is the number of the last segment.
 func (l *Log) last() (n uint32) {
 	for other := range l.segments {

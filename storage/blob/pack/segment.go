@@ -141,7 +141,7 @@ func (l *Log) loadHeads(n uint32) (size int64, ok bool, err error) {
 	rest := len(b) - 4
 	if rest < headsHead || binary.LittleEndian.Uint32(b) != headsMagic || int64(binary.LittleEndian.Uint64(b[4:])) != fi.Size() ||
 		crc32.Checksum(b[:rest], castagnoli) != binary.LittleEndian.Uint32(b[rest:]) {
-		return 0, false, nil
+		return 0, false, os.Remove(l.path(n, ".idx")) // Compact makes it anew
 	}
 	for b = b[headsHead:rest]; len(b) > 0; {
 		r := found{offset: int64(binary.LittleEndian.Uint32(b))}
