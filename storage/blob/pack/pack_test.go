@@ -67,7 +67,7 @@ func TestModel(t *testing.T) {
 		}
 		return keys[rnd.IntN(len(keys))]
 	}
-	for step := range 3000 {
+	for step := range 1500 {
 		switch rnd.IntN(12) {
 		case 0, 1, 2, 3, 4, 5:
 			b := value()
