@@ -25,7 +25,8 @@ type Collected struct {
 // Collect removes what nothing refers to, while pushes, pulls and deletions go on: first records of deleted repositories, then
 // idle layers, then blobs. Each step decides inside a transaction, or under the digest's lease, from what is referenced at
 // that moment; there is no mark phase whose result could be out of date.
-func (r *Registry) Collect(ctx context.Context) (c Collected, err error) {
+func (r *Registry) Collect(ctx context.Context) (Collected, error) {
+	var c Collected
 	if r.Copies != nil { // the records of a server that lags behind would not tell what is needed
 		if _, err := r.Store.Linearizable(ctx); err != nil {
 			return c, err
@@ -37,10 +38,8 @@ func (r *Registry) Collect(ctx context.Context) (c Collected, err error) {
 			return c, err
 		}
 	}
-	if c.Compacted, err = r.Blobs.Compact(ctx); err != nil {
-		return c, err
-	}
-	c.Uploads, err = r.Blobs.ExpireUploads()
+	n, err := r.Blobs.ExpireUploads()
+	c.Uploads = n
 	return c, err
 }
 
@@ -140,7 +139,9 @@ func (r *Registry) collectBlobs(ctx context.Context, c *Collected) error {
 			c.Bytes += info.Size
 		}
 	}
-	return nil
+	freed, err := r.Blobs.Compact(ctx)
+	c.Compacted = freed
+	return err
 }
 
 // kept says whether any record refers to the blob.
