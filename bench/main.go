@@ -26,6 +26,8 @@ type settings struct {
 	size     int    // of an answer's body
 	before   string // another build of the binary; empty: none
 
+	distribution string // the program of distribution's registry; empty: none
+
 	hosts       string // of the fleet: sizes, separated by commas
 	hostTasks   int    // of each host
 	serverFlags string // more of them
@@ -40,6 +42,7 @@ var benchmarks = []struct {
 	{"boot", "neargate dev to /healthz, and its memory", benchBoot},
 	{"logs", "lines that a container writes, kept by json-file, against a Docker engine (root; DOCKER_HOST)", benchLogs},
 	{"push", "CPU a small blob pushed to the registry", benchPush},
+	{"registry", "what clients do to the registry, against distribution's (-distribution)", benchRegistry},
 	{"scale", "one server with thousands of simulated hosts", benchScale},
 }
 
@@ -52,13 +55,14 @@ func main() {
 	flag.IntVar(&s.lines, "lines", 500_000, "lines of 100 bytes a turn (logs)")
 	flag.IntVar(&s.size, "size", 512, "bytes of an answer (proxy)")
 	flag.StringVar(&s.before, "before", "", "another build of the binary to measure beside (proxy)")
+	flag.StringVar(&s.distribution, "distribution", "", "program of distribution v3's registry to measure beside (registry)")
 	flag.StringVar(&s.hosts, "hosts", "1000", "numbers of simulated hosts, separated by commas (scale)")
 	flag.IntVar(&s.hostTasks, "host-tasks", 10, "tasks of each of them (scale)")
 	flag.StringVar(&s.serverFlags, "server-flags", "", "more flags of neargate server (scale)")
 	flag.Usage = func() {
 		fmt.Fprintln(flag.CommandLine.Output(), "usage: bench [flags] [benchmark...]")
 		for _, b := range benchmarks {
-			fmt.Fprintf(flag.CommandLine.Output(), "  %-6s %s\n", b.name, b.does)
+			fmt.Fprintf(flag.CommandLine.Output(), "  %-8s %s\n", b.name, b.does)
 		}
 		flag.PrintDefaults()
 	}

@@ -47,5 +47,8 @@ func digestDoesNotMatch(named, computed blob.Digest) error {
 }
 
 func manifestInvalid(err error) error {
+	if _, ok := awserr.As(err); ok {
+		return err // which is no fault of its form
+	}
 	return awserr.New("InvalidParameterException", "Invalid parameter at 'ImageManifest' failed to satisfy constraint: 'Invalid JSON syntax or manifest: %s'", err)
 }

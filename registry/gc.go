@@ -18,6 +18,8 @@ type Collected struct {
 	Blobs   int   // to which no record refers
 	Bytes   int64 // of those
 	Uploads int   // abandoned
+	// Compacted is how many bytes came free where small blobs are kept.
+	Compacted int64
 }
 
 // Collect removes what nothing refers to, while pushes, pulls and deletions go on: first records of deleted repositories, then
@@ -137,7 +139,9 @@ func (r *Registry) collectBlobs(ctx context.Context, c *Collected) error {
 			c.Bytes += info.Size
 		}
 	}
-	return nil
+	freed, err := r.Blobs.Compact(ctx)
+	c.Compacted = freed
+	return err
 }
 
 // kept says whether any record refers to the blob.

@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/aws/aws-sdk-go-v2/service/ecr"
+
 	"github.com/seed-2f228079/neargate/storage/blob"
 )
 
@@ -66,7 +68,7 @@ func TestHostileManifests(t *testing.T) {
 		return marshal(m)
 	}
 	none := blob.Sum([]byte("none"))
-	many := make([]any, 2001)
+	many := make([]any, 2000) // and the config
 	for i := range many {
 		many[i] = desc(ociLayer, layer, 5)
 	}
@@ -90,7 +92,7 @@ func TestHostileManifests(t *testing.T) {
 		"a digest that is a path": {image("layers", []any{desc(ociLayer, "sha256:../../../../etc/passwd", 5)}), ociManifest, 400, "MANIFEST_INVALID"},
 		"a layer not pushed":      {image("layers", []any{desc(ociLayer, none, 5)}), ociManifest, 400, "MANIFEST_BLOB_UNKNOWN"},
 		"a subject without form":  {image("subject", desc(ociManifest, "x", 5)), ociManifest, 400, "MANIFEST_INVALID"},
-		"2001 layers":             {image("layers", many), ociManifest, 400, "MANIFEST_INVALID"},
+		"2001 references":         {image("layers", many), ociManifest, 403, "DENIED"},
 		"over 4 MiB":              {image("annotations", map[string]string{"x": strings.Repeat("x", 4<<20)}), ociManifest, 413, "SIZE_INVALID"},
 		"a child not pushed": {marshal(map[string]any{"schemaVersion": 2, "mediaType": ociIndex, "manifests": []any{desc(ociManifest, none, 5)}}), ociIndex,
 			400, "MANIFEST_BLOB_UNKNOWN"},
@@ -106,9 +108,11 @@ func TestHostileManifests(t *testing.T) {
 	if a := b.want(200, "GET", "/v2/users/tags/list", nil); !strings.Contains(a.body, `"tags":[]`) {
 		t.Errorf("something was kept: %s", a.body)
 	}
-	// What is large but within bounds is taken: 500 distinct layers.
+	refused[ecr.PutImageOutput](b, &ecr.PutImageInput{RepositoryName: new("users"), ImageManifest: new(image("layers", many))},
+		"LimitExceededException: The image manifest refers to 2001 layers and images, more than the 2000 that it may")
+	// What is large but within bounds is taken: 1999 distinct layers and a config.
 	var layers []string
-	for i := range 500 {
+	for i := range 1999 {
 		layers = append(layers, fmt.Sprint(i))
 	}
 	b.want(201, "PUT", "/v2/users/manifests/large", b.imageOf("users", "{}", layers...), mediaType(ociManifest))

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"strings"
 
+	"github.com/seed-2f228079/neargate/internal/awserr"
 	"github.com/seed-2f228079/neargate/storage/blob"
 )
 
@@ -20,7 +21,7 @@ const (
 const (
 	maxManifestBytes = 4 << 20
 	// maxReferences bounds config, layers and children of one manifest: its record and the guards of its transaction have to fit
-	// into one.
+	// into one. ECR has stated no limit since Docker's 127 went from its quotas; PutImage may answer LimitExceededException.
 	maxReferences = 2000
 	// maxAnnotationBytes bounds the annotations of a manifest with a subject, which its record keeps.
 	maxAnnotationBytes = 64 << 10
@@ -107,7 +108,7 @@ func parseManifest(declared string, body []byte) (*document, error) {
 func (d *document) check() error {
 	all := append(d.blobs(), d.Manifests...)
 	if len(all) > maxReferences {
-		return fmt.Errorf("the manifest has %d references, more than %d", len(all), maxReferences)
+		return awserr.New("LimitExceededException", "The image manifest refers to %d layers and images, more than the %d that it may", len(all), maxReferences)
 	}
 	if d.Subject != nil {
 		all = append(all, *d.Subject)

@@ -201,6 +201,6 @@ func (r *Registry) collectAndLog(ctx context.Context) {
 	case err != nil && ctx.Err() == nil:
 		r.Log.Error("collect the registry's garbage", "error", err)
 	case err == nil && got != (Collected{}):
-		r.Log.Info("collected the registry's garbage", "records", got.Records, "layers", got.Layers, "blobs", got.Blobs, "bytes", got.Bytes, "uploads", got.Uploads)
+		r.Log.Info("collected the registry's garbage", "records", got.Records, "layers", got.Layers, "blobs", got.Blobs, "bytes", got.Bytes, "uploads", got.Uploads, "compacted", got.Compacted)
 	}
 }

@@ -180,7 +180,7 @@ func newControlPlane(cfg controlConfig) (_ *controlPlane, err error) {
 	if cfg.cluster != nil {
 		c.peers = peers.New(cfg.peers(c.engine, c.store))
 	}
-	blobs, err := blob.Open(cfg.dir.Blobs(), blob.Options{Reserve: blobReserve})
+	blobs, err := blob.Open(cfg.dir.Blobs(), blob.Options{Reserve: blobReserve, Logger: cfg.log})
 	if err != nil {
 		return nil, err
 	}
@@ -310,6 +310,7 @@ func newControlPlane(cfg controlConfig) (_ *controlPlane, err error) {
 		{"service discovery", discovery.Run},
 		{"capacity", memberships.Run},
 		{"streams", func(ctx context.Context) error { return errors.Join(streams.Run(ctx), streams.Close()) }},
+		{"blobs", func(ctx context.Context) error { <-ctx.Done(); return blobs.Settle() }},
 		{"logs", logging.Run},
 		{"secrets", secretValues.Run},
 		{"parameters", parameters.Run},

@@ -59,6 +59,14 @@ func TestUploadSurvivesLeader(t *testing.T) {
 	if _, err := do(others[1], "PATCH", location, layer[:len(layer)/2]); err != nil {
 		t.Fatal(err)
 	}
+	began, err = do(others[0], "POST", "/v2/app/blobs/uploads/", nil) // and one that is in memory
+	if err != nil {
+		t.Fatal(err)
+	}
+	small := began.Header.Get("Location")
+	if _, err := do(others[1], "PATCH", small, []byte("small")); err != nil {
+		t.Fatal(err)
+	}
 	for _, one := range s.all { // nobody draws it away by asking
 		if got, err := do(one, "GET", location, nil); err != nil || got.Header.Get("Range") != fmt.Sprintf("0-%d", len(layer)/2-1) {
 			t.Errorf("server %s: %v", one.peers, err)
@@ -87,6 +95,10 @@ func TestUploadSurvivesLeader(t *testing.T) {
 	}
 	if _, err := do(others[0], "PUT", location+"?digest="+digest, nil); err != nil {
 		t.Fatal(err)
+	}
+	sum = sha256.Sum256([]byte("small layer"))
+	if _, err := do(others[1], "PUT", small+"?digest=sha256:"+hex.EncodeToString(sum[:]), []byte(" layer")); err != nil {
+		t.Errorf("the upload in memory: %v", err)
 	}
 	for _, one := range s.all {
 		if got, err := do(one, "HEAD", "/v2/app/blobs/"+digest, nil); err != nil || got.ContentLength != int64(len(layer)) {

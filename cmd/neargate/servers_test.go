@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"net"
 	"path/filepath"
 	"regexp"
@@ -24,6 +23,8 @@ import (
 	"github.com/seed-2f228079/neargate/controlplane/state/etcd/etcdtest"
 	"github.com/seed-2f228079/neargate/internal/ociclient"
 	"github.com/seed-2f228079/neargate/internal/ociclient/ocitest"
+	"github.com/seed-2f228079/neargate/storage/blob"
+	"github.com/seed-2f228079/neargate/storage/blob/blobtest"
 )
 
 // servers are processes that form one cluster.
@@ -433,18 +434,9 @@ func TestRegistryOfThreeServers(t *testing.T) {
 	// The one that was away copies what it has missed, without being asked for it.
 	s.start(leader, token)
 	s.ready(leader)
-	blobs := func(one *oneServer) (names []string) {
+	blobs := func(one *oneServer) []blob.Digest {
 		t.Helper()
-		err := filepath.WalkDir(filepath.Join(one.dir, "blobs", "sha256"), func(_ string, d fs.DirEntry, err error) error {
-			if err == nil && !d.IsDir() {
-				names = append(names, d.Name())
-			}
-			return err
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-		return names
+		return blobtest.Digests(t, filepath.Join(one.dir, "blobs"))
 	}
 	eventually(t, func() error {
 		want, is := blobs(left[0]), blobs(leader)

@@ -3,13 +3,14 @@
 //
 //	DIR/sha256/ab/ab12…   blobs
 //	DIR/sha512/cd/cd34…
-//	DIR/uploads/ID.OWNER  upload sessions, which survive a restart
+//	DIR/small/…           the small ones, in a log of segments (package pack)
+//	DIR/uploads/ID.OWNER  upload sessions of more than a small blob; those survive a restart
 //	DIR/partial/…         one-shot writes under way; emptied by Open
 //	DIR/quarantine/…      files that have rotted
 //
 // Invariants:
 //   - A file under its digest's name is whole: it was hashed while it was written, synced, then renamed, and its folder
-//     synced before the write was acknowledged. A crash at any moment leaves old or new, never half.
+//     synced before the write was acknowledged. A crash at any moment leaves old or new, never half. So it is with what is in the log.
 //   - A blob is removed only by Delete, which needs the digest to be free of leases and asks the caller, while no lease can be
 //     taken, whether it is unreferenced. Every way to bring a blob in or to build upon one that is there (Put, Upload.Commit,
 //     Lease) hands out a lease; the caller commits its reference and then releases. So "blob is there" cannot turn false
@@ -17,24 +18,31 @@
 //   - Writers of one digest do not coordinate: the content is the same, and the last rename wins (which also replaces a file
 //     that has rotted).
 //
-// Lock order: Upload's session lock, then the lease table's mutex. The latter is never held across I/O.
+// Lock order: Upload's session lock, then the lease table's mutex, then package pack's. The lease table's is never held across I/O.
 package blob
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"iter"
+	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
 	"github.com/seed-2f228079/neargate/internal/clock"
+	"github.com/seed-2f228079/neargate/storage/blob/pack"
 )
 
 // Errors that callers tell apart.
@@ -56,12 +64,18 @@ type Info struct {
 
 // Options adjusts a store; the zero value is useful.
 type Options struct {
-	Clock clock.Clock // default: the machine's
+	Clock  clock.Clock  // default: the machine's
+	Logger *slog.Logger // default: slog.Default()
 	// UploadExpiry is how long an upload session lives without a write. Default 24 h.
 	UploadExpiry time.Duration
 	// Reserve is how many bytes of the disk stay free for others: writes that would need them fail with ErrNoSpace. Of a small disk it is a
 	// twentieth at most.
 	Reserve int64
+	// Small is up to which size blobs are kept in a log together rather than in a file each, at most pack.MaxValue. Default 64 KiB; less than
+	// 0: none, though those that are there are served.
+	Small int64
+	// Memory bounds what upload sessions keep in memory, all together. Default 32 MiB.
+	Memory int64
 }
 
 // Store is a folder of blobs. One process at a time uses a folder; inside it everything is safe for concurrent use.
@@ -71,6 +85,10 @@ type Store struct {
 	clock   clock.Clock
 	expiry  time.Duration
 	leases  leases
+	log     *pack.Log // of small blobs
+	small   int64
+	memory  budget      // of upload sessions
+	settled atomic.Bool // upload sessions are in files only
 	// unnamed says that files can be written before they have a name, which the file system and /proc must support.
 	unnamed bool
 
@@ -86,7 +104,9 @@ func Open(dir string, opts Options) (*Store, error) {
 	if opts.UploadExpiry == 0 {
 		opts.UploadExpiry = 24 * time.Hour
 	}
-	s := &Store{dir: dir, reserve: opts.Reserve, clock: opts.Clock, expiry: opts.UploadExpiry, sessions: map[string]*session{}}
+	s := &Store{dir: dir, reserve: opts.Reserve, clock: opts.Clock, expiry: opts.UploadExpiry, sessions: map[string]*session{},
+		small: min(cmp.Or(opts.Small, defaultSmall), pack.MaxValue)}
+	s.memory.limit = cmp.Or(opts.Memory, 32<<20)
 	s.leases.held = map[Digest]*hold{}
 	if err := os.RemoveAll(s.path("partial")); err != nil {
 		return nil, fmt.Errorf("clear partial blobs: %w", err)
@@ -98,6 +118,10 @@ func Open(dir string, opts Options) (*Store, error) {
 	}
 	if err := syncDir(dir); err != nil {
 		return nil, err
+	}
+	var err error
+	if s.log, err = pack.Open(s.path("small"), pack.Options{Clock: opts.Clock, Logger: opts.Logger}); err != nil {
+		return nil, fmt.Errorf("open the small blobs: %w", err)
 	}
 	s.unnamed = s.tryUnnamed() == nil
 	return s, nil
@@ -150,6 +174,9 @@ func (s *Store) blobPath(d Digest) string { return s.path(d.algorithm(), d.hex()
 
 // Stat says whether the blob is here: ErrNotFound when not.
 func (s *Store) Stat(d Digest) (Info, error) {
+	if info, ok := s.statSmall(d); ok {
+		return info, nil
+	}
 	fi, err := os.Stat(s.blobPath(d))
 	if err != nil {
 		return Info{}, notFound("stat blob", err)
@@ -157,9 +184,15 @@ func (s *Store) Stat(d Digest) (Info, error) {
 	return Info{d, fi.Size(), fi.ModTime()}, nil
 }
 
-// Open reads a blob. The reader is an *os.File underneath, so that copying it to a TCP connection is a sendfile. It stays
-// readable when the blob is deleted meanwhile.
+// Open reads a blob. The reader of one that is not small is an *os.File underneath, so that copying it to a TCP connection is a sendfile. It
+// stays readable when the blob is deleted meanwhile.
 func (s *Store) Open(d Digest) (io.ReadSeekCloser, Info, error) {
+	if b, info, err := s.readSmall(d); !errors.Is(err, ErrNotFound) {
+		if err != nil {
+			return nil, Info{}, err
+		}
+		return inMemory{bytes.NewReader(b)}, info, nil
+	}
 	f, err := os.Open(s.blobPath(d))
 	if err != nil {
 		return nil, Info{}, notFound("open blob", err)
@@ -192,6 +225,24 @@ func (s *Store) ReadAll(d Digest, limit int64) ([]byte, error) {
 // Put stores what r delivers under d, or nothing: ErrMismatch when the content is another. The blob is durable when Put
 // returns, and leased to the caller.
 func (s *Store) Put(ctx context.Context, d Digest, r io.Reader) (*Lease, Info, error) {
+	if s.small > 0 {
+		if err := s.room(); err != nil {
+			return nil, Info{}, err
+		}
+		buf := buffers.Get().(*[256 << 10]byte)
+		defer buffers.Put(buf)
+		n, ended, err := readUpTo(r, buf[:], s.small)
+		if err != nil {
+			return nil, Info{}, err
+		}
+		if ended {
+			if got := SumAs(d, buf[:n]); got != d {
+				return nil, Info{}, fmt.Errorf("%w: named %s, received %d bytes of %s", ErrMismatch, d, n, got)
+			}
+			return s.putSmall(ctx, d, buf[:n])
+		}
+		r = io.MultiReader(bytes.NewReader(buf[:n]), r)
+	}
 	f, err := s.create()
 	if err != nil {
 		return nil, Info{}, noSpace("create blob", err)
@@ -268,39 +319,46 @@ func (s *Store) place(f *partial, to string) error {
 	return err
 }
 
-// All lists every blob, in no particular order. Blobs that come or go meanwhile may be listed or not.
+// All lists every blob, in the order of digests. Blobs that come or go meanwhile may be listed or not.
 func (s *Store) All() iter.Seq2[Info, error] {
 	return func(yield func(Info, error) bool) {
 		for _, algorithm := range []string{"sha256", "sha512"} {
-			err := filepath.WalkDir(s.path(algorithm), func(_ string, e fs.DirEntry, err error) error {
-				if errors.Is(err, fs.ErrNotExist) {
-					return nil
-				}
+			for first := range 256 {
+				list, err := s.beginning(algorithm, byte(first))
 				if err != nil {
-					return err
+					yield(Info{}, fmt.Errorf("list blobs: %w", err))
+					return
 				}
-				if e.IsDir() {
-					return nil
+				for _, d := range list {
+					info, err := s.Stat(d)
+					if err != nil {
+						continue // deleted meanwhile
+					}
+					if !yield(info, nil) {
+						return
+					}
 				}
-				d, err := ParseDigest(algorithm + ":" + e.Name())
-				if err != nil {
-					return nil // not ours
-				}
-				fi, err := e.Info()
-				if err != nil {
-					return nil // deleted meanwhile
-				}
-				if !yield(Info{d, fi.Size(), fi.ModTime()}, nil) {
-					return fs.SkipAll
-				}
-				return nil
-			})
-			if err != nil {
-				yield(Info{}, fmt.Errorf("list blobs: %w", err))
-				return
 			}
 		}
 	}
+}
+
+// beginning lists the digests of an algorithm whose first byte this is, sorted.
+func (s *Store) beginning(algorithm string, first byte) (list []Digest, err error) {
+	files, err := os.ReadDir(s.path(algorithm, hex.EncodeToString([]byte{first})))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	for _, e := range files {
+		if d, err := ParseDigest(algorithm + ":" + e.Name()); err == nil { // else it is not ours
+			list = append(list, d)
+		}
+	}
+	for _, key := range s.log.Keys(Digest(algorithm).newHash().Size(), first) {
+		list = append(list, digestOfKey(algorithm, key))
+	}
+	slices.Sort(list)
+	return slices.Compact(list), nil
 }
 
 var buffers = sync.Pool{New: func() any { return new([256 << 10]byte) }}

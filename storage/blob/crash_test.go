@@ -24,36 +24,57 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// writeForever puts and uploads random blobs and prints each digest once it is acknowledged.
+// writeForever puts and uploads random blobs, small and large, and prints each digest once it is acknowledged. Others it deletes again, so that
+// there is something to compact, which it does all the time.
 func writeForever(dir string) {
 	s, err := blob.Open(dir, blob.Options{})
+	if err == nil {
+		err = s.SegmentBytes(256 << 10) // so that there are many
+	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
+	go func() {
+		for {
+			if _, err := s.Compact(context.Background()); err != nil {
+				fmt.Fprintln(os.Stderr, err)
+				os.Exit(1)
+			}
+		}
+	}()
 	for w := range 4 {
 		go func() {
 			for i := 0; ; i++ {
-				b := make([]byte, 1+rand.IntN(64<<10))
+				b := make([]byte, 1+rand.IntN([]int{1 << 10, 16 << 10, 128 << 10}[i%3]))
 				for i := range b {
 					b[i] = byte(rand.Uint32())
 				}
 				d := blob.Sum(b)
 				var err error
+				var lease *blob.Lease
 				if i%2 == w%2 {
-					_, _, err = s.Put(context.Background(), d, bytes.NewReader(b))
+					lease, _, err = s.Put(context.Background(), d, bytes.NewReader(b))
 				} else {
 					var u *blob.Upload
 					if u, err = s.Begin("w"); err == nil {
 						half := len(b) / 2
 						u.Append(bytes.NewReader(b[:half]))
 						u.Append(bytes.NewReader(b[half:]))
-						_, _, err = u.Commit(context.Background(), d)
+						lease, _, err = u.Commit(context.Background(), d)
 					}
 				}
 				if err != nil {
 					fmt.Fprintln(os.Stderr, err)
 					os.Exit(1)
+				}
+				if i%4 == 3 {
+					lease.Release()
+					if _, err := s.Delete(d, func() (bool, error) { return true, nil }); err != nil {
+						fmt.Fprintln(os.Stderr, err)
+						os.Exit(1)
+					}
+					continue
 				}
 				fmt.Println(d)
 			}

@@ -90,6 +90,9 @@ func (s *Store) Touch(ctx context.Context, d Digest) error {
 		return err
 	}
 	defer lease.Release()
+	if there, err := s.touchSmall(d); there || err != nil {
+		return err
+	}
 	now := s.clock.Now()
 	if err := os.Chtimes(s.blobPath(d), now, now); err != nil {
 		return notFound("touch blob", err)
@@ -104,11 +107,15 @@ func (s *Store) Delete(d Digest, unreferenced func() (bool, error)) (removed boo
 		if ok, err := unreferenced(); !ok || err != nil {
 			return err
 		}
-		err := os.Remove(s.blobPath(d))
-		if os.IsNotExist(err) {
-			return nil
+		small, err := s.deleteSmall(d)
+		removed = small
+		if err == nil {
+			err = os.Remove(s.blobPath(d))
 		}
-		if err != nil {
+		switch {
+		case os.IsNotExist(err):
+			return nil
+		case err != nil:
 			return fmt.Errorf("delete blob: %w", err)
 		}
 		removed = true

@@ -17,6 +17,9 @@ import (
 //
 // A blob that is leased just then is ErrLeased: somebody is about to refer to it.
 func (s *Store) Check(ctx context.Context, d Digest, pace func(ctx context.Context, n int) error) (rotten bool, err error) {
+	if _, ok := s.statSmall(d); ok {
+		return s.checkSmall(ctx, d, pace)
+	}
 	f, err := os.Open(s.blobPath(d))
 	if err != nil {
 		return false, notFound("check blob", err)
@@ -26,8 +29,8 @@ func (s *Store) Check(ctx context.Context, d Digest, pace func(ctx context.Conte
 	if err != nil {
 		return false, fmt.Errorf("check blob: %w", err)
 	}
-	uncache(f)
-	defer uncache(f)
+	uncacheRange(f, 0, 0)
+	defer uncacheRange(f, 0, 0)
 	h := d.newHash()
 	buf := buffers.Get().(*[256 << 10]byte)
 	defer buffers.Put(buf)

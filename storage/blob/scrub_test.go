@@ -3,28 +3,19 @@ package blob_test
 import (
 	"context"
 	"errors"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/seed-2f228079/neargate/storage/blob"
+	"github.com/seed-2f228079/neargate/storage/blob/blobtest"
 )
 
 func unpaced(context.Context, int) error { return nil }
 
-// rot changes a byte of a blob's file.
 func rot(t *testing.T, dir string, d blob.Digest) {
 	t.Helper()
-	algorithm, hex, _ := strings.Cut(string(d), ":")
-	name := filepath.Join(dir, algorithm, hex[:2], hex)
-	b, err := os.ReadFile(name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	b[len(b)/2] ^= 1
-	if err := os.WriteFile(name, b, 0o600); err != nil {
+	if err := blobtest.Rot(dir, d); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -66,6 +57,7 @@ func TestCheck(t *testing.T) {
 				t.Fatal(err)
 			}
 			lease.Release()
+			s = open(t, dir) // in which the rotten one is still, too
 			if got := content(t, s, d); got != text {
 				t.Error("the next copy has other content")
 			}

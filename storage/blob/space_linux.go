@@ -15,7 +15,14 @@ func space(dir string) (free, size int64, err error) {
 	return int64(s.Bavail) * s.Bsize, int64(s.Blocks) * s.Bsize, nil
 }
 
-// uncache has the kernel forget what it has read of a file, so that the disk is read, and forget it again.
-func uncache(f *os.File) {
-	_ = unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED) // advice
+// uncacheRange has the kernel forget what it has read of a part of a file (n 0: of all from the offset on), so that the disk is read, and forget
+// it again. It forgets whole pages.
+func uncacheRange(f *os.File, offset, n int64) {
+	first := offset &^ (pageSize - 1)
+	if n > 0 {
+		n = (offset+n+pageSize-1)&^(pageSize-1) - first
+	}
+	_ = unix.Fadvise(int(f.Fd()), first, n, unix.FADV_DONTNEED) // advice
 }
+
+const pageSize = 64 << 10 // of the machines that there are, the largest

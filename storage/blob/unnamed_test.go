@@ -15,7 +15,7 @@ import (
 func TestPutBothWays(t *testing.T) {
 	for _, named := range []bool{false, true} {
 		dir := t.TempDir()
-		s, err := blob.Open(dir, blob.Options{})
+		s, err := blob.Open(dir, blob.Options{Small: -1})
 		if err != nil {
 			t.Fatal(err)
 		}

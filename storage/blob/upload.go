@@ -13,38 +13,56 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"time"
 )
 
-// session is what this process remembers of an upload: the hash so far. It can always be made again from the file.
+// session is what this process remembers of an upload. While it is small, that is its content; then the content is in a file, and the session
+// can always be made again from that.
 type session struct {
-	mu   sync.Mutex // held by the one Upload that writes
-	size int64
-	hash hash.Hash // sha256 of the first size bytes
+	mu       sync.Mutex // held by the one Upload that writes
+	size     int64
+	hash     hash.Hash // sha256 of the first size bytes
+	inMemory bool
+	content  []byte    // of one in memory
+	held     int64     // of the store's budget
+	wrote    time.Time // of one in memory: when something was written last
+	over     bool      // it was committed or cancelled
 }
 
 // Upload is a resumable write, held by one caller at a time: it ends with Commit, Cancel or Release (to be resumed).
 type Upload struct {
 	store   *Store
 	id      string
-	name    string // of the file in uploads/
-	file    *os.File
+	name    string   // of the file in uploads/
+	file    *os.File // nil while the content is in memory
 	session *session
+	done    bool
 }
 
-// Begin starts an upload that belongs to owner: an opaque name, without which the upload cannot be resumed.
+// Begin starts an upload that belongs to owner: an opaque name, without which the upload cannot be resumed. What is small enough to stay in
+// memory is lost with the process: its client begins anew.
 func (s *Store) Begin(owner string) (*Upload, error) {
 	id := rand.Text()
-	name := UploadName(owner, id)
-	f, err := os.OpenFile(s.path("uploads", name), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return nil, noSpace("begin upload", err)
+	u := &Upload{store: s, id: id, name: UploadName(owner, id), session: &session{hash: sha256.New(), wrote: s.clock.Now()}}
+	if u.session.inMemory = s.small > 0 && !s.settled.Load() && s.memory.take(sessionBytes); u.session.inMemory {
+		u.session.held = sessionBytes
+	} else if err := u.create(); err != nil {
+		return nil, err
 	}
-	ses := &session{hash: sha256.New()}
-	ses.mu.Lock()
+	u.session.mu.Lock()
 	s.mu.Lock()
-	s.sessions[name] = ses
+	s.sessions[u.name] = u.session
 	s.mu.Unlock()
-	return &Upload{s, id, name, f, ses}, nil
+	return u, nil
+}
+
+// create makes the upload's file.
+func (u *Upload) create() (err error) {
+	u.file, err = os.OpenFile(u.store.path("uploads", u.name), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return noSpace("begin upload", err)
+	}
+	return nil
 }
 
 // Resume takes up an upload of owner: ErrNotFound when there is none (any more), ErrBusy when somebody is writing to it.
@@ -67,6 +85,13 @@ func (s *Store) resume(name, id string) (*Upload, error) {
 		return nil, ErrBusy
 	}
 	u := &Upload{store: s, id: id, name: name, session: ses}
+	if ses.over {
+		ses.mu.Unlock()
+		return nil, ErrNotFound
+	}
+	if ses.inMemory {
+		return u, nil
+	}
 	if err := u.open(); err != nil {
 		s.forget(u)
 		return nil, err
@@ -84,7 +109,7 @@ func (s *Store) HandOver(name string, send func(content io.Reader, size int64) e
 	if err != nil {
 		return err
 	}
-	content, err := os.Open(s.path("uploads", name))
+	content, err := u.content()
 	if err != nil {
 		u.Release()
 		return notFound("hand upload over", err)
@@ -147,8 +172,9 @@ func (u *Upload) Size() int64 { return u.session.size }
 
 // Append adds what r delivers. What arrived before an error stays, and the upload can go on from Size.
 func (u *Upload) Append(r io.Reader) (int64, error) {
-	n, err := u.store.copyHashed(u.file, u.session.hash, r)
+	n, err := u.store.copyHashed(sink{u}, u.session.hash, r)
 	u.session.size += n
+	u.session.wrote = u.store.clock.Now()
 	return n, err
 }
 
@@ -164,7 +190,7 @@ func (u *Upload) Commit(ctx context.Context, d Digest) (*Lease, Info, error) {
 		err := fmt.Errorf("%w: named %s, received %d bytes of %s", ErrMismatch, d, u.Size(), got)
 		return nil, Info{}, errors.Join(err, u.Cancel())
 	}
-	lease, info, err := u.store.publish(ctx, &partial{u.file, u.file.Name()}, d)
+	lease, info, err := u.publish(ctx, d)
 	if err != nil {
 		u.Release()
 		return nil, Info{}, err
@@ -173,13 +199,15 @@ func (u *Upload) Commit(ctx context.Context, d Digest) (*Lease, Info, error) {
 	return lease, info, nil
 }
 
-// digest is of the whole upload. sha256 is known already; the rare sha512 is computed from the file.
+// digest is of the whole upload. sha256 is known already; the rare sha512 is computed from the content.
 func (u *Upload) digest(algorithm string) (Digest, error) {
 	if algorithm == "sha256" {
 		return digestOf(algorithm, u.session.hash), nil
 	}
 	h := Digest(algorithm).newHash()
-	if _, err := io.Copy(h, io.NewSectionReader(u.file, 0, u.session.size)); err != nil {
+	if u.session.inMemory {
+		h.Write(u.session.content)
+	} else if _, err := io.Copy(h, io.NewSectionReader(u.file, 0, u.session.size)); err != nil {
 		return "", fmt.Errorf("hash upload: %w", err)
 	}
 	return digestOf(algorithm, h), nil
@@ -187,7 +215,10 @@ func (u *Upload) digest(algorithm string) (Digest, error) {
 
 // Cancel removes the upload.
 func (u *Upload) Cancel() error {
-	err := os.Remove(u.store.path("uploads", u.name))
+	var err error
+	if !u.session.inMemory {
+		err = os.Remove(u.store.path("uploads", u.name))
+	}
 	u.store.forget(u)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("cancel upload: %w", err)
@@ -197,22 +228,27 @@ func (u *Upload) Cancel() error {
 
 // Release leaves the upload for a later Resume. After Commit or Cancel it does nothing.
 func (u *Upload) Release() {
-	if u.file == nil {
+	if u.done {
 		return
 	}
-	u.file.Close()
-	u.file = nil
+	u.done = true
+	if u.store.settled.Load() {
+		_ = u.settle() // else it is lost with the process, as in a crash
+	}
+	if u.file != nil {
+		u.file.Close()
+		u.file = nil
+	}
 	u.session.mu.Unlock()
 }
 
+// forget ends the session.
 func (s *Store) forget(u *Upload) {
 	s.mu.Lock()
 	delete(s.sessions, u.name)
 	s.mu.Unlock()
-	if u.file == nil {
-		u.session.mu.Unlock()
-		return
-	}
+	u.session.over = true
+	s.memory.give(u.session)
 	u.Release()
 }
 
@@ -244,7 +280,7 @@ func (s *Store) ExpireUploads() (int, error) {
 			n++
 		}
 	}
-	return n, nil
+	return n + s.expireInMemory(oldest), nil
 }
 
 // UploadName is the name of an upload's file. It binds the file to its owner, so that finding the file is the ownership check.

@@ -48,7 +48,7 @@ func (s *Store) switchJournal() (old *journal, dirty map[string]bool, err error)
 func (s *Store) syncSegments(paths map[string]bool) error {
 	folders := map[string]bool{s.dir: true}
 	for path := range paths {
-		err := s.files.use(path+".seg", false, (*os.File).Sync)
+		err := s.files.Use(path+".seg", false, (*os.File).Sync)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}

@@ -5,16 +5,17 @@ import (
 	"errors"
 	"fmt"
 	"os"
+
+	"github.com/seed-2f228079/neargate/storage/internal/group"
 )
 
 // op is something to be committed: one of batch, floor and run.
 type op struct {
+	group.Turn
 	stream *stream
 	batch  *Batch        // an append; the other two are committed alone
 	floor  func() uint64 // the segments below go
 	run    func() error  // something else that needs the right to commit
-	done   chan error    // capacity 1
-	lead   chan struct{} // capacity 1: the right to commit is handed over
 
 	// Set by who commits.
 	writes  []entry
@@ -61,61 +62,34 @@ func (s *Store) Append(ctx context.Context, name string, b Batch) (first uint64,
 	return o.first, err == nil && !o.skipped, err
 }
 
-// commit waits until o is committed. Whoever finds nobody committing does it, for all who wait; then the right goes to one of those
-// who came meanwhile, so that nobody works for others for long.
-func (s *Store) commit(o *op) error {
-	o.done, o.lead = make(chan error, 1), make(chan struct{}, 1)
+// commit waits until o is committed, with those who wait at the same time.
+func (s *Store) commit(o *op) error { return s.queue.Do(o, take, s.work) }
+
+func (s *Store) work(group []*op) {
 	s.mu.Lock()
-	s.pending = append(s.pending, o)
-	if s.committing {
-		s.mu.Unlock()
-		select {
-		case err := <-o.done:
-			return err
-		case <-o.lead:
-		}
-		s.mu.Lock()
-	}
-	s.committing = true
-	group := s.take()
 	broken := s.broken
 	s.mu.Unlock()
 	switch {
 	case broken != nil:
 		for _, o := range group {
-			o.done <- fmt.Errorf("%w: %w", ErrBroken, broken)
+			o.Done(fmt.Errorf("%w: %w", ErrBroken, broken))
 		}
 	case group[0].run != nil:
-		group[0].done <- group[0].run()
+		group[0].Done(group[0].run())
 	default:
 		s.commitGroup(group)
 	}
-	s.handOver()
-	return <-o.done
 }
 
-// take takes what is committed together. s.mu is held.
-func (s *Store) take() []*op {
+// take says how many are committed together.
+func take(pending []*op) int {
 	size, n := 0, 0
-	for ; n < len(s.pending) && size < maxGroup && s.pending[n].batch != nil; n++ {
-		for _, r := range s.pending[n].batch.Records {
+	for ; n < len(pending) && size < maxGroup && pending[n].batch != nil; n++ {
+		for _, r := range pending[n].batch.Records {
 			size += len(r.Data)
 		}
 	}
-	n = max(n, 1)
-	group := s.pending[:n:n]
-	s.pending = s.pending[n:]
-	return group
-}
-
-func (s *Store) handOver() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if len(s.pending) > 0 {
-		s.pending[0].lead <- struct{}{}
-		return
-	}
-	s.committing, s.pending = false, nil
+	return max(n, 1)
 }
 
 // commitGroup writes, syncs the journal once, shows the result and answers.
@@ -124,7 +98,7 @@ func (s *Store) commitGroup(group []*op) {
 	var live []*op
 	for _, o := range group {
 		if err := s.prepare(o); err != nil {
-			o.done <- err
+			o.Done(err)
 			continue
 		}
 		live = append(live, o)
@@ -156,7 +130,7 @@ write:
 	}
 	for _, o := range live {
 		s.publish(o)
-		o.done <- nil
+		o.Done(nil)
 	}
 	if s.journal.size >= s.opt.JournalBytes {
 		select {
@@ -275,10 +249,10 @@ func (s *Store) undo(live []*op, why error, broken bool) {
 			}
 			path := s.newSegment(w.name, w.base, 0).path + ".seg"
 			if st.plan.seg == nil || w.base != st.plan.seg.base { // a new segment
-				s.files.forget(path)
+				s.files.Forget(path)
 				err := os.Remove(path)
 				broken = err != nil && !errors.Is(err, os.ErrNotExist)
-			} else if err := s.files.use(path, false, func(f *os.File) error { return f.Truncate(st.plan.size) }); err != nil {
+			} else if err := s.files.Use(path, false, func(f *os.File) error { return f.Truncate(st.plan.size) }); err != nil {
 				broken = true
 			}
 		}
@@ -290,6 +264,6 @@ func (s *Store) undo(live []*op, why error, broken bool) {
 		s.log.Error("the streams take no more records until they are opened again", "error", why)
 	}
 	for _, o := range live {
-		o.done <- why
+		o.Done(why)
 	}
 }

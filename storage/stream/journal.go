@@ -217,7 +217,7 @@ func (s *Store) removeBelow(name string, floor uint64) error {
 // writeSegment writes without a sync.
 func (s *Store) writeSegment(path string, offset int64, b []byte) error {
 	write := func() error {
-		return s.files.use(path+".seg", true, func(f *os.File) error {
+		return s.files.Use(path+".seg", true, func(f *os.File) error {
 			_, err := f.WriteAt(b, offset)
 			return err
 		})

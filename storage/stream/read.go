@@ -46,7 +46,7 @@ func (s *Store) scan(p *piece, yield func(Record) bool) error {
 // scanFrames hands out the frames of a block, decoded and as they are.
 func (s *Store) scanFrames(p *piece, yield func(f *frame, encoded []byte) (more bool, err error)) error {
 	buf := make([]byte, p.end-p.off)
-	err := s.files.use(p.path, false, func(f *os.File) error {
+	err := s.files.Use(p.path, false, func(f *os.File) error {
 		_, err := f.ReadAt(buf, p.off)
 		return err
 	})

@@ -63,8 +63,8 @@ func (s *Store) publishFloor(o *op) {
 	st.wake()
 	st.mu.Unlock()
 	for _, seg := range dropped {
-		s.files.forget(seg.path + ".seg")
-		s.files.forget(seg.path + ".idx")
+		s.files.Forget(seg.path + ".seg")
+		s.files.Forget(seg.path + ".idx")
 		delete(s.dirty, seg.path)
 	}
 	if floor == gone {

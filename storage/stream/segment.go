@@ -131,7 +131,7 @@ func (s *Store) writeIndex(seg *segment, closed bool) {
 	for i := seg.indexed; i < n; i++ {
 		lines = append(lines, seg.blocks[i].line()...)
 	}
-	err := s.files.use(seg.path+".idx", true, func(f *os.File) error {
+	err := s.files.Use(seg.path+".idx", true, func(f *os.File) error {
 		_, err := f.WriteAt(lines, int64(seg.indexed)*indexLine)
 		return err
 	})

@@ -19,7 +19,7 @@
 //
 // In memory are about 0.6 KB for each stream that was asked for and 72 bytes for each 64 KiB in them.
 //
-// Lock order: the commit right (Store.committing), then Store.mu, stream.mu, the file table's. Only loading a stream does I/O under
+// Lock order: the commit right (Store.queue), then Store.mu, stream.mu, the file table's. Only loading a stream does I/O under
 // a lock, its own.
 package stream
 
@@ -35,6 +35,9 @@ import (
 	"regexp"
 	"sync"
 	"syscall"
+
+	"github.com/seed-2f228079/neargate/storage/internal/group"
+	"github.com/seed-2f228079/neargate/storage/internal/handles"
 )
 
 // Errors that callers tell apart.
@@ -90,18 +93,18 @@ type Store struct {
 	dir   string
 	opt   Options
 	log   *slog.Logger
-	files *files
+	files *handles.Cache
 	due   chan struct{} // holds a token when a checkpoint is due
 
-	// Of who has the right to commit (committing is true).
+	// Of who has the right to commit (Store.queue).
 	journal *journal
 	dirty   map[string]bool // segments written since the journal began
 
-	mu         sync.Mutex
-	streams    map[string]*stream // those that were asked for
-	pending    []*op
-	committing bool
-	broken     error
+	queue group.Queue[*op] // the commit right
+
+	mu      sync.Mutex
+	streams map[string]*stream // those that were asked for
+	broken  error
 
 	checkpoint sync.Mutex // one at a time; before everything else
 	unsynced   error      // of checkpoint: why there can be no more
@@ -121,7 +124,7 @@ func Open(dir string, opt Options) (*Store, error) {
 	if opt.OpenFiles == 0 {
 		opt.OpenFiles = 256
 	}
-	s := &Store{dir: dir, opt: opt, log: opt.Logger, files: newFiles(opt.OpenFiles), due: make(chan struct{}, 1),
+	s := &Store{dir: dir, opt: opt, log: opt.Logger, files: handles.New(opt.OpenFiles), due: make(chan struct{}, 1),
 		dirty: map[string]bool{}, streams: map[string]*stream{}}
 	if err := os.MkdirAll(s.journalDir(), 0o700); err != nil {
 		return nil, fmt.Errorf("create folder of streams: %w", err)
@@ -155,7 +158,7 @@ func (s *Store) Close() error {
 		s.mu.Lock()
 		s.broken = errors.New("they were closed")
 		s.mu.Unlock()
-		return errors.Join(s.journal.file.Close(), s.files.close())
+		return errors.Join(s.journal.file.Close(), s.files.Close())
 	}})
 }
 

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/seed-2f228079/neargate/internal/ociclient"
+	"github.com/seed-2f228079/neargate/storage/blob"
+	"github.com/seed-2f228079/neargate/storage/blob/blobtest"
 )
 
 // TestScrub spoils a layer on the disk: the platform finds it, says so in its metrics and to `neargate operator scrub`, gives it to nobody, and takes the
@@ -40,14 +42,7 @@ func TestScrub(t *testing.T) {
 	says("Rotten: 0. Repaired: 0. Lost: 0.")
 
 	p.stop()
-	hex := strings.TrimPrefix(layer, "sha256:")
-	name := filepath.Join(p.data, "blobs", "sha256", hex[:2], hex)
-	content, err := os.ReadFile(name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	content[len(content)/2] ^= 1
-	if err := os.WriteFile(name, content, 0o600); err != nil {
+	if err := blobtest.Rot(filepath.Join(p.data, "blobs"), blob.Digest(layer)); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.Remove(filepath.Join(p.data, "scrub.json")); err != nil { // which says that the week is not over

@@ -1,4 +1,5 @@
-package stream
+// Package handles keeps files open that were used of late, so that many files need a bounded number of handles.
+package handles
 
 import (
 	"container/list"
@@ -7,8 +8,8 @@ import (
 	"sync"
 )
 
-// files keeps files open that were used of late, so that thousands of streams need a bounded number of handles.
-type files struct {
+// Cache is of open files, by their paths. It is safe for concurrent use.
+type Cache struct {
 	limit int
 
 	mu   sync.Mutex
@@ -24,10 +25,11 @@ type handle struct {
 	gone bool          // closed when the last use ends
 }
 
-func newFiles(limit int) *files { return &files{limit: limit, open: map[string]*handle{}} }
+// New keeps at most limit files open that nobody uses just then.
+func New(limit int) *Cache { return &Cache{limit: limit, open: map[string]*handle{}} }
 
-// use calls fn with the file, which is made if create is set.
-func (c *files) use(path string, create bool, fn func(*os.File) error) error {
+// Use calls fn with the file, which is made if create is set.
+func (c *Cache) Use(path string, create bool, fn func(*os.File) error) error {
 	h, err := c.acquire(path, create)
 	if err != nil {
 		return err
@@ -36,7 +38,7 @@ func (c *files) use(path string, create bool, fn func(*os.File) error) error {
 	return fn(h.file)
 }
 
-func (c *files) acquire(path string, create bool) (*handle, error) {
+func (c *Cache) acquire(path string, create bool) (*handle, error) {
 	c.mu.Lock()
 	if h := c.open[path]; h != nil {
 		h.uses++
@@ -72,7 +74,7 @@ func (c *files) acquire(path string, create bool) (*handle, error) {
 	return h, nil
 }
 
-func (c *files) release(h *handle) {
+func (c *Cache) release(h *handle) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if h.uses--; h.uses > 0 {
@@ -89,7 +91,7 @@ func (c *files) release(h *handle) {
 }
 
 // drop takes h out of the table. c.mu is held.
-func (c *files) drop(h *handle) {
+func (c *Cache) drop(h *handle) {
 	delete(c.open, h.path)
 	if h.gone = true; h.idle != nil {
 		c.idle.Remove(h.idle)
@@ -98,8 +100,8 @@ func (c *files) drop(h *handle) {
 	}
 }
 
-// forget closes the file of a path that is removed; who reads it now reads on.
-func (c *files) forget(path string) {
+// Forget closes the file of a path that is removed; who reads it now reads on.
+func (c *Cache) Forget(path string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if h := c.open[path]; h != nil {
@@ -107,7 +109,8 @@ func (c *files) forget(path string) {
 	}
 }
 
-func (c *files) close() error {
+// Close closes all of them.
+func (c *Cache) Close() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	var errs []error
