@@ -25,12 +25,12 @@ type Collected struct {
 // that moment; there is no mark phase whose result could be out of date.
 func (r *Registry) Collect(ctx context.Context) (Collected, error) {
 	var c Collected
-	if r.Copies != nil { // the records of a server that lags behind would not tell what is needed
+	if r.Copies != nil || r.Bucket != nil { // the records of a server that lags behind would not tell what is needed
 		if _, err := r.Store.Linearizable(ctx); err != nil {
 			return c, err
 		}
 	}
-	for _, step := range []func(context.Context, *Collected) error{r.collectRepositories, r.collectReplications, r.collectLayers, r.collectBlobs} {
+	for _, step := range []func(context.Context, *Collected) error{r.collectRepositories, r.collectReplications, r.collectLayers, r.collectBlobs, r.collectObjects} {
 		// Records are the leader's to delete, blobs each server's.
 		if err := step(ctx, &c); err != nil && !errors.Is(err, state.ErrNotLeader) {
 			return c, err
@@ -132,7 +132,7 @@ func (r *Registry) collectBlobs(ctx context.Context, c *Collected) error {
 		if err != nil {
 			return err
 		}
-		if deleted {
+		if deleted && r.Bucket == nil { // else it was only a cached one
 			c.Blobs++
 			c.Bytes += info.Size
 		}

@@ -34,7 +34,9 @@ import (
 var (
 	// ErrUnavailable: the store cannot be reached, or does not do what it is asked. It may later.
 	ErrUnavailable = errors.New("the object store is not available")
-	errOwned       = errors.New("this place in the object store belongs to another cluster; choose another prefix")
+	// ErrWrong: the store has other content under the blob's name.
+	ErrWrong = errors.New("the object store has wrong content for the blob")
+	errOwned = errors.New("this place in the object store belongs to another cluster; choose another prefix")
 )
 
 // Config is what a Bucket is told. Local, Objects and Owner are required.
@@ -59,8 +61,8 @@ type Bucket struct {
 	cache cache
 
 	mu       sync.Mutex
-	owned    bool // the place is ours, as far as was asked
-	wrong    map[blob.Digest]bool
+	owned    bool                      // the place is ours, as far as was asked
+	wrong    map[blob.Digest]time.Time // objects that were found wrong, and when; until they are replaced or set aside
 	fetching map[blob.Digest]*fetch
 	failed   error // of the last request; nil: it went well
 	asked    time.Time
@@ -80,7 +82,7 @@ func New(c Config) (*Bucket, error) {
 	if c.Log == nil {
 		c.Log = slog.Default()
 	}
-	b := &Bucket{Config: c, wrong: map[blob.Digest]bool{}, fetching: map[blob.Digest]*fetch{}}
+	b := &Bucket{Config: c, wrong: map[blob.Digest]time.Time{}, fetching: map[blob.Digest]*fetch{}}
 	b.cache.pressed = make(chan bool, 1)
 	if err := c.Local.CancelUploads(fetchOwner); err != nil { // of a process before this one
 		return nil, err
@@ -125,8 +127,11 @@ func (b *Bucket) Has(ctx context.Context, d blob.Digest) (blob.Info, error) {
 	return b.Stat(ctx, d)
 }
 
-// Stat says whether the blob is in the store.
+// Stat says whether the blob is in the store. One that was found wrong lately is not.
 func (b *Bucket) Stat(ctx context.Context, d blob.Digest) (blob.Info, error) {
+	if b.lately(d) {
+		return blob.Info{}, blob.ErrNotFound
+	}
 	o, err := b.Objects.Head(ctx, b.blobKey(d))
 	if err := b.outcome(ctx, err); err != nil {
 		return blob.Info{}, err
@@ -277,7 +282,18 @@ func (b *Bucket) askOwner(ctx context.Context) error {
 func (b *Bucket) isWrong(d blob.Digest) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.wrong[d]
+	_, wrong := b.wrong[d]
+	return wrong
+}
+
+// wrongFor is how long an object that was found wrong reads as absent. Then it is looked at again: another server may have replaced it.
+const wrongFor = time.Minute
+
+func (b *Bucket) lately(d blob.Digest) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	at, wrong := b.wrong[d]
+	return wrong && b.Clock.Now().Sub(at) < wrongFor
 }
 
 // markWrong notes that an object's content is known to be wrong: the next Put replaces it.
@@ -285,7 +301,7 @@ func (b *Bucket) markWrong(d blob.Digest, wrong bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if wrong {
-		b.wrong[d] = true
+		b.wrong[d] = b.Clock.Now()
 	} else {
 		delete(b.wrong, d)
 	}

@@ -115,11 +115,15 @@ func (b *Bucket) fetch(ctx context.Context, f *fetch) error {
 	if errors.Is(err, blob.ErrMismatch) {
 		b.markWrong(f.digest, true)
 		b.Log.Error("the object store has wrong content for a blob", "digest", f.digest)
+		return fmt.Errorf("%w %s", ErrWrong, f.digest) // nobody who asks has sent anything that does not match
 	}
 	return err
 }
 
 func (b *Bucket) download(ctx context.Context, f *fetch) error {
+	if b.lately(f.digest) {
+		return blob.ErrNotFound
+	}
 	body, o, err := b.Objects.Get(ctx, b.blobKey(f.digest), 0)
 	if err := b.outcome(ctx, err); err != nil {
 		return err
@@ -232,6 +236,7 @@ type follower struct {
 	fetch  *fetch
 	stop   <-chan struct{}
 	offset int64
+	err    error
 	closed bool
 }
 
@@ -242,6 +247,7 @@ func (r *follower) Read(p []byte) (int, error) {
 	}
 	n, err := r.fetch.wait(r.stop, r.offset)
 	if err != nil {
+		r.err = err
 		return 0, err
 	}
 	m, err := r.fetch.file.ReadAt(p[:min(int64(len(p)), n)], r.offset)
@@ -273,6 +279,9 @@ func (f *fetch) wait(stop <-chan struct{}, offset int64) (int64, error) {
 		}
 	}
 }
+
+// Err is why Read has failed.
+func (r *follower) Err() error { return r.err }
 
 // Seek implements io.Seeker.
 func (r *follower) Seek(offset int64, whence int) (int64, error) {

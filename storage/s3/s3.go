@@ -9,6 +9,7 @@
 package s3
 
 import (
+	"cmp"
 	"context"
 	"encoding/xml"
 	"errors"
@@ -60,7 +61,7 @@ type Object struct {
 	Modified time.Time
 }
 
-// Config names the bucket. All but Clock and Transport is required.
+// Config names the bucket. What has no default is required.
 type Config struct {
 	Endpoint *url.URL // scheme, host, and perhaps a path below which the store is
 	Region   string
@@ -69,7 +70,9 @@ type Config struct {
 	VirtualHost bool
 	Credentials *Credentials
 	Transport   http.RoundTripper // default: NewTransport(nil)
-	Clock       clock.Clock       // default: the machine's
+	// Pause is the first one before a request that failed is sent again; the next are twice as long each. Default 200 ms.
+	Pause time.Duration
+	Clock clock.Clock // default: the machine's
 }
 
 // Client is safe for concurrent use.
@@ -84,6 +87,7 @@ type Client struct {
 
 // New makes a client; it asks nothing yet.
 func New(c Config) *Client {
+	c.Pause = cmp.Or(c.Pause, 200*time.Millisecond)
 	if c.Transport == nil {
 		c.Transport = NewTransport(nil)
 	}
@@ -97,11 +101,8 @@ func New(c Config) *Client {
 	}
 }
 
-// attempts is how often a request is sent, with pauses that double from firstPause on.
-const (
-	attempts   = 4
-	firstPause = 200 * time.Millisecond
-)
+// attempts is how often a request is sent.
+const attempts = 4
 
 // request is one to the bucket. Keys are made of characters that need no escaping.
 type request struct {
@@ -123,7 +124,7 @@ func (c *Client) do(ctx context.Context, r request) (*http.Response, error) {
 		if err == nil || errors.Is(err, ErrNotFound) || ctx.Err() != nil || refused && !e.passing() || attempt == attempts {
 			return a, err
 		}
-		pause := firstPause << (attempt - 1)
+		pause := c.Pause << (attempt - 1)
 		select {
 		case <-c.Clock.After(pause/2 + rand.N(pause)):
 		case <-ctx.Done():

@@ -85,7 +85,7 @@ func Client(t testing.TB, address string) *s3.Client {
 	}
 	transport := s3.NewTransport(nil)
 	t.Cleanup(transport.CloseIdleConnections)
-	return s3.New(s3.Config{Endpoint: u, Region: Region, Bucket: Bucket, Credentials: s3.FixedCredentials(AccessKeyID, SecretAccessKey, ""), Transport: transport})
+	return s3.New(s3.Config{Endpoint: u, Region: Region, Bucket: Bucket, Credentials: s3.FixedCredentials(AccessKeyID, SecretAccessKey, ""), Transport: transport, Pause: time.Millisecond})
 }
 
 // Client speaks to this store.
