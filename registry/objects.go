@@ -15,7 +15,9 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/seed-2f228079/neargate/api"
 	"github.com/seed-2f228079/neargate/controlplane/state"
+	"github.com/seed-2f228079/neargate/internal/awserr"
 	"github.com/seed-2f228079/neargate/storage/blob"
 	"github.com/seed-2f228079/neargate/storage/bucket"
 )
@@ -125,6 +127,7 @@ func (f front) sendObject(w http.ResponseWriter, q *request, d blob.Digest, l *L
 	if s, ok := r.(interface{ Err() error }); ok && s.Err() != nil {
 		if q.Context().Err() == nil {
 			f.Log.Error("a blob that was to come from the object store ended early", "digest", d, "error", s.Err())
+			_ = f.fetchCopy(q.Context(), d, s.Err()) // for whoever asks again
 		}
 		panic(http.ErrAbortHandler) // a cut answer must not look whole
 	}
@@ -136,10 +139,10 @@ type ObjectStore struct {
 	Compared time.Time `json:"compared,omitzero"` // when it was, last; by this server
 	Objects  uint64    `json:"objects"`           // in the bucket
 	Bytes    uint64    `json:"bytes"`
-	Moved    uint64    `json:"moved"`          // were missing and put there, since this server was started
-	Waiting  uint64    `json:"waiting"`        // are missing and will be tried again
-	Lost     []string  `json:"lost,omitempty"` // digests that are nowhere within reach; at most maxLost
-	Error    string    `json:"error,omitempty"`
+	Moved    uint64    `json:"moved"`           // were missing and put there, since this server was started
+	Waiting  uint64    `json:"waiting"`         // are missing and will be tried again
+	Lost     []string  `json:"lost,omitempty"`  // digests that are nowhere within reach; at most maxLost
+	Error    string    `json:"error,omitempty"` // why the store is not available just now
 }
 
 // objects is the report, and keeps comparisons from meeting.
@@ -153,24 +156,24 @@ type objects struct {
 // GetObjectStoreInput asks for the report.
 type GetObjectStoreInput struct{}
 
-// objectStoreAnswer is the report and whether there is one.
-type objectStoreAnswer struct {
-	Enabled bool `json:"enabled"`
-	ObjectStore
-}
-
-func (r *Registry) getObjectStore(ctx context.Context, _ *GetObjectStoreInput) (*objectStoreAnswer, error) {
+func (r *Registry) getObjectStore(ctx context.Context, _ *GetObjectStoreInput) (*ObjectStore, error) {
 	if r.Bucket == nil {
-		return &objectStoreAnswer{}, nil
+		return nil, awserr.New("InvalidRequestException", "The blobs of this server are on its disk: it was started without --blob-store.")
 	}
-	a := &objectStoreAnswer{Enabled: true, ObjectStore: r.ObjectStore()}
-	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	if l := r.Store.Leadership(); l.Term == 0 && l.Leader != "" && r.Copies != nil {
+		return nil, &api.ElsewhereError{Server: l.Leader}
+	}
+	report := r.ObjectStore()
+	ctx, cancel := context.WithTimeout(ctx, healthPatience)
 	defer cancel()
 	if err := r.Bucket.Health(ctx); err != nil {
-		a.Error = err.Error()
+		report.Error = err.Error()
 	}
-	return a, nil
+	return &report, nil
 }
+
+// healthPatience bounds the question how the store is.
+const healthPatience = time.Second
 
 // ObjectStore is the report.
 func (r *Registry) ObjectStore() ObjectStore {
@@ -260,7 +263,7 @@ func (r *Registry) collectObjects(ctx context.Context, c *Collected) error {
 
 // collectObject deletes an object unless something refers to it, it is young, or this server does not lead any more.
 func (r *Registry) collectObject(ctx context.Context, term uint64, info blob.Info, c *Collected) error {
-	if r.kept(info.Digest) || r.Clock.Now().Sub(info.Modified) < r.LayerGrace {
+	if r.kept(info.Digest) || r.Bucket.Young(info) {
 		return nil
 	}
 	deleted, err := r.Bucket.Delete(ctx, info.Digest, func() (bool, error) {

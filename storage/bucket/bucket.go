@@ -139,8 +139,8 @@ func (b *Bucket) Stat(ctx context.Context, d blob.Digest) (blob.Info, error) {
 	return blob.Info{Digest: d, Size: o.Size, Modified: o.Modified}, nil
 }
 
-// young says whether an object was written so lately that what refers to it may still come.
-func (b *Bucket) young(o blob.Info) bool { return b.Clock.Now().Sub(o.Modified) < b.Grace }
+// Young says whether an object was written so lately that what refers to it may still come.
+func (b *Bucket) Young(o blob.Info) bool { return b.Clock.Now().Sub(o.Modified) < b.Grace }
 
 // Put brings a blob of the local store, leased by the caller, into the object store. It is there, and stays for the grace, when Put returns.
 func (b *Bucket) Put(ctx context.Context, d blob.Digest) error {

@@ -49,10 +49,7 @@ func open(t testing.TB, store *s3test.Store, change func(*bucket.Config)) server
 // content is some that is always the same for a seed.
 func content(seed uint64, size int) []byte {
 	b := make([]byte, size)
-	r := rand.New(rand.NewPCG(seed, 0))
-	for i := 0; i+8 <= len(b); i += 8 {
-		copy(b[i:], fmt.Sprintf("%08x", r.Uint32()))
-	}
+	rand.NewChaCha8([32]byte{byte(seed)}).Read(b)
 	return b
 }
 

@@ -61,7 +61,7 @@ func (b *Bucket) Delete(ctx context.Context, d blob.Digest, unreferenced func() 
 		if err != nil {
 			return false, ignore(err, blob.ErrNotFound)
 		}
-		if b.young(o) {
+		if b.Young(o) {
 			return false, nil
 		}
 		if ok, err := unreferenced(); !ok || err != nil {

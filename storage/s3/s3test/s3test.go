@@ -40,16 +40,16 @@ const (
 // Store is a bucket. Objects are files of the test's folder.
 type Store struct {
 	*Faults
-	URL string
-	dir string
-
-	mu       sync.Mutex
-	now      func() time.Time
-	next     int
-	objects  map[string]object
-	uploads  map[string]*upload
-	PageSize int // of listings, if smaller than what is asked for
+	URL      string
+	Now      func() time.Time // of LastModified
+	PageSize int              // of listings, if smaller than what is asked for
 	MinPart  int64
+	dir      string
+
+	mu      sync.Mutex
+	next    int
+	objects map[string]object
+	uploads map[string]*upload
 }
 
 type object struct {
@@ -68,7 +68,7 @@ type upload struct {
 // Start runs a store until the test ends.
 func Start(t testing.TB) *Store {
 	t.Helper()
-	s := &Store{dir: t.TempDir(), now: time.Now, objects: map[string]object{}, uploads: map[string]*upload{}, PageSize: 1000, MinPart: 5 << 20}
+	s := &Store{dir: t.TempDir(), Now: time.Now, objects: map[string]object{}, uploads: map[string]*upload{}, PageSize: 1000, MinPart: 5 << 20}
 	s.Faults = NewFaults(http.HandlerFunc(s.serve))
 	server := httptest.NewServer(s.Faults)
 	t.Cleanup(server.Close)
@@ -171,7 +171,7 @@ func (s *Store) serve(w http.ResponseWriter, r *http.Request) {
 		s.mu.Lock()
 		s.next++
 		id := fmt.Sprintf("upload-%d", s.next)
-		s.uploads[id] = &upload{key: key, began: s.now(), parts: map[int]object{}}
+		s.uploads[id] = &upload{key: key, began: s.Now(), parts: map[int]object{}}
 		s.mu.Unlock()
 		answer(w, "InitiateMultipartUploadResult", "<UploadId>"+id+"</UploadId>")
 	case r.Method == http.MethodPost && q.Has("uploadId"):
@@ -254,7 +254,7 @@ func (s *Store) receive(w http.ResponseWriter, r *http.Request) (object, bool) {
 	case hex.EncodeToString(sum.Sum(nil)) != r.Header.Get("X-Amz-Content-Sha256"):
 		fail(w, r, http.StatusBadRequest, "XAmzContentSHA256Mismatch")
 	default:
-		return object{name, n, `"` + hex.EncodeToString(tag.Sum(nil)) + `"`, s.now()}, true
+		return object{name, n, `"` + hex.EncodeToString(tag.Sum(nil)) + `"`, s.Now()}, true
 	}
 	return object{}, false
 }
@@ -300,7 +300,7 @@ func (s *Store) copy(w http.ResponseWriter, r *http.Request, key string) {
 		fail(w, r, http.StatusBadRequest, "InvalidRequest")
 		return
 	}
-	o.modified = s.now()
+	o.modified = s.Now()
 	s.objects[key] = o
 	answer(w, "CopyObjectResult", "<ETag>"+o.tag+"</ETag>")
 }
