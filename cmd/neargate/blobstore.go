@@ -14,10 +14,12 @@ import (
 	"strings"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
 	"github.com/seed-2f228079/neargate/client"
+	"github.com/seed-2f228079/neargate/registry"
 	"github.com/seed-2f228079/neargate/storage/blob"
 	"github.com/seed-2f228079/neargate/storage/bucket"
 	"github.com/seed-2f228079/neargate/storage/s3"
@@ -124,6 +126,24 @@ func (f blobStoreFlags) readCredentials() (*s3.Credentials, error) {
 		return nil, errors.New("--blob-store needs credentials: set NEARGATE_BLOB_STORE_ACCESS_KEY_ID and NEARGATE_BLOB_STORE_SECRET_ACCESS_KEY, or give --blob-store-credentials FILE")
 	}
 	return s3.FixedCredentials(id, secret, os.Getenv("NEARGATE_BLOB_STORE_SESSION_TOKEN")), nil
+}
+
+// blobStoreMetrics say how the store is.
+func blobStoreMetrics(b *bucket.Bucket, r *registry.Registry) []prometheus.Collector {
+	gauge := func(name, help string, value func() float64) prometheus.Collector {
+		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "neargate_registry_blob_store_" + name, Help: help}, value)
+	}
+	return []prometheus.Collector{
+		gauge("up", "Whether the last request to the store went well.", func() float64 {
+			if b.Up() {
+				return 1
+			}
+			return 0
+		}),
+		gauge("objects", "Blobs in the store, as this server last listed them while it led.", func() float64 { return float64(r.ObjectStore().Objects) }),
+		gauge("bytes", "Bytes of these.", func() float64 { return float64(r.ObjectStore().Bytes) }),
+		gauge("lost", "Blobs that are nowhere, as this server last found while it led.", func() float64 { return float64(len(r.ObjectStore().Lost)) }),
+	}
 }
 
 func objectStoreCommand() *cobra.Command {

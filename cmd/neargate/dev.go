@@ -213,7 +213,7 @@ func (c *controlPlane) waitReady(ctx context.Context, h *host) error {
 		}
 		bad := false
 		for _, check := range checks {
-			bad = bad || check.Err != nil
+			bad = bad || check.Err != nil && !check.Shared
 		}
 		if !bad {
 			return nil

@@ -252,6 +252,9 @@ func newControlPlane(cfg controlConfig) (_ *controlPlane, err error) {
 		return nil, err
 	}
 	c.metrics.MustRegister(scrubMetrics(c.registry)...)
+	if c.bucket != nil {
+		c.metrics.MustRegister(blobStoreMetrics(c.bucket, c.registry)...)
+	}
 	drainer := mesh.NewDrainer(mesh.DrainerConfig{Store: c.store, Clock: real, Log: cfg.log})
 	confided := &secrets.Resolver{Roles: tokens, Authorizer: access, Objects: cfg.objects}
 	dispatching := dispatcher.Config{
@@ -471,7 +474,7 @@ func (c *controlPlane) checks(ctx context.Context) []server.Check {
 		checks = append(checks, server.Check{Name: "etcd", Err: e.Health(ctx)})
 	}
 	if c.bucket != nil {
-		checks = append(checks, server.Check{Name: "blob store", Err: c.bucket.Health(ctx)})
+		checks = append(checks, server.Check{Name: "blob store", Err: c.bucket.Health(ctx), Shared: true})
 	}
 	return checks
 }

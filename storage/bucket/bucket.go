@@ -307,6 +307,13 @@ func (b *Bucket) markWrong(d blob.Digest, wrong bool) {
 	}
 }
 
+// Up says whether the last request went well.
+func (b *Bucket) Up() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.failed == nil
+}
+
 // askAgain is how long what the last request found counts as how the store is.
 const askAgain = 5 * time.Second
 
