@@ -34,8 +34,14 @@ import (
 func overObjectStore(t testing.TB, store *s3test.Store) func(*registry.Config) {
 	return func(c *registry.Config) {
 		store.Now = c.Clock.Now
+		overStoreAt(t, store.URL, 5<<20)(c)
+	}
+}
+
+func overStoreAt(t testing.TB, address string, partSize int64) func(*registry.Config) {
+	return func(c *registry.Config) {
 		var err error
-		c.Bucket, err = bucket.New(bucket.Config{Local: c.Blobs, Objects: store.Client(t), Owner: "us", PartSize: 5 << 20, Clock: c.Clock, Log: c.Log})
+		c.Bucket, err = bucket.New(bucket.Config{Local: c.Blobs, Objects: s3test.Client(t, address), Owner: "us", PartSize: partSize, Clock: c.Clock, Log: c.Log})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -446,8 +452,8 @@ func TestKilledOverObjectStore(t *testing.T) {
 	}
 }
 
-// BenchmarkBlobs pushes and pulls blobs, over HTTP, with the disk and with an object store on the same disk behind it; pulls are of what the server has not
-// read before.
+// BenchmarkBlobs pushes and pulls blobs, over HTTP, with the disk behind it, and with a Versity gateway that is on the same disk. Pulls from that are of what
+// the server has not read before.
 func BenchmarkBlobs(b *testing.B) {
 	for _, size := range []int{1 << 10, 16 << 20} {
 		content := make([]byte, size)
@@ -458,10 +464,16 @@ func BenchmarkBlobs(b *testing.B) {
 					r.create("users")
 					return r, func() {}
 				}
-				s := &stocked{objects: s3test.Start(b), dir: filepath.Join(b.TempDir(), "0")}
-				s.bench = newBench(b, overObjectStore(b, s.objects))
-				s.create("users")
-				return s.bench, s.afresh
+				over := overStoreAt(b, s3test.StartVersity(b), 0)
+				r := newBench(b, over)
+				r.create("users")
+				return r, func() {
+					for info := range r.blobs.All() {
+						if _, err := r.blobs.Delete(info.Digest, func() (bool, error) { return true, nil }); err != nil {
+							b.Fatal(err)
+						}
+					}
+				}
 			}
 			push := func(r *bench, i int) blob.Digest {
 				copy(content, fmt.Sprintf("%20d", i))

@@ -2,6 +2,7 @@ package s3test
 
 import (
 	"fmt"
+	"go/build"
 	"net"
 	"net/http"
 	"os"
@@ -13,12 +14,15 @@ import (
 )
 
 // StartVersity runs a Versity S3 gateway over a folder until the test ends, and returns its address. It is another's reading of the protocol. Without
-// the program, which `go install` brings (scripts/setup.sh says how), the test is skipped.
+// the program, which scripts/setup.sh installs, the test is skipped.
 func StartVersity(t testing.TB) string {
 	t.Helper()
 	program, err := exec.LookPath("versitygw")
 	if err != nil {
-		t.Skip("versitygw is not installed")
+		program, err = exec.LookPath(filepath.Join(build.Default.GOPATH, "bin", "versitygw"))
+	}
+	if err != nil {
+		t.Skip("versitygw is not installed: scripts/setup.sh test does that")
 	}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
