@@ -30,7 +30,7 @@ func (r *Registry) Collect(ctx context.Context) (Collected, error) {
 			return c, err
 		}
 	}
-	for _, step := range []func(context.Context, *Collected) error{r.collectRepositories, r.collectReplications, r.collectLayers, r.collectBlobs, r.collectObjects} {
+	for _, step := range []func(context.Context, *Collected) error{r.collectRepositories, r.collectReplications, r.collectLayers, r.collectBlobs} {
 		// Records are the leader's to delete, blobs each server's.
 		if err := step(ctx, &c); err != nil && !errors.Is(err, state.ErrNotLeader) {
 			return c, err
@@ -38,7 +38,10 @@ func (r *Registry) Collect(ctx context.Context) (Collected, error) {
 	}
 	n, err := r.Blobs.ExpireUploads()
 	c.Uploads = n
-	return c, err
+	if err != nil {
+		return c, err
+	}
+	return c, r.collectObjects(ctx, &c)
 }
 
 // collectRepositories deletes the records that deleted repositories left, a transaction's worth at a time.

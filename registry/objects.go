@@ -30,11 +30,13 @@ import (
 func (r *Registry) there(ctx context.Context, d blob.Digest) (blob.Info, error) {
 	if r.Bucket != nil {
 		info, err := r.Bucket.Has(ctx, d)
-		if !errors.Is(err, blob.ErrNotFound) {
-			return info, err
+		if err == nil {
+			return info, nil
 		}
-	}
-	if err := r.here(ctx, d); err != nil {
+		if err := r.fetchCopy(ctx, d, err); err != nil {
+			return blob.Info{}, err
+		}
+	} else if err := r.here(ctx, d); err != nil {
 		return blob.Info{}, err
 	}
 	return r.Blobs.Stat(d)
@@ -384,6 +386,12 @@ func (m *moves) missing(ctx context.Context, d blob.Digest) {
 	}
 	m.group.Go(func() error {
 		err := m.move(ctx, d)
+		if err != nil && ctx.Err() == nil { // what the store refuses may have rotted here; it is put aside then, and the next time comes from elsewhere
+			free := func(ctx context.Context, _ int) error { return ctx.Err() }
+			if rotten, cerr := m.Blobs.Check(ctx, d, free); cerr == nil && rotten {
+				m.Log.Error("a blob on the disk has rotted; it is put aside", "digest", d)
+			}
+		}
 		m.mu.Lock()
 		defer m.mu.Unlock()
 		switch {

@@ -372,6 +372,62 @@ func TestLostObject(t *testing.T) {
 	}
 }
 
+// TestRottenOnItsWay: a file that has rotted on the disk is not put into the object store, nor believed any more.
+func TestRottenOnItsWay(t *testing.T) {
+	r := newRotting(t)
+	r.create("users")
+	r.pushImage("users", "v1", "layer")
+	d := blob.Sum([]byte("layer"))
+	r.rot(d)
+	store := s3test.Start(t)
+	overObjectStore(t, store)(&r.config)
+	r.restart()
+	r.collect()
+	if o := r.reg.ObjectStore(); o.Waiting != 1 || o.Moved != 2 {
+		t.Errorf("%+v", o)
+	}
+	r.collect()
+	if o := r.reg.ObjectStore(); o.Waiting != 0 || !slices.Equal(o.Lost, []string{string(d)}) {
+		t.Errorf("%+v", o)
+	}
+	r.want(404, "GET", "/v2/users/blobs/"+string(d), nil)
+	r.pushImage("users", "v1", "layer")
+	if a := r.want(200, "GET", "/v2/users/blobs/"+string(d), nil); a.body != "layer" {
+		t.Errorf("%q", a.body)
+	}
+}
+
+// TestOtherServersCopies: what the object store does not give, because it is away or has it wrong, comes from another server's disk; and replaces the wrong one.
+func TestOtherServersCopies(t *testing.T) {
+	s := newStocked(t)
+	s.create("users")
+	layer := strings.Repeat("0123456789abcdef", 40<<10)
+	d := blob.Sum([]byte(layer))
+	s.pushImage("users", "v1", layer)
+	from := s.blobs
+	s.afresh()
+	s.config.Copies = &donor{from: from, to: s.blobs}
+	s.restart()
+	s.objects.Down()
+	if a := s.want(200, "GET", "/v2/users/blobs/"+string(d), nil); a.body != layer {
+		t.Errorf("without the store: %d bytes", len(a.body))
+	}
+	s.objects.Inject(nil)
+	s.objects.Spoil(t, d.Path())
+	s.afresh()
+	s.config.Copies = &donor{from: from, to: s.blobs}
+	s.restart()
+	s.do("GET", "/v2/users/blobs/"+string(d), nil, header("Range", "bytes=0-9"))
+	if a := s.want(200, "GET", "/v2/users/blobs/"+string(d), nil); a.body != layer {
+		t.Errorf("with a wrong object: %d bytes", len(a.body))
+	}
+	s.config.Copies = nil
+	s.afresh()
+	if a := s.want(200, "GET", "/v2/users/blobs/"+string(d), nil); a.body != layer {
+		t.Errorf("it was not replaced: %d bytes", len(a.body))
+	}
+}
+
 // TestKilledOverObjectStore is TestKilled with the blobs in an object store, on which only leases keep what is on its way, and a small cache. In the end there is
 // no object that nothing refers to.
 func TestKilledOverObjectStore(t *testing.T) {

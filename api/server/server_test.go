@@ -313,7 +313,9 @@ func TestSigningNamesAreTheModels(t *testing.T) {
 func TestReadiness(t *testing.T) {
 	var down, away error
 	s, _, _ := newTestServer(t, func(c *Config) {
-		c.Ready = func(context.Context) []Check { return []Check{{Name: "state"}, {Name: "agent", Err: down}, {Name: "store", Err: away, Shared: true}} }
+		c.Ready = func(context.Context) []Check {
+			return []Check{{Name: "state"}, {Name: "agent", Err: down}, {Name: "store", Err: away, Shared: true}}
+		}
 	})
 	if w := ask(t, s, "GET", "/readyz?verbose", "", ""); w.Code != 200 || w.Body.String() != "[+]state ok\n[+]agent ok\n[+]store ok\nok\n" {
 		t.Errorf("HTTP %d %s", w.Code, w.Body)

@@ -10,10 +10,8 @@ import (
 
 const (
 	dialTimeout = 5 * time.Second
-	// stall is for how long nothing may come or go on a connection in use: bodies may take as long as they move.
+	// stall is for how long nothing may come or go on a connection in use, and an answer may take to begin: bodies may take as long as they move.
 	stall = 2 * time.Minute
-	// headerTimeout is for how long an answer may take to begin, once the request has left.
-	headerTimeout = time.Minute
 )
 
 // NewTransport reaches a store; config (nil: the default) says whose certificates are believed.
@@ -28,7 +26,7 @@ func NewTransport(config *tls.Config) *http.Transport {
 			}
 			return &moving{conn}, nil
 		},
-		ResponseHeaderTimeout: headerTimeout, MaxConnsPerHost: 64, MaxIdleConnsPerHost: 16, IdleConnTimeout: stall / 4,
+		ResponseHeaderTimeout: stall, MaxConnsPerHost: 64, MaxIdleConnsPerHost: 16, IdleConnTimeout: stall / 4,
 		DisableCompression: true, WriteBufferSize: 64 << 10, ReadBufferSize: 64 << 10,
 	}
 }
