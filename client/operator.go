@@ -53,6 +53,23 @@ func (c *Client) Scrub(ctx context.Context) (*Scrub, error) {
 	return out, c.document(ctx, http.MethodGet, "/operator/scrub", nil, out)
 }
 
+// ObjectStore says how what is in the object store stands to what the registry has.
+type ObjectStore struct {
+	Compared time.Time `json:"compared,omitzero"`
+	Objects  uint64    `json:"objects"`
+	Bytes    uint64    `json:"bytes"`
+	Moved    uint64    `json:"moved"`
+	Waiting  uint64    `json:"waiting"`
+	Lost     []string  `json:"lost,omitempty"`
+	Error    string    `json:"error,omitempty"`
+}
+
+// ObjectStore is the leader's answer.
+func (c *Client) ObjectStore(ctx context.Context) (*ObjectStore, error) {
+	out := &ObjectStore{}
+	return out, c.document(ctx, http.MethodGet, "/operator/object-store", nil, out)
+}
+
 // JoinToken is a token by which one host joins.
 type JoinToken struct {
 	Token string    `json:"token"`

@@ -26,6 +26,9 @@ type Copies interface {
 
 // spread makes sure that the blob outlives this server, before a record refers to it.
 func (r *Registry) spread(ctx context.Context, d blob.Digest) error {
+	if r.Bucket != nil {
+		return r.Bucket.Put(ctx, d)
+	}
 	if r.Copies == nil {
 		return nil
 	}
@@ -40,6 +43,9 @@ var errTooFewCopies = errors.New("too few servers can be reached that could keep
 // here brings the blob to this server if it is missing; blob.ErrNotFound: it is nowhere.
 func (r *Registry) here(ctx context.Context, d blob.Digest) error {
 	_, err := r.Blobs.Stat(d)
+	if r.Bucket != nil && errors.Is(err, blob.ErrNotFound) {
+		return r.fetchObject(ctx, d)
+	}
 	if r.Copies == nil || !errors.Is(err, blob.ErrNotFound) {
 		return err
 	}
@@ -66,7 +72,7 @@ const mirrors = 3
 
 // mirror brings here what records refer to and this server does not have: the pushes of every day, and everything to a server that is new.
 func (r *Registry) mirror(ctx context.Context) error {
-	if r.Copies == nil {
+	if r.Copies == nil || r.Bucket != nil { // which all servers have
 		<-ctx.Done()
 		return nil
 	}

@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -24,6 +25,9 @@ import (
 	"github.com/seed-2f228079/neargate/internal/seal"
 	"github.com/seed-2f228079/neargate/registry"
 	"github.com/seed-2f228079/neargate/storage/blob"
+	"github.com/seed-2f228079/neargate/storage/bucket"
+	"github.com/seed-2f228079/neargate/storage/s3"
+	"github.com/seed-2f228079/neargate/storage/s3/s3test"
 )
 
 // TestMain turns the test binary into the registry that TestKilled kills.
@@ -58,7 +62,13 @@ func serveForever(dir string) error {
 	if err != nil {
 		return err
 	}
-	reg, err := registry.New(registry.Config{Store: store, Blobs: blobs, Seal: sealer, Region: region, CreateOnPush: true, Credentials: crashCredentials,
+	var objects *bucket.Bucket
+	if address := os.Getenv("REGISTRY_TEST_BUCKET"); address != "" {
+		if objects, err = crashBucket(address, blobs); err != nil {
+			return err
+		}
+	}
+	reg, err := registry.New(registry.Config{Store: store, Blobs: blobs, Bucket: objects, Seal: sealer, Region: region, CreateOnPush: true, Credentials: crashCredentials,
 		PublicName: func(string, string) string { return listener.Addr().String() }, ScrubFile: os.Getenv("REGISTRY_TEST_SCRUB"), ScrubRate: 8 << 20})
 	if err != nil {
 		return err
@@ -90,10 +100,20 @@ type child struct {
 	host string // that requests are for, where it is not base's
 }
 
-func startChild(t *testing.T, dir string) *child {
+// crashBucket has no grace: leases alone keep what is on its way.
+func crashBucket(address string, local *blob.Store) (*bucket.Bucket, error) {
+	u, err := url.Parse(address)
+	if err != nil {
+		return nil, err
+	}
+	store := s3.New(s3.Config{Endpoint: u, Region: s3test.Region, Bucket: s3test.Bucket, Credentials: s3.FixedCredentials(s3test.AccessKeyID, s3test.SecretAccessKey, "")})
+	return bucket.New(bucket.Config{Local: local, Objects: store, Owner: "us", Grace: time.Nanosecond, CacheBytes: 1 << 20})
+}
+
+func startChild(t *testing.T, dir string, env ...string) *child {
 	t.Helper()
 	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), "REGISTRY_TEST_SERVE="+dir)
+	cmd.Env = append(append(os.Environ(), "REGISTRY_TEST_SERVE="+dir), env...)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
 	if err != nil {
@@ -204,11 +224,12 @@ func (c *child) acknowledged(t *testing.T, want, status int, got string, err err
 // TestKilled kills a registry with SIGKILL, again and again, while images are pushed, tags moved and garbage collected: after
 // each restart every acknowledged image pulls byte for byte, here and, replicated, in the other region, every tag that is listed
 // pulls whole, and an upload under way goes on where it was.
-func TestKilled(t *testing.T) {
+func TestKilled(t *testing.T) { killed(t, t.TempDir()) }
+
+func killed(t *testing.T, dir string, env ...string) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	rnd := rand.New(rand.NewPCG(seed, 0))
-	dir := t.TempDir()
 	const workers = 3
 	acknowledged := make([]map[string]pushed, workers) // by tag
 	inFlight := make([]map[string][]pushed, workers)   // pushes whose answer was lost: their tag may have moved
@@ -218,7 +239,7 @@ func TestKilled(t *testing.T) {
 	total := 0
 	firstHalf := strings.Repeat("first half,", 10<<10) // what is smaller than a small blob begins anew
 	for round := range 4 {
-		c := startChild(t, dir)
+		c := startChild(t, dir, env...)
 		_, at, err := c.do("POST", "/v2/resumed/blobs/uploads/", "", "")
 		if err != nil {
 			t.Fatal(err)
@@ -253,7 +274,7 @@ func TestKilled(t *testing.T) {
 			return
 		}
 
-		c = startChild(t, dir)
+		c = startChild(t, dir, env...)
 		for w := range workers {
 			repo := fmt.Sprint("repo", w)
 			for tag, p := range acknowledged[w] {

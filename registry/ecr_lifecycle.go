@@ -262,6 +262,8 @@ func (r *Registry) Resources() []api.RESTResource {
 		api.Change("DELETE /scan-suppressions/{id}", "Let what a suppression was about count again.", registryTarget[DeleteScanSuppressionInput], r.deleteScanSuppression),
 		api.Document("GET /operator/scrub", "How the image layers on the disk of the server that answers are, as it reads them again.",
 			func(*api.Call, *GetScrubInput) string { return "*" }, r.getScrub),
+		api.Document("GET /operator/object-store", "How what is in the object store stands to what the registry has, as the leader last compared them.",
+			func(*api.Call, *GetObjectStoreInput) string { return "*" }, r.getObjectStore),
 	}
 }
 

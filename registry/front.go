@@ -14,6 +14,7 @@ import (
 	"github.com/seed-2f228079/neargate/controlplane/state"
 	"github.com/seed-2f228079/neargate/internal/awserr"
 	"github.com/seed-2f228079/neargate/storage/blob"
+	"github.com/seed-2f228079/neargate/storage/bucket"
 )
 
 // front is the distribution protocol under /v2/: it authenticates, finds the repository and calls the endpoint's method.
@@ -268,6 +269,8 @@ func ociErrorOf(err error) *ociError {
 		return &ociError{http.StatusForbidden, "DENIED", err.Error()}
 	case errors.Is(err, state.ErrNotLeader):
 		return &ociError{http.StatusServiceUnavailable, "UNAVAILABLE", "The cluster has no leader just now. Try again."}
+	case errors.Is(err, bucket.ErrUnavailable):
+		return &ociError{http.StatusServiceUnavailable, "UNAVAILABLE", "The registry's object store is not available just now. Try again."}
 	case errors.Is(err, errTooFewCopies):
 		return &ociError{http.StatusServiceUnavailable, "UNAVAILABLE", errTooFewCopies.Error()}
 	case errors.As(err, &tooLarge):
@@ -285,6 +288,12 @@ func (f front) fail(w http.ResponseWriter, hr *http.Request, err error) {
 		e = &ociError{http.StatusInternalServerError, "UNKNOWN", "internal error"}
 	}
 	h := w.Header()
+	if e.status == http.StatusServiceUnavailable {
+		h.Set("Retry-After", "2")
+	}
+	if f.Bucket != nil && errors.Is(err, blob.ErrNoSpace) {
+		f.Bucket.Pressed() // what fills the disk may be the cache
+	}
 	if errors.Is(err, state.ErrNotLeader) {
 		h.Set(api.NotLeaderHeader, "1") // whoever has passed the request to this server finds another
 	}

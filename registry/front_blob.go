@@ -50,6 +50,9 @@ func (f front) getBlob(w http.ResponseWriter, q *request) error {
 			return err
 		}
 	}
+	if f.Bucket != nil {
+		return f.sendObject(w, q, d, l)
+	}
 	r, _, err := f.Blobs.Open(d)
 	if err != nil {
 		return err

@@ -25,6 +25,7 @@ import (
 	"github.com/seed-2f228079/neargate/internal/seal"
 	"github.com/seed-2f228079/neargate/registry"
 	"github.com/seed-2f228079/neargate/storage/blob"
+	"github.com/seed-2f228079/neargate/storage/s3/s3test"
 )
 
 const (
@@ -62,6 +63,9 @@ func newBench(t testing.TB, change ...func(*registry.Config)) *bench {
 		Store: b.store, Blobs: b.blobs, Seal: sealer, Clock: b.clock, Region: region,
 		PublicName: func(string, string) string { return b.host() },
 		Log:        slog.New(slog.NewTextHandler(t.Output(), nil)),
+	}
+	if strings.HasPrefix(t.Name(), "TestOverObjectStore/") {
+		overObjectStore(t, s3test.Start(t))(&c)
 	}
 	for _, f := range change {
 		f(&c)

@@ -27,7 +27,7 @@ type Collected struct {
 // that moment; there is no mark phase whose result could be out of date.
 func (r *Registry) Collect(ctx context.Context) (Collected, error) {
 	var c Collected
-	if r.Copies != nil { // the records of a server that lags behind would not tell what is needed
+	if r.Copies != nil || r.Bucket != nil { // the records of a server that lags behind would not tell what is needed
 		if _, err := r.Store.Linearizable(ctx); err != nil {
 			return c, err
 		}
@@ -40,7 +40,10 @@ func (r *Registry) Collect(ctx context.Context) (Collected, error) {
 	}
 	n, err := r.Blobs.ExpireUploads()
 	c.Uploads = n
-	return c, err
+	if err != nil {
+		return c, err
+	}
+	return c, r.collectObjects(ctx, &c)
 }
 
 // collectRepositories deletes the records that deleted repositories left, a transaction's worth at a time.
@@ -134,7 +137,7 @@ func (r *Registry) collectBlobs(ctx context.Context, c *Collected) error {
 		if err != nil {
 			return err
 		}
-		if deleted {
+		if deleted && r.Bucket == nil { // else it was only a cached one
 			c.Blobs++
 			c.Bytes += info.Size
 		}

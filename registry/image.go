@@ -56,10 +56,7 @@ func tagsOf(v state.Reader, m *Manifest) []string {
 
 // content is a manifest's bytes.
 func (r *Registry) content(ctx context.Context, m *Manifest) ([]byte, error) {
-	if err := r.here(ctx, blob.Digest(m.Digest)); err != nil {
-		return nil, fmt.Errorf("read manifest %s: %w", m.Digest, err)
-	}
-	b, err := r.Blobs.ReadAll(blob.Digest(m.Digest), maxManifestBytes)
+	b, err := r.readAll(ctx, blob.Digest(m.Digest), maxManifestBytes)
 	if err != nil {
 		return nil, fmt.Errorf("read manifest %s: %w", m.Digest, err)
 	}

@@ -11,14 +11,14 @@ import (
 	"github.com/seed-2f228079/neargate/storage/blob"
 )
 
-// layer finds a layer that the repository has and whose blob is here. A blob that got lost reads as absent, so that the next
+// layer finds a layer that the repository has and whose blob is there. A blob that got lost reads as absent, so that the next
 // push brings it again.
 func (r *Registry) layer(ctx context.Context, v state.Reader, repo *Repository, d blob.Digest) (*Layer, error) {
 	l, ok := Layers.Get(v, repo.in(string(d)))
 	if !ok {
 		return nil, layerNotFound(repo, string(d))
 	}
-	switch err := r.here(ctx, d); {
+	switch _, err := r.there(ctx, d); {
 	case errors.Is(err, blob.ErrNotFound):
 		r.Log.Error("a layer's blob is missing", "digest", d, "repository", repo.Name)
 		return nil, layerNotFound(repo, string(d))
@@ -80,13 +80,10 @@ func (r *Registry) mount(ctx context.Context, repo *Repository, from string, d b
 		return false, err
 	}
 	defer lease.Release()
-	if err := r.here(ctx, d); errors.Is(err, blob.ErrNotFound) {
+	info, err := r.there(ctx, d)
+	if errors.Is(err, blob.ErrNotFound) {
 		return false, nil
 	} else if err != nil {
-		return false, err
-	}
-	info, err := r.Blobs.Stat(d)
-	if err != nil {
 		return false, err
 	}
 	mounted := false

@@ -38,6 +38,7 @@ import (
 	"github.com/seed-2f228079/neargate/registry/scan"
 	"github.com/seed-2f228079/neargate/registry/signature"
 	"github.com/seed-2f228079/neargate/storage/blob"
+	"github.com/seed-2f228079/neargate/storage/bucket"
 )
 
 //go:generate protoc -I .. --go_out=.. --go_opt=paths=source_relative registry/registry.proto
@@ -91,6 +92,9 @@ type Config struct {
 	// Copies are the blobs of other servers; nil: there are none.
 	Copies Copies
 
+	// Bucket is the object store that has the blobs, of which Blobs is a cache then; nil: blobs are on the disks of servers.
+	Bucket *bucket.Bucket
+
 	// Quotas bound what a registry holds.
 	Quotas Quotas
 
@@ -125,6 +129,7 @@ type Registry struct {
 	upstreams *upstreams
 	policies  policyCache
 	counts    counts
+	objects   objects
 	scrubber  scrubber
 }
 
@@ -164,6 +169,10 @@ func (r *Registry) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return r.mirror(ctx) })
 	g.Go(func() error { return r.every(ctx, r.CollectEvery, r.collectAndLog) })
+	if r.Bucket != nil {
+		g.Go(func() error { return r.Bucket.Run(ctx) })
+		g.Go(func() error { return r.Store.RunLeader(ctx, r.runObjects) })
+	}
 	g.Go(func() error { return r.every(ctx, pullsEvery, r.recordPullsAndLog) })
 	if r.ScrubFile != "" {
 		g.Go(func() error { return r.scrubber.run(ctx) })

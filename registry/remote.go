@@ -365,6 +365,11 @@ func (w *replicator) sendBlob(ctx context.Context, e *Replication, from *Reposit
 	if has, err := w.remote.hasBlob(ctx, from.Name, d); has || err != nil {
 		return err
 	}
+	lease, err := w.Blobs.Lease(ctx, d) // it stays here until it is open
+	if err != nil {
+		return err
+	}
+	defer lease.Release()
 	if err := w.here(ctx, d); err != nil {
 		return err
 	}

@@ -284,11 +284,7 @@ func (r *Registry) inventory(ctx context.Context, s *Scan, m *Manifest) (*scan.I
 			return nil, fmt.Errorf("its layer %s is kept elsewhere", l.Digest)
 		}
 		layers = append(layers, scan.Layer{Digest: l.Digest, Open: func(ctx context.Context) (io.ReadCloser, error) {
-			if err := r.here(ctx, blob.Digest(l.Digest)); err != nil {
-				return nil, err
-			}
-			f, _, err := r.Blobs.Open(blob.Digest(l.Digest))
-			return f, err
+			return r.open(ctx, blob.Digest(l.Digest))
 		}})
 	}
 	if r.Scratch != "" {
@@ -301,10 +297,7 @@ func (r *Registry) inventory(ctx context.Context, s *Scan, m *Manifest) (*scan.I
 
 // readKept reads a blob of findings or an inventory.
 func (r *Registry) readKept(ctx context.Context, digest string, into any) error {
-	if err := r.here(ctx, blob.Digest(digest)); err != nil {
-		return err
-	}
-	text, err := r.Blobs.ReadAll(blob.Digest(digest), maxScanBlob)
+	text, err := r.readAll(ctx, blob.Digest(digest), maxScanBlob)
 	if err != nil {
 		return err
 	}

@@ -24,10 +24,11 @@ import (
 
 // Scrub says how the blobs on this server's disk are.
 type Scrub struct {
-	Began    time.Time `json:"began"`           // of the pass under way, or of the last one
-	Ended    time.Time `json:"ended,omitzero"`  // of the last one, if none is under way
-	After    string    `json:"after,omitempty"` // digest up to which the pass has come
-	Blobs    uint64    `json:"blobs"`           // that were read in the pass
+	Began    time.Time `json:"began"`            // of the pass under way, or of the last one
+	Ended    time.Time `json:"ended,omitzero"`   // of the last one, if none is under way
+	After    string    `json:"after,omitempty"`  // digest up to which the pass has come
+	Object   string    `json:"object,omitempty"` // likewise, of the objects in the bucket, which the leader reads after its disk
+	Blobs    uint64    `json:"blobs"`            // that were read in the pass
 	Bytes    uint64    `json:"bytes"`
 	Rotten   uint64    `json:"rotten"`         // that were found since the server was made
 	Repaired uint64    `json:"repaired"`       // of these, and of what was missing
@@ -99,7 +100,7 @@ func (s *scrubber) run(ctx context.Context) error {
 				return nil
 			}
 		default:
-			s.change(func(n *Scrub) { n.Ended, n.After = s.Clock.Now(), "" })
+			s.change(func(n *Scrub) { n.Ended, n.After, n.Object = s.Clock.Now(), "", "" })
 			s.save(true)
 		}
 	}
@@ -134,6 +135,9 @@ func (s *scrubber) pass(ctx context.Context) error {
 		}
 		s.change(func(n *Scrub) { n.After, n.Blobs, n.Bytes = string(info.Digest), n.Blobs+1, n.Bytes+uint64(info.Size) })
 		s.save(false)
+	}
+	if s.Bucket != nil {
+		return errors.Join(s.passObjects(ctx), s.restoreCache(ctx))
 	}
 	return s.restore(ctx)
 }
@@ -222,10 +226,15 @@ func (s *scrubber) restore(ctx context.Context) error {
 
 // repair brings a blob here from wherever it is.
 func (r *Registry) repair(ctx context.Context, d blob.Digest) error {
-	err := r.here(ctx, d)
-	if err == nil {
+	if err := r.here(ctx, d); err == nil {
 		return nil
 	}
+	return r.repairElsewhere(ctx, d)
+}
+
+// repairElsewhere brings it from where copies of this cluster's are.
+func (r *Registry) repairElsewhere(ctx context.Context, d blob.Digest) error {
+	err := error(blob.ErrNotFound)
 	v := r.Store.View()
 	for l := range LayersByDigest.Scan(v, state.K(string(d))) {
 		repo, ok := repositoryWith(v, l.Account, l.Region, l.Repository)

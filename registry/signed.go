@@ -106,10 +106,7 @@ func (r *Registry) verify(ctx context.Context, m *Manifest, digest string) error
 			continue
 		}
 		d := blob.Digest(l.Digest)
-		if err := r.here(ctx, d); err != nil {
-			return err
-		}
-		text, err := r.Blobs.ReadAll(d, maxSignatureBytes)
+		text, err := r.readAll(ctx, d, maxSignatureBytes)
 		if err != nil {
 			return err
 		}

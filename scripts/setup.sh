@@ -22,6 +22,11 @@ if [ "$goal" = test ]; then
   have etcd || need etcd-server
   have skopeo || need skopeo
   have podman || need podman
+  # Another's S3 for the tests of --blob-store, which are left out without it. Debian has none.
+  if ! have versitygw && [ ! -x "$(go env GOPATH)/bin/versitygw" ]; then
+    echo "Installing with go: versitygw"
+    go install github.com/versity/versitygw/cmd/versitygw@v1.8.0 || echo "versitygw cannot be built here; its tests are skipped" >&2
+  fi
 fi
 if [ "$goal" = bench ]; then
   have nginx || need nginx-light

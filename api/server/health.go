@@ -12,6 +12,8 @@ import (
 type Check struct {
 	Name string
 	Err  error // nil: in order
+	// Shared: what all servers have in common, and do without for a while. That it is out of order is said, and none is less ready than another.
+	Shared bool
 }
 
 // isProbe says whether path is asked by whoever watches over the process, under whatever name.
@@ -36,8 +38,13 @@ func (s *Server) health(x *exchange, path string) bool {
 	if s.cfg.Ready != nil {
 		checks = s.cfg.Ready(x.r.Context())
 	}
-	status, all := http.StatusOK, strings.Builder{}
+	status, shared, all := http.StatusOK, false, strings.Builder{}
 	for _, c := range checks {
+		if c.Err != nil && c.Shared {
+			shared = true
+			fmt.Fprintf(&all, "[!]%s: %v\n", c.Name, c.Err)
+			continue
+		}
 		if c.Err != nil {
 			status = http.StatusServiceUnavailable
 			fmt.Fprintf(&all, "[-]%s: %v\n", c.Name, c.Err)
@@ -48,7 +55,7 @@ func (s *Server) health(x *exchange, path string) bool {
 	switch {
 	case status != http.StatusOK:
 		x.text(status, all.String()+"not ready\n")
-	case x.r.URL.Query().Has("verbose"):
+	case shared || x.r.URL.Query().Has("verbose"):
 		x.text(status, all.String()+"ok\n")
 	default:
 		x.text(status, "ok\n")

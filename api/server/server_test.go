@@ -311,12 +311,18 @@ func TestSigningNamesAreTheModels(t *testing.T) {
 }
 
 func TestReadiness(t *testing.T) {
-	var down error
+	var down, away error
 	s, _, _ := newTestServer(t, func(c *Config) {
-		c.Ready = func(context.Context) []Check { return []Check{{"state", nil}, {"agent", down}} }
+		c.Ready = func(context.Context) []Check {
+			return []Check{{Name: "state"}, {Name: "agent", Err: down}, {Name: "store", Err: away, Shared: true}}
+		}
 	})
-	if w := ask(t, s, "GET", "/readyz?verbose", "", ""); w.Code != 200 || w.Body.String() != "[+]state ok\n[+]agent ok\nok\n" {
+	if w := ask(t, s, "GET", "/readyz?verbose", "", ""); w.Code != 200 || w.Body.String() != "[+]state ok\n[+]agent ok\n[+]store ok\nok\n" {
 		t.Errorf("HTTP %d %s", w.Code, w.Body)
+	}
+	away = errors.New("no answer")
+	if w := ask(t, s, "GET", "/readyz", "", ""); w.Code != 200 || w.Body.String() != "[+]state ok\n[+]agent ok\n[!]store: no answer\nok\n" {
+		t.Errorf("what all servers do without: HTTP %d %s", w.Code, w.Body)
 	}
 	down = errors.New("not connected")
 	for _, path := range []string{"/readyz", "/healthz"} {

@@ -55,6 +55,7 @@ import (
 	"github.com/seed-2f228079/neargate/registry"
 	"github.com/seed-2f228079/neargate/servicediscovery"
 	"github.com/seed-2f228079/neargate/storage/blob"
+	"github.com/seed-2f228079/neargate/storage/bucket"
 	"github.com/seed-2f228079/neargate/storage/stream"
 )
 
@@ -76,6 +77,7 @@ type controlConfig struct {
 	scan      scanFlags
 	sign      signFlags
 	objects   secrets.Objects // that files of environment variables are among; nil: there is no store
+	blobs     blobStoreFlags  // where blobs are if not on this server's disk
 	// loadBalancer is the handler of the load balancer that has this host name; nil: no proxy is in this process.
 	loadBalancer func(host string) http.Handler
 	// ready are checks of parts outside of the control plane.
@@ -104,6 +106,7 @@ type controlPlane struct {
 	peers      *peers.Peers // nil: there are none
 	dispatcher *dispatcher.Server
 	registry   *registry.Registry
+	bucket     *bucket.Bucket // that has the blobs; nil: they are on servers' disks
 	metrics    *prometheus.Registry
 	operations []api.Operation
 	resources  []api.RESTResource
@@ -184,6 +187,9 @@ func newControlPlane(cfg controlConfig) (_ *controlPlane, err error) {
 	if err != nil {
 		return nil, err
 	}
+	if c.bucket, err = cfg.blobs.open(blobs, cfg.region, seal.Name(cfg.dir.SealingKey()), cfg.log); err != nil {
+		return nil, err
+	}
 	streams, err := stream.Open(cfg.dir.Streams(), stream.Options{Logger: cfg.log, SegmentAge: logs.SegmentAge.Milliseconds()})
 	if err != nil {
 		return nil, err
@@ -235,6 +241,7 @@ func newControlPlane(cfg controlConfig) (_ *controlPlane, err error) {
 		PublicName: func(string, string) string { return cfg.publicName }, TLS: cfg.tls,
 		Credentials: checkSecret(credentials), Authorizer: access, Principals: iam.PrincipalID, Weigh: access.Weigh, Users: controlplane.ImagesInUse, Remotes: cfg.remotes,
 		ScrubFile: filepath.Join(cfg.dir.Path(), "scrub.json"),
+		Bucket:    c.bucket,
 		Scanner:   scanner, Scratch: cfg.dir.Cache("scan"), Gate: gate, Signatures: signatures, Signer: signer,
 	}
 	if c.peers != nil {
@@ -245,6 +252,9 @@ func newControlPlane(cfg controlConfig) (_ *controlPlane, err error) {
 		return nil, err
 	}
 	c.metrics.MustRegister(scrubMetrics(c.registry)...)
+	if c.bucket != nil {
+		c.metrics.MustRegister(blobStoreMetrics(c.bucket, c.registry)...)
+	}
 	drainer := mesh.NewDrainer(mesh.DrainerConfig{Store: c.store, Clock: real, Log: cfg.log})
 	confided := &secrets.Resolver{Roles: tokens, Authorizer: access, Objects: cfg.objects}
 	dispatching := dispatcher.Config{
@@ -290,7 +300,7 @@ func newControlPlane(cfg controlConfig) (_ *controlPlane, err error) {
 		Observe: identities.Used, Account: cfg.account, Region: cfg.region,
 		Registry: c.registry.Handler(), DataChannels: sessions, LoadBalancer: cfg.loadBalancer, Guard: cfg.guard,
 		Names: []string{cfg.publicName, cfg.domain}, PublicName: cfg.publicName, Metrics: c.metrics, Logger: cfg.log, Rates: cfg.rates,
-		Retryable: state.Retryable,
+		Retryable: func(err error) bool { return state.Retryable(err) || errors.Is(err, bucket.ErrUnavailable) },
 		Ready:     func(ctx context.Context) []server.Check { return append(c.checks(ctx), cfg.ready()...) },
 	}
 	if c.peers != nil {
@@ -463,6 +473,9 @@ func (c *controlPlane) checks(ctx context.Context) []server.Check {
 	checks := []server.Check{{Name: "state", Err: err}}
 	if e, ok := c.engine.(interface{ Health(context.Context) error }); ok {
 		checks = append(checks, server.Check{Name: "etcd", Err: e.Health(ctx)})
+	}
+	if c.bucket != nil {
+		checks = append(checks, server.Check{Name: "blob store", Err: c.bucket.Health(ctx), Shared: true})
 	}
 	return checks
 }

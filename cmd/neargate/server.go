@@ -28,6 +28,7 @@ type serverFlags struct {
 	data, listen, peerListen, joinToken string
 	bootstrapExpect                     int
 	blobCopies, logCopies               int
+	copiesGiven                         bool // blobCopies is not only its default
 	join                                []string
 	insecure, verbose                   bool
 	tlsCert, tlsKey                     string
@@ -37,6 +38,7 @@ type serverFlags struct {
 	sign                                signFlags
 	state                               stateFlags
 	objects                             objectsFlags
+	blobs                               blobStoreFlags
 	rates                               server.Rates
 }
 
@@ -59,7 +61,10 @@ ignored.
     --join 10.0.0.5:4646,10.0.0.6:4646,10.0.0.7:4646 --join-token "$TOKEN"
   neargate server --data ./server --listen 127.0.0.1:4566 --peer-listen 127.0.0.1:4646 --join-token "$TOKEN" --insecure
   neargate server --data /var/lib/neargate --state etcd --etcd-endpoints https://10.0.0.9:2379 --etcd-ca ca.pem --etcd-cert me.pem --etcd-key me.key`,
-		RunE: func(cmd *cobra.Command, _ []string) error { return runServer(cmd.Context(), f, cmd.ErrOrStderr()) },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			f.copiesGiven = cmd.Flags().Changed("blob-copies")
+			return runServer(cmd.Context(), f, cmd.ErrOrStderr())
+		},
 	}
 	fl := cmd.Flags()
 	fl.StringVar(&f.data, "data", defaultData(), "data directory (default $NEARGATE_DATA, ~/.neargate)")
@@ -69,7 +74,7 @@ ignored.
 	fl.Lookup("join-token").DefValue = "" // not for help's eyes
 	fl.IntVar(&f.bootstrapExpect, "bootstrap-expect", 1, "number of servers that form the cluster")
 	fl.StringSliceVar(&f.join, "join", nil, "peer addresses of the servers, HOST:PORT,...; this one's own may be among them")
-	fl.IntVar(&f.blobCopies, "blob-copies", 2, "number of servers that have an image's layer before its push is acknowledged; the others copy it afterwards")
+	fl.IntVar(&f.blobCopies, "blob-copies", 2, "number of servers that have an image's layer before its push is acknowledged; the others copy it afterwards. Of no effect with --blob-store")
 	fl.IntVar(&f.logCopies, "log-copies", 2, "number of servers that have a log event before it is acknowledged; the others copy it afterwards")
 	fl.BoolVar(&f.insecure, "insecure", false, "plain HTTP on the public port, which must be on loopback; the root credentials are test/test unless given")
 	fl.StringVar(&f.tlsCert, "tls-cert", "", "certificate chain of the public port (PEM) instead of one of the cluster's authority")
@@ -84,6 +89,7 @@ ignored.
 	f.scan.add(fl)
 	f.sign.add(fl)
 	f.objects.add(fl)
+	f.blobs.add(fl)
 	fl.BoolVarP(&f.verbose, "verbose", "v", false, "log what is done, not only what goes wrong")
 	return cmd
 }
@@ -104,7 +110,7 @@ func (f serverFlags) check() error {
 	case f.insecure && f.tlsCert != "":
 		return errors.New("--insecure is plain HTTP: it goes with no --tls-cert")
 	}
-	return errors.Join(f.rates.Check(), f.state.check())
+	return errors.Join(f.rates.Check(), f.state.check(), f.blobs.check())
 }
 
 // logger writes to out: what is done as well if verbose, otherwise only what goes wrong.
@@ -193,10 +199,13 @@ func runServer(ctx context.Context, f serverFlags, out io.Writer) (err error) {
 		return err
 	}
 	cluster.blobCopies, cluster.logCopies = f.blobCopies, f.logCopies
+	if f.blobs.url != "" && f.copiesGiven {
+		log.Warn("--blob-copies is of no effect with --blob-store: the object store keeps all blobs, and servers only what they have read or written lately")
+	}
 	control, err := newControlPlane(controlConfig{
 		dir: dir, state: f.state, account: f.account, region: f.region, publicName: f.publicName, tls: !f.insecure, domain: f.domain, roots: credentials,
 		guard: f.insecure, authorize: trust.AuthorizeNode, ready: func() []server.Check { return nil }, cluster: cluster, log: log, remotes: remotes, scan: f.scan, sign: f.sign,
-		objects: objects, rates: f.rates,
+		objects: objects, blobs: f.blobs, rates: f.rates,
 		// Until there is a pool of its own, every host runs FARGATE tasks beside those of its cluster.
 		rule: capacity.Rule{Account: f.account, Region: f.region, Serverless: true},
 	})
