@@ -245,13 +245,16 @@ func (q request) put(conn *tls.Conn, secret *Secret) (answer, error) {
 		return answer{}, ErrUsed
 	case refusedAddress:
 		return answer{}, ErrAddressInUse
+	case refusedVersion:
+		return answer{}, ErrTooOld
 	}
 	return answer{}, fmt.Errorf("the server refused this host: %q", got.Refusal)
 }
 
 // final says whether trying again changes nothing.
 func final(err error) bool {
-	return errors.Is(err, ErrWrongToken) || errors.Is(err, ErrNotOurs) || errors.Is(err, ErrUsed) || errors.Is(err, ErrAddressInUse)
+	return errors.Is(err, ErrWrongToken) || errors.Is(err, ErrNotOurs) || errors.Is(err, ErrUsed) || errors.Is(err, ErrAddressInUse) ||
+		errors.Is(err, ErrTooOld)
 }
 
 // accept checks an answer that is known to be the server's.
