@@ -324,6 +324,7 @@ func newControlPlane(cfg controlConfig) (_ *controlPlane, err error) {
 		{"events", happened.Run},
 		{"registry", c.registry.Run},
 	}
+	c.parts = append(c.parts, nextParts(c)...)
 	if c.peers != nil {
 		c.peers.Forwarded, c.peers.Dispatcher = c.public.Forwarded(), c.dispatcher
 		c.parts = append(c.parts, part{"peers", c.peers.Run})
