@@ -113,7 +113,7 @@ func (p *Peers) use(ctx context.Context, a Admission) error {
 			if looked++; looked > tidied {
 				break
 			}
-			if p.Clock.Now().After(t.Ends.AsTime()) {
+			if p.Clock.Now().After(t.Ends.AsTime().Add(usedKept)) {
 				usedTokens.Delete(tx, usedTokens.Key(t))
 			}
 		}
@@ -122,6 +122,10 @@ func (p *Peers) use(ctx context.Context, a Admission) error {
 	})
 	return err
 }
+
+// usedKept is how long it is kept that a token was used, after the token has ended by the clock of whoever leads: if that was set forwards by
+// mistake, and is set right again, the token has not ended.
+const usedKept = 30 * 24 * time.Hour
 
 // tidied is how many records are looked through, for those that have had their time, when one is written.
 const tidied = 50
