@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"sync"
 	"syscall"
 	"time"
@@ -83,7 +84,9 @@ func openDisk(d *disk) (_ *disk, err error) {
 	if err := os.MkdirAll(d.dir, 0o700); err != nil {
 		return nil, err
 	}
-	defer func() { // bbolt panics on some kinds of damage
+	// bbolt panics on some kinds of damage, and faults where its file, which it maps, is cut short.
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
 		if p := recover(); p != nil {
 			err = fmt.Errorf("%v", p)
 		}
@@ -99,6 +102,11 @@ func openDisk(d *disk) (_ *disk, err error) {
 	}
 	if err != nil {
 		return nil, errors.Join(err, d.log.Close())
+	}
+	if d.term != 0 {
+		// What is there is written again: damage to what only writing looks at, the list of free pages, panics too, and is to do so here. A disk
+		// that cannot be written is for later.
+		_ = d.log.SetUint64([]byte(keyTerm), d.term)
 	}
 	return d, nil
 }
