@@ -127,6 +127,8 @@ func (d *disk) describe(err error) error {
 	switch {
 	case errors.Is(err, os.ErrNotExist) && errors.As(err, &path):
 		return &state.DamagedError{Path: path.Path, Advice: adviceDamaged, Err: errors.New("the file is missing")}
+	case errors.Is(err, os.ErrExist):
+		return &state.DamagedError{Path: filepath.Join(d.dir, metadb.FileName), Advice: adviceDamaged, Err: fmt.Errorf("it does not know of a file that is there: %w", err)}
 	case errors.As(err, &number):
 		return &state.DiskError{Dir: d.dir, Err: err}
 	case errors.Is(err, wal.ErrCorrupt):
