@@ -42,7 +42,7 @@ func (w *worker) blocked(spec *agentapi.TaskSpec, c *agentapi.ContainerSpec) (le
 		}
 		this := time.Duration(-1)
 		if timeout := startTimeout(spec, d.Container); timeout > 0 && d.Condition != "START" && on.Started != nil {
-			if this = on.Started.AsTime().Add(timeout).Sub(w.a.cfg.Clock.Now()); this <= 0 {
+			if this = timeout - w.ages.Of(d.Container, on.Started.AsTime(), w.a.cfg.Clock.Now()); this <= 0 {
 				return 0, fmt.Sprintf("CannotStartContainerError: container %s depends on container %s, which did not reach %s within its start timeout of %d seconds",
 					c.Name, d.Container, d.Condition, timeout/time.Second)
 			}

@@ -26,6 +26,7 @@ import (
 
 const (
 	credentialsLeft = time.Hour        // with less left they are asked for anew
+	credentialsKept = 5 * time.Hour    // and when they are as old, of the six that they last: this host's clock may lag behind the servers'
 	askRoleWithin   = 10 * time.Second // a server's answer
 )
 
@@ -33,18 +34,19 @@ const (
 type roleCredentials struct {
 	mu   sync.Mutex
 	last *agentapi.RoleCredentialsAnswer // immutable; may be nil
+	at   time.Time                       // when they came
 }
 
-func (r *roleCredentials) get() *agentapi.RoleCredentialsAnswer {
+func (r *roleCredentials) get() (*agentapi.RoleCredentialsAnswer, time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.last
+	return r.last, r.at
 }
 
-func (r *roleCredentials) set(a *agentapi.RoleCredentialsAnswer) {
+func (r *roleCredentials) set(a *agentapi.RoleCredentialsAnswer, at time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.last = a
+	r.last, r.at = a, at
 }
 
 // roles is what the agent has for all tasks.
@@ -116,9 +118,10 @@ func (a *Agent) Credentials(ctx context.Context, task string) (*agentapi.RoleCre
 
 // roleOf gets them from a server, unless those of before last long enough, or are all there is while no server answers.
 func (a *Agent) roleOf(ctx context.Context, w *worker) (*agentapi.RoleCredentialsAnswer, error) {
-	have := w.role.get()
-	left := have.GetExpires().AsTime().Sub(a.cfg.Clock.Now())
-	if have != nil && left > credentialsLeft {
+	have, at := w.role.get()
+	now := a.cfg.Clock.Now()
+	left := have.GetExpires().AsTime().Sub(now)
+	if have != nil && left > credentialsLeft && now.Sub(at) < credentialsKept {
 		return have, nil
 	}
 	got, err, _ := a.roles.asking.Do(w.id, func() (any, error) {
@@ -128,7 +131,7 @@ func (a *Agent) roleOf(ctx context.Context, w *worker) (*agentapi.RoleCredential
 	})
 	switch {
 	case err == nil:
-		w.role.set(got.(*agentapi.RoleCredentialsAnswer))
+		w.role.set(got.(*agentapi.RoleCredentialsAnswer), now)
 		return got.(*agentapi.RoleCredentialsAnswer), nil
 	case have != nil && left > 0:
 		a.log.Warn("renew the credentials of a task's role; it goes on with those of before", "task", w.id, "error", err)

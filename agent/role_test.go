@@ -62,6 +62,22 @@ func hostWithRoles(t *testing.T, dir string, d *fake.Driver, now clock.Clock, r 
 	return h
 }
 
+// A host whose clock lags far behind the servers' asks anew before they take its credentials for expired, and not each time.
+func TestCredentialsWhereTheClockLags(t *testing.T) {
+	dir, now := t.TempDir(), clock.NewFake(time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC))
+	r := &roleServer{now: clock.NewFake(now.Now().Add(10 * time.Hour))}
+	h := hostWithRoles(t, dir, fake.New(fake.Config{Dir: filepath.Join(dir, "fake")}), now, r)
+	h.hello()
+	h.send(5, true, nil, withRole(assignment(taskA, 1, run, "web")))
+	h.untilState(taskA, agentapi.TaskState_RUNNING)
+	for _, want := range []string{"the secret I", "the secret I", "the secret II", "the secret II"} {
+		if c, err := h.agent.Credentials(t.Context(), taskA); err != nil || c.SecretAccessKey != want {
+			t.Errorf("%v, %v; want %s", c, err, want)
+		}
+		now.Advance(2*time.Hour + 30*time.Minute)
+	}
+}
+
 // Credentials are asked for once, again when an hour is left, and those of before go on while no server answers. A later process serves them by the same id.
 func TestCredentials(t *testing.T) {
 	dir, now := t.TempDir(), clock.NewFake(time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC))

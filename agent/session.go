@@ -10,6 +10,7 @@ import (
 	"time"
 
 	agentapi "github.com/seed-2f228079/neargate/api/agent"
+	"github.com/seed-2f228079/neargate/internal/version"
 )
 
 // maxPending is how many updates of one kind may wait for a sink; a server coalesces, so more means that it does not.
@@ -114,7 +115,7 @@ func (a *Agent) hello() (*agentapi.Hello, error) {
 func (c *Config) hello() (*agentapi.Hello, error) {
 	h := &agentapi.Hello{
 		NodeId: c.NodeID, NodeName: c.NodeName, Resources: c.Resources, Attributes: c.Attributes,
-		Cluster: c.Cluster, Version: c.Version, Runtime: c.Driver.Name(), Address: c.Address,
+		Cluster: c.Cluster, Version: c.Version, Runtime: c.Driver.Name(), Address: c.Address, Speaks: version.Speaks,
 	}
 	if c.Network == nil {
 		return h, nil

@@ -10,6 +10,7 @@ import (
 
 	"github.com/seed-2f228079/neargate/agent/runtime"
 	agentapi "github.com/seed-2f228079/neargate/api/agent"
+	"github.com/seed-2f228079/neargate/internal/clock"
 )
 
 // ECS's stop codes that an agent gives; the others are the control plane's.
@@ -28,6 +29,7 @@ type worker struct {
 	moved chan struct{}
 	// role has the credentials that its containers get.
 	role roleCredentials
+	ages clock.Ages[string] // of its running containers, by name
 	// watching are the goroutines that follow started containers; they end with live's context.
 	watching sync.WaitGroup
 

@@ -18,14 +18,25 @@ type ServerDescription struct {
 	Role        string    `json:"role"`
 	Healthy     bool      `json:"healthy"`
 	Reason      string    `json:"reason,omitempty"`
+	Version     uint32    `json:"version"` // that its build speaks; 0: it does not answer
 	Lag         uint64    `json:"lag"`
 	LastContact time.Time `json:"lastContact"`
 }
 
 // Servers are those of the cluster.
 func (c *Client) Servers(ctx context.Context) ([]ServerDescription, error) {
-	var out struct{ Servers []ServerDescription }
-	return out.Servers, c.document(ctx, http.MethodGet, "/operator/servers", nil, &out)
+	list, _, err := c.Members(ctx)
+	return list, err
+}
+
+// Members are the servers of the cluster, and the version of the cluster, which is what they all speak.
+func (c *Client) Members(ctx context.Context) ([]ServerDescription, uint32, error) {
+	var out struct {
+		Servers []ServerDescription
+		Version uint32
+	}
+	err := c.document(ctx, http.MethodGet, "/operator/servers", nil, &out)
+	return out.Servers, out.Version, err
 }
 
 // RemoveServer removes a server, by its id or the beginning of it, and says which it was.

@@ -1522,6 +1522,7 @@ type Node struct {
 	Network       *agent.HostNetwork     `protobuf:"bytes,40,opt,name=network,proto3" json:"network,omitempty"`
 	Health        *agent.HostHealth      `protobuf:"bytes,30,opt,name=health,proto3" json:"health,omitempty"`                              // as the agent said last
 	HealthSince   *timestamppb.Timestamp `protobuf:"bytes,31,opt,name=health_since,json=healthSince,proto3" json:"health_since,omitempty"` // when it became what it is
+	Speaks        uint32                 `protobuf:"varint,180,opt,name=speaks,proto3" json:"speaks,omitempty"`                            // version that its agent's build understands, as it said with its last hello; 0: the first
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1652,6 +1653,13 @@ func (x *Node) GetHealthSince() *timestamppb.Timestamp {
 		return x.HealthSince
 	}
 	return nil
+}
+
+func (x *Node) GetSpeaks() uint32 {
+	if x != nil {
+		return x.Speaks
+	}
+	return 0
 }
 
 // ContainerInstance is a node's membership in a cluster: key account, region, cluster, id.
@@ -2185,7 +2193,7 @@ const file_controlplane_controlplane_proto_rawDesc = "" +
 	"\x11placement_failure\x18\x10 \x01(\tR\x10placementFailure\x12\x18\n" +
 	"\aversion\x18\x11 \x01(\x04R\aversion\x12C\n" +
 	"\x0fprotected_until\x18\x12 \x01(\v2\x1a.google.protobuf.TimestampR\x0eprotectedUntil\x12'\n" +
-	"\x0fsecurity_groups\x18( \x03(\tR\x0esecurityGroups\"\x90\x05\n" +
+	"\x0fsecurity_groups\x18( \x03(\tR\x0esecurityGroups\"\xa9\x05\n" +
 	"\x04Node\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x16\n" +
@@ -2207,7 +2215,8 @@ const file_controlplane_controlplane_proto_rawDesc = "" +
 	"\revery_cluster\x18\v \x01(\bR\feveryCluster\x128\n" +
 	"\anetwork\x18( \x01(\v2\x1e.neargate.agent.v1.HostNetworkR\anetwork\x125\n" +
 	"\x06health\x18\x1e \x01(\v2\x1d.neargate.agent.v1.HostHealthR\x06health\x12=\n" +
-	"\fhealth_since\x18\x1f \x01(\v2\x1a.google.protobuf.TimestampR\vhealthSince\x1a=\n" +
+	"\fhealth_since\x18\x1f \x01(\v2\x1a.google.protobuf.TimestampR\vhealthSince\x12\x17\n" +
+	"\x06speaks\x18\xb4\x01 \x01(\rR\x06speaks\x1a=\n" +
 	"\x0fAttributesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xb2\x03\n" +

@@ -23,6 +23,54 @@ func EncodeShape(v any) string {
 	return string(b)
 }
 
+// EncodeShapeOver is EncodeShape of v, a struct that old was decoded into and that was changed then: members of old, and of objects within it,
+// that this build's types have no field for stay. A newer build may have written them. Those within lists and maps do not: what is
+// in them is replaced as a whole.
+func EncodeShapeOver(old string, v any) string {
+	text := EncodeShape(v)
+	var was, tree map[string]any
+	if decodeExactly(old, &was) != nil || decodeExactly(text, &tree) != nil { // there was nothing, or there is nothing any more
+		return text
+	}
+	t := reflect.TypeOf(v)
+	if !keepMembers(tree, was, t) {
+		return text
+	}
+	b, err := json.Marshal(tree)
+	if err != nil {
+		panic(fmt.Sprintf("controlplane: encode %s: %v", t, err))
+	}
+	return string(b)
+}
+
+// decodeExactly leaves numbers as they stand there.
+func decodeExactly(text string, into *map[string]any) error {
+	d := json.NewDecoder(strings.NewReader(text))
+	d.UseNumber()
+	return d.Decode(into)
+}
+
+// keepMembers puts into tree, made of a t, what was has beyond t's fields, and says whether there was anything.
+func keepMembers(tree, was map[string]any, t reflect.Type) (kept bool) {
+	for name, value := range was {
+		f, known := t.FieldByNameFunc(func(field string) bool { return strings.EqualFold(field, name) })
+		if !known {
+			tree[name], kept = value, true
+			continue
+		}
+		inner := f.Type
+		if inner.Kind() == reflect.Pointer {
+			inner = inner.Elem()
+		}
+		now, isObject := tree[name].(map[string]any)
+		then, wasObject := value.(map[string]any)
+		if inner.Kind() == reflect.Struct && isObject && wasObject && keepMembers(now, then, inner) {
+			kept = true
+		}
+	}
+	return kept
+}
+
 // DecodeShape reads what EncodeShape wrote into the zero value of T. A record that cannot be read is a broken invariant.
 func DecodeShape[T any](s string) T {
 	var v T

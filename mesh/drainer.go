@@ -45,6 +45,7 @@ type Drainer struct {
 	DrainerConfig
 
 	mu      sync.Mutex
+	ages    clock.Ages[state.Key]           // of drains
 	reports map[state.Key]map[string]uint64 // endpoint → node → revision whose drain is over there
 	tidy    int                             // as many reports are looked through for what is gone
 	wake    chan struct{}
@@ -215,7 +216,7 @@ func (d *Drainer) over(e *Endpoint, key state.Key, rev state.Revision, subscribe
 	if e.Discovery {
 		kind = agent.Kind_ZONES
 	}
-	age := d.Clock.Now().Sub(e.Draining.AsTime())
+	age := d.ages.Of(key, e.Draining.AsTime(), d.Clock.Now())
 	switch {
 	case age < time.Duration(e.TtlSeconds)*time.Second:
 		return false

@@ -1110,6 +1110,7 @@ type Hello struct {
 	Network       *HostNetwork  `protobuf:"bytes,40,opt,name=network,proto3" json:"network,omitempty"` // unset: its tasks have no addresses of the cluster's network
 	Health        *HostHealth   `protobuf:"bytes,30,opt,name=health,proto3" json:"health,omitempty"`
 	Started       bool          `protobuf:"varint,31,opt,name=started,proto3" json:"started,omitempty"` // the first hello of this process: a container instance that was deregistered is one again
+	Speaks        uint32        `protobuf:"varint,180,opt,name=speaks,proto3" json:"speaks,omitempty"`  // the version of this protocol that the agent's build understands; 0: the first
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1247,6 +1248,13 @@ func (x *Hello) GetStarted() bool {
 		return x.Started
 	}
 	return false
+}
+
+func (x *Hello) GetSpeaks() uint32 {
+	if x != nil {
+		return x.Speaks
+	}
+	return 0
 }
 
 type NodeResources struct {
@@ -6117,7 +6125,7 @@ const file_api_agent_agent_proto_rawDesc = "" +
 	"timeMillis\x12\x12\n" +
 	"\x04text\x18\x02 \x01(\tR\x04text\"\x1d\n" +
 	"\aShipAck\x12\x12\n" +
-	"\x04mark\x18\x01 \x01(\x04R\x04mark\"\x84\x06\n" +
+	"\x04mark\x18\x01 \x01(\x04R\x04mark\"\x9d\x06\n" +
 	"\x05Hello\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x1b\n" +
 	"\tnode_name\x18\x02 \x01(\tR\bnodeName\x12 \n" +
@@ -6136,7 +6144,8 @@ const file_api_agent_agent_proto_rawDesc = "" +
 	"\aaddress\x18\f \x01(\tR\aaddress\x128\n" +
 	"\anetwork\x18( \x01(\v2\x1e.neargate.agent.v1.HostNetworkR\anetwork\x125\n" +
 	"\x06health\x18\x1e \x01(\v2\x1d.neargate.agent.v1.HostHealthR\x06health\x12\x18\n" +
-	"\astarted\x18\x1f \x01(\bR\astarted\x1a<\n" +
+	"\astarted\x18\x1f \x01(\bR\astarted\x12\x17\n" +
+	"\x06speaks\x18\xb4\x01 \x01(\rR\x06speaks\x1a<\n" +
 	"\x0eRevisionsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\x05R\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\x1a=\n" +

@@ -138,10 +138,10 @@ func newPeerPort(f serverFlags, dir *datadir.Dir, authority *trust.Authority, fo
 			}
 			return secret
 		},
-		Admit: func(ctx context.Context, token string, who trust.Identity, address string) error {
+		Admit: func(ctx context.Context, token string, who trust.Identity, address string, speaks uint32) error {
 			a := peers.Admission{Token: token, Ends: trust.TokenEnds(token), Host: who.String()}
 			if who.Role == trust.Server {
-				a.Server, a.Address = who.ID, address
+				a.Server, a.Address, a.Speaks = who.ID, address, speaks
 			}
 			err := p.admit(ctx, a)
 			switch {
@@ -149,6 +149,8 @@ func newPeerPort(f serverFlags, dir *datadir.Dir, authority *trust.Authority, fo
 				return trust.ErrUsed
 			case errors.Is(err, peers.ErrAddressInUse):
 				return trust.ErrAddressInUse
+			case errors.Is(err, peers.ErrTooOld):
+				return trust.ErrTooOld
 			}
 			return err
 		},

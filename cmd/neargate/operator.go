@@ -26,19 +26,24 @@ func membersCommand() *cobra.Command {
 	return clientVerb(&cobra.Command{
 		Use: "members", Short: "List the servers of the cluster", Args: cobra.NoArgs, Example: "  neargate operator members",
 	}, "", func(cmd *cobra.Command, _ []string, c *client.Client, o *connection) error {
-		list, err := c.Servers(cmd.Context())
+		list, version, err := c.Members(cmd.Context())
 		if err != nil {
 			return err
 		}
 		return o.print(cmd.OutOrStdout(), list, func(w io.Writer) {
-			fmt.Fprintln(w, "ID\tADDRESS\tROLE\tLAG\tHEALTH")
+			fmt.Fprintln(w, "ID\tADDRESS\tROLE\tVERSION\tLAG\tHEALTH")
 			for _, s := range list {
 				health := "healthy"
 				if !s.Healthy {
 					health = "not healthy: " + s.Reason
 				}
-				fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\n", s.ID, s.Address, s.Role, s.Lag, health)
+				speaks := "-"
+				if s.Version != 0 {
+					speaks = fmt.Sprint(s.Version)
+				}
+				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%d\t%s\n", s.ID, s.Address, s.Role, speaks, s.Lag, health)
 			}
+			fmt.Fprintf(w, "The cluster is at version %d.\n", version)
 		})
 	})
 }

@@ -46,11 +46,13 @@ import (
 	"github.com/seed-2f228079/neargate/controlplane/state/raft"
 	"github.com/seed-2f228079/neargate/controlplane/sts"
 	"github.com/seed-2f228079/neargate/controlplane/tasks"
+	"github.com/seed-2f228079/neargate/controlplane/upgrade"
 	"github.com/seed-2f228079/neargate/internal/arn"
 	"github.com/seed-2f228079/neargate/internal/clock"
 	"github.com/seed-2f228079/neargate/internal/datadir"
 	"github.com/seed-2f228079/neargate/internal/seal"
 	"github.com/seed-2f228079/neargate/internal/trust"
+	speaks "github.com/seed-2f228079/neargate/internal/version"
 	"github.com/seed-2f228079/neargate/mesh"
 	"github.com/seed-2f228079/neargate/registry"
 	"github.com/seed-2f228079/neargate/servicediscovery"
@@ -126,7 +128,7 @@ type part struct {
 // schema is every family's tables.
 func schema() state.Schema {
 	return slices.Concat(controlplane.Schema, dispatcher.Schema, ec2.Schema, elb.Schema, events.Schema, iam.Schema, logs.Schema, mesh.Schema, peers.Schema, registry.Schema,
-		secretsmanager.Schema, servicediscovery.Schema, ssm.Schema)
+		secretsmanager.Schema, servicediscovery.Schema, ssm.Schema, upgrade.Schema)
 }
 
 // newControlPlane opens the state and puts the families on it. The caller runs the parts, then closes.
@@ -177,7 +179,7 @@ func newControlPlane(cfg controlConfig) (_ *controlPlane, err error) {
 			err = errors.Join(err, c.engine.Close())
 		}
 	}()
-	if c.store, err = state.New(c.engine, schema(), state.Options{Logger: cfg.log}); err != nil {
+	if c.store, err = state.New(c.engine, schema(), state.Options{Logger: cfg.log, Admit: upgrade.Admit}); err != nil {
 		return nil, err
 	}
 	if cfg.cluster != nil {
@@ -290,7 +292,7 @@ func newControlPlane(cfg controlConfig) (_ *controlPlane, err error) {
 		logging.Operations(), virtual.Operations(), identities.Operations(), tokens.Operations(),
 		secretValues.Operations(), parameters.Operations())
 	c.resources = slices.Concat(tasks.New(tasks.Config{Store: c.store, Placer: placer, Nodes: c.dispatcher}).Resources(), happened.Resources(), c.registry.Resources())
-	operator := peers.Operator{Engine: c.engine, Rand: rand.Reader, Clock: real}
+	operator := peers.Operator{Engine: c.engine, Store: c.store, Peers: c.peers, Rand: rand.Reader, Clock: real}
 	if cfg.cluster != nil {
 		operator.Tokens = trust.NewTokens(cfg.dir.SealingKey())
 	}
@@ -310,9 +312,15 @@ func newControlPlane(cfg controlConfig) (_ *controlPlane, err error) {
 		return nil, err
 	}
 	confided.Invoker = c.public
+	keeper := &upgrade.Keeper{Store: c.store, Speaks: speaks.Speaks, Self: cfg.dir.ID(), Clock: real, Log: cfg.log}
+	if c.peers != nil {
+		keeper.Members, keeper.Ask = c.engine.Members, c.peers.Speaks
+	}
+	c.metrics.MustRegister(versionMetrics(c.store)...)
 	memberships := &capacity.Memberships{Store: c.store, Now: real.Now, Log: cfg.log}
 	c.parts = []part{
 		{"state", c.engine.Run},
+		{"version", keeper.Run},
 		{"dispatcher", c.dispatcher.Run},
 		{"scheduler", placer.Run},
 		{"orchestrator", orch.Run},
@@ -327,6 +335,7 @@ func newControlPlane(cfg controlConfig) (_ *controlPlane, err error) {
 		{"events", happened.Run},
 		{"registry", c.registry.Run},
 	}
+	c.parts = append(c.parts, nextParts(c)...)
 	if c.peers != nil {
 		c.peers.Forwarded, c.peers.Dispatcher = c.public.Forwarded(), c.dispatcher
 		c.parts = append(c.parts, part{"peers", c.peers.Run})
@@ -377,6 +386,16 @@ func scrubMetrics(r *registry.Registry) []prometheus.Collector {
 		gauge("rotten", "Blobs that were found rotten since this server was made.", func(s registry.Scrub) int { return int(s.Rotten) }),
 		gauge("repaired", "Blobs that were rotten or missing and came back.", func(s registry.Scrub) int { return int(s.Repaired) }),
 		gauge("lost", "Blobs that are nowhere, as last found.", func(s registry.Scrub) int { return len(s.Lost) }),
+	}
+}
+
+// versionMetrics say what this server speaks, and what all servers do.
+func versionMetrics(s *state.Store) []prometheus.Collector {
+	return []prometheus.Collector{
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "neargate_server_version", Help: "Version that this server's build speaks."},
+			func() float64 { return speaks.Speaks }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "neargate_cluster_version", Help: "Version that all servers of the cluster speak: what came later is held back."},
+			func() float64 { return float64(upgrade.Of(s.View())) }),
 	}
 }
 
@@ -470,7 +489,10 @@ func (c *controlPlane) checks(ctx context.Context) []server.Check {
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
 	_, err := c.store.Linearizable(ctx)
-	checks := []server.Check{{Name: "state", Err: err}}
+	checks := []server.Check{
+		{Name: "state", Err: err},
+		{Name: fmt.Sprintf("version %d (the cluster's: %d)", speaks.Speaks, upgrade.Of(c.store.View()))}, // of another one it would not run
+	}
 	if e, ok := c.engine.(interface{ Health(context.Context) error }); ok {
 		checks = append(checks, server.Check{Name: "etcd", Err: e.Health(ctx)})
 	}

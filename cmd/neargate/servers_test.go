@@ -1,11 +1,13 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -38,6 +40,7 @@ type servers struct {
 type oneServer struct {
 	*process
 	dir, listen, peers, url string
+	program                 string // that it runs; "": this one
 	*client.Client
 }
 
@@ -95,7 +98,8 @@ func (s *servers) start(one *oneServer, token string, more ...string) {
 	if len(more) == 0 {
 		more = []string{"--bootstrap-expect", fmt.Sprint(len(s.peers))}
 	}
-	one.process = start(s.t, slices.Concat(args, s.flags, more)...)
+	one.process = startCommand(s.t, func(self string, args ...string) *exec.Cmd { return exec.Command(cmp.Or(one.program, self), args...) },
+		slices.Concat(args, s.flags, more)...)
 }
 
 func (s *servers) ready(one *oneServer) {

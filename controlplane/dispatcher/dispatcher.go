@@ -41,6 +41,7 @@ import (
 	"github.com/seed-2f228079/neargate/controlplane/state"
 	"github.com/seed-2f228079/neargate/internal/clock"
 	"github.com/seed-2f228079/neargate/internal/id"
+	"github.com/seed-2f228079/neargate/internal/version"
 )
 
 // Source makes one kind's resources from records.
@@ -92,6 +93,8 @@ type Config struct {
 	Secrets Secrets
 	// Authorize says whether who is on the other end of the stream may act for the node; nil: everybody who can connect.
 	Authorize func(ctx context.Context, nodeID string) error
+	// OldestAgent is the lowest version of agents that get a session; version.OldestAgent.
+	OldestAgent uint32
 	// Leader passes a message on to the server that leads, whose Relayed takes it in. Nil: this server is alone.
 	Leader func(ctx context.Context, msg *Relay) (*RelayAnswer, error)
 	// Self is the id of this server; Servers are those of the other servers, as far as they are known; nil: there are none.
@@ -140,6 +143,9 @@ func New(c Config) *Server {
 	}
 	if c.Grace == 0 {
 		c.Grace = 20 * time.Second
+	}
+	if c.OldestAgent == 0 {
+		c.OldestAgent = version.OldestAgent
 	}
 	s := &Server{
 		Config: c, subscribers: map[string]*subscriber{}, callbacks: map[string]*callback{}, published: map[agentapi.Kind]state.Revision{}, changed: make(chan struct{}),

@@ -420,7 +420,7 @@ func (f *fleet) session(ctx context.Context, a *simulated, r *mathrand.Rand) {
 		}
 	}()
 	say := func(as *agentapi.Assignment, s agentapi.TaskState) {
-		report := &agentapi.TaskStatus{TaskId: as.TaskId, Epoch: as.Epoch, State: s, Started: timestamppb.New(f.p.clock.Now())}
+		report := &agentapi.TaskStatus{TaskId: as.TaskId, Epoch: as.Epoch, State: s, Started: timestamppb.New(f.p.Clock.Now())}
 		_ = stream.Send(&agentapi.Up{Body: &agentapi.Up_Status{Status: &agentapi.StatusReport{Tasks: []*agentapi.TaskStatus{report}}}})
 	}
 	tasks := map[string]*agentapi.Assignment{}

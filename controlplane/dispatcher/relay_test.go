@@ -13,6 +13,7 @@ import (
 	agentapi "github.com/seed-2f228079/neargate/api/agent"
 	"github.com/seed-2f228079/neargate/controlplane"
 	"github.com/seed-2f228079/neargate/controlplane/state"
+	"github.com/seed-2f228079/neargate/controlplane/state/raft"
 	"github.com/seed-2f228079/neargate/internal/clock"
 	"github.com/seed-2f228079/neargate/internal/testcluster"
 )
@@ -25,10 +26,16 @@ type several struct {
 }
 
 func newSeveral(t *testing.T, lease time.Duration) *several {
-	s := &several{Cluster: testcluster.New(t, testcluster.Config{Servers: 3, Schema: planeSchema}), t: t, planes: map[string]*plane{}}
+	return newSeveralBy(t, lease, func(string) clock.Clock { return clock.Real{} })
+}
+
+// newSeveralBy is newSeveral with a clock for each server.
+func newSeveralBy(t *testing.T, lease time.Duration, of func(server string) clock.Clock) *several {
+	s := &several{t: t, planes: map[string]*plane{}}
+	s.Cluster = testcluster.New(t, testcluster.Config{Servers: 3, Schema: planeSchema, Configure: func(o *raft.Options) { o.Clock = of(o.NodeID) }})
 	for _, server := range s.Servers() {
 		s.planes[server.ID] = newPlaneOn(t, Config{
-			Store: server.Store(), Clock: clock.Real{}, Traffic: &traffic{}, Heartbeat: 40 * time.Millisecond, Lease: lease, Grace: time.Second, Self: server.ID,
+			Store: server.Store(), Clock: of(server.ID), Traffic: &traffic{}, Heartbeat: 40 * time.Millisecond, Lease: lease, Grace: time.Second, Self: server.ID,
 			Leader: func(ctx context.Context, msg *Relay) (*RelayAnswer, error) {
 				leader := s.planes[server.Store().Leadership().Leader]
 				if leader == nil || leader.Self == server.ID {

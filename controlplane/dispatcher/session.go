@@ -14,6 +14,7 @@ import (
 	agentapi "github.com/seed-2f228079/neargate/api/agent"
 	"github.com/seed-2f228079/neargate/controlplane/state"
 	"github.com/seed-2f228079/neargate/internal/id"
+	"github.com/seed-2f228079/neargate/internal/version"
 )
 
 // maxInbox bounds what traffic reports may wait; the stream is not read meanwhile.
@@ -33,6 +34,9 @@ func (s *Server) Session(stream agentapi.Dispatcher_SessionServer) error {
 		if err := s.Authorize(stream.Context(), hello.NodeId); err != nil {
 			return status.Error(codes.PermissionDenied, err.Error())
 		}
+	}
+	if n := version.Of(hello.Speaks); n < s.OldestAgent {
+		return status.Errorf(codes.FailedPrecondition, "this agent's build speaks version %d, and this server takes %d at least: start a newer build of the agent", n, s.OldestAgent)
 	}
 	ctx, cancel := context.WithCancelCause(stream.Context())
 	defer cancel(nil)

@@ -76,7 +76,7 @@ func changeService(c *controlplane.Cluster, svc *controlplane.Service, in *ecs.U
 		merged.MinimumHealthyPercent = cmp.Or(in.DeploymentConfiguration.MinimumHealthyPercent, merged.MinimumHealthyPercent)
 		merged.Strategy = cmp.Or(in.DeploymentConfiguration.Strategy, merged.Strategy)
 		merged.DeploymentCircuitBreaker = cmp.Or(in.DeploymentConfiguration.DeploymentCircuitBreaker, merged.DeploymentCircuitBreaker)
-		svc.DeploymentConfigurationJson = controlplane.EncodeShape(merged)
+		svc.DeploymentConfigurationJson = controlplane.EncodeShapeOver(svc.DeploymentConfigurationJson, merged)
 	}
 	replace(&svc.LoadBalancersJson, in.LoadBalancers)
 	replace(&svc.ServiceRegistriesJson, in.ServiceRegistries)

@@ -191,6 +191,27 @@ func TestCircuitBreaker(t *testing.T) {
 	}
 }
 
+// An older build that changes a service keeps what a newer one has written into its shapes.
+func TestUpdateServiceKeepsUnknownMembers(t *testing.T) {
+	p := world(t)
+	must(p, p.createService, &ecs.CreateServiceInput{ServiceName: aws.String("s"), TaskDefinition: aws.String("web"), DesiredCount: aws.Int32(1)})
+	key := here.Key("default", "s")
+	if _, err := p.Store.Update(p.ctx(), func(tx *state.Tx) error {
+		s, _ := controlplane.Services.Get(tx, key)
+		s = proto.CloneOf(s)
+		s.DeploymentConfigurationJson = `{"maximumPercent":200,"newer":[1,2]}`
+		controlplane.Services.Put(tx, s)
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	must(p, p.updateService, &ecs.UpdateServiceInput{Service: aws.String("s"), DeploymentConfiguration: &types.DeploymentConfiguration{MaximumPercent: aws.Int32(150)}})
+	s, _ := controlplane.Services.Get(p.Store.View(), key)
+	if want := `{"maximumPercent":150,"newer":[1,2]}`; s.DeploymentConfigurationJson != want {
+		t.Errorf("got %s, want %s", s.DeploymentConfigurationJson, want)
+	}
+}
+
 func TestServiceClientToken(t *testing.T) {
 	p := world(t)
 	in := &ecs.CreateServiceInput{ServiceName: aws.String("s"), TaskDefinition: aws.String("web"), DesiredCount: aws.Int32(1), ClientToken: aws.String("token")}

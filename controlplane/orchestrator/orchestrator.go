@@ -75,6 +75,7 @@ type Orchestrator struct {
 	Config
 	lifecycle *Lifecycle
 	sizes     sizes
+	ages      clock.Ages[state.Key] // of running tasks, and of the last failure of services
 }
 
 // New makes an orchestrator; Lifecycle, which has the routers, is shared with the dispatcher and the operations.

@@ -343,8 +343,8 @@ func (s *step) failed(t *controlplane.Task, status *controlplane.TaskStatus) str
 	if why == "" {
 		return ""
 	}
-	grace := status.Report.GetStarted().AsTime().Add(time.Duration(s.service.HealthCheckGraceSeconds) * time.Second)
-	if left := grace.Sub(s.now); left > 0 {
+	grace := time.Duration(s.service.HealthCheckGraceSeconds) * time.Second
+	if left := grace - s.ages.Of(controlplane.TaskStatuses.Key(status), status.Report.GetStarted().AsTime(), s.now); left > 0 {
 		s.lookAgain(left)
 		return ""
 	}
@@ -371,7 +371,11 @@ func (s *step) throttled(desired int) bool {
 	if uint32(failed) != s.primary.FailedTasks {
 		s.changePrimary(func(d *controlplane.Deployment) { d.FailedTasks = uint32(failed) })
 	}
-	wait := last.GetStopped().AsTime().Add(backoff(count, desired)).Sub(s.now)
+	pause := backoff(count, desired)
+	if pause == 0 {
+		return false
+	}
+	wait := pause - s.ages.Of(controlplane.Services.Key(s.service), last.GetStopped().AsTime(), s.now)
 	if wait <= 0 {
 		return false
 	}
@@ -532,7 +536,7 @@ const repeatAfter = 6 * time.Hour
 func (s *step) eventOnce(message string) {
 	ring, _ := controlplane.ServiceEventRings.Get(s.tx, controlplane.Services.Key(s.service))
 	for _, e := range ring.GetEvents() {
-		if e.Message == message && s.now.Sub(e.Created.AsTime()) < repeatAfter {
+		if e.Message == message && s.now.Sub(e.Created.AsTime()).Abs() < repeatAfter {
 			return
 		}
 	}

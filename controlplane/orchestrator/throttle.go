@@ -1,6 +1,7 @@
 package orchestrator
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 	"time"
@@ -22,17 +23,21 @@ const (
 // last one. Those that ran but were replaced as unhealthy are counted apart: the circuit breaker counts them, the throttle does not.
 func failures(v *state.View, s *controlplane.Service, d *controlplane.Deployment, reset bool) (count int, last *controlplane.TaskStatus, unhealthy int) {
 	var stopped []*controlplane.TaskStatus
+	ended := map[string]state.Revision{} // in which a task did: what clocks say of the order may be wrong, if one was set
 	for status := range controlplane.FailedTasksByService.Scan(v, s.Scope().Key(s.Cluster, s.Name)) {
 		t, ok := controlplane.Tasks.Get(v, controlplane.TaskStatuses.Key(status))
 		switch {
 		case !ok || t.Deployment != d.Id || status.Stopped.AsTime().Before(d.RolledBack.AsTime()):
 		case status.StopCode == stopEssential || status.StopCode == stopFailedToStart:
 			stopped = append(stopped, status)
+			_, ended[status.Id], _ = controlplane.TaskStatuses.GetRevision(v, controlplane.TaskStatuses.Key(status))
 		case strings.HasPrefix(status.StoppedReason, controlplane.FailedHealth):
 			unhealthy++
 		}
 	}
-	slices.SortFunc(stopped, func(a, b *controlplane.TaskStatus) int { return b.Stopped.AsTime().Compare(a.Stopped.AsTime()) })
+	slices.SortFunc(stopped, func(a, b *controlplane.TaskStatus) int {
+		return cmp.Or(cmp.Compare(ended[b.Id], ended[a.Id]), b.Stopped.AsTime().Compare(a.Stopped.AsTime()))
+	})
 	for _, status := range stopped {
 		if !ranStably(status) {
 			count++

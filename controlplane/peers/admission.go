@@ -10,6 +10,8 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/seed-2f228079/neargate/controlplane/state"
+	"github.com/seed-2f228079/neargate/controlplane/upgrade"
+	"github.com/seed-2f228079/neargate/internal/version"
 )
 
 // usedTokens are the join tokens that have served their host, until they would have ended anyway.
@@ -22,6 +24,7 @@ var Schema = state.Schema{usedTokens}
 var (
 	ErrUsed         = errors.New("another host has used this token")
 	ErrAddressInUse = errors.New("another server has this address")
+	ErrTooOld       = errors.New("the server's build does not speak the version of the cluster")
 )
 
 // Admission is a host that comes by a token that the cluster has made.
@@ -31,12 +34,14 @@ type Admission struct {
 	Host    string    `json:"host"`              // role and id
 	Server  string    `json:"server,omitempty"`  // its id, if it is one
 	Address string    `json:"address,omitempty"` // and its peer port's address
+	Speaks  uint32    `json:"speaks,omitempty"`  // and the version that its build speaks
 }
 
 // verdict is what the leader says to an admission.
 type verdict struct {
-	Used, AddressInUse, NotLeader bool
-	Error                         string
+	Used, AddressInUse, TooOld, NotLeader bool
+
+	Error string
 }
 
 func (v verdict) err() error {
@@ -45,6 +50,8 @@ func (v verdict) err() error {
 		return ErrUsed
 	case v.AddressInUse:
 		return ErrAddressInUse
+	case v.TooOld:
+		return ErrTooOld
 	case v.NotLeader:
 		return state.ErrNotLeader
 	case v.Error != "":
@@ -87,11 +94,14 @@ func (p *Peers) admit(ctx context.Context, a Admission) verdict {
 	case err == nil:
 		return verdict{}
 	}
-	return verdict{Used: errors.Is(err, ErrUsed), NotLeader: errors.Is(err, state.ErrNotLeader), Error: err.Error()}
+	return verdict{Used: errors.Is(err, ErrUsed), TooOld: errors.Is(err, ErrTooOld), NotLeader: errors.Is(err, state.ErrNotLeader), Error: err.Error()}
 }
 
 func (p *Peers) use(ctx context.Context, a Admission) error {
 	_, err := p.Store.Update(ctx, func(tx *state.Tx) error {
+		if a.Server != "" && version.Of(a.Speaks) < upgrade.Of(tx) {
+			return ErrTooOld // it would stop at the first thing that it is told, a member all the same
+		}
 		if t, ok := usedTokens.Get(tx, state.K(a.Token)); ok {
 			if t.Host != a.Host {
 				return ErrUsed
@@ -103,7 +113,7 @@ func (p *Peers) use(ctx context.Context, a Admission) error {
 			if looked++; looked > tidied {
 				break
 			}
-			if p.Clock.Now().After(t.Ends.AsTime()) {
+			if p.Clock.Now().After(t.Ends.AsTime().Add(usedKept)) {
 				usedTokens.Delete(tx, usedTokens.Key(t))
 			}
 		}
@@ -112,6 +122,10 @@ func (p *Peers) use(ctx context.Context, a Admission) error {
 	})
 	return err
 }
+
+// usedKept is how long it is kept that a token was used, after the token has ended by the clock of whoever leads: if that was set forwards by
+// mistake, and is set right again, the token has not ended.
+const usedKept = 30 * 24 * time.Hour
 
 // tidied is how many records are looked through, for those that have had their time, when one is written.
 const tidied = 50

@@ -10,14 +10,18 @@ import (
 
 	"github.com/seed-2f228079/neargate/api"
 	"github.com/seed-2f228079/neargate/controlplane/state"
+	"github.com/seed-2f228079/neargate/controlplane/upgrade"
 	"github.com/seed-2f228079/neargate/internal/awserr"
 	"github.com/seed-2f228079/neargate/internal/clock"
 	"github.com/seed-2f228079/neargate/internal/trust"
+	"github.com/seed-2f228079/neargate/internal/version"
 )
 
 // Operator is what whoever runs the cluster asks of it: who its servers are, and to change that; tokens for new hosts; snapshots.
 type Operator struct {
 	Engine Group
+	Store  *state.Store
+	Peers  *Peers        // nil: there are no other servers
 	Tokens *trust.Tokens // nil: no host can join
 	Rand   io.Reader
 	Clock  clock.Clock
@@ -30,7 +34,8 @@ type ServerDescription struct {
 	Role        string    `json:"role"` // leader, voter, or learner: a new one that has no vote yet
 	Healthy     bool      `json:"healthy"`
 	Reason      string    `json:"reason,omitempty"` // why it is not
-	Lag         uint64    `json:"lag"`              // log entries that it is behind the leader
+	Version     uint32    `json:"version"`          // that its build speaks; 0: it does not answer
+	Lag         uint64    `json:"lag"`              // log entries that it is behind the leader; with etcd, transactions that it has yet to apply
 	LastContact time.Time `json:"lastContact"`
 }
 
@@ -39,6 +44,7 @@ type (
 	ListServersInput  struct{}
 	ListServersOutput struct {
 		Servers []ServerDescription `json:"servers"`
+		Version uint32              `json:"version"` // of the cluster
 	}
 	RemoveServerInput struct {
 		Server string `json:"server" doc:"Id of the server, or the beginning of it."`
@@ -78,9 +84,14 @@ func (o *Operator) listServers(ctx context.Context, _ *ListServersInput) (*ListS
 	if err != nil {
 		return nil, err
 	}
-	out := &ListServersOutput{Servers: []ServerDescription{}}
+	out := &ListServersOutput{Servers: []ServerDescription{}, Version: upgrade.Of(o.Store.View())}
+	standings, newest := o.standings(ctx, members)
 	for _, m := range members {
-		d := ServerDescription{ID: m.ID, Address: m.Address, Role: "learner", Healthy: m.Healthy, Reason: m.Reason, Lag: m.Lag, LastContact: m.LastContact}
+		s, answers := standings[m.ID]
+		if answers && m.LastIndex == 0 { // the engine does not know
+			m.Lag = uint64(newest - s.Revision)
+		}
+		d := ServerDescription{ID: m.ID, Address: m.Address, Role: "learner", Healthy: m.Healthy, Reason: m.Reason, Version: s.Speaks, Lag: m.Lag, LastContact: m.LastContact}
 		switch {
 		case m.Leader:
 			d.Role = "leader"
@@ -90,6 +101,22 @@ func (o *Operator) listServers(ctx context.Context, _ *ListServersInput) (*ListS
 		out.Servers = append(out.Servers, d)
 	}
 	return out, nil
+}
+
+// standings are what the members say about themselves, and the last revision that any of them has applied.
+func (o *Operator) standings(ctx context.Context, members []state.Member) (all map[string]Standing, newest state.Revision) {
+	if o.Peers != nil {
+		all = o.Peers.standings(ctx, members)
+	} else {
+		all = map[string]Standing{}
+		for _, m := range members { // this server alone
+			all[m.ID] = Standing{version.Speaks, o.Store.Revision()}
+		}
+	}
+	for _, s := range all {
+		newest = max(newest, s.Revision)
+	}
+	return all, newest
 }
 
 func (o *Operator) removeServer(ctx context.Context, in *RemoveServerInput) (*RemoveServerOutput, error) {
@@ -153,10 +180,12 @@ func (o *Operator) saveSnapshot(ctx context.Context, _ *SaveSnapshotInput, w io.
 
 func (o *Operator) restoreSnapshot(ctx context.Context, _ *RestoreSnapshotInput, body io.Reader) (*RestoreSnapshotOutput, error) {
 	r, err := o.Engine.Restore(ctx, body)
-	if err != nil {
-		if damaged(err) {
-			return nil, awserr.New("InvalidParameterException", "This is no snapshot, or it is damaged or cut short; nothing was changed: %v.", err)
-		}
+	switch {
+	case errors.Is(err, state.ErrUnknownFormat):
+		return nil, awserr.New("InvalidParameterException", "This snapshot is of a newer version; nothing was changed: %v.", err)
+	case damaged(err):
+		return nil, awserr.New("InvalidParameterException", "This is no snapshot, or it is damaged or cut short; nothing was changed: %v.", err)
+	case err != nil:
 		return nil, err
 	}
 	return &RestoreSnapshotOutput{uint64(r)}, nil

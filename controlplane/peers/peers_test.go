@@ -23,6 +23,7 @@ import (
 	"github.com/seed-2f228079/neargate/controlplane/dispatcher"
 	"github.com/seed-2f228079/neargate/controlplane/peers"
 	"github.com/seed-2f228079/neargate/controlplane/state"
+	"github.com/seed-2f228079/neargate/controlplane/upgrade"
 	"github.com/seed-2f228079/neargate/internal/clock"
 	"github.com/seed-2f228079/neargate/internal/testcluster"
 	"github.com/seed-2f228079/neargate/storage/blob"
@@ -56,7 +57,7 @@ func (l takes) Take(_ context.Context, b *agentapi.ShipBatch) (uint64, error) {
 }
 
 func newSeveral(t *testing.T) *several {
-	s := &several{Cluster: testcluster.New(t, testcluster.Config{Servers: 3, Schema: peers.Schema}), of: map[string]*peers.Peers{}, blobs: map[string]*peers.Blobs{}, logs: map[string]*stream.Store{}, at: map[string]string{}}
+	s := &several{Cluster: testcluster.New(t, testcluster.Config{Servers: 3, Schema: slices.Concat(peers.Schema, upgrade.Schema)}), of: map[string]*peers.Peers{}, blobs: map[string]*peers.Blobs{}, logs: map[string]*stream.Store{}, at: map[string]string{}}
 	listen := func(protocol, id string) net.Listener {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {

@@ -17,6 +17,7 @@ var ErrUnknownFormat = errors.New("state: written in a format this version does 
 type Machine struct {
 	logger *slog.Logger
 	schema Schema
+	admit  func(*View) error // as in Options; does not panic
 
 	view atomic.Pointer[View] // the last one published
 
@@ -28,10 +29,21 @@ type Machine struct {
 	beforePut func(op *Op) // nil but in tests
 }
 
-func newMachine(schema Schema, watchHistory int, logger *slog.Logger) *Machine {
-	m := &Machine{logger: logger, schema: schema}
+func newMachine(schema Schema, opts Options) *Machine {
+	m := &Machine{logger: opts.Logger, schema: schema}
+	m.admit = func(v *View) (err error) {
+		if opts.Admit == nil {
+			return nil
+		}
+		defer func() { // what decides does not decode
+			if p := recover(); p != nil {
+				err = fmt.Errorf("%w: %v", ErrUnknownFormat, p)
+			}
+		}()
+		return opts.Admit(v)
+	}
 	m.view.Store(m.empty())
-	m.feed.init(m.view.Load(), watchHistory)
+	m.feed.init(m.view.Load(), opts.WatchHistory)
 	return m
 }
 
@@ -62,8 +74,9 @@ func (m *Machine) Await(r Revision, done <-chan struct{}) bool {
 	}
 }
 
-// Apply applies one entry and returns an outcome per transaction in it. The error is ErrUnknownFormat or that the entry is
-// malformed; either way nothing was applied, and a malformed entry may be passed over: every server does.
+// Apply applies one entry and returns an outcome per transaction in it. The error is ErrUnknownFormat, of the entry or of the state that
+// it would make (Options.Admit), or that the entry is malformed; either way nothing was applied, and a malformed entry may be passed over:
+// every server does.
 func (m *Machine) Apply(entry []byte) ([]Outcome, error) {
 	txs, err := DecodeEntry(entry)
 	if err != nil {
@@ -77,12 +90,17 @@ func (m *Machine) Apply(entry []byte) ([]Outcome, error) {
 		b := newBatch(m, base)
 		bad, reason := b.run(txs, refused)
 		if bad < 0 {
-			m.history.trim()
-			if b.revision != base.revision {
-				v := b.commit()
-				m.view.Store(v)
-				m.feed.publish(v, b.changes)
+			if b.revision == base.revision {
+				return b.outcomes, nil
 			}
+			v := b.commit()
+			if err := m.admit(v); err != nil {
+				m.history.undo(base.revision)
+				return nil, err
+			}
+			m.history.trim()
+			m.view.Store(v)
+			m.feed.publish(v, b.changes)
 			return b.outcomes, nil
 		}
 		// A panic left b half done. Begin again without the transaction that did it: it is dropped whole, here and, the entry and

@@ -18,7 +18,7 @@ func putOp(table, name string) *Transaction {
 // A transaction that panics on apply is dropped whole; its neighbours in the entry are applied, and guards after it hold.
 func TestPanicOnApply(t *testing.T) {
 	table := NewTable("t", key)
-	m := newMachine(Schema{table}, 100, slog.New(slog.DiscardHandler))
+	m := newMachine(Schema{table}, Options{WatchHistory: 100, Logger: slog.New(slog.DiscardHandler)})
 	m.beforePut = func(op *Op) {
 		if op.Key == K("bad") {
 			panic("bad record")
@@ -60,7 +60,7 @@ func TestPanicInIndex(t *testing.T) {
 		}
 		return []Key{K("x")}
 	})
-	m := newMachine(Schema{table}, 100, slog.New(slog.DiscardHandler))
+	m := newMachine(Schema{table}, Options{WatchHistory: 100, Logger: slog.New(slog.DiscardHandler)})
 	undecodable := putOp("t", "broken")
 	undecodable.Ops[0].Value = []byte{0xff}
 	out, err := m.Apply(EncodeEntry([]*Transaction{putOp("t", "good"), putOp("t", "bad"), undecodable, putOp("t", "bad")}))

@@ -206,7 +206,8 @@ func (m *Machine) readSnapshot(r *bufio.Reader, renumber bool) (*View, *history,
 		h.log = append(h.log, historySize{revision, sizes[revision]})
 		h.bytes += sizes[revision]
 	}
-	return b.commit(), h, nil
+	v := b.commit()
+	return v, h, m.admit(v)
 }
 
 func readFrame(r *bufio.Reader) ([]byte, error) {

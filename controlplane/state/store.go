@@ -14,6 +14,9 @@ type Options struct {
 	// WatchHistory is how many changes are kept for watchers that are behind; 16384 by default.
 	WatchHistory int
 	Logger       *slog.Logger
+	// Admit says why this program must not go on with a state; the error is an ErrUnknownFormat. It is asked of every state before that is
+	// published, and is to be quick. Nil: it may go on with any.
+	Admit func(v *View) error
 }
 
 // Store is typed tables over an engine. Safe for concurrent use. It has no goroutines: closing the engine ends it.
@@ -37,7 +40,7 @@ func New(engine Engine, schema Schema, opts Options) (*Store, error) {
 	if opts.Logger == nil {
 		opts.Logger = slog.Default()
 	}
-	s := &Store{engine: engine, machine: newMachine(schema, opts.WatchHistory, opts.Logger)}
+	s := &Store{engine: engine, machine: newMachine(schema, opts)}
 	if err := engine.Start(s.machine); err != nil {
 		return nil, fmt.Errorf("state: start engine: %w", err)
 	}

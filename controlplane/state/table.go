@@ -83,7 +83,8 @@ func (t *Table[T]) ScanFrom(r Reader, prefix, after Key) iter.Seq[T] {
 	}
 }
 
-// Put creates or replaces the record with v's key. v must not be changed afterwards.
+// Put creates or replaces the record with v's key. v must not be changed afterwards. It gets the fields of the record that it replaces
+// which this version does not know.
 func (t *Table[T]) Put(tx *Tx, v T) { tx.put(t, v) }
 
 // Delete removes the record at k, if there is one.

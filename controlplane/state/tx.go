@@ -106,14 +106,26 @@ func (tx *Tx) readRange(space string, from, end Key) {
 }
 
 func (tx *Tx) put(info TableInfo, v proto.Message) {
+	k := info.keyOf(v)
+	if old := tx.record(info.Name(), k); old != nil && old.message != nil {
+		keepUnknown(old.message, v)
+	}
 	value, err := proto.Marshal(v)
 	if err != nil {
 		// A string that is not UTF-8, most likely: what clients send must not be able to panic us.
 		tx.failed = cmp.Or(tx.failed, fmt.Errorf("state: encode record of table %s: %w", info.Name(), err))
 		return
 	}
-	rec := &record{key: info.keyOf(v), value: value, message: v}
-	tx.write(info, rec.key, rec)
+	tx.write(info, k, &record{key: k, value: value, message: v})
+}
+
+// keepUnknown gives a record that takes the place of old the fields that a newer version has written there, also if it was made from
+// nothing instead of being old, changed. Messages within it do not get theirs that way.
+func keepUnknown(old, v proto.Message) {
+	kept, m := old.ProtoReflect().GetUnknown(), v.ProtoReflect()
+	if len(kept) > 0 && len(m.GetUnknown()) == 0 {
+		m.SetUnknown(kept)
+	}
 }
 
 func (tx *Tx) delete(info TableInfo, k Key) { tx.write(info, k, nil) }

@@ -73,6 +73,16 @@ func (f *Fake) Advance(d time.Duration) {
 	f.waiters = kept
 }
 
+// Jump sets the clock, as somebody sets a machine's: those who wait go on waiting for as long as before.
+func (f *Fake) Jump(d time.Duration) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.now = f.now.Add(d)
+	for i := range f.waiters {
+		f.waiters[i].at = f.waiters[i].at.Add(d)
+	}
+}
+
 // Waiters is how many calls of After have not been woken yet; a test waits for it before it advances.
 func (f *Fake) Waiters() int {
 	f.mu.Lock()

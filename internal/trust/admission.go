@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/seed-2f228079/neargate/internal/clock"
+	"github.com/seed-2f228079/neargate/internal/version"
 )
 
 // AdmissionConfig is what an Admission is told.
@@ -24,9 +25,9 @@ type AdmissionConfig struct {
 	// Secret finds a token by its id, the empty one being the bootstrap secret's. Nil: there is none (any more).
 	Secret func(id string) *Secret
 	// Admit is asked before a host gets what it came for by a token that the cluster has made: it notes that the token is used, and
-	// makes a server a member. ErrUsed and ErrAddressInUse are for the host to know; after any other error it comes again. Nil:
-	// there are no such tokens.
-	Admit func(ctx context.Context, token string, who Identity, address string) error
+	// makes a server, that is of a build which speaks a version, a member. ErrUsed, ErrAddressInUse and ErrTooOld are for the host to know;
+	// after any other error it comes again. Nil: there are no such tokens.
+	Admit func(ctx context.Context, token string, who Identity, address string, speaks uint32) error
 	// Founding is what a server that joins is given.
 	Founding func() (*Founding, error)
 	Clock    clock.Clock
@@ -36,6 +37,7 @@ type AdmissionConfig struct {
 // Why a host is not admitted although its token is good.
 var (
 	ErrUsed         = errors.New("another host has used this join token")
+	ErrTooOld       = fmt.Errorf("the cluster has moved to a version that this build, which speaks %d, does not: start the build that its servers run", version.Speaks)
 	ErrAddressInUse = errors.New("another server of the cluster has this address: if it is gone for good, remove it with `neargate operator remove`")
 )
 
@@ -136,7 +138,7 @@ func (a *Admission) join(ctx context.Context, conn *tls.Conn) error {
 	}
 	who := Identity{req.Role, id}
 	if secret.id != "" {
-		if why, err := a.admit(ctx, secret.id, who, req.Address); err != nil {
+		if why, err := a.admit(ctx, secret.id, who, req); err != nil {
 			return errors.Join(fmt.Errorf("%s: %w", who, err), send(conn, prove, answer{Refusal: why}))
 		}
 	}
@@ -153,16 +155,18 @@ func (a *Admission) join(ctx context.Context, conn *tls.Conn) error {
 }
 
 // admit has the cluster take a host in.
-func (a *Admission) admit(ctx context.Context, token string, who Identity, address string) (refusal, error) {
+func (a *Admission) admit(ctx context.Context, token string, who Identity, req request) (refusal, error) {
 	ctx, cancel := context.WithTimeout(ctx, exchangeTimeout/2)
 	defer cancel()
-	switch err := a.Admit(ctx, token, who, address); {
+	switch err := a.Admit(ctx, token, who, req.Address, version.Of(req.Speaks)); {
 	case err == nil:
 		return "", nil
 	case errors.Is(err, ErrUsed):
 		return refusedUsed, err
 	case errors.Is(err, ErrAddressInUse):
 		return refusedAddress, err
+	case errors.Is(err, ErrTooOld):
+		return refusedVersion, err
 	default:
 		return refusedLater, err
 	}

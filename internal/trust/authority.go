@@ -26,7 +26,7 @@ import (
 const (
 	authorityLife = 10 * 365 * 24 * time.Hour
 	hostLife      = 7 * 24 * time.Hour
-	clockSkew     = time.Hour // by which hosts' clocks may lag behind
+	clockSkew     = 24 * time.Hour // by which hosts' clocks may lag behind, or the clock of who certifies may run ahead
 )
 
 // Authority signs the cluster's certificates. Safe for concurrent use.

@@ -108,18 +108,24 @@ func (c *Credential) Authorities() []byte {
 const (
 	firstRenewalRetry = 10 * time.Second
 	lastRenewalRetry  = 10 * time.Minute
+	// renewalLook is how often a credential looks whether its time has come: a clock may have been set, or a host asleep, and no timer notices.
+	renewalLook = 10 * time.Minute
 )
 
-// Run renews the certificate when half of its life has passed, until ctx ends.
+// Run renews the certificate when half of its life has passed, or when by this host's clock it has yet to begin, until ctx ends.
 func (c *Credential) Run(ctx context.Context) error {
 	retry := firstRenewalRetry
 	// Hosts that joined together do not have to renew together.
-	wait := c.untilRenewal() - mathrand.N(hostLife/16)
+	early := mathrand.N(hostLife / 16)
+	wait := c.untilRenewal() - early
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-c.clock.After(wait):
+		case <-c.clock.After(min(wait, renewalLook)):
+		}
+		if wait = c.untilRenewal() - early; wait > 0 {
+			continue
 		}
 		p, err := c.renew(ctx)
 		switch {
@@ -134,13 +140,19 @@ func (c *Credential) Run(ctx context.Context) error {
 		c.papers = p
 		c.mu.Unlock()
 		c.log.Info("certificate renewed", "ends", p.certificate.Leaf.NotAfter)
-		// Never at once: a certificate that comes with half its life over would be renewed without end.
-		wait, retry = max(c.untilRenewal(), firstRenewalRetry), firstRenewalRetry
+		// Never soon: a certificate that comes with half its life over, of a server whose clock is days behind, would be renewed without end.
+		early, retry = 0, firstRenewalRetry
+		wait = max(c.untilRenewal(), lastRenewalRetry)
 	}
 }
 
+// untilRenewal is how long there is time until a certificate should be renewed.
 func (c *Credential) untilRenewal() time.Duration {
-	return c.current().certificate.Leaf.NotAfter.Add(-hostLife / 2).Sub(c.clock.Now())
+	leaf, now := c.current().certificate.Leaf, c.clock.Now()
+	if now.Before(leaf.NotBefore) {
+		return 0 // whoever certified it, or this host, had a clock that was wrong by more than clockSkew, and has no more
+	}
+	return leaf.NotAfter.Add(-hostLife / 2).Sub(now)
 }
 
 // PublicTLS is the TLS configuration of the public port.

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/seed-2f228079/neargate/internal/clock"
+	"github.com/seed-2f228079/neargate/internal/version"
 )
 
 // Entry is how a server comes to a cluster that there is already: by a token for servers, that an operator made.
@@ -32,7 +33,7 @@ func (e *Entry) Run(ctx context.Context) (*Founding, error) {
 	if err != nil {
 		return nil, err
 	}
-	q := request{Role: Server, Request: csr, ID: e.ID, Address: e.Address}
+	q := request{Role: Server, Request: csr, ID: e.ID, Address: e.Address, Speaks: version.Speaks}
 	for wait := firstJoinRetry; ; wait = min(2*wait, lastJoinRetry) {
 		f, err := e.try(ctx, q)
 		if err == nil {

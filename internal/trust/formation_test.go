@@ -322,12 +322,15 @@ func TestServerEnters(t *testing.T) {
 			}
 			return tokens.Secret(id, now)
 		},
-		Admit: func(_ context.Context, token string, who Identity, address string) error {
+		Admit: func(_ context.Context, token string, who Identity, address string, _ uint32) error {
 			if by, ok := used[token]; ok && by != who {
 				return ErrUsed
 			}
-			if address == "taken:1" {
+			switch address {
+			case "taken:1":
 				return ErrAddressInUse
+			case "old:1":
+				return ErrTooOld
 			}
 			used[token] = who
 			return nil
@@ -370,6 +373,7 @@ func TestServerEnters(t *testing.T) {
 		"used":      {good, "there:1", ErrUsed},
 		"ended":     {token(Server, -time.Minute), "there:1", ErrWrongToken},
 		"address":   {token(Server, time.Minute), "taken:1", ErrAddressInUse},
+		"too old":   {token(Server, time.Minute), "old:1", ErrTooOld},
 		"forged":    {good[:len(good)-4] + "AAAA", "there:1", ErrWrongToken},
 		"bootstrap": {"another secret", "there:1", ErrWrongToken},
 	} {

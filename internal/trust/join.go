@@ -157,9 +157,10 @@ func strangerTLS() *tls.Config {
 	return &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS13, NextProtos: []string{protocolJoin}}
 }
 
-// again renews by the certificate; one that has ended proves nothing any more, then it takes the token.
+// again renews by the certificate; one that has ended, or has yet to begin, proves nothing, then it takes the token.
 func (m *Membership) again(ctx context.Context, c *Credential, key *ecdsa.PrivateKey) (papers, error) {
-	if m.Clock.Now().After(c.current().certificate.Leaf.NotAfter) && m.Secret != nil {
+	leaf, now := c.current().certificate.Leaf, m.Clock.Now()
+	if (now.After(leaf.NotAfter) || now.Before(leaf.NotBefore)) && m.Secret != nil {
 		return m.ask(ctx, key, strangerTLS(), m.Secret)
 	}
 	return m.ask(ctx, key, c.peerTLS([]string{protocolRenew}, Server), nil)
@@ -245,13 +246,16 @@ func (q request) put(conn *tls.Conn, secret *Secret) (answer, error) {
 		return answer{}, ErrUsed
 	case refusedAddress:
 		return answer{}, ErrAddressInUse
+	case refusedVersion:
+		return answer{}, ErrTooOld
 	}
 	return answer{}, fmt.Errorf("the server refused this host: %q", got.Refusal)
 }
 
 // final says whether trying again changes nothing.
 func final(err error) bool {
-	return errors.Is(err, ErrWrongToken) || errors.Is(err, ErrNotOurs) || errors.Is(err, ErrUsed) || errors.Is(err, ErrAddressInUse)
+	return errors.Is(err, ErrWrongToken) || errors.Is(err, ErrNotOurs) || errors.Is(err, ErrUsed) || errors.Is(err, ErrAddressInUse) ||
+		errors.Is(err, ErrTooOld)
 }
 
 // accept checks an answer that is known to be the server's.

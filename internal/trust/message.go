@@ -24,6 +24,8 @@ type request struct {
 	// ID and Address are those of a server's data directory and peer port.
 	ID      string `json:"id,omitempty"`
 	Address string `json:"address,omitempty"`
+	// Speaks is the version of a server's build (internal/version).
+	Speaks uint32 `json:"speaks,omitempty"`
 }
 
 // answer is the certificate, or a word why there is none.
@@ -44,6 +46,7 @@ const (
 	refusedRequest refusal = "request" // not understood
 	refusedUsed    refusal = "used"    // another host has used this token
 	refusedAddress refusal = "address" // another server has this address
+	refusedVersion refusal = "version" // the server's build is too old for the cluster
 	refusedLater   refusal = "later"   // nobody leads just now
 )
 

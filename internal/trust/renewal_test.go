@@ -37,10 +37,11 @@ func TestRenewal(t *testing.T) {
 	run(t, cred)
 	waitFor(t, "both renewals waiting", func() bool { return c.clock.Waiters() == 2 })
 	c.clock.Advance(hostLife/2 - hostLife/8)
+	waitFor(t, "both renewals waiting on", func() bool { return c.clock.Waiters() == 2 })
 	if !ends(cred).Equal(first) {
 		t.Error("renewed long before its time")
 	}
-	c.clock.Advance(hostLife / 8)
+	c.clock.Advance(max(hostLife/8, renewalLook))
 	waitFor(t, "a new certificate", func() bool { return ends(cred).After(first) })
 	if cred.ID() != id {
 		t.Errorf("the node was %s and is %s", id, cred.ID())
@@ -99,6 +100,46 @@ func TestRenewalIsRetried(t *testing.T) {
 	}
 	if err := call(t, cred, c.addr); err != nil {
 		t.Error(err)
+	}
+}
+
+// A clock that is set, or a host that was asleep, makes a renewal due that no timer was set for, and one that is enough.
+func TestRenewalWhenTheClockIsSet(t *testing.T) {
+	c := startCluster(t, "secret")
+	m := c.host(t, "secret")
+	cred := mustJoin(t, m)
+	run(t, cred)
+	looks := func() { // and that is all
+		t.Helper()
+		waitFor(t, "both renewals waiting", func() bool { return c.clock.Waiters() == 2 })
+		c.clock.Advance(renewalLook)
+		waitFor(t, "both renewals waiting on", func() bool { return c.clock.Waiters() == 2 })
+	}
+	day := 24 * time.Hour
+	for _, set := range []struct {
+		by    time.Duration
+		renew bool
+	}{{5 * time.Hour, false}, {-10 * time.Hour, false}, {6 * day, true}, {-6 * day, true}, {3 * time.Hour, false}} {
+		looks()
+		before := cred.current().certificate.Leaf
+		c.clock.Jump(set.by)
+		looks()
+		// Where both are due, the server may refuse the host until it has its own.
+		for i := 0; i < 10 && set.renew && cred.current().certificate.Leaf.Equal(before); i++ {
+			looks()
+		}
+		if renewed := !cred.current().certificate.Leaf.Equal(before); renewed != set.renew {
+			t.Errorf("set by %v: renewed: %v, want %v", set.by, renewed, set.renew)
+		}
+		leaf := cred.current().certificate.Leaf
+		looks()
+		looks()
+		if !cred.current().certificate.Leaf.Equal(leaf) {
+			t.Errorf("set by %v: renewed again and again", set.by)
+		}
+		if err := call(t, cred, c.addr); err != nil {
+			t.Errorf("set by %v: %v", set.by, err)
+		}
 	}
 }
 

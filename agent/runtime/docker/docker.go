@@ -316,7 +316,7 @@ func unkeep(id, label string) (runtime.Task, error) {
 	if err := json.Unmarshal([]byte(label), &k); err != nil {
 		return runtime.Task{}, err
 	}
-	if err := protojson.Unmarshal(k.Spec, spec); err != nil {
+	if err := (protojson.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(k.Spec, spec); err != nil {
 		return runtime.Task{}, err
 	}
 	return runtime.Task{ID: id, Spec: spec, DNSServers: k.DNSServers, DNSSearch: k.DNSSearch, ExtraHosts: k.ExtraHosts, Environment: k.Environment}, nil

@@ -71,7 +71,7 @@ func (d *Driver) read() error {
 		if err := json.Unmarshal(b, &k); err != nil {
 			return fmt.Errorf("task %s: %w", e.Name(), err)
 		}
-		if err := protojson.Unmarshal(k.Spec, spec); err != nil {
+		if err := (protojson.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(k.Spec, spec); err != nil {
 			return fmt.Errorf("task %s: %w", e.Name(), err)
 		}
 		d.adopt(e.Name(), spec, k)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"sync"
 	"syscall"
 	"time"
@@ -83,7 +84,9 @@ func openDisk(d *disk) (_ *disk, err error) {
 	if err := os.MkdirAll(d.dir, 0o700); err != nil {
 		return nil, err
 	}
-	defer func() { // bbolt panics on some kinds of damage
+	// bbolt panics on some kinds of damage, and faults where its file, which it maps, is cut short.
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
 		if p := recover(); p != nil {
 			err = fmt.Errorf("%v", p)
 		}
@@ -99,6 +102,11 @@ func openDisk(d *disk) (_ *disk, err error) {
 	}
 	if err != nil {
 		return nil, errors.Join(err, d.log.Close())
+	}
+	if d.term != 0 {
+		// What is there is written again: damage to what only writing looks at, the list of free pages, panics too, and is to do so here. A disk
+		// that cannot be written is for later.
+		_ = d.log.SetUint64([]byte(keyTerm), d.term)
 	}
 	return d, nil
 }
@@ -119,6 +127,8 @@ func (d *disk) describe(err error) error {
 	switch {
 	case errors.Is(err, os.ErrNotExist) && errors.As(err, &path):
 		return &state.DamagedError{Path: path.Path, Advice: adviceDamaged, Err: errors.New("the file is missing")}
+	case errors.Is(err, os.ErrExist):
+		return &state.DamagedError{Path: filepath.Join(d.dir, metadb.FileName), Advice: adviceDamaged, Err: fmt.Errorf("it does not know of a file that is there: %w", err)}
 	case errors.As(err, &number):
 		return &state.DiskError{Dir: d.dir, Err: err}
 	case errors.Is(err, wal.ErrCorrupt):

@@ -230,7 +230,10 @@ func (e *Engine) newRaft(conf *raft.Config) (err error) {
 			err = &state.DamagedError{Path: e.disk.dir, Advice: adviceDamaged, Err: fmt.Errorf("%v", p)}
 		}
 	}()
-	if e.raft, err = raft.NewRaft(conf, e.fsm, e.disk, e.disk, e.snapshots, e.links); err != nil && e.snapshots.damage() != nil {
+	switch e.raft, err = raft.NewRaft(conf, e.fsm, e.disk, e.disk, e.snapshots, e.links); {
+	case err != nil && e.fsm.halted != nil:
+		return e.fsm.halted
+	case err != nil && e.snapshots.damage() != nil:
 		return e.snapshots.damage()
 	}
 	e.snapshots.offerAll()

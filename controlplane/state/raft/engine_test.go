@@ -1,6 +1,8 @@
 package raft_test
 
 import (
+	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -115,5 +117,42 @@ func TestNewerLog(t *testing.T) {
 	}
 	if _, err := state.New(again, nil, state.Options{}); err == nil || !strings.Contains(err.Error(), "entry of format 99") {
 		t.Fatalf("restart: %v", err)
+	}
+}
+
+// A server does not start on a state that is of a later version, be it in the log or in a snapshot, and says so.
+func TestStateIsNotAdmitted(t *testing.T) {
+	for name, open := range map[string]func(string) (state.Engine, error){"log": open, "snapshot": smallSnapshots} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			engine, err := open(dir)
+			if err != nil {
+				t.Fatal(err)
+			}
+			s, err := state.New(engine, statetest.Schema, state.Options{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			statetest.Put(t, s, &statetest.Record{Id: "newer"})
+			for i := range 100 {
+				statetest.Put(t, s, &statetest.Record{Id: "a", Number: int64(i), Payload: make([]byte, 200)})
+			}
+			if err := engine.Close(); err != nil {
+				t.Fatal(err)
+			}
+			again, err := open(dir)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, err = state.New(again, statetest.Schema, state.Options{Admit: func(v *state.View) error {
+				if _, ok := statetest.Records.Get(v, statetest.RecordKey("newer")); ok {
+					return fmt.Errorf("%w: of version 2", state.ErrUnknownFormat)
+				}
+				return nil
+			}})
+			if !errors.Is(err, state.ErrUnknownFormat) || !strings.Contains(err.Error(), "of version 2") {
+				t.Errorf("got %v", err)
+			}
+		})
 	}
 }

@@ -37,7 +37,7 @@ type fsm struct {
 	machine *state.Machine
 	logger  *slog.Logger
 
-	halted error               // an entry in an unknown format, or damaged: apply nothing after it
+	halted error               // an entry or snapshot in an unknown format, or an entry that is damaged: apply nothing after it
 	fail   func(error)         // is told of halted
 	file   func(uint64) string // of the log that holds an index
 
@@ -96,9 +96,17 @@ func (f *fsm) Snapshot() (raft.FSMSnapshot, error) {
 
 func (f *fsm) Restore(r io.ReadCloser) error {
 	defer r.Close()
+	if f.halted != nil {
+		return f.halted // an older snapshot, which raft tries at the start, is no way around it
+	}
 	f.pending.Store(0)
 	f.entries.Store(0)
-	return f.machine.Restore(r)
+	err := f.machine.Restore(r)
+	if errors.Is(err, state.ErrUnknownFormat) {
+		f.halted = err
+		f.fail(err)
+	}
+	return err
 }
 
 type snapshot struct{ s *state.Snapshot }

@@ -187,6 +187,7 @@ func TestDamagedAtStart(t *testing.T) {
 		"an entry":           {change("log/*.wal", flipEntry), ".wal"},
 		"log missing":        {func(t *testing.T, dir string) { removeAll(t, dir, "log/*.wal"); removeAll(t, dir, "snapshots/*") }, "log"},
 		"metadata":           {change("log/wal-meta.db", func(b []byte) []byte { clear(b); return b }), "wal-meta.db"},
+		"metadata halved":    {change("log/wal-meta.db", func(b []byte) []byte { return b[:3*4096] }), "wal-meta.db"},
 		"metadata cut":       {change("log/wal-meta.db", func([]byte) []byte { return []byte("x") }), "wal-meta.db"},
 	} {
 		t.Run(name, func(t *testing.T) {

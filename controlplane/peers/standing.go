@@ -1,0 +1,65 @@
+package peers
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/seed-2f228079/neargate/controlplane/state"
+	"github.com/seed-2f228079/neargate/internal/version"
+)
+
+// Standing is what a server says about itself.
+type Standing struct {
+	Speaks   uint32         `json:"speaks"`   // the version of its build
+	Revision state.Revision `json:"revision"` // what it has applied
+}
+
+// standingTimeout is how long a server may take to say it.
+const standingTimeout = 2 * time.Second
+
+// Standing is a server's, this one's or another's, as of now.
+func (p *Peers) Standing(ctx context.Context, id string) (Standing, error) {
+	if id == p.ID {
+		return Standing{version.Speaks, p.Store.Revision()}, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, standingTimeout)
+	defer cancel()
+	text, err := p.askServer(ctx, id, "/standing", nil)
+	if err != nil {
+		return Standing{}, err
+	}
+	var s Standing
+	if err := json.Unmarshal(text, &s); err != nil {
+		return Standing{}, fmt.Errorf("server %s about itself: %w", id, err)
+	}
+	return s, nil
+}
+
+// Speaks is the version that a server's build speaks.
+func (p *Peers) Speaks(ctx context.Context, id string) (uint32, error) {
+	s, err := p.Standing(ctx, id)
+	return s.Speaks, err
+}
+
+// standings asks all members at once. Who does not answer is left out.
+func (p *Peers) standings(ctx context.Context, members []state.Member) map[string]Standing {
+	var mu sync.Mutex
+	var asking sync.WaitGroup
+	all := map[string]Standing{}
+	for _, m := range members {
+		asking.Go(func() {
+			s, err := p.Standing(ctx, m.ID)
+			if err != nil {
+				return // its health says so
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			all[m.ID] = s
+		})
+	}
+	asking.Wait()
+	return all
+}
