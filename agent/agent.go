@@ -43,6 +43,7 @@ type Config struct {
 	Sinks      []Sink
 	Policy     Policy
 	Upkeep     Upkeep
+	GPUs       []GPU
 	// DNSServers and DNSSearch go to every task's resolv.conf; empty: the host's.
 	DNSServers, DNSSearch []string
 	// Environment is added to every container, below its own.

@@ -22,6 +22,9 @@ func (w *worker) bringUp(ctx context.Context, found *runtime.Recovered, exits ch
 		if err := w.a.cfg.Policy.check(spec); err != nil {
 			return &failure{codeFailedToStart, "CannotCreateContainerError: " + err.Error()}
 		}
+		if err := w.a.cfg.checkGPUs(spec); err != nil {
+			return &failure{codeFailedToStart, "ResourceInitializationError: " + err.Error()}
+		}
 		if f := w.assumeRole(ctx, spec); f != nil || ctx.Err() != nil {
 			return f
 		}
@@ -80,6 +83,7 @@ func (w *worker) task(spec *agentapi.TaskSpec) runtime.Task {
 	if len(t.DNSServers) == 0 {
 		t.DNSServers = w.a.cfg.DNSServers
 	}
+	w.a.cfg.giveGPUs(t.Spec)
 	return t
 }
 

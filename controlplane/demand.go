@@ -43,6 +43,7 @@ func DemandOf(def types.TaskDefinition, over types.TaskOverride) (*Demand, error
 		}
 		d.CpuUnits += uint32(cpu)
 		d.MemoryMib += uint32(aws.ToInt32(reservation))
+		d.Gpus += gpus(c, o)
 		d.HostPorts = append(d.HostPorts, staticHostPorts(def.NetworkMode, c.PortMappings)...)
 	}
 	cpu, memory, err := TaskSize(first(over.Cpu, def.Cpu), first(over.Memory, def.Memory))

@@ -1256,6 +1256,7 @@ type NodeResources struct {
 	ReservedPorts    []*PortRange           `protobuf:"bytes,3,rep,name=reserved_ports,json=reservedPorts,proto3" json:"reserved_ports,omitempty"`
 	FirstDynamicPort uint32                 `protobuf:"varint,4,opt,name=first_dynamic_port,json=firstDynamicPort,proto3" json:"first_dynamic_port,omitempty"` // host ports 0 are taken from [first, last]
 	LastDynamicPort  uint32                 `protobuf:"varint,5,opt,name=last_dynamic_port,json=lastDynamicPort,proto3" json:"last_dynamic_port,omitempty"`
+	Gpus             []string               `protobuf:"bytes,300,rep,name=gpus,proto3" json:"gpus,omitempty"` // ids
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
 }
@@ -1323,6 +1324,13 @@ func (x *NodeResources) GetLastDynamicPort() uint32 {
 		return x.LastDynamicPort
 	}
 	return 0
+}
+
+func (x *NodeResources) GetGpus() []string {
+	if x != nil {
+		return x.Gpus
+	}
+	return nil
 }
 
 type PortRange struct {
@@ -2236,6 +2244,7 @@ type ContainerSpec struct {
 	SecretFiles       string            `protobuf:"bytes,90,opt,name=secret_files,json=secretFiles,proto3" json:"secret_files,omitempty"`                    // folder in which the container finds files that TaskSecrets has for it; empty: it has none
 	RegistryRefusal   string            `protobuf:"bytes,80,opt,name=registry_refusal,json=registryRefusal,proto3" json:"registry_refusal,omitempty"`        // why the execution role gets no credentials for the image, which then is not pulled; empty: it does
 	FireLens          *FireLens         `protobuf:"bytes,160,opt,name=fire_lens,json=fireLens,proto3" json:"fire_lens,omitempty"`                            // the container is its task's log router; absent: it is not
+	Gpus              []string          `protobuf:"bytes,300,rep,name=gpus,proto3" json:"gpus,omitempty"`                                                    // ids of those that it has for itself
 	unknownFields     protoimpl.UnknownFields
 	sizeCache         protoimpl.SizeCache
 }
@@ -2595,6 +2604,13 @@ func (x *ContainerSpec) GetRegistryRefusal() string {
 func (x *ContainerSpec) GetFireLens() *FireLens {
 	if x != nil {
 		return x.FireLens
+	}
+	return nil
+}
+
+func (x *ContainerSpec) GetGpus() []string {
+	if x != nil {
+		return x.Gpus
 	}
 	return nil
 }
@@ -6142,14 +6158,15 @@ const file_api_agent_agent_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\x1a=\n" +
 	"\x0fAttributesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xea\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xff\x01\n" +
 	"\rNodeResources\x12\x1b\n" +
 	"\tcpu_units\x18\x01 \x01(\rR\bcpuUnits\x12\x1d\n" +
 	"\n" +
 	"memory_mib\x18\x02 \x01(\rR\tmemoryMib\x12C\n" +
 	"\x0ereserved_ports\x18\x03 \x03(\v2\x1c.neargate.agent.v1.PortRangeR\rreservedPorts\x12,\n" +
 	"\x12first_dynamic_port\x18\x04 \x01(\rR\x10firstDynamicPort\x12*\n" +
-	"\x11last_dynamic_port\x18\x05 \x01(\rR\x0flastDynamicPort\"Q\n" +
+	"\x11last_dynamic_port\x18\x05 \x01(\rR\x0flastDynamicPort\x12\x13\n" +
+	"\x04gpus\x18\xac\x02 \x03(\tR\x04gpus\"Q\n" +
 	"\tPortRange\x12\x14\n" +
 	"\x05first\x18\x01 \x01(\rR\x05first\x12\x12\n" +
 	"\x04last\x18\x02 \x01(\rR\x04last\x12\x1a\n" +
@@ -6227,7 +6244,7 @@ const file_api_agent_agent_proto_rawDesc = "" +
 	"hasSecrets\x12'\n" +
 	"\x0fsecurity_groups\x18d \x03(\tR\x0esecurityGroups\x124\n" +
 	"\x16default_security_group\x18e \x01(\bR\x14defaultSecurityGroup\x122\n" +
-	"\x15ephemeral_storage_mib\x18x \x01(\rR\x13ephemeralStorageMib\"\xdc\x11\n" +
+	"\x15ephemeral_storage_mib\x18x \x01(\rR\x13ephemeralStorageMib\"\xf1\x11\n" +
 	"\rContainerSpec\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05image\x18\x02 \x01(\tR\x05image\x12\x1c\n" +
@@ -6289,7 +6306,8 @@ const file_api_agent_agent_proto_rawDesc = "" +
 	"\x03log\x18< \x01(\v2#.neargate.agent.v1.LogConfigurationR\x03log\x12!\n" +
 	"\fsecret_files\x18Z \x01(\tR\vsecretFiles\x12)\n" +
 	"\x10registry_refusal\x18P \x01(\tR\x0fregistryRefusal\x129\n" +
-	"\tfire_lens\x18\xa0\x01 \x01(\v2\x1b.neargate.agent.v1.FireLensR\bfireLens\x1a>\n" +
+	"\tfire_lens\x18\xa0\x01 \x01(\v2\x1b.neargate.agent.v1.FireLensR\bfireLens\x12\x13\n" +
+	"\x04gpus\x18\xac\x02 \x03(\tR\x04gpus\x1a>\n" +
 	"\x10EnvironmentEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a9\n" +

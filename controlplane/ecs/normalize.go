@@ -49,7 +49,7 @@ func normalize(in *ecs.RegisterTaskDefinitionInput) (types.TaskDefinition, error
 	}
 	for _, check := range []func(*types.TaskDefinition) error{
 		checkContainers, checkSize, checkEphemeralStorage, checkVolumes, checkPorts, checkHealthChecks, checkDependencies, checkRestartPolicies,
-		checkLinuxParameters, checkUlimits, checkNamespaces, checkSystemControls, checkSecurityOptions, checkNameServers, checkSecrets, checkFireLens,
+		checkLinuxParameters, checkUlimits, checkNamespaces, checkSystemControls, checkSecurityOptions, checkNameServers, checkSecrets, checkFireLens, checkGPUs,
 	} {
 		if err := check(&def); err != nil {
 			return def, err

@@ -45,7 +45,7 @@ var supported = map[string]support{
 	"ContainerDefinition": {
 		honoured: "command cpu dependsOn disableNetworking dnsSearchDomains dnsServers dockerLabels dockerSecurityOptions entryPoint environment " +
 			"environmentFiles essential extraHosts firelensConfiguration healthCheck hostname image interactive links linuxParameters logConfiguration memory memoryReservation " +
-			"mountPoints name portMappings privileged pseudoTerminal readonlyRootFilesystem repositoryCredentials restartPolicy secrets startTimeout stopTimeout " +
+			"mountPoints name portMappings privileged pseudoTerminal readonlyRootFilesystem repositoryCredentials resourceRequirements restartPolicy secrets startTimeout stopTimeout " +
 			"systemControls ulimits user volumesFrom workingDirectory",
 		notes: map[string]string{
 			"dockerSecurityOptions": "no-new-privileges; apparmor, label and credentialspec are refused by name",
@@ -56,6 +56,7 @@ var supported = map[string]support{
 			"links":                 "the containers of a task share one network namespace: a link is a name for 127.0.0.1",
 			"privileged":            "only where the host's owner allows it (--allow-privileged)",
 			"repositoryCredentials": "shown by TestPrivateRegistry",
+			"resourceRequirements":  "whole GPUs of the hosts that have some (--gpus), not with FARGATE; shown by TestGPUsArePlacedAndPinned and TestGPUsReachTheirContainer",
 			"secrets":               "also as files on a tmpfs: the label neargate.secrets.files in dockerLabels names their folder; shown by TestSecretsReachTasks",
 			"systemControls":        "net.* is the whole task's, also with networkMode bridge: its containers share one network namespace",
 			"ulimits":               "at most what the agent's own hard limits are, unless it may raise them (CAP_SYS_RESOURCE)",
@@ -64,8 +65,7 @@ var supported = map[string]support{
 			"versionConsistency": "a deployment keeps to the digests that it resolved",
 		},
 		refused: map[string]string{
-			"credentialSpecs":      "credential specifications do not exist yet",
-			"resourceRequirements": "there are no accelerators",
+			"credentialSpecs": "credential specifications do not exist yet",
 		},
 	},
 	"ContainerDependency": {honoured: "condition containerName"},
@@ -110,6 +110,11 @@ var supported = map[string]support{
 		honoured: "containerPort containerPortRange hostPort name protocol",
 		notes:    map[string]string{"containerPortRange": "with networkMode bridge at most 1,000 ports a range; the host ports of a range are in a row"},
 		ignored:  map[string]string{"appProtocol": "it matters to Service Connect alone"},
+	},
+	"ResourceRequirement": {
+		honoured: "type value",
+		notes:    map[string]string{"type": "GPU; others are refused by name", "value": "a number of GPUs; ALL is refused by name"},
+		refused:  map[string]string{"sharingStrategy": "each GPU is one container's"},
 	},
 	"VolumeFrom": {honoured: "readOnly sourceContainer"},
 	"Volume": {
@@ -160,10 +165,10 @@ var supported = map[string]support{
 		},
 	},
 	"ContainerOverride": {
-		honoured: "command cpu environment environmentFiles memory memoryReservation name",
-		notes:    map[string]string{"environmentFiles": "instead of the definition's, which they replace as a whole"},
-		refused: map[string]string{
-			"resourceRequirements": "there are no accelerators",
+		honoured: "command cpu environment environmentFiles memory memoryReservation name resourceRequirements",
+		notes: map[string]string{
+			"environmentFiles":     "instead of the definition's, which they replace as a whole",
+			"resourceRequirements": "instead of the definition's",
 		},
 	},
 	"CapacityProviderStrategyItem": {honoured: "base capacityProvider weight"},
