@@ -41,6 +41,9 @@ func (w *worker) bringUp(ctx context.Context, found *runtime.Recovered, exits ch
 		if f := w.pull(ctx, spec, secrets); f != nil || ctx.Err() != nil {
 			return f
 		}
+		if f := w.mountVolumes(ctx, spec); f != nil || ctx.Err() != nil {
+			return f
+		}
 		box, err := w.a.cfg.Driver.Create(ctx, w.task(spec))
 		if err != nil {
 			if ctx.Err() != nil {
@@ -84,6 +87,7 @@ func (w *worker) task(spec *agentapi.TaskSpec) runtime.Task {
 		t.DNSServers = w.a.cfg.DNSServers
 	}
 	w.a.cfg.giveGPUs(t.Spec)
+	w.a.cfg.placeVolumes(w.id, t.Spec)
 	return t
 }
 

@@ -10,6 +10,7 @@ import (
 
 	"github.com/seed-2f228079/neargate/agent/runtime"
 	"github.com/seed-2f228079/neargate/agent/volume"
+	"github.com/seed-2f228079/neargate/agent/volume/plugin"
 	agentapi "github.com/seed-2f228079/neargate/api/agent"
 )
 
@@ -34,6 +35,9 @@ func (p Policy) check(spec *agentapi.TaskSpec) error {
 		return err
 	}
 	for _, v := range spec.Volumes {
+		if plugin.Wants(v) {
+			continue // by the owner's own program
+		}
 		local, err := volume.LocalOf(v)
 		if err != nil {
 			return fmt.Errorf("volume %s: %w", v.Name, err)

@@ -26,6 +26,7 @@ func DemandOf(def types.TaskDefinition, over types.TaskOverride) (*Demand, error
 	if i := LogRouter(def.ContainerDefinitions); i >= 0 {
 		d.Attributes = append(d.Attributes, FireLensCapability(def.ContainerDefinitions[i].FirelensConfiguration.Type))
 	}
+	d.Attributes = append(d.Attributes, VolumeAttributes(def.Volumes)...)
 	for _, c := range def.ContainerDefinitions {
 		o := ContainerOverride(over, aws.ToString(c.Name))
 		cpu, memory, reservation := c.Cpu, c.Memory, c.MemoryReservation

@@ -153,7 +153,7 @@ func ParsePortRange(s string) (first, last uint32, ok bool) {
 }
 
 func renderVolume(v types.Volume) *agentapi.VolumeSpec {
-	r := &agentapi.VolumeSpec{Name: aws.ToString(v.Name), Scope: string(types.ScopeTask)}
+	r := &agentapi.VolumeSpec{Name: aws.ToString(v.Name), Scope: string(types.ScopeTask), Efs: renderEFS(v.EfsVolumeConfiguration)}
 	if v.Host != nil {
 		r.HostPath = aws.ToString(v.Host.SourcePath)
 	}

@@ -3113,6 +3113,7 @@ type VolumeSpec struct {
 	HostPath      string                 `protobuf:"bytes,2,opt,name=host_path,json=hostPath,proto3" json:"host_path,omitempty"`                                                                                           // bind mount of a host folder; empty: a volume of the agent
 	Scope         string                 `protobuf:"bytes,3,opt,name=scope,proto3" json:"scope,omitempty"`                                                                                                                 // task (removed with it) or shared (kept by name)
 	DriverOptions map[string]string      `protobuf:"bytes,30,rep,name=driver_options,json=driverOptions,proto3" json:"driver_options,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"` // of the local driver: type, o, device
+	Efs           *EFSVolume             `protobuf:"bytes,300,opt,name=efs,proto3" json:"efs,omitempty"`                                                                                                                   // a file system that the host's owner knows how to mount
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3171,6 +3172,13 @@ func (x *VolumeSpec) GetScope() string {
 func (x *VolumeSpec) GetDriverOptions() map[string]string {
 	if x != nil {
 		return x.DriverOptions
+	}
+	return nil
+}
+
+func (x *VolumeSpec) GetEfs() *EFSVolume {
+	if x != nil {
+		return x.Efs
 	}
 	return nil
 }
@@ -6081,6 +6089,91 @@ func (x *FireLens) GetConfig() string {
 	return ""
 }
 
+// EFSVolume names a file system as ECS does. What it stands for is the host's business.
+type EFSVolume struct {
+	state                 protoimpl.MessageState `protogen:"open.v1"`
+	FileSystemId          string                 `protobuf:"bytes,1,opt,name=file_system_id,json=fileSystemId,proto3" json:"file_system_id,omitempty"`
+	RootDirectory         string                 `protobuf:"bytes,2,opt,name=root_directory,json=rootDirectory,proto3" json:"root_directory,omitempty"` // absolute; empty: its root
+	TransitEncryption     bool                   `protobuf:"varint,3,opt,name=transit_encryption,json=transitEncryption,proto3" json:"transit_encryption,omitempty"`
+	TransitEncryptionPort uint32                 `protobuf:"varint,4,opt,name=transit_encryption_port,json=transitEncryptionPort,proto3" json:"transit_encryption_port,omitempty"` // 0: any
+	AccessPointId         string                 `protobuf:"bytes,5,opt,name=access_point_id,json=accessPointId,proto3" json:"access_point_id,omitempty"`                          // empty: none
+	Iam                   bool                   `protobuf:"varint,6,opt,name=iam,proto3" json:"iam,omitempty"`                                                                    // it is mounted as the task's role
+	unknownFields         protoimpl.UnknownFields
+	sizeCache             protoimpl.SizeCache
+}
+
+func (x *EFSVolume) Reset() {
+	*x = EFSVolume{}
+	mi := &file_api_agent_agent_proto_msgTypes[70]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EFSVolume) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EFSVolume) ProtoMessage() {}
+
+func (x *EFSVolume) ProtoReflect() protoreflect.Message {
+	mi := &file_api_agent_agent_proto_msgTypes[70]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EFSVolume.ProtoReflect.Descriptor instead.
+func (*EFSVolume) Descriptor() ([]byte, []int) {
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{70}
+}
+
+func (x *EFSVolume) GetFileSystemId() string {
+	if x != nil {
+		return x.FileSystemId
+	}
+	return ""
+}
+
+func (x *EFSVolume) GetRootDirectory() string {
+	if x != nil {
+		return x.RootDirectory
+	}
+	return ""
+}
+
+func (x *EFSVolume) GetTransitEncryption() bool {
+	if x != nil {
+		return x.TransitEncryption
+	}
+	return false
+}
+
+func (x *EFSVolume) GetTransitEncryptionPort() uint32 {
+	if x != nil {
+		return x.TransitEncryptionPort
+	}
+	return 0
+}
+
+func (x *EFSVolume) GetAccessPointId() string {
+	if x != nil {
+		return x.AccessPointId
+	}
+	return ""
+}
+
+func (x *EFSVolume) GetIam() bool {
+	if x != nil {
+		return x.Iam
+	}
+	return false
+}
+
 var File_api_agent_agent_proto protoreflect.FileDescriptor
 
 const file_api_agent_agent_proto_rawDesc = "" +
@@ -6356,13 +6449,14 @@ const file_api_agent_agent_proto_rawDesc = "" +
 	"\bprotocol\x18\x03 \x01(\tR\bprotocol\x12\x12\n" +
 	"\x04name\x18\x04 \x01(\tR\x04name\x12\x14\n" +
 	"\x05count\x18\n" +
-	" \x01(\rR\x05count\"\xee\x01\n" +
+	" \x01(\rR\x05count\"\x9f\x02\n" +
 	"\n" +
 	"VolumeSpec\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1b\n" +
 	"\thost_path\x18\x02 \x01(\tR\bhostPath\x12\x14\n" +
 	"\x05scope\x18\x03 \x01(\tR\x05scope\x12W\n" +
-	"\x0edriver_options\x18\x1e \x03(\v20.neargate.agent.v1.VolumeSpec.DriverOptionsEntryR\rdriverOptions\x1a@\n" +
+	"\x0edriver_options\x18\x1e \x03(\v20.neargate.agent.v1.VolumeSpec.DriverOptionsEntryR\rdriverOptions\x12/\n" +
+	"\x03efs\x18\xac\x02 \x01(\v2\x1c.neargate.agent.v1.EFSVolumeR\x03efs\x1a@\n" +
 	"\x12DriverOptionsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"h\n" +
@@ -6625,7 +6719,14 @@ const file_api_agent_agent_proto_rawDesc = "" +
 	"\bFireLens\x12\x1f\n" +
 	"\vconfig_path\x18\x01 \x01(\tR\n" +
 	"configPath\x12\x16\n" +
-	"\x06config\x18\x02 \x01(\tR\x06config*y\n" +
+	"\x06config\x18\x02 \x01(\tR\x06config\"\xf9\x01\n" +
+	"\tEFSVolume\x12$\n" +
+	"\x0efile_system_id\x18\x01 \x01(\tR\ffileSystemId\x12%\n" +
+	"\x0eroot_directory\x18\x02 \x01(\tR\rrootDirectory\x12-\n" +
+	"\x12transit_encryption\x18\x03 \x01(\bR\x11transitEncryption\x126\n" +
+	"\x17transit_encryption_port\x18\x04 \x01(\rR\x15transitEncryptionPort\x12&\n" +
+	"\x0faccess_point_id\x18\x05 \x01(\tR\raccessPointId\x12\x10\n" +
+	"\x03iam\x18\x06 \x01(\bR\x03iam*y\n" +
 	"\x04Kind\x12\x14\n" +
 	"\x10KIND_UNSPECIFIED\x10\x00\x12\x0f\n" +
 	"\vASSIGNMENTS\x10\x01\x12\r\n" +
@@ -6690,7 +6791,7 @@ func file_api_agent_agent_proto_rawDescGZIP() []byte {
 }
 
 var file_api_agent_agent_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
-var file_api_agent_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 80)
+var file_api_agent_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 81)
 var file_api_agent_agent_proto_goTypes = []any{
 	(Kind)(0),                      // 0: neargate.agent.v1.Kind
 	(DesiredState)(0),              // 1: neargate.agent.v1.DesiredState
@@ -6768,17 +6869,18 @@ var file_api_agent_agent_proto_goTypes = []any{
 	(*ExecExit)(nil),               // 73: neargate.agent.v1.ExecExit
 	(*ExecInput)(nil),              // 74: neargate.agent.v1.ExecInput
 	(*FireLens)(nil),               // 75: neargate.agent.v1.FireLens
-	nil,                            // 76: neargate.agent.v1.Hello.RevisionsEntry
-	nil,                            // 77: neargate.agent.v1.Hello.AttributesEntry
-	nil,                            // 78: neargate.agent.v1.ContainerSpec.EnvironmentEntry
-	nil,                            // 79: neargate.agent.v1.ContainerSpec.LabelsEntry
-	nil,                            // 80: neargate.agent.v1.ContainerSpec.SysctlsEntry
-	nil,                            // 81: neargate.agent.v1.LogConfiguration.OptionsEntry
-	nil,                            // 82: neargate.agent.v1.VolumeSpec.DriverOptionsEntry
-	nil,                            // 83: neargate.agent.v1.ContainerSecrets.EnvironmentEntry
-	nil,                            // 84: neargate.agent.v1.ContainerSecrets.FilesEntry
-	nil,                            // 85: neargate.agent.v1.ContainerSecrets.LogOptionsEntry
-	(*timestamppb.Timestamp)(nil),  // 86: google.protobuf.Timestamp
+	(*EFSVolume)(nil),              // 76: neargate.agent.v1.EFSVolume
+	nil,                            // 77: neargate.agent.v1.Hello.RevisionsEntry
+	nil,                            // 78: neargate.agent.v1.Hello.AttributesEntry
+	nil,                            // 79: neargate.agent.v1.ContainerSpec.EnvironmentEntry
+	nil,                            // 80: neargate.agent.v1.ContainerSpec.LabelsEntry
+	nil,                            // 81: neargate.agent.v1.ContainerSpec.SysctlsEntry
+	nil,                            // 82: neargate.agent.v1.LogConfiguration.OptionsEntry
+	nil,                            // 83: neargate.agent.v1.VolumeSpec.DriverOptionsEntry
+	nil,                            // 84: neargate.agent.v1.ContainerSecrets.EnvironmentEntry
+	nil,                            // 85: neargate.agent.v1.ContainerSecrets.FilesEntry
+	nil,                            // 86: neargate.agent.v1.ContainerSecrets.LogOptionsEntry
+	(*timestamppb.Timestamp)(nil),  // 87: google.protobuf.Timestamp
 }
 var file_api_agent_agent_proto_depIdxs = []int32{
 	15,  // 0: neargate.agent.v1.Up.hello:type_name -> neargate.agent.v1.Hello
@@ -6793,14 +6895,14 @@ var file_api_agent_agent_proto_depIdxs = []int32{
 	19,  // 9: neargate.agent.v1.Down.close:type_name -> neargate.agent.v1.Close
 	8,   // 10: neargate.agent.v1.Down.logs:type_name -> neargate.agent.v1.LogRequest
 	70,  // 11: neargate.agent.v1.Down.exec:type_name -> neargate.agent.v1.ExecRequest
-	86,  // 12: neargate.agent.v1.LogRequest.since:type_name -> google.protobuf.Timestamp
+	87,  // 12: neargate.agent.v1.LogRequest.since:type_name -> google.protobuf.Timestamp
 	10,  // 13: neargate.agent.v1.LogChunk.lines:type_name -> neargate.agent.v1.LogLine
-	86,  // 14: neargate.agent.v1.LogLine.at:type_name -> google.protobuf.Timestamp
+	87,  // 14: neargate.agent.v1.LogLine.at:type_name -> google.protobuf.Timestamp
 	13,  // 15: neargate.agent.v1.ShipBatch.events:type_name -> neargate.agent.v1.ShipEvent
 	0,   // 16: neargate.agent.v1.Hello.kinds:type_name -> neargate.agent.v1.Kind
-	76,  // 17: neargate.agent.v1.Hello.revisions:type_name -> neargate.agent.v1.Hello.RevisionsEntry
+	77,  // 17: neargate.agent.v1.Hello.revisions:type_name -> neargate.agent.v1.Hello.RevisionsEntry
 	16,  // 18: neargate.agent.v1.Hello.resources:type_name -> neargate.agent.v1.NodeResources
-	77,  // 19: neargate.agent.v1.Hello.attributes:type_name -> neargate.agent.v1.Hello.AttributesEntry
+	78,  // 19: neargate.agent.v1.Hello.attributes:type_name -> neargate.agent.v1.Hello.AttributesEntry
 	38,  // 20: neargate.agent.v1.Hello.tasks:type_name -> neargate.agent.v1.TaskStatus
 	65,  // 21: neargate.agent.v1.Hello.network:type_name -> neargate.agent.v1.HostNetwork
 	69,  // 22: neargate.agent.v1.Hello.health:type_name -> neargate.agent.v1.HostHealth
@@ -6821,80 +6923,81 @@ var file_api_agent_agent_proto_depIdxs = []int32{
 	26,  // 37: neargate.agent.v1.Assignment.spec:type_name -> neargate.agent.v1.TaskSpec
 	27,  // 38: neargate.agent.v1.TaskSpec.containers:type_name -> neargate.agent.v1.ContainerSpec
 	36,  // 39: neargate.agent.v1.TaskSpec.volumes:type_name -> neargate.agent.v1.VolumeSpec
-	78,  // 40: neargate.agent.v1.ContainerSpec.environment:type_name -> neargate.agent.v1.ContainerSpec.EnvironmentEntry
+	79,  // 40: neargate.agent.v1.ContainerSpec.environment:type_name -> neargate.agent.v1.ContainerSpec.EnvironmentEntry
 	35,  // 41: neargate.agent.v1.ContainerSpec.ports:type_name -> neargate.agent.v1.PortMapping
 	37,  // 42: neargate.agent.v1.ContainerSpec.mounts:type_name -> neargate.agent.v1.MountPoint
-	79,  // 43: neargate.agent.v1.ContainerSpec.labels:type_name -> neargate.agent.v1.ContainerSpec.LabelsEntry
+	80,  // 43: neargate.agent.v1.ContainerSpec.labels:type_name -> neargate.agent.v1.ContainerSpec.LabelsEntry
 	32,  // 44: neargate.agent.v1.ContainerSpec.health_check:type_name -> neargate.agent.v1.ContainerCheck
 	33,  // 45: neargate.agent.v1.ContainerSpec.depends_on:type_name -> neargate.agent.v1.Dependency
 	34,  // 46: neargate.agent.v1.ContainerSpec.restart:type_name -> neargate.agent.v1.RestartPolicy
 	29,  // 47: neargate.agent.v1.ContainerSpec.tmpfs:type_name -> neargate.agent.v1.Tmpfs
 	30,  // 48: neargate.agent.v1.ContainerSpec.devices:type_name -> neargate.agent.v1.Device
 	31,  // 49: neargate.agent.v1.ContainerSpec.ulimits:type_name -> neargate.agent.v1.Ulimit
-	80,  // 50: neargate.agent.v1.ContainerSpec.sysctls:type_name -> neargate.agent.v1.ContainerSpec.SysctlsEntry
+	81,  // 50: neargate.agent.v1.ContainerSpec.sysctls:type_name -> neargate.agent.v1.ContainerSpec.SysctlsEntry
 	28,  // 51: neargate.agent.v1.ContainerSpec.log:type_name -> neargate.agent.v1.LogConfiguration
 	75,  // 52: neargate.agent.v1.ContainerSpec.fire_lens:type_name -> neargate.agent.v1.FireLens
-	81,  // 53: neargate.agent.v1.LogConfiguration.options:type_name -> neargate.agent.v1.LogConfiguration.OptionsEntry
-	82,  // 54: neargate.agent.v1.VolumeSpec.driver_options:type_name -> neargate.agent.v1.VolumeSpec.DriverOptionsEntry
-	3,   // 55: neargate.agent.v1.TaskStatus.state:type_name -> neargate.agent.v1.TaskState
-	39,  // 56: neargate.agent.v1.TaskStatus.containers:type_name -> neargate.agent.v1.ContainerStatus
-	86,  // 57: neargate.agent.v1.TaskStatus.pull_started:type_name -> google.protobuf.Timestamp
-	86,  // 58: neargate.agent.v1.TaskStatus.pull_stopped:type_name -> google.protobuf.Timestamp
-	86,  // 59: neargate.agent.v1.TaskStatus.started:type_name -> google.protobuf.Timestamp
-	86,  // 60: neargate.agent.v1.TaskStatus.stopping:type_name -> google.protobuf.Timestamp
-	86,  // 61: neargate.agent.v1.TaskStatus.execution_stopped:type_name -> google.protobuf.Timestamp
-	86,  // 62: neargate.agent.v1.TaskStatus.stopped:type_name -> google.protobuf.Timestamp
-	86,  // 63: neargate.agent.v1.TaskStatus.connected:type_name -> google.protobuf.Timestamp
-	4,   // 64: neargate.agent.v1.TaskStatus.health:type_name -> neargate.agent.v1.Health
-	2,   // 65: neargate.agent.v1.ContainerStatus.state:type_name -> neargate.agent.v1.ContainerState
-	40,  // 66: neargate.agent.v1.ContainerStatus.ports:type_name -> neargate.agent.v1.PortBinding
-	86,  // 67: neargate.agent.v1.ContainerStatus.started:type_name -> google.protobuf.Timestamp
-	86,  // 68: neargate.agent.v1.ContainerStatus.finished:type_name -> google.protobuf.Timestamp
-	4,   // 69: neargate.agent.v1.ContainerStatus.health:type_name -> neargate.agent.v1.Health
-	86,  // 70: neargate.agent.v1.ContainerStatus.health_since:type_name -> google.protobuf.Timestamp
-	38,  // 71: neargate.agent.v1.StatusReport.tasks:type_name -> neargate.agent.v1.TaskStatus
-	5,   // 72: neargate.agent.v1.Endpoint.state:type_name -> neargate.agent.v1.EndpointState
-	42,  // 73: neargate.agent.v1.TargetGroup.endpoints:type_name -> neargate.agent.v1.Endpoint
-	45,  // 74: neargate.agent.v1.Listener.rules:type_name -> neargate.agent.v1.Rule
-	46,  // 75: neargate.agent.v1.Rule.conditions:type_name -> neargate.agent.v1.Condition
-	48,  // 76: neargate.agent.v1.Rule.actions:type_name -> neargate.agent.v1.Action
-	47,  // 77: neargate.agent.v1.Condition.query:type_name -> neargate.agent.v1.QueryPair
-	49,  // 78: neargate.agent.v1.Action.forward:type_name -> neargate.agent.v1.Forward
-	51,  // 79: neargate.agent.v1.Action.redirect:type_name -> neargate.agent.v1.Redirect
-	52,  // 80: neargate.agent.v1.Action.fixed:type_name -> neargate.agent.v1.FixedResponse
-	50,  // 81: neargate.agent.v1.Forward.groups:type_name -> neargate.agent.v1.WeightedGroup
-	55,  // 82: neargate.agent.v1.HealthReport.transitions:type_name -> neargate.agent.v1.HealthTransition
-	5,   // 83: neargate.agent.v1.HealthTransition.state:type_name -> neargate.agent.v1.EndpointState
-	57,  // 84: neargate.agent.v1.DrainReport.drained:type_name -> neargate.agent.v1.Drained
-	59,  // 85: neargate.agent.v1.Zone.records:type_name -> neargate.agent.v1.RecordSet
-	86,  // 86: neargate.agent.v1.RoleCredentialsAnswer.expires:type_name -> google.protobuf.Timestamp
-	64,  // 87: neargate.agent.v1.TaskSecretsAnswer.containers:type_name -> neargate.agent.v1.ContainerSecrets
-	83,  // 88: neargate.agent.v1.ContainerSecrets.environment:type_name -> neargate.agent.v1.ContainerSecrets.EnvironmentEntry
-	84,  // 89: neargate.agent.v1.ContainerSecrets.files:type_name -> neargate.agent.v1.ContainerSecrets.FilesEntry
-	85,  // 90: neargate.agent.v1.ContainerSecrets.log_options:type_name -> neargate.agent.v1.ContainerSecrets.LogOptionsEntry
-	68,  // 91: neargate.agent.v1.SecurityGroup.ingress:type_name -> neargate.agent.v1.TrafficRule
-	68,  // 92: neargate.agent.v1.SecurityGroup.egress:type_name -> neargate.agent.v1.TrafficRule
-	71,  // 93: neargate.agent.v1.ExecRequest.terminal:type_name -> neargate.agent.v1.TerminalSize
-	86,  // 94: neargate.agent.v1.ExecRequest.expires:type_name -> google.protobuf.Timestamp
-	73,  // 95: neargate.agent.v1.ExecOutput.exit:type_name -> neargate.agent.v1.ExecExit
-	71,  // 96: neargate.agent.v1.ExecInput.resize:type_name -> neargate.agent.v1.TerminalSize
-	6,   // 97: neargate.agent.v1.Dispatcher.Session:input_type -> neargate.agent.v1.Up
-	9,   // 98: neargate.agent.v1.Dispatcher.Logs:input_type -> neargate.agent.v1.LogChunk
-	12,  // 99: neargate.agent.v1.Dispatcher.ShipLogs:input_type -> neargate.agent.v1.ShipBatch
-	60,  // 100: neargate.agent.v1.Dispatcher.RoleCredentials:input_type -> neargate.agent.v1.RoleCredentialsRequest
-	62,  // 101: neargate.agent.v1.Dispatcher.TaskSecrets:input_type -> neargate.agent.v1.TaskSecretsRequest
-	72,  // 102: neargate.agent.v1.Dispatcher.ExecSession:input_type -> neargate.agent.v1.ExecOutput
-	7,   // 103: neargate.agent.v1.Dispatcher.Session:output_type -> neargate.agent.v1.Down
-	11,  // 104: neargate.agent.v1.Dispatcher.Logs:output_type -> neargate.agent.v1.LogsRead
-	14,  // 105: neargate.agent.v1.Dispatcher.ShipLogs:output_type -> neargate.agent.v1.ShipAck
-	61,  // 106: neargate.agent.v1.Dispatcher.RoleCredentials:output_type -> neargate.agent.v1.RoleCredentialsAnswer
-	63,  // 107: neargate.agent.v1.Dispatcher.TaskSecrets:output_type -> neargate.agent.v1.TaskSecretsAnswer
-	74,  // 108: neargate.agent.v1.Dispatcher.ExecSession:output_type -> neargate.agent.v1.ExecInput
-	103, // [103:109] is the sub-list for method output_type
-	97,  // [97:103] is the sub-list for method input_type
-	97,  // [97:97] is the sub-list for extension type_name
-	97,  // [97:97] is the sub-list for extension extendee
-	0,   // [0:97] is the sub-list for field type_name
+	82,  // 53: neargate.agent.v1.LogConfiguration.options:type_name -> neargate.agent.v1.LogConfiguration.OptionsEntry
+	83,  // 54: neargate.agent.v1.VolumeSpec.driver_options:type_name -> neargate.agent.v1.VolumeSpec.DriverOptionsEntry
+	76,  // 55: neargate.agent.v1.VolumeSpec.efs:type_name -> neargate.agent.v1.EFSVolume
+	3,   // 56: neargate.agent.v1.TaskStatus.state:type_name -> neargate.agent.v1.TaskState
+	39,  // 57: neargate.agent.v1.TaskStatus.containers:type_name -> neargate.agent.v1.ContainerStatus
+	87,  // 58: neargate.agent.v1.TaskStatus.pull_started:type_name -> google.protobuf.Timestamp
+	87,  // 59: neargate.agent.v1.TaskStatus.pull_stopped:type_name -> google.protobuf.Timestamp
+	87,  // 60: neargate.agent.v1.TaskStatus.started:type_name -> google.protobuf.Timestamp
+	87,  // 61: neargate.agent.v1.TaskStatus.stopping:type_name -> google.protobuf.Timestamp
+	87,  // 62: neargate.agent.v1.TaskStatus.execution_stopped:type_name -> google.protobuf.Timestamp
+	87,  // 63: neargate.agent.v1.TaskStatus.stopped:type_name -> google.protobuf.Timestamp
+	87,  // 64: neargate.agent.v1.TaskStatus.connected:type_name -> google.protobuf.Timestamp
+	4,   // 65: neargate.agent.v1.TaskStatus.health:type_name -> neargate.agent.v1.Health
+	2,   // 66: neargate.agent.v1.ContainerStatus.state:type_name -> neargate.agent.v1.ContainerState
+	40,  // 67: neargate.agent.v1.ContainerStatus.ports:type_name -> neargate.agent.v1.PortBinding
+	87,  // 68: neargate.agent.v1.ContainerStatus.started:type_name -> google.protobuf.Timestamp
+	87,  // 69: neargate.agent.v1.ContainerStatus.finished:type_name -> google.protobuf.Timestamp
+	4,   // 70: neargate.agent.v1.ContainerStatus.health:type_name -> neargate.agent.v1.Health
+	87,  // 71: neargate.agent.v1.ContainerStatus.health_since:type_name -> google.protobuf.Timestamp
+	38,  // 72: neargate.agent.v1.StatusReport.tasks:type_name -> neargate.agent.v1.TaskStatus
+	5,   // 73: neargate.agent.v1.Endpoint.state:type_name -> neargate.agent.v1.EndpointState
+	42,  // 74: neargate.agent.v1.TargetGroup.endpoints:type_name -> neargate.agent.v1.Endpoint
+	45,  // 75: neargate.agent.v1.Listener.rules:type_name -> neargate.agent.v1.Rule
+	46,  // 76: neargate.agent.v1.Rule.conditions:type_name -> neargate.agent.v1.Condition
+	48,  // 77: neargate.agent.v1.Rule.actions:type_name -> neargate.agent.v1.Action
+	47,  // 78: neargate.agent.v1.Condition.query:type_name -> neargate.agent.v1.QueryPair
+	49,  // 79: neargate.agent.v1.Action.forward:type_name -> neargate.agent.v1.Forward
+	51,  // 80: neargate.agent.v1.Action.redirect:type_name -> neargate.agent.v1.Redirect
+	52,  // 81: neargate.agent.v1.Action.fixed:type_name -> neargate.agent.v1.FixedResponse
+	50,  // 82: neargate.agent.v1.Forward.groups:type_name -> neargate.agent.v1.WeightedGroup
+	55,  // 83: neargate.agent.v1.HealthReport.transitions:type_name -> neargate.agent.v1.HealthTransition
+	5,   // 84: neargate.agent.v1.HealthTransition.state:type_name -> neargate.agent.v1.EndpointState
+	57,  // 85: neargate.agent.v1.DrainReport.drained:type_name -> neargate.agent.v1.Drained
+	59,  // 86: neargate.agent.v1.Zone.records:type_name -> neargate.agent.v1.RecordSet
+	87,  // 87: neargate.agent.v1.RoleCredentialsAnswer.expires:type_name -> google.protobuf.Timestamp
+	64,  // 88: neargate.agent.v1.TaskSecretsAnswer.containers:type_name -> neargate.agent.v1.ContainerSecrets
+	84,  // 89: neargate.agent.v1.ContainerSecrets.environment:type_name -> neargate.agent.v1.ContainerSecrets.EnvironmentEntry
+	85,  // 90: neargate.agent.v1.ContainerSecrets.files:type_name -> neargate.agent.v1.ContainerSecrets.FilesEntry
+	86,  // 91: neargate.agent.v1.ContainerSecrets.log_options:type_name -> neargate.agent.v1.ContainerSecrets.LogOptionsEntry
+	68,  // 92: neargate.agent.v1.SecurityGroup.ingress:type_name -> neargate.agent.v1.TrafficRule
+	68,  // 93: neargate.agent.v1.SecurityGroup.egress:type_name -> neargate.agent.v1.TrafficRule
+	71,  // 94: neargate.agent.v1.ExecRequest.terminal:type_name -> neargate.agent.v1.TerminalSize
+	87,  // 95: neargate.agent.v1.ExecRequest.expires:type_name -> google.protobuf.Timestamp
+	73,  // 96: neargate.agent.v1.ExecOutput.exit:type_name -> neargate.agent.v1.ExecExit
+	71,  // 97: neargate.agent.v1.ExecInput.resize:type_name -> neargate.agent.v1.TerminalSize
+	6,   // 98: neargate.agent.v1.Dispatcher.Session:input_type -> neargate.agent.v1.Up
+	9,   // 99: neargate.agent.v1.Dispatcher.Logs:input_type -> neargate.agent.v1.LogChunk
+	12,  // 100: neargate.agent.v1.Dispatcher.ShipLogs:input_type -> neargate.agent.v1.ShipBatch
+	60,  // 101: neargate.agent.v1.Dispatcher.RoleCredentials:input_type -> neargate.agent.v1.RoleCredentialsRequest
+	62,  // 102: neargate.agent.v1.Dispatcher.TaskSecrets:input_type -> neargate.agent.v1.TaskSecretsRequest
+	72,  // 103: neargate.agent.v1.Dispatcher.ExecSession:input_type -> neargate.agent.v1.ExecOutput
+	7,   // 104: neargate.agent.v1.Dispatcher.Session:output_type -> neargate.agent.v1.Down
+	11,  // 105: neargate.agent.v1.Dispatcher.Logs:output_type -> neargate.agent.v1.LogsRead
+	14,  // 106: neargate.agent.v1.Dispatcher.ShipLogs:output_type -> neargate.agent.v1.ShipAck
+	61,  // 107: neargate.agent.v1.Dispatcher.RoleCredentials:output_type -> neargate.agent.v1.RoleCredentialsAnswer
+	63,  // 108: neargate.agent.v1.Dispatcher.TaskSecrets:output_type -> neargate.agent.v1.TaskSecretsAnswer
+	74,  // 109: neargate.agent.v1.Dispatcher.ExecSession:output_type -> neargate.agent.v1.ExecInput
+	104, // [104:110] is the sub-list for method output_type
+	98,  // [98:104] is the sub-list for method input_type
+	98,  // [98:98] is the sub-list for extension type_name
+	98,  // [98:98] is the sub-list for extension extendee
+	0,   // [0:98] is the sub-list for field type_name
 }
 
 func init() { file_api_agent_agent_proto_init() }
@@ -6940,7 +7043,7 @@ func file_api_agent_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_agent_agent_proto_rawDesc), len(file_api_agent_agent_proto_rawDesc)),
 			NumEnums:      6,
-			NumMessages:   80,
+			NumMessages:   81,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -118,20 +118,30 @@ var supported = map[string]support{
 	},
 	"VolumeFrom": {honoured: "readOnly sourceContainer"},
 	"Volume": {
-		honoured: "dockerVolumeConfiguration host name",
+		honoured: "dockerVolumeConfiguration efsVolumeConfiguration host name",
+		notes: map[string]string{
+			"efsVolumeConfiguration": "on hosts whose owner has a program that mounts file systems (--volume-command), to which it says everything; shown by TestVolumesOfAProgram and TestPlugin",
+		},
 		refused: map[string]string{
 			"configuredAtLaunch":                      "volumes can not be configured at launch yet",
-			"efsVolumeConfiguration":                  "file systems of AWS can not be mounted",
 			"fsxWindowsFileServerVolumeConfiguration": "file systems of AWS can not be mounted",
 			"s3filesVolumeConfiguration":              "file systems of AWS can not be mounted",
 		},
+	},
+	"EFSVolumeConfiguration": {
+		honoured: "authorizationConfig fileSystemId rootDirectory transitEncryption transitEncryptionPort",
+		notes:    map[string]string{"transitEncryption": "what the program of the host's owner makes of it"},
+	},
+	"EFSAuthorizationConfig": {
+		honoured: "accessPointId iam",
+		notes:    map[string]string{"iam": "the program of the host's owner is told the task's role, and decides"},
 	},
 	"HostVolumeProperties": {honoured: "sourcePath"},
 	"DockerVolumeConfiguration": {
 		honoured: "driver driverOpts scope",
 		notes: map[string]string{
-			"driverOpts": "type tmpfs, with scope task; or type none with bind among the options, below a folder that the host's owner allows (--allow-host-path). " +
-				"Other types, nfs among them, are refused by name",
+			"driverOpts": "type tmpfs, with scope task; type none with bind among the options, below a folder that the host's owner allows (--allow-host-path); or type nfs or nfs4 " +
+				"on hosts whose owner has a program that mounts it (--volume-command). Other types are refused by name",
 		},
 		ignored: map[string]string{
 			"autoprovision": "volumes are made when they are missing",
