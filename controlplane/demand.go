@@ -27,6 +27,9 @@ func DemandOf(def types.TaskDefinition, over types.TaskOverride) (*Demand, error
 		d.Attributes = append(d.Attributes, FireLensCapability(def.ContainerDefinitions[i].FirelensConfiguration.Type))
 	}
 	d.Attributes = append(d.Attributes, VolumeAttributes(def.Volumes)...)
+	if def.ProxyConfiguration != nil {
+		d.Attributes = append(d.Attributes, CapabilityAppMesh)
+	}
 	for _, c := range def.ContainerDefinitions {
 		o := ContainerOverride(over, aws.ToString(c.Name))
 		cpu, memory, reservation := c.Cpu, c.Memory, c.MemoryReservation

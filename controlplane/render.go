@@ -34,6 +34,9 @@ func RenderTaskSpec(t *Task, d *TaskDefinition, digests map[string]string) (spec
 	for _, v := range def.Volumes {
 		spec.Volumes = append(spec.Volumes, renderVolume(v))
 	}
+	if spec.Interception, err = ParseProxy(def.ProxyConfiguration); err != nil {
+		return nil, "", fmt.Errorf("render task %s: %w", t.Id, err)
+	}
 	order, err := StartOrder(behindRouter(def.ContainerDefinitions))
 	if err != nil {
 		return nil, "", fmt.Errorf("render task %s: %w", t.Id, err)

@@ -2020,6 +2020,7 @@ type TaskSpec struct {
 	SecurityGroups       []string               `protobuf:"bytes,100,rep,name=security_groups,json=securityGroups,proto3" json:"security_groups,omitempty"`                      // of a task with network mode awsvpc: names of the set FIREWALL
 	DefaultSecurityGroup bool                   `protobuf:"varint,101,opt,name=default_security_group,json=defaultSecurityGroup,proto3" json:"default_security_group,omitempty"` // none was asked for but that of the VPC
 	EphemeralStorageMib  uint32                 `protobuf:"varint,120,opt,name=ephemeral_storage_mib,json=ephemeralStorageMib,proto3" json:"ephemeral_storage_mib,omitempty"`    // what its containers and its volumes may write together; 0: no limit but the host's disk
+	Interception         *Interception          `protobuf:"bytes,300,opt,name=interception,proto3" json:"interception,omitempty"`                                                // of a task with network mode awsvpc; absent: its traffic goes its own way
 	unknownFields        protoimpl.UnknownFields
 	sizeCache            protoimpl.SizeCache
 }
@@ -2192,6 +2193,13 @@ func (x *TaskSpec) GetEphemeralStorageMib() uint32 {
 		return x.EphemeralStorageMib
 	}
 	return 0
+}
+
+func (x *TaskSpec) GetInterception() *Interception {
+	if x != nil {
+		return x.Interception
+	}
+	return nil
 }
 
 type ContainerSpec struct {
@@ -6174,6 +6182,99 @@ func (x *EFSVolume) GetIam() bool {
 	return false
 }
 
+// Interception leads a task's TCP traffic through a proxy among its containers, as ECS does for App Mesh.
+type Interception struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	IgnoredUser   *uint32                `protobuf:"varint,1,opt,name=ignored_user,json=ignoredUser,proto3,oneof" json:"ignored_user,omitempty"` // whose own traffic is left alone: the proxy's; at least one of the two is set
+	IgnoredGroup  *uint32                `protobuf:"varint,2,opt,name=ignored_group,json=ignoredGroup,proto3,oneof" json:"ignored_group,omitempty"`
+	AppPorts      []uint32               `protobuf:"varint,3,rep,packed,name=app_ports,json=appPorts,proto3" json:"app_ports,omitempty"` // what comes in for these goes to ingress_port
+	IngressPort   uint32                 `protobuf:"varint,4,opt,name=ingress_port,json=ingressPort,proto3" json:"ingress_port,omitempty"`
+	EgressPort    uint32                 `protobuf:"varint,5,opt,name=egress_port,json=egressPort,proto3" json:"egress_port,omitempty"`              // all that goes out goes there, but
+	IgnoredPorts  []uint32               `protobuf:"varint,6,rep,packed,name=ignored_ports,json=ignoredPorts,proto3" json:"ignored_ports,omitempty"` // to these ports
+	IgnoredBlocks []string               `protobuf:"bytes,7,rep,name=ignored_blocks,json=ignoredBlocks,proto3" json:"ignored_blocks,omitempty"`      // to these blocks of addresses, and to the task itself
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Interception) Reset() {
+	*x = Interception{}
+	mi := &file_api_agent_agent_proto_msgTypes[71]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Interception) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Interception) ProtoMessage() {}
+
+func (x *Interception) ProtoReflect() protoreflect.Message {
+	mi := &file_api_agent_agent_proto_msgTypes[71]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Interception.ProtoReflect.Descriptor instead.
+func (*Interception) Descriptor() ([]byte, []int) {
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{71}
+}
+
+func (x *Interception) GetIgnoredUser() uint32 {
+	if x != nil && x.IgnoredUser != nil {
+		return *x.IgnoredUser
+	}
+	return 0
+}
+
+func (x *Interception) GetIgnoredGroup() uint32 {
+	if x != nil && x.IgnoredGroup != nil {
+		return *x.IgnoredGroup
+	}
+	return 0
+}
+
+func (x *Interception) GetAppPorts() []uint32 {
+	if x != nil {
+		return x.AppPorts
+	}
+	return nil
+}
+
+func (x *Interception) GetIngressPort() uint32 {
+	if x != nil {
+		return x.IngressPort
+	}
+	return 0
+}
+
+func (x *Interception) GetEgressPort() uint32 {
+	if x != nil {
+		return x.EgressPort
+	}
+	return 0
+}
+
+func (x *Interception) GetIgnoredPorts() []uint32 {
+	if x != nil {
+		return x.IgnoredPorts
+	}
+	return nil
+}
+
+func (x *Interception) GetIgnoredBlocks() []string {
+	if x != nil {
+		return x.IgnoredBlocks
+	}
+	return nil
+}
+
 var File_api_agent_agent_proto protoreflect.FileDescriptor
 
 const file_api_agent_agent_proto_rawDesc = "" +
@@ -6309,7 +6410,7 @@ const file_api_agent_agent_proto_rawDesc = "" +
 	"\adesired\x18\x04 \x01(\x0e2\x1f.neargate.agent.v1.DesiredStateR\adesired\x12/\n" +
 	"\x04spec\x18\x05 \x01(\v2\x1b.neargate.agent.v1.TaskSpecR\x04spec\x12\x1f\n" +
 	"\vstop_reason\x18\x06 \x01(\tR\n" +
-	"stopReason\"\xc7\x05\n" +
+	"stopReason\"\x8d\x06\n" +
 	"\bTaskSpec\x12\x18\n" +
 	"\aaccount\x18\x01 \x01(\tR\aaccount\x12\x16\n" +
 	"\x06region\x18\x02 \x01(\tR\x06region\x12\x18\n" +
@@ -6337,7 +6438,8 @@ const file_api_agent_agent_proto_rawDesc = "" +
 	"hasSecrets\x12'\n" +
 	"\x0fsecurity_groups\x18d \x03(\tR\x0esecurityGroups\x124\n" +
 	"\x16default_security_group\x18e \x01(\bR\x14defaultSecurityGroup\x122\n" +
-	"\x15ephemeral_storage_mib\x18x \x01(\rR\x13ephemeralStorageMib\"\xf1\x11\n" +
+	"\x15ephemeral_storage_mib\x18x \x01(\rR\x13ephemeralStorageMib\x12D\n" +
+	"\finterception\x18\xac\x02 \x01(\v2\x1f.neargate.agent.v1.InterceptionR\finterception\"\xf1\x11\n" +
 	"\rContainerSpec\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05image\x18\x02 \x01(\tR\x05image\x12\x1c\n" +
@@ -6726,7 +6828,18 @@ const file_api_agent_agent_proto_rawDesc = "" +
 	"\x12transit_encryption\x18\x03 \x01(\bR\x11transitEncryption\x126\n" +
 	"\x17transit_encryption_port\x18\x04 \x01(\rR\x15transitEncryptionPort\x12&\n" +
 	"\x0faccess_point_id\x18\x05 \x01(\tR\raccessPointId\x12\x10\n" +
-	"\x03iam\x18\x06 \x01(\bR\x03iam*y\n" +
+	"\x03iam\x18\x06 \x01(\bR\x03iam\"\xb0\x02\n" +
+	"\fInterception\x12&\n" +
+	"\fignored_user\x18\x01 \x01(\rH\x00R\vignoredUser\x88\x01\x01\x12(\n" +
+	"\rignored_group\x18\x02 \x01(\rH\x01R\fignoredGroup\x88\x01\x01\x12\x1b\n" +
+	"\tapp_ports\x18\x03 \x03(\rR\bappPorts\x12!\n" +
+	"\fingress_port\x18\x04 \x01(\rR\vingressPort\x12\x1f\n" +
+	"\vegress_port\x18\x05 \x01(\rR\n" +
+	"egressPort\x12#\n" +
+	"\rignored_ports\x18\x06 \x03(\rR\fignoredPorts\x12%\n" +
+	"\x0eignored_blocks\x18\a \x03(\tR\rignoredBlocksB\x0f\n" +
+	"\r_ignored_userB\x10\n" +
+	"\x0e_ignored_group*y\n" +
 	"\x04Kind\x12\x14\n" +
 	"\x10KIND_UNSPECIFIED\x10\x00\x12\x0f\n" +
 	"\vASSIGNMENTS\x10\x01\x12\r\n" +
@@ -6791,7 +6904,7 @@ func file_api_agent_agent_proto_rawDescGZIP() []byte {
 }
 
 var file_api_agent_agent_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
-var file_api_agent_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 81)
+var file_api_agent_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 82)
 var file_api_agent_agent_proto_goTypes = []any{
 	(Kind)(0),                      // 0: neargate.agent.v1.Kind
 	(DesiredState)(0),              // 1: neargate.agent.v1.DesiredState
@@ -6870,17 +6983,18 @@ var file_api_agent_agent_proto_goTypes = []any{
 	(*ExecInput)(nil),              // 74: neargate.agent.v1.ExecInput
 	(*FireLens)(nil),               // 75: neargate.agent.v1.FireLens
 	(*EFSVolume)(nil),              // 76: neargate.agent.v1.EFSVolume
-	nil,                            // 77: neargate.agent.v1.Hello.RevisionsEntry
-	nil,                            // 78: neargate.agent.v1.Hello.AttributesEntry
-	nil,                            // 79: neargate.agent.v1.ContainerSpec.EnvironmentEntry
-	nil,                            // 80: neargate.agent.v1.ContainerSpec.LabelsEntry
-	nil,                            // 81: neargate.agent.v1.ContainerSpec.SysctlsEntry
-	nil,                            // 82: neargate.agent.v1.LogConfiguration.OptionsEntry
-	nil,                            // 83: neargate.agent.v1.VolumeSpec.DriverOptionsEntry
-	nil,                            // 84: neargate.agent.v1.ContainerSecrets.EnvironmentEntry
-	nil,                            // 85: neargate.agent.v1.ContainerSecrets.FilesEntry
-	nil,                            // 86: neargate.agent.v1.ContainerSecrets.LogOptionsEntry
-	(*timestamppb.Timestamp)(nil),  // 87: google.protobuf.Timestamp
+	(*Interception)(nil),           // 77: neargate.agent.v1.Interception
+	nil,                            // 78: neargate.agent.v1.Hello.RevisionsEntry
+	nil,                            // 79: neargate.agent.v1.Hello.AttributesEntry
+	nil,                            // 80: neargate.agent.v1.ContainerSpec.EnvironmentEntry
+	nil,                            // 81: neargate.agent.v1.ContainerSpec.LabelsEntry
+	nil,                            // 82: neargate.agent.v1.ContainerSpec.SysctlsEntry
+	nil,                            // 83: neargate.agent.v1.LogConfiguration.OptionsEntry
+	nil,                            // 84: neargate.agent.v1.VolumeSpec.DriverOptionsEntry
+	nil,                            // 85: neargate.agent.v1.ContainerSecrets.EnvironmentEntry
+	nil,                            // 86: neargate.agent.v1.ContainerSecrets.FilesEntry
+	nil,                            // 87: neargate.agent.v1.ContainerSecrets.LogOptionsEntry
+	(*timestamppb.Timestamp)(nil),  // 88: google.protobuf.Timestamp
 }
 var file_api_agent_agent_proto_depIdxs = []int32{
 	15,  // 0: neargate.agent.v1.Up.hello:type_name -> neargate.agent.v1.Hello
@@ -6895,14 +7009,14 @@ var file_api_agent_agent_proto_depIdxs = []int32{
 	19,  // 9: neargate.agent.v1.Down.close:type_name -> neargate.agent.v1.Close
 	8,   // 10: neargate.agent.v1.Down.logs:type_name -> neargate.agent.v1.LogRequest
 	70,  // 11: neargate.agent.v1.Down.exec:type_name -> neargate.agent.v1.ExecRequest
-	87,  // 12: neargate.agent.v1.LogRequest.since:type_name -> google.protobuf.Timestamp
+	88,  // 12: neargate.agent.v1.LogRequest.since:type_name -> google.protobuf.Timestamp
 	10,  // 13: neargate.agent.v1.LogChunk.lines:type_name -> neargate.agent.v1.LogLine
-	87,  // 14: neargate.agent.v1.LogLine.at:type_name -> google.protobuf.Timestamp
+	88,  // 14: neargate.agent.v1.LogLine.at:type_name -> google.protobuf.Timestamp
 	13,  // 15: neargate.agent.v1.ShipBatch.events:type_name -> neargate.agent.v1.ShipEvent
 	0,   // 16: neargate.agent.v1.Hello.kinds:type_name -> neargate.agent.v1.Kind
-	77,  // 17: neargate.agent.v1.Hello.revisions:type_name -> neargate.agent.v1.Hello.RevisionsEntry
+	78,  // 17: neargate.agent.v1.Hello.revisions:type_name -> neargate.agent.v1.Hello.RevisionsEntry
 	16,  // 18: neargate.agent.v1.Hello.resources:type_name -> neargate.agent.v1.NodeResources
-	78,  // 19: neargate.agent.v1.Hello.attributes:type_name -> neargate.agent.v1.Hello.AttributesEntry
+	79,  // 19: neargate.agent.v1.Hello.attributes:type_name -> neargate.agent.v1.Hello.AttributesEntry
 	38,  // 20: neargate.agent.v1.Hello.tasks:type_name -> neargate.agent.v1.TaskStatus
 	65,  // 21: neargate.agent.v1.Hello.network:type_name -> neargate.agent.v1.HostNetwork
 	69,  // 22: neargate.agent.v1.Hello.health:type_name -> neargate.agent.v1.HostHealth
@@ -6923,81 +7037,82 @@ var file_api_agent_agent_proto_depIdxs = []int32{
 	26,  // 37: neargate.agent.v1.Assignment.spec:type_name -> neargate.agent.v1.TaskSpec
 	27,  // 38: neargate.agent.v1.TaskSpec.containers:type_name -> neargate.agent.v1.ContainerSpec
 	36,  // 39: neargate.agent.v1.TaskSpec.volumes:type_name -> neargate.agent.v1.VolumeSpec
-	79,  // 40: neargate.agent.v1.ContainerSpec.environment:type_name -> neargate.agent.v1.ContainerSpec.EnvironmentEntry
-	35,  // 41: neargate.agent.v1.ContainerSpec.ports:type_name -> neargate.agent.v1.PortMapping
-	37,  // 42: neargate.agent.v1.ContainerSpec.mounts:type_name -> neargate.agent.v1.MountPoint
-	80,  // 43: neargate.agent.v1.ContainerSpec.labels:type_name -> neargate.agent.v1.ContainerSpec.LabelsEntry
-	32,  // 44: neargate.agent.v1.ContainerSpec.health_check:type_name -> neargate.agent.v1.ContainerCheck
-	33,  // 45: neargate.agent.v1.ContainerSpec.depends_on:type_name -> neargate.agent.v1.Dependency
-	34,  // 46: neargate.agent.v1.ContainerSpec.restart:type_name -> neargate.agent.v1.RestartPolicy
-	29,  // 47: neargate.agent.v1.ContainerSpec.tmpfs:type_name -> neargate.agent.v1.Tmpfs
-	30,  // 48: neargate.agent.v1.ContainerSpec.devices:type_name -> neargate.agent.v1.Device
-	31,  // 49: neargate.agent.v1.ContainerSpec.ulimits:type_name -> neargate.agent.v1.Ulimit
-	81,  // 50: neargate.agent.v1.ContainerSpec.sysctls:type_name -> neargate.agent.v1.ContainerSpec.SysctlsEntry
-	28,  // 51: neargate.agent.v1.ContainerSpec.log:type_name -> neargate.agent.v1.LogConfiguration
-	75,  // 52: neargate.agent.v1.ContainerSpec.fire_lens:type_name -> neargate.agent.v1.FireLens
-	82,  // 53: neargate.agent.v1.LogConfiguration.options:type_name -> neargate.agent.v1.LogConfiguration.OptionsEntry
-	83,  // 54: neargate.agent.v1.VolumeSpec.driver_options:type_name -> neargate.agent.v1.VolumeSpec.DriverOptionsEntry
-	76,  // 55: neargate.agent.v1.VolumeSpec.efs:type_name -> neargate.agent.v1.EFSVolume
-	3,   // 56: neargate.agent.v1.TaskStatus.state:type_name -> neargate.agent.v1.TaskState
-	39,  // 57: neargate.agent.v1.TaskStatus.containers:type_name -> neargate.agent.v1.ContainerStatus
-	87,  // 58: neargate.agent.v1.TaskStatus.pull_started:type_name -> google.protobuf.Timestamp
-	87,  // 59: neargate.agent.v1.TaskStatus.pull_stopped:type_name -> google.protobuf.Timestamp
-	87,  // 60: neargate.agent.v1.TaskStatus.started:type_name -> google.protobuf.Timestamp
-	87,  // 61: neargate.agent.v1.TaskStatus.stopping:type_name -> google.protobuf.Timestamp
-	87,  // 62: neargate.agent.v1.TaskStatus.execution_stopped:type_name -> google.protobuf.Timestamp
-	87,  // 63: neargate.agent.v1.TaskStatus.stopped:type_name -> google.protobuf.Timestamp
-	87,  // 64: neargate.agent.v1.TaskStatus.connected:type_name -> google.protobuf.Timestamp
-	4,   // 65: neargate.agent.v1.TaskStatus.health:type_name -> neargate.agent.v1.Health
-	2,   // 66: neargate.agent.v1.ContainerStatus.state:type_name -> neargate.agent.v1.ContainerState
-	40,  // 67: neargate.agent.v1.ContainerStatus.ports:type_name -> neargate.agent.v1.PortBinding
-	87,  // 68: neargate.agent.v1.ContainerStatus.started:type_name -> google.protobuf.Timestamp
-	87,  // 69: neargate.agent.v1.ContainerStatus.finished:type_name -> google.protobuf.Timestamp
-	4,   // 70: neargate.agent.v1.ContainerStatus.health:type_name -> neargate.agent.v1.Health
-	87,  // 71: neargate.agent.v1.ContainerStatus.health_since:type_name -> google.protobuf.Timestamp
-	38,  // 72: neargate.agent.v1.StatusReport.tasks:type_name -> neargate.agent.v1.TaskStatus
-	5,   // 73: neargate.agent.v1.Endpoint.state:type_name -> neargate.agent.v1.EndpointState
-	42,  // 74: neargate.agent.v1.TargetGroup.endpoints:type_name -> neargate.agent.v1.Endpoint
-	45,  // 75: neargate.agent.v1.Listener.rules:type_name -> neargate.agent.v1.Rule
-	46,  // 76: neargate.agent.v1.Rule.conditions:type_name -> neargate.agent.v1.Condition
-	48,  // 77: neargate.agent.v1.Rule.actions:type_name -> neargate.agent.v1.Action
-	47,  // 78: neargate.agent.v1.Condition.query:type_name -> neargate.agent.v1.QueryPair
-	49,  // 79: neargate.agent.v1.Action.forward:type_name -> neargate.agent.v1.Forward
-	51,  // 80: neargate.agent.v1.Action.redirect:type_name -> neargate.agent.v1.Redirect
-	52,  // 81: neargate.agent.v1.Action.fixed:type_name -> neargate.agent.v1.FixedResponse
-	50,  // 82: neargate.agent.v1.Forward.groups:type_name -> neargate.agent.v1.WeightedGroup
-	55,  // 83: neargate.agent.v1.HealthReport.transitions:type_name -> neargate.agent.v1.HealthTransition
-	5,   // 84: neargate.agent.v1.HealthTransition.state:type_name -> neargate.agent.v1.EndpointState
-	57,  // 85: neargate.agent.v1.DrainReport.drained:type_name -> neargate.agent.v1.Drained
-	59,  // 86: neargate.agent.v1.Zone.records:type_name -> neargate.agent.v1.RecordSet
-	87,  // 87: neargate.agent.v1.RoleCredentialsAnswer.expires:type_name -> google.protobuf.Timestamp
-	64,  // 88: neargate.agent.v1.TaskSecretsAnswer.containers:type_name -> neargate.agent.v1.ContainerSecrets
-	84,  // 89: neargate.agent.v1.ContainerSecrets.environment:type_name -> neargate.agent.v1.ContainerSecrets.EnvironmentEntry
-	85,  // 90: neargate.agent.v1.ContainerSecrets.files:type_name -> neargate.agent.v1.ContainerSecrets.FilesEntry
-	86,  // 91: neargate.agent.v1.ContainerSecrets.log_options:type_name -> neargate.agent.v1.ContainerSecrets.LogOptionsEntry
-	68,  // 92: neargate.agent.v1.SecurityGroup.ingress:type_name -> neargate.agent.v1.TrafficRule
-	68,  // 93: neargate.agent.v1.SecurityGroup.egress:type_name -> neargate.agent.v1.TrafficRule
-	71,  // 94: neargate.agent.v1.ExecRequest.terminal:type_name -> neargate.agent.v1.TerminalSize
-	87,  // 95: neargate.agent.v1.ExecRequest.expires:type_name -> google.protobuf.Timestamp
-	73,  // 96: neargate.agent.v1.ExecOutput.exit:type_name -> neargate.agent.v1.ExecExit
-	71,  // 97: neargate.agent.v1.ExecInput.resize:type_name -> neargate.agent.v1.TerminalSize
-	6,   // 98: neargate.agent.v1.Dispatcher.Session:input_type -> neargate.agent.v1.Up
-	9,   // 99: neargate.agent.v1.Dispatcher.Logs:input_type -> neargate.agent.v1.LogChunk
-	12,  // 100: neargate.agent.v1.Dispatcher.ShipLogs:input_type -> neargate.agent.v1.ShipBatch
-	60,  // 101: neargate.agent.v1.Dispatcher.RoleCredentials:input_type -> neargate.agent.v1.RoleCredentialsRequest
-	62,  // 102: neargate.agent.v1.Dispatcher.TaskSecrets:input_type -> neargate.agent.v1.TaskSecretsRequest
-	72,  // 103: neargate.agent.v1.Dispatcher.ExecSession:input_type -> neargate.agent.v1.ExecOutput
-	7,   // 104: neargate.agent.v1.Dispatcher.Session:output_type -> neargate.agent.v1.Down
-	11,  // 105: neargate.agent.v1.Dispatcher.Logs:output_type -> neargate.agent.v1.LogsRead
-	14,  // 106: neargate.agent.v1.Dispatcher.ShipLogs:output_type -> neargate.agent.v1.ShipAck
-	61,  // 107: neargate.agent.v1.Dispatcher.RoleCredentials:output_type -> neargate.agent.v1.RoleCredentialsAnswer
-	63,  // 108: neargate.agent.v1.Dispatcher.TaskSecrets:output_type -> neargate.agent.v1.TaskSecretsAnswer
-	74,  // 109: neargate.agent.v1.Dispatcher.ExecSession:output_type -> neargate.agent.v1.ExecInput
-	104, // [104:110] is the sub-list for method output_type
-	98,  // [98:104] is the sub-list for method input_type
-	98,  // [98:98] is the sub-list for extension type_name
-	98,  // [98:98] is the sub-list for extension extendee
-	0,   // [0:98] is the sub-list for field type_name
+	77,  // 40: neargate.agent.v1.TaskSpec.interception:type_name -> neargate.agent.v1.Interception
+	80,  // 41: neargate.agent.v1.ContainerSpec.environment:type_name -> neargate.agent.v1.ContainerSpec.EnvironmentEntry
+	35,  // 42: neargate.agent.v1.ContainerSpec.ports:type_name -> neargate.agent.v1.PortMapping
+	37,  // 43: neargate.agent.v1.ContainerSpec.mounts:type_name -> neargate.agent.v1.MountPoint
+	81,  // 44: neargate.agent.v1.ContainerSpec.labels:type_name -> neargate.agent.v1.ContainerSpec.LabelsEntry
+	32,  // 45: neargate.agent.v1.ContainerSpec.health_check:type_name -> neargate.agent.v1.ContainerCheck
+	33,  // 46: neargate.agent.v1.ContainerSpec.depends_on:type_name -> neargate.agent.v1.Dependency
+	34,  // 47: neargate.agent.v1.ContainerSpec.restart:type_name -> neargate.agent.v1.RestartPolicy
+	29,  // 48: neargate.agent.v1.ContainerSpec.tmpfs:type_name -> neargate.agent.v1.Tmpfs
+	30,  // 49: neargate.agent.v1.ContainerSpec.devices:type_name -> neargate.agent.v1.Device
+	31,  // 50: neargate.agent.v1.ContainerSpec.ulimits:type_name -> neargate.agent.v1.Ulimit
+	82,  // 51: neargate.agent.v1.ContainerSpec.sysctls:type_name -> neargate.agent.v1.ContainerSpec.SysctlsEntry
+	28,  // 52: neargate.agent.v1.ContainerSpec.log:type_name -> neargate.agent.v1.LogConfiguration
+	75,  // 53: neargate.agent.v1.ContainerSpec.fire_lens:type_name -> neargate.agent.v1.FireLens
+	83,  // 54: neargate.agent.v1.LogConfiguration.options:type_name -> neargate.agent.v1.LogConfiguration.OptionsEntry
+	84,  // 55: neargate.agent.v1.VolumeSpec.driver_options:type_name -> neargate.agent.v1.VolumeSpec.DriverOptionsEntry
+	76,  // 56: neargate.agent.v1.VolumeSpec.efs:type_name -> neargate.agent.v1.EFSVolume
+	3,   // 57: neargate.agent.v1.TaskStatus.state:type_name -> neargate.agent.v1.TaskState
+	39,  // 58: neargate.agent.v1.TaskStatus.containers:type_name -> neargate.agent.v1.ContainerStatus
+	88,  // 59: neargate.agent.v1.TaskStatus.pull_started:type_name -> google.protobuf.Timestamp
+	88,  // 60: neargate.agent.v1.TaskStatus.pull_stopped:type_name -> google.protobuf.Timestamp
+	88,  // 61: neargate.agent.v1.TaskStatus.started:type_name -> google.protobuf.Timestamp
+	88,  // 62: neargate.agent.v1.TaskStatus.stopping:type_name -> google.protobuf.Timestamp
+	88,  // 63: neargate.agent.v1.TaskStatus.execution_stopped:type_name -> google.protobuf.Timestamp
+	88,  // 64: neargate.agent.v1.TaskStatus.stopped:type_name -> google.protobuf.Timestamp
+	88,  // 65: neargate.agent.v1.TaskStatus.connected:type_name -> google.protobuf.Timestamp
+	4,   // 66: neargate.agent.v1.TaskStatus.health:type_name -> neargate.agent.v1.Health
+	2,   // 67: neargate.agent.v1.ContainerStatus.state:type_name -> neargate.agent.v1.ContainerState
+	40,  // 68: neargate.agent.v1.ContainerStatus.ports:type_name -> neargate.agent.v1.PortBinding
+	88,  // 69: neargate.agent.v1.ContainerStatus.started:type_name -> google.protobuf.Timestamp
+	88,  // 70: neargate.agent.v1.ContainerStatus.finished:type_name -> google.protobuf.Timestamp
+	4,   // 71: neargate.agent.v1.ContainerStatus.health:type_name -> neargate.agent.v1.Health
+	88,  // 72: neargate.agent.v1.ContainerStatus.health_since:type_name -> google.protobuf.Timestamp
+	38,  // 73: neargate.agent.v1.StatusReport.tasks:type_name -> neargate.agent.v1.TaskStatus
+	5,   // 74: neargate.agent.v1.Endpoint.state:type_name -> neargate.agent.v1.EndpointState
+	42,  // 75: neargate.agent.v1.TargetGroup.endpoints:type_name -> neargate.agent.v1.Endpoint
+	45,  // 76: neargate.agent.v1.Listener.rules:type_name -> neargate.agent.v1.Rule
+	46,  // 77: neargate.agent.v1.Rule.conditions:type_name -> neargate.agent.v1.Condition
+	48,  // 78: neargate.agent.v1.Rule.actions:type_name -> neargate.agent.v1.Action
+	47,  // 79: neargate.agent.v1.Condition.query:type_name -> neargate.agent.v1.QueryPair
+	49,  // 80: neargate.agent.v1.Action.forward:type_name -> neargate.agent.v1.Forward
+	51,  // 81: neargate.agent.v1.Action.redirect:type_name -> neargate.agent.v1.Redirect
+	52,  // 82: neargate.agent.v1.Action.fixed:type_name -> neargate.agent.v1.FixedResponse
+	50,  // 83: neargate.agent.v1.Forward.groups:type_name -> neargate.agent.v1.WeightedGroup
+	55,  // 84: neargate.agent.v1.HealthReport.transitions:type_name -> neargate.agent.v1.HealthTransition
+	5,   // 85: neargate.agent.v1.HealthTransition.state:type_name -> neargate.agent.v1.EndpointState
+	57,  // 86: neargate.agent.v1.DrainReport.drained:type_name -> neargate.agent.v1.Drained
+	59,  // 87: neargate.agent.v1.Zone.records:type_name -> neargate.agent.v1.RecordSet
+	88,  // 88: neargate.agent.v1.RoleCredentialsAnswer.expires:type_name -> google.protobuf.Timestamp
+	64,  // 89: neargate.agent.v1.TaskSecretsAnswer.containers:type_name -> neargate.agent.v1.ContainerSecrets
+	85,  // 90: neargate.agent.v1.ContainerSecrets.environment:type_name -> neargate.agent.v1.ContainerSecrets.EnvironmentEntry
+	86,  // 91: neargate.agent.v1.ContainerSecrets.files:type_name -> neargate.agent.v1.ContainerSecrets.FilesEntry
+	87,  // 92: neargate.agent.v1.ContainerSecrets.log_options:type_name -> neargate.agent.v1.ContainerSecrets.LogOptionsEntry
+	68,  // 93: neargate.agent.v1.SecurityGroup.ingress:type_name -> neargate.agent.v1.TrafficRule
+	68,  // 94: neargate.agent.v1.SecurityGroup.egress:type_name -> neargate.agent.v1.TrafficRule
+	71,  // 95: neargate.agent.v1.ExecRequest.terminal:type_name -> neargate.agent.v1.TerminalSize
+	88,  // 96: neargate.agent.v1.ExecRequest.expires:type_name -> google.protobuf.Timestamp
+	73,  // 97: neargate.agent.v1.ExecOutput.exit:type_name -> neargate.agent.v1.ExecExit
+	71,  // 98: neargate.agent.v1.ExecInput.resize:type_name -> neargate.agent.v1.TerminalSize
+	6,   // 99: neargate.agent.v1.Dispatcher.Session:input_type -> neargate.agent.v1.Up
+	9,   // 100: neargate.agent.v1.Dispatcher.Logs:input_type -> neargate.agent.v1.LogChunk
+	12,  // 101: neargate.agent.v1.Dispatcher.ShipLogs:input_type -> neargate.agent.v1.ShipBatch
+	60,  // 102: neargate.agent.v1.Dispatcher.RoleCredentials:input_type -> neargate.agent.v1.RoleCredentialsRequest
+	62,  // 103: neargate.agent.v1.Dispatcher.TaskSecrets:input_type -> neargate.agent.v1.TaskSecretsRequest
+	72,  // 104: neargate.agent.v1.Dispatcher.ExecSession:input_type -> neargate.agent.v1.ExecOutput
+	7,   // 105: neargate.agent.v1.Dispatcher.Session:output_type -> neargate.agent.v1.Down
+	11,  // 106: neargate.agent.v1.Dispatcher.Logs:output_type -> neargate.agent.v1.LogsRead
+	14,  // 107: neargate.agent.v1.Dispatcher.ShipLogs:output_type -> neargate.agent.v1.ShipAck
+	61,  // 108: neargate.agent.v1.Dispatcher.RoleCredentials:output_type -> neargate.agent.v1.RoleCredentialsAnswer
+	63,  // 109: neargate.agent.v1.Dispatcher.TaskSecrets:output_type -> neargate.agent.v1.TaskSecretsAnswer
+	74,  // 110: neargate.agent.v1.Dispatcher.ExecSession:output_type -> neargate.agent.v1.ExecInput
+	105, // [105:111] is the sub-list for method output_type
+	99,  // [99:105] is the sub-list for method input_type
+	99,  // [99:99] is the sub-list for extension type_name
+	99,  // [99:99] is the sub-list for extension extendee
+	0,   // [0:99] is the sub-list for field type_name
 }
 
 func init() { file_api_agent_agent_proto_init() }
@@ -7037,13 +7152,14 @@ func file_api_agent_agent_proto_init() {
 		(*Action_Redirect)(nil),
 		(*Action_Fixed)(nil),
 	}
+	file_api_agent_agent_proto_msgTypes[71].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_agent_agent_proto_rawDesc), len(file_api_agent_agent_proto_rawDesc)),
 			NumEnums:      6,
-			NumMessages:   81,
+			NumMessages:   82,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

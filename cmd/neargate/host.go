@@ -266,6 +266,9 @@ func (h *host) config(client agentapi.DispatcherClient) (agent.Config, error) {
 	if h.network != nil {
 		cfg.Network = h.network.Offer
 	}
+	if h.cfg.runtime != "fake" {
+		cfg.Attributes["ecs.capability.aws-appmesh"] = ""
+	}
 	if h.volumes.Available() {
 		for _, name := range plugin.Capabilities {
 			cfg.Attributes[name] = ""

@@ -21,7 +21,7 @@ func normalize(in *ecs.RegisterTaskDefinitionInput) (types.TaskDefinition, error
 	def := types.TaskDefinition{
 		ContainerDefinitions: slices.Clone(in.ContainerDefinitions), Cpu: in.Cpu, Memory: in.Memory,
 		EnableFaultInjection: in.EnableFaultInjection, EphemeralStorage: in.EphemeralStorage, ExecutionRoleArn: in.ExecutionRoleArn,
-		IpcMode: in.IpcMode, NetworkMode: in.NetworkMode, PidMode: in.PidMode, PlacementConstraints: append([]types.TaskDefinitionPlacementConstraint{}, in.PlacementConstraints...),
+		IpcMode: in.IpcMode, NetworkMode: in.NetworkMode, PidMode: in.PidMode, PlacementConstraints: append([]types.TaskDefinitionPlacementConstraint{}, in.PlacementConstraints...), ProxyConfiguration: in.ProxyConfiguration,
 		RequiresCompatibilities: in.RequiresCompatibilities, RuntimePlatform: in.RuntimePlatform, TaskRoleArn: in.TaskRoleArn,
 		Volumes: append([]types.Volume{}, in.Volumes...),
 	}
@@ -49,7 +49,7 @@ func normalize(in *ecs.RegisterTaskDefinitionInput) (types.TaskDefinition, error
 	}
 	for _, check := range []func(*types.TaskDefinition) error{
 		checkContainers, checkSize, checkEphemeralStorage, checkVolumes, checkPorts, checkHealthChecks, checkDependencies, checkRestartPolicies,
-		checkLinuxParameters, checkUlimits, checkNamespaces, checkSystemControls, checkSecurityOptions, checkNameServers, checkSecrets, checkFireLens, checkGPUs,
+		checkLinuxParameters, checkUlimits, checkNamespaces, checkSystemControls, checkSecurityOptions, checkNameServers, checkSecrets, checkFireLens, checkGPUs, checkProxy,
 	} {
 		if err := check(&def); err != nil {
 			return def, err
@@ -305,7 +305,7 @@ func compatibilities(def types.TaskDefinition) []types.Compatibility {
 	return list
 }
 
-// requiredAttributes are those that ECS shows for what the definition uses. All but those of ephemeral storage, of log routers and of volumes that hosts mount are shown only: a node here can all of it.
+// requiredAttributes are those that ECS shows for what the definition uses. All but those of ephemeral storage, of log routers, of volumes that hosts mount and of proxies are shown only: a node here can all of it.
 func requiredAttributes(def types.TaskDefinition) []types.Attribute {
 	names := map[string]bool{}
 	if def.ExecutionRoleArn != nil {
@@ -319,6 +319,9 @@ func requiredAttributes(def types.TaskDefinition) []types.Attribute {
 	}
 	if def.EphemeralStorage != nil {
 		names[controlplane.CapabilityEphemeralStorage] = true
+	}
+	if def.ProxyConfiguration != nil {
+		names[controlplane.CapabilityAppMesh] = true
 	}
 	for _, a := range controlplane.VolumeAttributes(def.Volumes) {
 		names[a] = true

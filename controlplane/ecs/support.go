@@ -25,21 +25,21 @@ func (s support) honours(member string) bool {
 // supported is by SDK type. A test holds it against the SDK: no member is without an answer.
 var supported = map[string]support{
 	"RegisterTaskDefinitionInput": {
-		honoured: "containerDefinitions cpu ephemeralStorage executionRoleArn family ipcMode memory networkMode pidMode placementConstraints requiresCompatibilities runtimePlatform " +
+		honoured: "containerDefinitions cpu ephemeralStorage executionRoleArn family ipcMode memory networkMode pidMode placementConstraints proxyConfiguration requiresCompatibilities runtimePlatform " +
 			"tags taskRoleArn volumes",
 		notes: map[string]string{
 			"ephemeralStorage": "the native runtime reserves it for writable layers and volumes, also with launch type EC2, on hosts that have loop devices and " +
 				"mkfs.ext4; without it a task uses the disk of its host, on Fargate too",
 			"executionRoleArn": "images of the platform's own registry are pulled, and awslogs written, by what the role may; without one, with the platform's own rights. Secrets, registry credentials and environment files are read as it. " +
 				"requiresCompatibilities FARGATE needs one for awslogs and for images named <account>.dkr.ecr.<region>.…",
-			"taskRoleArn": "with networkMode none there is nothing to ask for the credentials",
-			"ipcMode":     "host only where the host's owner allows it (--allow-privileged); without a mode, and with none, each container has its own",
-			"pidMode":     "host only where the host's owner allows it (--allow-privileged)",
+			"proxyConfiguration": "of TCP over IPv4, which is what tasks have; shown by TestSuite/Intercept (both runtimes) and TestProxyConfiguration",
+			"taskRoleArn":        "with networkMode none there is nothing to ask for the credentials",
+			"ipcMode":            "host only where the host's owner allows it (--allow-privileged); without a mode, and with none, each container has its own",
+			"pidMode":            "host only where the host's owner allows it (--allow-privileged)",
 		},
 		refused: map[string]string{
 			"enableFaultInjection":  "fault injection does not exist yet",
 			"inferenceAccelerators": "there are no accelerators",
-			"proxyConfiguration":    "App Mesh proxies do not exist yet",
 		},
 	},
 	"ContainerDefinition": {
@@ -147,6 +147,10 @@ var supported = map[string]support{
 			"autoprovision": "volumes are made when they are missing",
 			"labels":        "nothing reads the labels of a volume",
 		},
+	},
+	"ProxyConfiguration": {
+		honoured: "containerName properties type",
+		notes:    map[string]string{"properties": "more than 15 ports in a list count too; on ECS they are left out"},
 	},
 	"RuntimePlatform":                   {honoured: "cpuArchitecture operatingSystemFamily"},
 	"EphemeralStorage":                  {honoured: "sizeInGiB"},

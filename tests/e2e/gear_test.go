@@ -24,7 +24,7 @@ const gearDefinition = `{
      "resourceRequirements": [{"type": "GPU", "value": "1"}],
      "mountPoints": [{"sourceVolume": "models", "containerPath": "/models", "readOnly": true}, {"sourceVolume": "results", "containerPath": "/results"}]},
     {"name": "side", "image": "IMAGE", "memory": 64, "essential": false,
-     "command": ["B=busybox; echo none $NVIDIA_VISIBLE_DEVICES; $B ls FOLDER || $B sleep 1; $B sleep 600"]}
+     "command": ["B=busybox; echo none $NVIDIA_VISIBLE_DEVICES; $B ls FOLDER 2>&1 || $B sleep 1; $B sleep 600"]}
   ]}`
 
 // TestGPUsAndVolumes runs a task on a host that has GPUs (devices that the test makes) and whose owner has a program that mounts file systems:
