@@ -46,7 +46,7 @@ var supported = map[string]support{
 		honoured: "command cpu dependsOn disableNetworking dnsSearchDomains dnsServers dockerLabels dockerSecurityOptions entryPoint environment " +
 			"environmentFiles essential extraHosts firelensConfiguration healthCheck hostname image interactive links linuxParameters logConfiguration memory memoryReservation " +
 			"mountPoints name portMappings privileged pseudoTerminal readonlyRootFilesystem repositoryCredentials resourceRequirements restartPolicy secrets startTimeout stopTimeout " +
-			"systemControls ulimits user volumesFrom workingDirectory",
+			"systemControls ulimits user versionConsistency volumesFrom workingDirectory",
 		notes: map[string]string{
 			"dockerSecurityOptions": "no-new-privileges; apparmor, label and credentialspec are refused by name",
 			"environmentFiles":      "read from the S3-compatible endpoint that the operator names (--s3-endpoint), if the execution role may s3:GetObject; shown by TestTaskIsStartedWithFilesOfVariables",
@@ -60,9 +60,7 @@ var supported = map[string]support{
 			"secrets":               "also as files on a tmpfs: the label neargate.secrets.files in dockerLabels names their folder; shown by TestSecretsReachTasks",
 			"systemControls":        "net.* is the whole task's, also with networkMode bridge: its containers share one network namespace",
 			"ulimits":               "at most what the agent's own hard limits are, unless it may raise them (CAP_SYS_RESOURCE)",
-		},
-		ignored: map[string]string{
-			"versionConsistency": "a deployment keeps to the digests that it resolved",
+			"versionConsistency":    "the first task of a deployment that has pulled an image decides for those behind it; shown by TestDeploymentKeepsToItsImages",
 		},
 		refused: map[string]string{
 			"credentialSpecs": "credential specifications do not exist yet",
