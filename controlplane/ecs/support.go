@@ -38,8 +38,8 @@ var supported = map[string]support{
 			"pidMode":            "host only where the host's owner allows it (--allow-privileged)",
 		},
 		refused: map[string]string{
-			"enableFaultInjection":  "fault injection does not exist yet",
-			"inferenceAccelerators": "there are no accelerators",
+			"enableFaultInjection":  "latency and packet loss take the kernel's netem, which many hosts lack, and a part of the faults alone is not what was asked for",
+			"inferenceAccelerators": "there are no Elastic Inference accelerators",
 		},
 	},
 	"ContainerDefinition": {
@@ -63,7 +63,7 @@ var supported = map[string]support{
 			"versionConsistency":    "the first task of a deployment that has pulled an image decides for those behind it; shown by TestDeploymentKeepsToItsImages",
 		},
 		refused: map[string]string{
-			"credentialSpecs": "credential specifications do not exist yet",
+			"credentialSpecs": "they are of domains of Active Directory, which hosts do not join",
 		},
 	},
 	"ContainerDependency": {honoured: "condition containerName"},
@@ -173,7 +173,7 @@ var supported = map[string]support{
 	"TaskOverride": {
 		honoured: "containerOverrides cpu ephemeralStorage executionRoleArn memory taskRoleArn",
 		refused: map[string]string{
-			"inferenceAcceleratorOverrides": "there are no accelerators",
+			"inferenceAcceleratorOverrides": "there are no Elastic Inference accelerators",
 		},
 	},
 	"ContainerOverride": {
