@@ -99,7 +99,10 @@ var supported = map[string]support{
 		notes: map[string]string{"valueFrom": "of the task's account; with json-key, version-stage and version-id behind the ARN of a secret"}},
 	"LogConfiguration": {
 		honoured: "logDriver options secretOptions",
-		notes:    map[string]string{"secretOptions": "not with awslogs, whose options say where the platform's own log groups are; with awsfirelens as variables of the log router, to which its configuration refers"},
+		notes: map[string]string{
+			"logDriver":     "awsfirelens, awslogs, fluentd, gelf (shown by TestGelfMessages and TestSuite/Logs/Drivers), json-file, none and syslog; journald and splunk are refused by name",
+			"secretOptions": "not with awslogs, whose options say where the platform's own log groups are; with awsfirelens as variables of the log router, to which its configuration refers",
+		},
 	},
 	"FirelensConfiguration": {honoured: "options type",
 		notes: map[string]string{"options": "enable-ecs-log-metadata, config-file-type and config-file-value; a file in S3 is refused by name"}},
