@@ -34,6 +34,9 @@ func (p Policy) check(spec *agentapi.TaskSpec) error {
 	if err := checkSysctls(spec); err != nil {
 		return err
 	}
+	if spec.Interception != nil && spec.NetworkMode != "awsvpc" {
+		return fmt.Errorf("the task has a proxy for its traffic, but with network mode %s no network that is its own", spec.NetworkMode)
+	}
 	for _, v := range spec.Volumes {
 		if plugin.Wants(v) {
 			continue // by the owner's own program

@@ -171,6 +171,9 @@ func request(taskID string, spec *agentapi.TaskSpec, v *agentapi.VolumeSpec, tar
 }
 
 func (p *Plugin) mount(ctx context.Context, r Request) error {
+	if filepath.Base(r.Volume) != r.Volume || r.Volume == "." || r.Volume == ".." {
+		return fmt.Errorf("volume name %q is invalid", r.Volume)
+	}
 	if !p.Available() {
 		return fmt.Errorf("volume %s needs a file system that nobody mounts on this host; its owner can name a program that does with --volume-command", r.Volume)
 	}
@@ -316,11 +319,11 @@ func (p *Plugin) record(taskID, volume string) (r Request, ok bool, err error) {
 	if errors.Is(err, fs.ErrNotExist) {
 		return r, false, nil
 	}
-	if err == nil {
-		err = json.Unmarshal(b, &r)
-	}
 	if err != nil {
 		return r, false, fmt.Errorf("record of volume %s of task %s: %w", volume, taskID, err)
+	}
+	if json.Unmarshal(b, &r) != nil { // the host has crashed, and nothing is mounted any more
+		return Request{}, false, nil
 	}
 	return r, true, nil
 }

@@ -184,6 +184,14 @@ func TestPluginFails(t *testing.T) {
 			t.Error("a program that is not there will do")
 		}
 	})
+	t.Run("Name", func(t *testing.T) {
+		p := newPlugin(t, t.TempDir(), path)
+		for _, name := range []string{"../x", "..", "", "/x"} {
+			if err := p.Mount(t.Context(), taskID, &agentapi.TaskSpec{Volumes: []*agentapi.VolumeSpec{{Name: name, Efs: &agentapi.EFSVolume{FileSystemId: "fs-1"}}}}); err == nil {
+				t.Errorf("a volume named %q is mounted", name)
+			}
+		}
+	})
 	t.Run("Litter", func(t *testing.T) {
 		p := newPlugin(t, t.TempDir(), path)
 		if err := p.Mount(t.Context(), taskID, efs("fs-litter")); err == nil {
@@ -251,6 +259,10 @@ func TestCrash(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := os.MkdirAll(filepath.Join(dir, "made", "v"), 0o700); err != nil { // it died before it had written anything
+		t.Fatal(err)
+	}
+
+	if err := os.WriteFile(filepath.Join(dir, "made", "v", "request.json"), nil, 0o600); err != nil { // nor had the host
 		t.Fatal(err)
 	}
 
