@@ -40,7 +40,7 @@ func (p *Plugin) call(ctx context.Context, verb string, r Request) error {
 	case ctx.Err() != nil:
 		return ctx.Err()
 	case limited.Err() != nil && err != nil:
-		return r.failure(fmt.Sprintf("%s: it has not ended within %s", said(path), p.cfg.Timeout), -1)
+		return r.failure(strings.TrimSpace(said(path)+" it has not ended within "+p.cfg.Timeout.String()), -1)
 	}
 	var exit *exec.ExitError
 	if errors.As(err, &exit) {

@@ -29,7 +29,7 @@ printf '%s %s\n' "$1" "$request" >> DIR/calls
 case "$1 $request" in
 mount*fs-bad*) echo "no such file system" >&2; exit 3;;
 mount*fs-none*) exit 0;;
-mount*fs-hangs*) echo "looking for it"; sleep 600;;
+mount*fs-hangs*) exec sleep 600;;
 mount*fs-leaves*) mount -t tmpfs none "$target" && { setsid sleep 600 & echo $! > DIR/daemon; };;
 mount*fs-twice*) mount -t tmpfs none "$target" && mkdir "$target/sub" && mount -t tmpfs none "$target/sub"; mount -t tmpfs none "$target";;
 mount*fs-litter*) echo x > "$target/x"; exit 1;;
@@ -143,7 +143,7 @@ func TestPluginFails(t *testing.T) {
 	for id, want := range map[string]string{
 		"fs-bad":    "failed to invoke EFS utils commands to set up EFS volumes: stderr: no such file system : unsuccessful EFS utils command execution; code: 3",
 		"fs-none":   "failed to invoke EFS utils commands to set up EFS volumes: stderr: nothing is mounted at TARGET : unsuccessful EFS utils command execution; code: 0",
-		"fs-hangs":  "failed to invoke EFS utils commands to set up EFS volumes: stderr: looking for it: it has not ended within 1s : unsuccessful EFS utils command execution; code: -1",
+		"fs-hangs":  "failed to invoke EFS utils commands to set up EFS volumes: stderr: it has not ended within 1s : unsuccessful EFS utils command execution; code: -1",
 		"fs-stuck":  "",
 		"fs-twice":  "",
 		"fs-leaves": "",
