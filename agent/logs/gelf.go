@@ -131,7 +131,8 @@ func (g *gelf) send(ctx context.Context, l line) error {
 }
 
 func (g *gelf) write(ctx context.Context, packets [][]byte) error {
-	stop := context.AfterFunc(ctx, func() { g.conn.SetDeadline(time.Unix(1, 0)) })
+	conn := g.conn // the end of ctx may be told when there is another, or none
+	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
 	for _, p := range packets {
 		if _, err := g.conn.Write(p); err != nil {
