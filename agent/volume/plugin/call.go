@@ -22,8 +22,10 @@ import (
 // call runs the program within the timeout. It dies with this process: a later one must not meet it at work.
 func (p *Plugin) call(ctx context.Context, verb string, r Request) error {
 	r.Mounted = false
-	input, err := json.Marshal(r)
-	if err != nil {
+	var input bytes.Buffer
+	plain := json.NewEncoder(&input)
+	plain.SetEscapeHTML(false) // programs that take JSON apart by hand are to find & as it is
+	if err := plain.Encode(r); err != nil {
 		return err
 	}
 	// A file, not a pipe: what the program leaves running may keep it open.
@@ -35,7 +37,7 @@ func (p *Plugin) call(ctx context.Context, verb string, r Request) error {
 	defer output.Close()
 	limited, cancel := context.WithTimeout(ctx, p.cfg.Timeout)
 	defer cancel()
-	err = run(limited, p.cfg.Program, verb, input, output)
+	err = run(limited, p.cfg.Program, verb, &input, output)
 	switch {
 	case ctx.Err() != nil:
 		return ctx.Err()
@@ -52,9 +54,9 @@ func (p *Plugin) call(ctx context.Context, verb string, r Request) error {
 	return nil
 }
 
-func run(ctx context.Context, program, verb string, input []byte, output *os.File) error {
+func run(ctx context.Context, program, verb string, input io.Reader, output *os.File) error {
 	c := exec.CommandContext(ctx, program, verb)
-	c.Stdin, c.Stdout, c.Stderr = bytes.NewReader(input), output, output
+	c.Stdin, c.Stdout, c.Stderr = input, output, output
 	c.Dir = "/"
 	c.Env = slices.DeleteFunc(os.Environ(), func(e string) bool { return strings.HasPrefix(e, "NEARGATE_") }) // tokens may be among them
 	c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: unix.SIGKILL}
