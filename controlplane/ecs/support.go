@@ -56,11 +56,11 @@ var supported = map[string]support{
 			"links":                 "the containers of a task share one network namespace: a link is a name for 127.0.0.1",
 			"privileged":            "only where the host's owner allows it (--allow-privileged)",
 			"repositoryCredentials": "shown by TestPrivateRegistry",
-			"resourceRequirements":  "whole GPUs of the hosts that have some (--gpus), not with FARGATE; shown by TestGPUsArePlacedAndPinned and TestGPUsReachTheirContainer",
+			"resourceRequirements":  "whole GPUs of the hosts that have some (--gpus), not with FARGATE; shown by TestGPUsArePlacedAndPinned, TestGPUsReachTheirContainer and TestGPUsAndVolumes (both runtimes)",
 			"secrets":               "also as files on a tmpfs: the label neargate.secrets.files in dockerLabels names their folder; shown by TestSecretsReachTasks",
 			"systemControls":        "net.* is the whole task's, also with networkMode bridge: its containers share one network namespace",
 			"ulimits":               "at most what the agent's own hard limits are, unless it may raise them (CAP_SYS_RESOURCE)",
-			"versionConsistency":    "the first task of a deployment that has pulled an image decides for those behind it; shown by TestDeploymentKeepsToItsImages",
+			"versionConsistency":    "the first task of a deployment that has pulled an image decides for those behind it; shown by TestDeploymentKeepsToItsImages and TestVersionConsistency",
 		},
 		refused: map[string]string{
 			"credentialSpecs": "they are of domains of Active Directory, which hosts do not join",
@@ -121,7 +121,7 @@ var supported = map[string]support{
 	"Volume": {
 		honoured: "dockerVolumeConfiguration efsVolumeConfiguration host name",
 		notes: map[string]string{
-			"efsVolumeConfiguration": "on hosts whose owner has a program that mounts file systems (--volume-command), to which it says everything; shown by TestVolumesOfAProgram and TestPlugin",
+			"efsVolumeConfiguration": "on hosts whose owner has a program that mounts file systems (--volume-command), to which it says everything; shown by TestGPUsAndVolumes (both runtimes), TestVolumesOfAProgram and TestPlugin",
 		},
 		refused: map[string]string{
 			"configuredAtLaunch":                      "volumes can not be configured at launch yet",
@@ -142,7 +142,7 @@ var supported = map[string]support{
 		honoured: "driver driverOpts scope",
 		notes: map[string]string{
 			"driverOpts": "type tmpfs, with scope task; type none with bind among the options, below a folder that the host's owner allows (--allow-host-path); or type nfs or nfs4 " +
-				"on hosts whose owner has a program that mounts it (--volume-command). Other types are refused by name",
+				"on hosts whose owner has a program that mounts it (--volume-command; shown by TestGPUsAndVolumes and TestPlugin). Other types are refused by name",
 		},
 		ignored: map[string]string{
 			"autoprovision": "volumes are made when they are missing",
