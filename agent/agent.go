@@ -24,6 +24,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/seed-2f228079/neargate/agent/runtime"
+	"github.com/seed-2f228079/neargate/agent/volume/plugin"
 	agentapi "github.com/seed-2f228079/neargate/api/agent"
 	"github.com/seed-2f228079/neargate/internal/clock"
 )
@@ -43,6 +44,9 @@ type Config struct {
 	Sinks      []Sink
 	Policy     Policy
 	Upkeep     Upkeep
+	GPUs       []GPU
+	// Volumes mounts file systems that volumes name and the runtime knows nothing of; nil: nothing does.
+	Volumes *plugin.Plugin
 	// DNSServers and DNSSearch go to every task's resolv.conf; empty: the host's.
 	DNSServers, DNSSearch []string
 	// Environment is added to every container, below its own.
@@ -179,6 +183,7 @@ func (a *Agent) recover(ctx context.Context) error {
 		return fmt.Errorf("key of tasks' ids: %w", err)
 	}
 	a.roles.setKey(key)
+	a.sweepVolumes(ctx, kept)
 	for id, k := range kept {
 		a.startWorker(ctx, newWorker(a, k.assignment, k.status), adopted[id])
 	}

@@ -22,6 +22,9 @@ func (w *worker) bringUp(ctx context.Context, found *runtime.Recovered, exits ch
 		if err := w.a.cfg.Policy.check(spec); err != nil {
 			return &failure{codeFailedToStart, "CannotCreateContainerError: " + err.Error()}
 		}
+		if err := w.a.cfg.checkGPUs(spec); err != nil {
+			return &failure{codeFailedToStart, "ResourceInitializationError: " + err.Error()}
+		}
 		if f := w.assumeRole(ctx, spec); f != nil || ctx.Err() != nil {
 			return f
 		}
@@ -36,6 +39,9 @@ func (w *worker) bringUp(ctx context.Context, found *runtime.Recovered, exits ch
 	// An earlier process that died before ACTIVATING may have left half a sandbox; Create completes it.
 	if w.snapshot().State < agentapi.TaskState_ACTIVATING {
 		if f := w.pull(ctx, spec, secrets); f != nil || ctx.Err() != nil {
+			return f
+		}
+		if f := w.mountVolumes(ctx, spec); f != nil || ctx.Err() != nil {
 			return f
 		}
 		box, err := w.a.cfg.Driver.Create(ctx, w.task(spec))
@@ -80,6 +86,8 @@ func (w *worker) task(spec *agentapi.TaskSpec) runtime.Task {
 	if len(t.DNSServers) == 0 {
 		t.DNSServers = w.a.cfg.DNSServers
 	}
+	w.a.cfg.giveGPUs(t.Spec)
+	w.a.cfg.placeVolumes(w.id, t.Spec)
 	return t
 }
 

@@ -10,6 +10,7 @@ import (
 
 	"github.com/seed-2f228079/neargate/agent/runtime"
 	"github.com/seed-2f228079/neargate/agent/volume"
+	"github.com/seed-2f228079/neargate/agent/volume/plugin"
 	agentapi "github.com/seed-2f228079/neargate/api/agent"
 )
 
@@ -33,7 +34,13 @@ func (p Policy) check(spec *agentapi.TaskSpec) error {
 	if err := checkSysctls(spec); err != nil {
 		return err
 	}
+	if spec.Interception != nil && spec.NetworkMode != "awsvpc" {
+		return fmt.Errorf("the task has a proxy for its traffic, but with network mode %s no network that is its own", spec.NetworkMode)
+	}
 	for _, v := range spec.Volumes {
+		if plugin.Wants(v) {
+			continue // by the owner's own program
+		}
 		local, err := volume.LocalOf(v)
 		if err != nil {
 			return fmt.Errorf("volume %s: %w", v.Name, err)

@@ -91,6 +91,9 @@ func (w *worker) takeDown(ctx context.Context, fail *failure) {
 	for wait := 100 * time.Millisecond; ; wait = min(2*wait, 10*time.Second) {
 		err := w.a.cfg.Driver.Remove(ctx, w.id)
 		if err == nil {
+			err = w.a.cfg.releaseVolumes(ctx, w.id)
+		}
+		if err == nil {
 			break
 		}
 		w.a.log.Error("remove task; trying again", "task", w.id, "error", err, "in", wait)
@@ -179,6 +182,9 @@ func (w *worker) halt(ctx context.Context, limit time.Duration) {
 	if err := w.a.cfg.Driver.Remove(ctx, w.id); err != nil {
 		w.a.log.Error("remove task", "task", w.id, "error", err)
 		return
+	}
+	if err := w.a.cfg.releaseVolumes(ctx, w.id); err != nil {
+		w.a.log.Error("release the volumes of a task", "task", w.id, "error", err)
 	}
 	if st.State < agentapi.TaskState_ACTIVATING {
 		return

@@ -345,6 +345,7 @@ type Demand struct {
 	MemoryMib     uint32                 `protobuf:"varint,2,opt,name=memory_mib,json=memoryMib,proto3" json:"memory_mib,omitempty"`
 	HostPorts     []*HostPort            `protobuf:"bytes,3,rep,name=host_ports,json=hostPorts,proto3" json:"host_ports,omitempty"` // static ones only
 	Attributes    []string               `protobuf:"bytes,4,rep,name=attributes,proto3" json:"attributes,omitempty"`                // name or name=value that the node must have
+	Gpus          uint32                 `protobuf:"varint,300,opt,name=gpus,proto3" json:"gpus,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -405,6 +406,13 @@ func (x *Demand) GetAttributes() []string {
 		return x.Attributes
 	}
 	return nil
+}
+
+func (x *Demand) GetGpus() uint32 {
+	if x != nil {
+		return x.Gpus
+	}
+	return 0
 }
 
 type HostPort struct {
@@ -1337,6 +1345,7 @@ type TaskStatus struct {
 	ProtectedUntil *timestamppb.Timestamp `protobuf:"bytes,18,opt,name=protected_until,json=protectedUntil,proto3" json:"protected_until,omitempty"`
 	// Repeated from the task, for the index: of one with network mode awsvpc; "default" stands for its VPC's default group.
 	SecurityGroups []string `protobuf:"bytes,40,rep,name=security_groups,json=securityGroups,proto3" json:"security_groups,omitempty"`
+	Gpus           []string `protobuf:"bytes,300,rep,name=gpus,proto3" json:"gpus,omitempty"` // ids of those of its node that it has to itself: set once, with the node
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -1500,6 +1509,13 @@ func (x *TaskStatus) GetProtectedUntil() *timestamppb.Timestamp {
 func (x *TaskStatus) GetSecurityGroups() []string {
 	if x != nil {
 		return x.SecurityGroups
+	}
+	return nil
+}
+
+func (x *TaskStatus) GetGpus() []string {
+	if x != nil {
+		return x.Gpus
 	}
 	return nil
 }
@@ -2054,7 +2070,7 @@ const file_controlplane_controlplane_proto_rawDesc = "" +
 	"\aaccount\x18\x01 \x01(\tR\aaccount\x12\x16\n" +
 	"\x06region\x18\x02 \x01(\tR\x06region\x12\x12\n" +
 	"\x04name\x18\x03 \x01(\tR\x04name\x12#\n" +
-	"\rlast_revision\x18\x04 \x01(\rR\flastRevision\"\xa7\x01\n" +
+	"\rlast_revision\x18\x04 \x01(\rR\flastRevision\"\xbc\x01\n" +
 	"\x06Demand\x12\x1b\n" +
 	"\tcpu_units\x18\x01 \x01(\rR\bcpuUnits\x12\x1d\n" +
 	"\n" +
@@ -2063,7 +2079,8 @@ const file_controlplane_controlplane_proto_rawDesc = "" +
 	"host_ports\x18\x03 \x03(\v2\".neargate.controlplane.v1.HostPortR\thostPorts\x12\x1e\n" +
 	"\n" +
 	"attributes\x18\x04 \x03(\tR\n" +
-	"attributes\":\n" +
+	"attributes\x12\x13\n" +
+	"\x04gpus\x18\xac\x02 \x01(\rR\x04gpus\":\n" +
 	"\bHostPort\x12\x12\n" +
 	"\x04port\x18\x01 \x01(\rR\x04port\x12\x1a\n" +
 	"\bprotocol\x18\x02 \x01(\tR\bprotocol\"\xd6\v\n" +
@@ -2171,7 +2188,7 @@ const file_controlplane_controlplane_proto_rawDesc = "" +
 	"\x17placement_strategy_json\x18\x11 \x01(\tR\x15placementStrategyJson\x124\n" +
 	"\acreated\x18\x12 \x01(\v2\x1a.google.protobuf.TimestampR\acreated\x124\n" +
 	"\x16enable_execute_command\x18\x13 \x01(\bR\x14enableExecuteCommand\x12+\n" +
-	"\x11availability_zone\x18\x14 \x01(\tR\x10availabilityZone\"\xd4\x05\n" +
+	"\x11availability_zone\x18\x14 \x01(\tR\x10availabilityZone\"\xe9\x05\n" +
 	"\n" +
 	"TaskStatus\x12\x18\n" +
 	"\aaccount\x18\x01 \x01(\tR\aaccount\x12\x16\n" +
@@ -2193,7 +2210,8 @@ const file_controlplane_controlplane_proto_rawDesc = "" +
 	"\x11placement_failure\x18\x10 \x01(\tR\x10placementFailure\x12\x18\n" +
 	"\aversion\x18\x11 \x01(\x04R\aversion\x12C\n" +
 	"\x0fprotected_until\x18\x12 \x01(\v2\x1a.google.protobuf.TimestampR\x0eprotectedUntil\x12'\n" +
-	"\x0fsecurity_groups\x18( \x03(\tR\x0esecurityGroups\"\xa9\x05\n" +
+	"\x0fsecurity_groups\x18( \x03(\tR\x0esecurityGroups\x12\x13\n" +
+	"\x04gpus\x18\xac\x02 \x03(\tR\x04gpus\"\xa9\x05\n" +
 	"\x04Node\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x16\n" +

@@ -26,6 +26,10 @@ func DemandOf(def types.TaskDefinition, over types.TaskOverride) (*Demand, error
 	if i := LogRouter(def.ContainerDefinitions); i >= 0 {
 		d.Attributes = append(d.Attributes, FireLensCapability(def.ContainerDefinitions[i].FirelensConfiguration.Type))
 	}
+	d.Attributes = append(d.Attributes, VolumeAttributes(def.Volumes)...)
+	if def.ProxyConfiguration != nil {
+		d.Attributes = append(d.Attributes, CapabilityAppMesh)
+	}
 	for _, c := range def.ContainerDefinitions {
 		o := ContainerOverride(over, aws.ToString(c.Name))
 		cpu, memory, reservation := c.Cpu, c.Memory, c.MemoryReservation
@@ -43,6 +47,7 @@ func DemandOf(def types.TaskDefinition, over types.TaskOverride) (*Demand, error
 		}
 		d.CpuUnits += uint32(cpu)
 		d.MemoryMib += uint32(aws.ToInt32(reservation))
+		d.Gpus += gpus(c, o)
 		d.HostPorts = append(d.HostPorts, staticHostPorts(def.NetworkMode, c.PortMappings)...)
 	}
 	cpu, memory, err := TaskSize(first(over.Cpu, def.Cpu), first(over.Memory, def.Memory))

@@ -34,6 +34,9 @@ func RenderTaskSpec(t *Task, d *TaskDefinition, digests map[string]string) (spec
 	for _, v := range def.Volumes {
 		spec.Volumes = append(spec.Volumes, renderVolume(v))
 	}
+	if spec.Interception, err = ParseProxy(def.ProxyConfiguration); err != nil {
+		return nil, "", fmt.Errorf("render task %s: %w", t.Id, err)
+	}
 	order, err := StartOrder(behindRouter(def.ContainerDefinitions))
 	if err != nil {
 		return nil, "", fmt.Errorf("render task %s: %w", t.Id, err)
@@ -153,7 +156,7 @@ func ParsePortRange(s string) (first, last uint32, ok bool) {
 }
 
 func renderVolume(v types.Volume) *agentapi.VolumeSpec {
-	r := &agentapi.VolumeSpec{Name: aws.ToString(v.Name), Scope: string(types.ScopeTask)}
+	r := &agentapi.VolumeSpec{Name: aws.ToString(v.Name), Scope: string(types.ScopeTask), Efs: renderEFS(v.EfsVolumeConfiguration)}
 	if v.Host != nil {
 		r.HostPath = aws.ToString(v.Host.SourcePath)
 	}

@@ -37,13 +37,13 @@ func (s *TaskStatus) AdvanceDesired(to agentapi.TaskState, stopCode, reason stri
 	return n, true
 }
 
-// AdvancePlaced gives the task its node, once and for ever.
-func (s *TaskStatus) AdvancePlaced(node string) (*TaskStatus, bool) {
+// AdvancePlaced gives the task its node, and those of its GPUs that it has to itself, once and for ever.
+func (s *TaskStatus) AdvancePlaced(node string, gpus ...string) (*TaskStatus, bool) {
 	if node == "" || !s.Unplaced() {
 		return s, false
 	}
 	n := s.next()
-	n.Node = node
+	n.Node, n.Gpus = node, gpus
 	n.Epoch = 1
 	n.PlacementFailure = ""
 	n.Observed = max(n.Observed, agentapi.TaskState_PENDING)

@@ -17,6 +17,7 @@ const (
 	DriverAWSLogs  = "awslogs"
 	DriverFluentd  = "fluentd"
 	DriverSyslog   = "syslog"
+	DriverGELF     = "gelf"
 	DriverFireLens = "awsfirelens" // fluentd, to the log router of the task; whoever makes a Config says where that is
 )
 
@@ -31,6 +32,14 @@ type Config struct {
 	ID      string            // the container's
 	Name    string
 	Attrs   map[string]string // of labels and environment, by the options labels and env
+	Image   Image             // and what runs of it; for drivers that tell
+}
+
+// Image is what a container was made of.
+type Image struct {
+	ID, Name string
+	Command  string
+	Created  time.Time // the container
 }
 
 // options are a driver's, read. This is the one place that knows how they are spelled.
@@ -50,6 +59,7 @@ type options struct {
 	format     string
 	tls        tlsOptions
 	writeLimit time.Duration
+	gelf       gelfOptions
 }
 
 type tlsOptions struct {
@@ -91,6 +101,8 @@ func (c Config) read() (o options, err error) {
 		return o, o.fluentd(c.Options)
 	case DriverSyslog:
 		return o, o.syslog(c.Options)
+	case DriverGELF:
+		return o, o.gelfOf(c.Options)
 	}
 	return o, nil
 }

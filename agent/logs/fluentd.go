@@ -144,7 +144,8 @@ func (f *fluentd) send(ctx context.Context, l line) error {
 
 // exchange is one message on the connection. The end of ctx breaks it off.
 func (f *fluentd) exchange(ctx context.Context, id string) error {
-	stop := context.AfterFunc(ctx, func() { f.conn.SetDeadline(time.Unix(1, 0)) })
+	conn := f.conn // the end of ctx may be told when there is another, or none
+	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
 	if f.o.writeLimit > 0 {
 		f.conn.SetWriteDeadline(time.Now().Add(f.o.writeLimit))

@@ -94,6 +94,8 @@ func Start(c Config, dial Dial) (*Output, error) {
 		}
 	case DriverSyslog:
 		out.sink, err = newSyslog(ctx, c, o, dial)
+	case DriverGELF:
+		out.sink, err = newGelf(ctx, c, o, dial)
 	}
 	if err != nil {
 		cancel()

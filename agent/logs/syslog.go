@@ -169,7 +169,8 @@ func (s *syslog) send(ctx context.Context, l line) error {
 }
 
 func (s *syslog) write(ctx context.Context) error {
-	stop := context.AfterFunc(ctx, func() { s.conn.SetDeadline(time.Unix(1, 0)) })
+	conn := s.conn // the end of ctx may be told when there is another, or none
+	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
 	_, err := s.conn.Write(s.buf)
 	return err

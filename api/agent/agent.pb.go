@@ -1264,6 +1264,7 @@ type NodeResources struct {
 	ReservedPorts    []*PortRange           `protobuf:"bytes,3,rep,name=reserved_ports,json=reservedPorts,proto3" json:"reserved_ports,omitempty"`
 	FirstDynamicPort uint32                 `protobuf:"varint,4,opt,name=first_dynamic_port,json=firstDynamicPort,proto3" json:"first_dynamic_port,omitempty"` // host ports 0 are taken from [first, last]
 	LastDynamicPort  uint32                 `protobuf:"varint,5,opt,name=last_dynamic_port,json=lastDynamicPort,proto3" json:"last_dynamic_port,omitempty"`
+	Gpus             []string               `protobuf:"bytes,300,rep,name=gpus,proto3" json:"gpus,omitempty"` // ids
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
 }
@@ -1331,6 +1332,13 @@ func (x *NodeResources) GetLastDynamicPort() uint32 {
 		return x.LastDynamicPort
 	}
 	return 0
+}
+
+func (x *NodeResources) GetGpus() []string {
+	if x != nil {
+		return x.Gpus
+	}
+	return nil
 }
 
 type PortRange struct {
@@ -2020,6 +2028,7 @@ type TaskSpec struct {
 	SecurityGroups       []string               `protobuf:"bytes,100,rep,name=security_groups,json=securityGroups,proto3" json:"security_groups,omitempty"`                      // of a task with network mode awsvpc: names of the set FIREWALL
 	DefaultSecurityGroup bool                   `protobuf:"varint,101,opt,name=default_security_group,json=defaultSecurityGroup,proto3" json:"default_security_group,omitempty"` // none was asked for but that of the VPC
 	EphemeralStorageMib  uint32                 `protobuf:"varint,120,opt,name=ephemeral_storage_mib,json=ephemeralStorageMib,proto3" json:"ephemeral_storage_mib,omitempty"`    // what its containers and its volumes may write together; 0: no limit but the host's disk
+	Interception         *Interception          `protobuf:"bytes,300,opt,name=interception,proto3" json:"interception,omitempty"`                                                // of a task with network mode awsvpc; absent: its traffic goes its own way
 	unknownFields        protoimpl.UnknownFields
 	sizeCache            protoimpl.SizeCache
 }
@@ -2194,6 +2203,13 @@ func (x *TaskSpec) GetEphemeralStorageMib() uint32 {
 	return 0
 }
 
+func (x *TaskSpec) GetInterception() *Interception {
+	if x != nil {
+		return x.Interception
+	}
+	return nil
+}
+
 type ContainerSpec struct {
 	state                protoimpl.MessageState `protogen:"open.v1"`
 	Name                 string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -2244,6 +2260,7 @@ type ContainerSpec struct {
 	SecretFiles       string            `protobuf:"bytes,90,opt,name=secret_files,json=secretFiles,proto3" json:"secret_files,omitempty"`                    // folder in which the container finds files that TaskSecrets has for it; empty: it has none
 	RegistryRefusal   string            `protobuf:"bytes,80,opt,name=registry_refusal,json=registryRefusal,proto3" json:"registry_refusal,omitempty"`        // why the execution role gets no credentials for the image, which then is not pulled; empty: it does
 	FireLens          *FireLens         `protobuf:"bytes,160,opt,name=fire_lens,json=fireLens,proto3" json:"fire_lens,omitempty"`                            // the container is its task's log router; absent: it is not
+	Gpus              []string          `protobuf:"bytes,300,rep,name=gpus,proto3" json:"gpus,omitempty"`                                                    // ids of those that it has for itself
 	unknownFields     protoimpl.UnknownFields
 	sizeCache         protoimpl.SizeCache
 }
@@ -2603,6 +2620,13 @@ func (x *ContainerSpec) GetRegistryRefusal() string {
 func (x *ContainerSpec) GetFireLens() *FireLens {
 	if x != nil {
 		return x.FireLens
+	}
+	return nil
+}
+
+func (x *ContainerSpec) GetGpus() []string {
+	if x != nil {
+		return x.Gpus
 	}
 	return nil
 }
@@ -3105,6 +3129,7 @@ type VolumeSpec struct {
 	HostPath      string                 `protobuf:"bytes,2,opt,name=host_path,json=hostPath,proto3" json:"host_path,omitempty"`                                                                                           // bind mount of a host folder; empty: a volume of the agent
 	Scope         string                 `protobuf:"bytes,3,opt,name=scope,proto3" json:"scope,omitempty"`                                                                                                                 // task (removed with it) or shared (kept by name)
 	DriverOptions map[string]string      `protobuf:"bytes,30,rep,name=driver_options,json=driverOptions,proto3" json:"driver_options,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"` // of the local driver: type, o, device
+	Efs           *EFSVolume             `protobuf:"bytes,300,opt,name=efs,proto3" json:"efs,omitempty"`                                                                                                                   // a file system that the host's owner knows how to mount
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3163,6 +3188,13 @@ func (x *VolumeSpec) GetScope() string {
 func (x *VolumeSpec) GetDriverOptions() map[string]string {
 	if x != nil {
 		return x.DriverOptions
+	}
+	return nil
+}
+
+func (x *VolumeSpec) GetEfs() *EFSVolume {
+	if x != nil {
+		return x.Efs
 	}
 	return nil
 }
@@ -6073,6 +6105,184 @@ func (x *FireLens) GetConfig() string {
 	return ""
 }
 
+// EFSVolume names a file system as ECS does. What it stands for is the host's business.
+type EFSVolume struct {
+	state                 protoimpl.MessageState `protogen:"open.v1"`
+	FileSystemId          string                 `protobuf:"bytes,1,opt,name=file_system_id,json=fileSystemId,proto3" json:"file_system_id,omitempty"`
+	RootDirectory         string                 `protobuf:"bytes,2,opt,name=root_directory,json=rootDirectory,proto3" json:"root_directory,omitempty"` // absolute; empty: its root
+	TransitEncryption     bool                   `protobuf:"varint,3,opt,name=transit_encryption,json=transitEncryption,proto3" json:"transit_encryption,omitempty"`
+	TransitEncryptionPort uint32                 `protobuf:"varint,4,opt,name=transit_encryption_port,json=transitEncryptionPort,proto3" json:"transit_encryption_port,omitempty"` // 0: any
+	AccessPointId         string                 `protobuf:"bytes,5,opt,name=access_point_id,json=accessPointId,proto3" json:"access_point_id,omitempty"`                          // empty: none
+	Iam                   bool                   `protobuf:"varint,6,opt,name=iam,proto3" json:"iam,omitempty"`                                                                    // it is mounted as the task's role
+	unknownFields         protoimpl.UnknownFields
+	sizeCache             protoimpl.SizeCache
+}
+
+func (x *EFSVolume) Reset() {
+	*x = EFSVolume{}
+	mi := &file_api_agent_agent_proto_msgTypes[70]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EFSVolume) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EFSVolume) ProtoMessage() {}
+
+func (x *EFSVolume) ProtoReflect() protoreflect.Message {
+	mi := &file_api_agent_agent_proto_msgTypes[70]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EFSVolume.ProtoReflect.Descriptor instead.
+func (*EFSVolume) Descriptor() ([]byte, []int) {
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{70}
+}
+
+func (x *EFSVolume) GetFileSystemId() string {
+	if x != nil {
+		return x.FileSystemId
+	}
+	return ""
+}
+
+func (x *EFSVolume) GetRootDirectory() string {
+	if x != nil {
+		return x.RootDirectory
+	}
+	return ""
+}
+
+func (x *EFSVolume) GetTransitEncryption() bool {
+	if x != nil {
+		return x.TransitEncryption
+	}
+	return false
+}
+
+func (x *EFSVolume) GetTransitEncryptionPort() uint32 {
+	if x != nil {
+		return x.TransitEncryptionPort
+	}
+	return 0
+}
+
+func (x *EFSVolume) GetAccessPointId() string {
+	if x != nil {
+		return x.AccessPointId
+	}
+	return ""
+}
+
+func (x *EFSVolume) GetIam() bool {
+	if x != nil {
+		return x.Iam
+	}
+	return false
+}
+
+// Interception leads a task's TCP traffic through a proxy among its containers, as ECS does for App Mesh.
+type Interception struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	IgnoredUser   *uint32                `protobuf:"varint,1,opt,name=ignored_user,json=ignoredUser,proto3,oneof" json:"ignored_user,omitempty"` // whose own traffic is left alone: the proxy's; at least one of the two is set
+	IgnoredGroup  *uint32                `protobuf:"varint,2,opt,name=ignored_group,json=ignoredGroup,proto3,oneof" json:"ignored_group,omitempty"`
+	AppPorts      []uint32               `protobuf:"varint,3,rep,packed,name=app_ports,json=appPorts,proto3" json:"app_ports,omitempty"` // what comes in for these goes to ingress_port
+	IngressPort   uint32                 `protobuf:"varint,4,opt,name=ingress_port,json=ingressPort,proto3" json:"ingress_port,omitempty"`
+	EgressPort    uint32                 `protobuf:"varint,5,opt,name=egress_port,json=egressPort,proto3" json:"egress_port,omitempty"`              // all that goes out goes there, but
+	IgnoredPorts  []uint32               `protobuf:"varint,6,rep,packed,name=ignored_ports,json=ignoredPorts,proto3" json:"ignored_ports,omitempty"` // to these ports
+	IgnoredBlocks []string               `protobuf:"bytes,7,rep,name=ignored_blocks,json=ignoredBlocks,proto3" json:"ignored_blocks,omitempty"`      // to these blocks of addresses, and to the task itself
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Interception) Reset() {
+	*x = Interception{}
+	mi := &file_api_agent_agent_proto_msgTypes[71]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Interception) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Interception) ProtoMessage() {}
+
+func (x *Interception) ProtoReflect() protoreflect.Message {
+	mi := &file_api_agent_agent_proto_msgTypes[71]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Interception.ProtoReflect.Descriptor instead.
+func (*Interception) Descriptor() ([]byte, []int) {
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{71}
+}
+
+func (x *Interception) GetIgnoredUser() uint32 {
+	if x != nil && x.IgnoredUser != nil {
+		return *x.IgnoredUser
+	}
+	return 0
+}
+
+func (x *Interception) GetIgnoredGroup() uint32 {
+	if x != nil && x.IgnoredGroup != nil {
+		return *x.IgnoredGroup
+	}
+	return 0
+}
+
+func (x *Interception) GetAppPorts() []uint32 {
+	if x != nil {
+		return x.AppPorts
+	}
+	return nil
+}
+
+func (x *Interception) GetIngressPort() uint32 {
+	if x != nil {
+		return x.IngressPort
+	}
+	return 0
+}
+
+func (x *Interception) GetEgressPort() uint32 {
+	if x != nil {
+		return x.EgressPort
+	}
+	return 0
+}
+
+func (x *Interception) GetIgnoredPorts() []uint32 {
+	if x != nil {
+		return x.IgnoredPorts
+	}
+	return nil
+}
+
+func (x *Interception) GetIgnoredBlocks() []string {
+	if x != nil {
+		return x.IgnoredBlocks
+	}
+	return nil
+}
+
 var File_api_agent_agent_proto protoreflect.FileDescriptor
 
 const file_api_agent_agent_proto_rawDesc = "" +
@@ -6151,14 +6361,15 @@ const file_api_agent_agent_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\x1a=\n" +
 	"\x0fAttributesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xea\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xff\x01\n" +
 	"\rNodeResources\x12\x1b\n" +
 	"\tcpu_units\x18\x01 \x01(\rR\bcpuUnits\x12\x1d\n" +
 	"\n" +
 	"memory_mib\x18\x02 \x01(\rR\tmemoryMib\x12C\n" +
 	"\x0ereserved_ports\x18\x03 \x03(\v2\x1c.neargate.agent.v1.PortRangeR\rreservedPorts\x12,\n" +
 	"\x12first_dynamic_port\x18\x04 \x01(\rR\x10firstDynamicPort\x12*\n" +
-	"\x11last_dynamic_port\x18\x05 \x01(\rR\x0flastDynamicPort\"Q\n" +
+	"\x11last_dynamic_port\x18\x05 \x01(\rR\x0flastDynamicPort\x12\x13\n" +
+	"\x04gpus\x18\xac\x02 \x03(\tR\x04gpus\"Q\n" +
 	"\tPortRange\x12\x14\n" +
 	"\x05first\x18\x01 \x01(\rR\x05first\x12\x12\n" +
 	"\x04last\x18\x02 \x01(\rR\x04last\x12\x1a\n" +
@@ -6208,7 +6419,7 @@ const file_api_agent_agent_proto_rawDesc = "" +
 	"\adesired\x18\x04 \x01(\x0e2\x1f.neargate.agent.v1.DesiredStateR\adesired\x12/\n" +
 	"\x04spec\x18\x05 \x01(\v2\x1b.neargate.agent.v1.TaskSpecR\x04spec\x12\x1f\n" +
 	"\vstop_reason\x18\x06 \x01(\tR\n" +
-	"stopReason\"\xc7\x05\n" +
+	"stopReason\"\x8d\x06\n" +
 	"\bTaskSpec\x12\x18\n" +
 	"\aaccount\x18\x01 \x01(\tR\aaccount\x12\x16\n" +
 	"\x06region\x18\x02 \x01(\tR\x06region\x12\x18\n" +
@@ -6236,7 +6447,8 @@ const file_api_agent_agent_proto_rawDesc = "" +
 	"hasSecrets\x12'\n" +
 	"\x0fsecurity_groups\x18d \x03(\tR\x0esecurityGroups\x124\n" +
 	"\x16default_security_group\x18e \x01(\bR\x14defaultSecurityGroup\x122\n" +
-	"\x15ephemeral_storage_mib\x18x \x01(\rR\x13ephemeralStorageMib\"\xdc\x11\n" +
+	"\x15ephemeral_storage_mib\x18x \x01(\rR\x13ephemeralStorageMib\x12D\n" +
+	"\finterception\x18\xac\x02 \x01(\v2\x1f.neargate.agent.v1.InterceptionR\finterception\"\xf1\x11\n" +
 	"\rContainerSpec\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05image\x18\x02 \x01(\tR\x05image\x12\x1c\n" +
@@ -6298,7 +6510,8 @@ const file_api_agent_agent_proto_rawDesc = "" +
 	"\x03log\x18< \x01(\v2#.neargate.agent.v1.LogConfigurationR\x03log\x12!\n" +
 	"\fsecret_files\x18Z \x01(\tR\vsecretFiles\x12)\n" +
 	"\x10registry_refusal\x18P \x01(\tR\x0fregistryRefusal\x129\n" +
-	"\tfire_lens\x18\xa0\x01 \x01(\v2\x1b.neargate.agent.v1.FireLensR\bfireLens\x1a>\n" +
+	"\tfire_lens\x18\xa0\x01 \x01(\v2\x1b.neargate.agent.v1.FireLensR\bfireLens\x12\x13\n" +
+	"\x04gpus\x18\xac\x02 \x03(\tR\x04gpus\x1a>\n" +
 	"\x10EnvironmentEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a9\n" +
@@ -6347,13 +6560,14 @@ const file_api_agent_agent_proto_rawDesc = "" +
 	"\bprotocol\x18\x03 \x01(\tR\bprotocol\x12\x12\n" +
 	"\x04name\x18\x04 \x01(\tR\x04name\x12\x14\n" +
 	"\x05count\x18\n" +
-	" \x01(\rR\x05count\"\xee\x01\n" +
+	" \x01(\rR\x05count\"\x9f\x02\n" +
 	"\n" +
 	"VolumeSpec\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1b\n" +
 	"\thost_path\x18\x02 \x01(\tR\bhostPath\x12\x14\n" +
 	"\x05scope\x18\x03 \x01(\tR\x05scope\x12W\n" +
-	"\x0edriver_options\x18\x1e \x03(\v20.neargate.agent.v1.VolumeSpec.DriverOptionsEntryR\rdriverOptions\x1a@\n" +
+	"\x0edriver_options\x18\x1e \x03(\v20.neargate.agent.v1.VolumeSpec.DriverOptionsEntryR\rdriverOptions\x12/\n" +
+	"\x03efs\x18\xac\x02 \x01(\v2\x1c.neargate.agent.v1.EFSVolumeR\x03efs\x1a@\n" +
 	"\x12DriverOptionsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"h\n" +
@@ -6616,7 +6830,25 @@ const file_api_agent_agent_proto_rawDesc = "" +
 	"\bFireLens\x12\x1f\n" +
 	"\vconfig_path\x18\x01 \x01(\tR\n" +
 	"configPath\x12\x16\n" +
-	"\x06config\x18\x02 \x01(\tR\x06config*y\n" +
+	"\x06config\x18\x02 \x01(\tR\x06config\"\xf9\x01\n" +
+	"\tEFSVolume\x12$\n" +
+	"\x0efile_system_id\x18\x01 \x01(\tR\ffileSystemId\x12%\n" +
+	"\x0eroot_directory\x18\x02 \x01(\tR\rrootDirectory\x12-\n" +
+	"\x12transit_encryption\x18\x03 \x01(\bR\x11transitEncryption\x126\n" +
+	"\x17transit_encryption_port\x18\x04 \x01(\rR\x15transitEncryptionPort\x12&\n" +
+	"\x0faccess_point_id\x18\x05 \x01(\tR\raccessPointId\x12\x10\n" +
+	"\x03iam\x18\x06 \x01(\bR\x03iam\"\xb0\x02\n" +
+	"\fInterception\x12&\n" +
+	"\fignored_user\x18\x01 \x01(\rH\x00R\vignoredUser\x88\x01\x01\x12(\n" +
+	"\rignored_group\x18\x02 \x01(\rH\x01R\fignoredGroup\x88\x01\x01\x12\x1b\n" +
+	"\tapp_ports\x18\x03 \x03(\rR\bappPorts\x12!\n" +
+	"\fingress_port\x18\x04 \x01(\rR\vingressPort\x12\x1f\n" +
+	"\vegress_port\x18\x05 \x01(\rR\n" +
+	"egressPort\x12#\n" +
+	"\rignored_ports\x18\x06 \x03(\rR\fignoredPorts\x12%\n" +
+	"\x0eignored_blocks\x18\a \x03(\tR\rignoredBlocksB\x0f\n" +
+	"\r_ignored_userB\x10\n" +
+	"\x0e_ignored_group*y\n" +
 	"\x04Kind\x12\x14\n" +
 	"\x10KIND_UNSPECIFIED\x10\x00\x12\x0f\n" +
 	"\vASSIGNMENTS\x10\x01\x12\r\n" +
@@ -6681,7 +6913,7 @@ func file_api_agent_agent_proto_rawDescGZIP() []byte {
 }
 
 var file_api_agent_agent_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
-var file_api_agent_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 80)
+var file_api_agent_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 82)
 var file_api_agent_agent_proto_goTypes = []any{
 	(Kind)(0),                      // 0: neargate.agent.v1.Kind
 	(DesiredState)(0),              // 1: neargate.agent.v1.DesiredState
@@ -6759,17 +6991,19 @@ var file_api_agent_agent_proto_goTypes = []any{
 	(*ExecExit)(nil),               // 73: neargate.agent.v1.ExecExit
 	(*ExecInput)(nil),              // 74: neargate.agent.v1.ExecInput
 	(*FireLens)(nil),               // 75: neargate.agent.v1.FireLens
-	nil,                            // 76: neargate.agent.v1.Hello.RevisionsEntry
-	nil,                            // 77: neargate.agent.v1.Hello.AttributesEntry
-	nil,                            // 78: neargate.agent.v1.ContainerSpec.EnvironmentEntry
-	nil,                            // 79: neargate.agent.v1.ContainerSpec.LabelsEntry
-	nil,                            // 80: neargate.agent.v1.ContainerSpec.SysctlsEntry
-	nil,                            // 81: neargate.agent.v1.LogConfiguration.OptionsEntry
-	nil,                            // 82: neargate.agent.v1.VolumeSpec.DriverOptionsEntry
-	nil,                            // 83: neargate.agent.v1.ContainerSecrets.EnvironmentEntry
-	nil,                            // 84: neargate.agent.v1.ContainerSecrets.FilesEntry
-	nil,                            // 85: neargate.agent.v1.ContainerSecrets.LogOptionsEntry
-	(*timestamppb.Timestamp)(nil),  // 86: google.protobuf.Timestamp
+	(*EFSVolume)(nil),              // 76: neargate.agent.v1.EFSVolume
+	(*Interception)(nil),           // 77: neargate.agent.v1.Interception
+	nil,                            // 78: neargate.agent.v1.Hello.RevisionsEntry
+	nil,                            // 79: neargate.agent.v1.Hello.AttributesEntry
+	nil,                            // 80: neargate.agent.v1.ContainerSpec.EnvironmentEntry
+	nil,                            // 81: neargate.agent.v1.ContainerSpec.LabelsEntry
+	nil,                            // 82: neargate.agent.v1.ContainerSpec.SysctlsEntry
+	nil,                            // 83: neargate.agent.v1.LogConfiguration.OptionsEntry
+	nil,                            // 84: neargate.agent.v1.VolumeSpec.DriverOptionsEntry
+	nil,                            // 85: neargate.agent.v1.ContainerSecrets.EnvironmentEntry
+	nil,                            // 86: neargate.agent.v1.ContainerSecrets.FilesEntry
+	nil,                            // 87: neargate.agent.v1.ContainerSecrets.LogOptionsEntry
+	(*timestamppb.Timestamp)(nil),  // 88: google.protobuf.Timestamp
 }
 var file_api_agent_agent_proto_depIdxs = []int32{
 	15,  // 0: neargate.agent.v1.Up.hello:type_name -> neargate.agent.v1.Hello
@@ -6784,14 +7018,14 @@ var file_api_agent_agent_proto_depIdxs = []int32{
 	19,  // 9: neargate.agent.v1.Down.close:type_name -> neargate.agent.v1.Close
 	8,   // 10: neargate.agent.v1.Down.logs:type_name -> neargate.agent.v1.LogRequest
 	70,  // 11: neargate.agent.v1.Down.exec:type_name -> neargate.agent.v1.ExecRequest
-	86,  // 12: neargate.agent.v1.LogRequest.since:type_name -> google.protobuf.Timestamp
+	88,  // 12: neargate.agent.v1.LogRequest.since:type_name -> google.protobuf.Timestamp
 	10,  // 13: neargate.agent.v1.LogChunk.lines:type_name -> neargate.agent.v1.LogLine
-	86,  // 14: neargate.agent.v1.LogLine.at:type_name -> google.protobuf.Timestamp
+	88,  // 14: neargate.agent.v1.LogLine.at:type_name -> google.protobuf.Timestamp
 	13,  // 15: neargate.agent.v1.ShipBatch.events:type_name -> neargate.agent.v1.ShipEvent
 	0,   // 16: neargate.agent.v1.Hello.kinds:type_name -> neargate.agent.v1.Kind
-	76,  // 17: neargate.agent.v1.Hello.revisions:type_name -> neargate.agent.v1.Hello.RevisionsEntry
+	78,  // 17: neargate.agent.v1.Hello.revisions:type_name -> neargate.agent.v1.Hello.RevisionsEntry
 	16,  // 18: neargate.agent.v1.Hello.resources:type_name -> neargate.agent.v1.NodeResources
-	77,  // 19: neargate.agent.v1.Hello.attributes:type_name -> neargate.agent.v1.Hello.AttributesEntry
+	79,  // 19: neargate.agent.v1.Hello.attributes:type_name -> neargate.agent.v1.Hello.AttributesEntry
 	38,  // 20: neargate.agent.v1.Hello.tasks:type_name -> neargate.agent.v1.TaskStatus
 	65,  // 21: neargate.agent.v1.Hello.network:type_name -> neargate.agent.v1.HostNetwork
 	69,  // 22: neargate.agent.v1.Hello.health:type_name -> neargate.agent.v1.HostHealth
@@ -6812,80 +7046,82 @@ var file_api_agent_agent_proto_depIdxs = []int32{
 	26,  // 37: neargate.agent.v1.Assignment.spec:type_name -> neargate.agent.v1.TaskSpec
 	27,  // 38: neargate.agent.v1.TaskSpec.containers:type_name -> neargate.agent.v1.ContainerSpec
 	36,  // 39: neargate.agent.v1.TaskSpec.volumes:type_name -> neargate.agent.v1.VolumeSpec
-	78,  // 40: neargate.agent.v1.ContainerSpec.environment:type_name -> neargate.agent.v1.ContainerSpec.EnvironmentEntry
-	35,  // 41: neargate.agent.v1.ContainerSpec.ports:type_name -> neargate.agent.v1.PortMapping
-	37,  // 42: neargate.agent.v1.ContainerSpec.mounts:type_name -> neargate.agent.v1.MountPoint
-	79,  // 43: neargate.agent.v1.ContainerSpec.labels:type_name -> neargate.agent.v1.ContainerSpec.LabelsEntry
-	32,  // 44: neargate.agent.v1.ContainerSpec.health_check:type_name -> neargate.agent.v1.ContainerCheck
-	33,  // 45: neargate.agent.v1.ContainerSpec.depends_on:type_name -> neargate.agent.v1.Dependency
-	34,  // 46: neargate.agent.v1.ContainerSpec.restart:type_name -> neargate.agent.v1.RestartPolicy
-	29,  // 47: neargate.agent.v1.ContainerSpec.tmpfs:type_name -> neargate.agent.v1.Tmpfs
-	30,  // 48: neargate.agent.v1.ContainerSpec.devices:type_name -> neargate.agent.v1.Device
-	31,  // 49: neargate.agent.v1.ContainerSpec.ulimits:type_name -> neargate.agent.v1.Ulimit
-	80,  // 50: neargate.agent.v1.ContainerSpec.sysctls:type_name -> neargate.agent.v1.ContainerSpec.SysctlsEntry
-	28,  // 51: neargate.agent.v1.ContainerSpec.log:type_name -> neargate.agent.v1.LogConfiguration
-	75,  // 52: neargate.agent.v1.ContainerSpec.fire_lens:type_name -> neargate.agent.v1.FireLens
-	81,  // 53: neargate.agent.v1.LogConfiguration.options:type_name -> neargate.agent.v1.LogConfiguration.OptionsEntry
-	82,  // 54: neargate.agent.v1.VolumeSpec.driver_options:type_name -> neargate.agent.v1.VolumeSpec.DriverOptionsEntry
-	3,   // 55: neargate.agent.v1.TaskStatus.state:type_name -> neargate.agent.v1.TaskState
-	39,  // 56: neargate.agent.v1.TaskStatus.containers:type_name -> neargate.agent.v1.ContainerStatus
-	86,  // 57: neargate.agent.v1.TaskStatus.pull_started:type_name -> google.protobuf.Timestamp
-	86,  // 58: neargate.agent.v1.TaskStatus.pull_stopped:type_name -> google.protobuf.Timestamp
-	86,  // 59: neargate.agent.v1.TaskStatus.started:type_name -> google.protobuf.Timestamp
-	86,  // 60: neargate.agent.v1.TaskStatus.stopping:type_name -> google.protobuf.Timestamp
-	86,  // 61: neargate.agent.v1.TaskStatus.execution_stopped:type_name -> google.protobuf.Timestamp
-	86,  // 62: neargate.agent.v1.TaskStatus.stopped:type_name -> google.protobuf.Timestamp
-	86,  // 63: neargate.agent.v1.TaskStatus.connected:type_name -> google.protobuf.Timestamp
-	4,   // 64: neargate.agent.v1.TaskStatus.health:type_name -> neargate.agent.v1.Health
-	2,   // 65: neargate.agent.v1.ContainerStatus.state:type_name -> neargate.agent.v1.ContainerState
-	40,  // 66: neargate.agent.v1.ContainerStatus.ports:type_name -> neargate.agent.v1.PortBinding
-	86,  // 67: neargate.agent.v1.ContainerStatus.started:type_name -> google.protobuf.Timestamp
-	86,  // 68: neargate.agent.v1.ContainerStatus.finished:type_name -> google.protobuf.Timestamp
-	4,   // 69: neargate.agent.v1.ContainerStatus.health:type_name -> neargate.agent.v1.Health
-	86,  // 70: neargate.agent.v1.ContainerStatus.health_since:type_name -> google.protobuf.Timestamp
-	38,  // 71: neargate.agent.v1.StatusReport.tasks:type_name -> neargate.agent.v1.TaskStatus
-	5,   // 72: neargate.agent.v1.Endpoint.state:type_name -> neargate.agent.v1.EndpointState
-	42,  // 73: neargate.agent.v1.TargetGroup.endpoints:type_name -> neargate.agent.v1.Endpoint
-	45,  // 74: neargate.agent.v1.Listener.rules:type_name -> neargate.agent.v1.Rule
-	46,  // 75: neargate.agent.v1.Rule.conditions:type_name -> neargate.agent.v1.Condition
-	48,  // 76: neargate.agent.v1.Rule.actions:type_name -> neargate.agent.v1.Action
-	47,  // 77: neargate.agent.v1.Condition.query:type_name -> neargate.agent.v1.QueryPair
-	49,  // 78: neargate.agent.v1.Action.forward:type_name -> neargate.agent.v1.Forward
-	51,  // 79: neargate.agent.v1.Action.redirect:type_name -> neargate.agent.v1.Redirect
-	52,  // 80: neargate.agent.v1.Action.fixed:type_name -> neargate.agent.v1.FixedResponse
-	50,  // 81: neargate.agent.v1.Forward.groups:type_name -> neargate.agent.v1.WeightedGroup
-	55,  // 82: neargate.agent.v1.HealthReport.transitions:type_name -> neargate.agent.v1.HealthTransition
-	5,   // 83: neargate.agent.v1.HealthTransition.state:type_name -> neargate.agent.v1.EndpointState
-	57,  // 84: neargate.agent.v1.DrainReport.drained:type_name -> neargate.agent.v1.Drained
-	59,  // 85: neargate.agent.v1.Zone.records:type_name -> neargate.agent.v1.RecordSet
-	86,  // 86: neargate.agent.v1.RoleCredentialsAnswer.expires:type_name -> google.protobuf.Timestamp
-	64,  // 87: neargate.agent.v1.TaskSecretsAnswer.containers:type_name -> neargate.agent.v1.ContainerSecrets
-	83,  // 88: neargate.agent.v1.ContainerSecrets.environment:type_name -> neargate.agent.v1.ContainerSecrets.EnvironmentEntry
-	84,  // 89: neargate.agent.v1.ContainerSecrets.files:type_name -> neargate.agent.v1.ContainerSecrets.FilesEntry
-	85,  // 90: neargate.agent.v1.ContainerSecrets.log_options:type_name -> neargate.agent.v1.ContainerSecrets.LogOptionsEntry
-	68,  // 91: neargate.agent.v1.SecurityGroup.ingress:type_name -> neargate.agent.v1.TrafficRule
-	68,  // 92: neargate.agent.v1.SecurityGroup.egress:type_name -> neargate.agent.v1.TrafficRule
-	71,  // 93: neargate.agent.v1.ExecRequest.terminal:type_name -> neargate.agent.v1.TerminalSize
-	86,  // 94: neargate.agent.v1.ExecRequest.expires:type_name -> google.protobuf.Timestamp
-	73,  // 95: neargate.agent.v1.ExecOutput.exit:type_name -> neargate.agent.v1.ExecExit
-	71,  // 96: neargate.agent.v1.ExecInput.resize:type_name -> neargate.agent.v1.TerminalSize
-	6,   // 97: neargate.agent.v1.Dispatcher.Session:input_type -> neargate.agent.v1.Up
-	9,   // 98: neargate.agent.v1.Dispatcher.Logs:input_type -> neargate.agent.v1.LogChunk
-	12,  // 99: neargate.agent.v1.Dispatcher.ShipLogs:input_type -> neargate.agent.v1.ShipBatch
-	60,  // 100: neargate.agent.v1.Dispatcher.RoleCredentials:input_type -> neargate.agent.v1.RoleCredentialsRequest
-	62,  // 101: neargate.agent.v1.Dispatcher.TaskSecrets:input_type -> neargate.agent.v1.TaskSecretsRequest
-	72,  // 102: neargate.agent.v1.Dispatcher.ExecSession:input_type -> neargate.agent.v1.ExecOutput
-	7,   // 103: neargate.agent.v1.Dispatcher.Session:output_type -> neargate.agent.v1.Down
-	11,  // 104: neargate.agent.v1.Dispatcher.Logs:output_type -> neargate.agent.v1.LogsRead
-	14,  // 105: neargate.agent.v1.Dispatcher.ShipLogs:output_type -> neargate.agent.v1.ShipAck
-	61,  // 106: neargate.agent.v1.Dispatcher.RoleCredentials:output_type -> neargate.agent.v1.RoleCredentialsAnswer
-	63,  // 107: neargate.agent.v1.Dispatcher.TaskSecrets:output_type -> neargate.agent.v1.TaskSecretsAnswer
-	74,  // 108: neargate.agent.v1.Dispatcher.ExecSession:output_type -> neargate.agent.v1.ExecInput
-	103, // [103:109] is the sub-list for method output_type
-	97,  // [97:103] is the sub-list for method input_type
-	97,  // [97:97] is the sub-list for extension type_name
-	97,  // [97:97] is the sub-list for extension extendee
-	0,   // [0:97] is the sub-list for field type_name
+	77,  // 40: neargate.agent.v1.TaskSpec.interception:type_name -> neargate.agent.v1.Interception
+	80,  // 41: neargate.agent.v1.ContainerSpec.environment:type_name -> neargate.agent.v1.ContainerSpec.EnvironmentEntry
+	35,  // 42: neargate.agent.v1.ContainerSpec.ports:type_name -> neargate.agent.v1.PortMapping
+	37,  // 43: neargate.agent.v1.ContainerSpec.mounts:type_name -> neargate.agent.v1.MountPoint
+	81,  // 44: neargate.agent.v1.ContainerSpec.labels:type_name -> neargate.agent.v1.ContainerSpec.LabelsEntry
+	32,  // 45: neargate.agent.v1.ContainerSpec.health_check:type_name -> neargate.agent.v1.ContainerCheck
+	33,  // 46: neargate.agent.v1.ContainerSpec.depends_on:type_name -> neargate.agent.v1.Dependency
+	34,  // 47: neargate.agent.v1.ContainerSpec.restart:type_name -> neargate.agent.v1.RestartPolicy
+	29,  // 48: neargate.agent.v1.ContainerSpec.tmpfs:type_name -> neargate.agent.v1.Tmpfs
+	30,  // 49: neargate.agent.v1.ContainerSpec.devices:type_name -> neargate.agent.v1.Device
+	31,  // 50: neargate.agent.v1.ContainerSpec.ulimits:type_name -> neargate.agent.v1.Ulimit
+	82,  // 51: neargate.agent.v1.ContainerSpec.sysctls:type_name -> neargate.agent.v1.ContainerSpec.SysctlsEntry
+	28,  // 52: neargate.agent.v1.ContainerSpec.log:type_name -> neargate.agent.v1.LogConfiguration
+	75,  // 53: neargate.agent.v1.ContainerSpec.fire_lens:type_name -> neargate.agent.v1.FireLens
+	83,  // 54: neargate.agent.v1.LogConfiguration.options:type_name -> neargate.agent.v1.LogConfiguration.OptionsEntry
+	84,  // 55: neargate.agent.v1.VolumeSpec.driver_options:type_name -> neargate.agent.v1.VolumeSpec.DriverOptionsEntry
+	76,  // 56: neargate.agent.v1.VolumeSpec.efs:type_name -> neargate.agent.v1.EFSVolume
+	3,   // 57: neargate.agent.v1.TaskStatus.state:type_name -> neargate.agent.v1.TaskState
+	39,  // 58: neargate.agent.v1.TaskStatus.containers:type_name -> neargate.agent.v1.ContainerStatus
+	88,  // 59: neargate.agent.v1.TaskStatus.pull_started:type_name -> google.protobuf.Timestamp
+	88,  // 60: neargate.agent.v1.TaskStatus.pull_stopped:type_name -> google.protobuf.Timestamp
+	88,  // 61: neargate.agent.v1.TaskStatus.started:type_name -> google.protobuf.Timestamp
+	88,  // 62: neargate.agent.v1.TaskStatus.stopping:type_name -> google.protobuf.Timestamp
+	88,  // 63: neargate.agent.v1.TaskStatus.execution_stopped:type_name -> google.protobuf.Timestamp
+	88,  // 64: neargate.agent.v1.TaskStatus.stopped:type_name -> google.protobuf.Timestamp
+	88,  // 65: neargate.agent.v1.TaskStatus.connected:type_name -> google.protobuf.Timestamp
+	4,   // 66: neargate.agent.v1.TaskStatus.health:type_name -> neargate.agent.v1.Health
+	2,   // 67: neargate.agent.v1.ContainerStatus.state:type_name -> neargate.agent.v1.ContainerState
+	40,  // 68: neargate.agent.v1.ContainerStatus.ports:type_name -> neargate.agent.v1.PortBinding
+	88,  // 69: neargate.agent.v1.ContainerStatus.started:type_name -> google.protobuf.Timestamp
+	88,  // 70: neargate.agent.v1.ContainerStatus.finished:type_name -> google.protobuf.Timestamp
+	4,   // 71: neargate.agent.v1.ContainerStatus.health:type_name -> neargate.agent.v1.Health
+	88,  // 72: neargate.agent.v1.ContainerStatus.health_since:type_name -> google.protobuf.Timestamp
+	38,  // 73: neargate.agent.v1.StatusReport.tasks:type_name -> neargate.agent.v1.TaskStatus
+	5,   // 74: neargate.agent.v1.Endpoint.state:type_name -> neargate.agent.v1.EndpointState
+	42,  // 75: neargate.agent.v1.TargetGroup.endpoints:type_name -> neargate.agent.v1.Endpoint
+	45,  // 76: neargate.agent.v1.Listener.rules:type_name -> neargate.agent.v1.Rule
+	46,  // 77: neargate.agent.v1.Rule.conditions:type_name -> neargate.agent.v1.Condition
+	48,  // 78: neargate.agent.v1.Rule.actions:type_name -> neargate.agent.v1.Action
+	47,  // 79: neargate.agent.v1.Condition.query:type_name -> neargate.agent.v1.QueryPair
+	49,  // 80: neargate.agent.v1.Action.forward:type_name -> neargate.agent.v1.Forward
+	51,  // 81: neargate.agent.v1.Action.redirect:type_name -> neargate.agent.v1.Redirect
+	52,  // 82: neargate.agent.v1.Action.fixed:type_name -> neargate.agent.v1.FixedResponse
+	50,  // 83: neargate.agent.v1.Forward.groups:type_name -> neargate.agent.v1.WeightedGroup
+	55,  // 84: neargate.agent.v1.HealthReport.transitions:type_name -> neargate.agent.v1.HealthTransition
+	5,   // 85: neargate.agent.v1.HealthTransition.state:type_name -> neargate.agent.v1.EndpointState
+	57,  // 86: neargate.agent.v1.DrainReport.drained:type_name -> neargate.agent.v1.Drained
+	59,  // 87: neargate.agent.v1.Zone.records:type_name -> neargate.agent.v1.RecordSet
+	88,  // 88: neargate.agent.v1.RoleCredentialsAnswer.expires:type_name -> google.protobuf.Timestamp
+	64,  // 89: neargate.agent.v1.TaskSecretsAnswer.containers:type_name -> neargate.agent.v1.ContainerSecrets
+	85,  // 90: neargate.agent.v1.ContainerSecrets.environment:type_name -> neargate.agent.v1.ContainerSecrets.EnvironmentEntry
+	86,  // 91: neargate.agent.v1.ContainerSecrets.files:type_name -> neargate.agent.v1.ContainerSecrets.FilesEntry
+	87,  // 92: neargate.agent.v1.ContainerSecrets.log_options:type_name -> neargate.agent.v1.ContainerSecrets.LogOptionsEntry
+	68,  // 93: neargate.agent.v1.SecurityGroup.ingress:type_name -> neargate.agent.v1.TrafficRule
+	68,  // 94: neargate.agent.v1.SecurityGroup.egress:type_name -> neargate.agent.v1.TrafficRule
+	71,  // 95: neargate.agent.v1.ExecRequest.terminal:type_name -> neargate.agent.v1.TerminalSize
+	88,  // 96: neargate.agent.v1.ExecRequest.expires:type_name -> google.protobuf.Timestamp
+	73,  // 97: neargate.agent.v1.ExecOutput.exit:type_name -> neargate.agent.v1.ExecExit
+	71,  // 98: neargate.agent.v1.ExecInput.resize:type_name -> neargate.agent.v1.TerminalSize
+	6,   // 99: neargate.agent.v1.Dispatcher.Session:input_type -> neargate.agent.v1.Up
+	9,   // 100: neargate.agent.v1.Dispatcher.Logs:input_type -> neargate.agent.v1.LogChunk
+	12,  // 101: neargate.agent.v1.Dispatcher.ShipLogs:input_type -> neargate.agent.v1.ShipBatch
+	60,  // 102: neargate.agent.v1.Dispatcher.RoleCredentials:input_type -> neargate.agent.v1.RoleCredentialsRequest
+	62,  // 103: neargate.agent.v1.Dispatcher.TaskSecrets:input_type -> neargate.agent.v1.TaskSecretsRequest
+	72,  // 104: neargate.agent.v1.Dispatcher.ExecSession:input_type -> neargate.agent.v1.ExecOutput
+	7,   // 105: neargate.agent.v1.Dispatcher.Session:output_type -> neargate.agent.v1.Down
+	11,  // 106: neargate.agent.v1.Dispatcher.Logs:output_type -> neargate.agent.v1.LogsRead
+	14,  // 107: neargate.agent.v1.Dispatcher.ShipLogs:output_type -> neargate.agent.v1.ShipAck
+	61,  // 108: neargate.agent.v1.Dispatcher.RoleCredentials:output_type -> neargate.agent.v1.RoleCredentialsAnswer
+	63,  // 109: neargate.agent.v1.Dispatcher.TaskSecrets:output_type -> neargate.agent.v1.TaskSecretsAnswer
+	74,  // 110: neargate.agent.v1.Dispatcher.ExecSession:output_type -> neargate.agent.v1.ExecInput
+	105, // [105:111] is the sub-list for method output_type
+	99,  // [99:105] is the sub-list for method input_type
+	99,  // [99:99] is the sub-list for extension type_name
+	99,  // [99:99] is the sub-list for extension extendee
+	0,   // [0:99] is the sub-list for field type_name
 }
 
 func init() { file_api_agent_agent_proto_init() }
@@ -6925,13 +7161,14 @@ func file_api_agent_agent_proto_init() {
 		(*Action_Redirect)(nil),
 		(*Action_Fixed)(nil),
 	}
+	file_api_agent_agent_proto_msgTypes[71].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_agent_agent_proto_rawDesc), len(file_api_agent_agent_proto_rawDesc)),
 			NumEnums:      6,
-			NumMessages:   80,
+			NumMessages:   82,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

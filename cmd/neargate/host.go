@@ -26,6 +26,7 @@ import (
 	"github.com/seed-2f228079/neargate/agent/runtime/docker"
 	"github.com/seed-2f228079/neargate/agent/runtime/fake"
 	"github.com/seed-2f228079/neargate/agent/runtime/native"
+	"github.com/seed-2f228079/neargate/agent/volume/plugin"
 	agentapi "github.com/seed-2f228079/neargate/api/agent"
 	"github.com/seed-2f228079/neargate/api/server"
 	"github.com/seed-2f228079/neargate/internal/datadir"
@@ -46,6 +47,7 @@ type hostConfig struct {
 	policy  agent.Policy
 	reach   reach
 	upkeep  agent.Upkeep
+	gear    gear
 	// client reaches the servers that give this host's tasks their network; nil: the host chooses it, being the only one.
 	client agentapi.DispatcherClient
 	images http.RoundTripper // to registries; nil: the usual one
@@ -59,6 +61,8 @@ type host struct {
 	network *network.Network // nil: the driver has none that other hosts reach
 	gateway netip.Addr       // by which tasks reach this host; invalid: none
 	asking  metadataPorts
+	gpus    []agent.GPU
+	volumes *plugin.Plugin
 	proxy   *proxy.Proxy
 	checker *healthcheck.Checker
 	dns     *dns.Server
@@ -107,6 +111,17 @@ func upkeepFlags(f *pflag.FlagSet, u *agent.Upkeep) {
 	f.Var((*mebibytes)(&u.DiskMinimum), "disk-minimum", "`MiB` of disk that must be free: with less, all unused images go, and if that does not help the host takes no new tasks; 0: do not look")
 }
 
+// gear is what a host has for tasks beside processors and memory.
+type gear struct {
+	gpus    string
+	volumes string // program
+}
+
+func gearFlags(f *pflag.FlagSet, g *gear) {
+	f.StringVar(&g.gpus, "gpus", "auto", "GPUs of this host: auto (those that NVIDIA's driver has made /dev/nvidia0, … of), how many, or a list of ID=DEVICE,...")
+	f.StringVar(&g.volumes, "volume-command", "", "`PROGRAM` that mounts the file systems of EFS and NFS that volumes name; without one, tasks that have such volumes are not placed on this host")
+}
+
 // mebibytes is a flag in MiB of a number of bytes.
 type mebibytes uint64
 
@@ -137,6 +152,12 @@ func newHost(ctx context.Context, cfg hostConfig) (*host, error) {
 	err := checkUpkeep(cfg.upkeep)
 	if err != nil {
 		return nil, err
+	}
+	if h.gpus, err = agent.GPUs(cfg.gear.gpus); err != nil {
+		return nil, fmt.Errorf("--gpus: %w", err)
+	}
+	if h.volumes, err = plugin.New(plugin.Config{Program: cfg.gear.volumes, Dir: filepath.Join(cfg.dir.Agent(), "mounts"), Logger: cfg.log}); err != nil {
+		return nil, fmt.Errorf("--volume-command: %w", err)
 	}
 	if h.driver, err = newDriver(cfg); err != nil {
 		return nil, err
@@ -232,15 +253,26 @@ func (h *host) config(client agentapi.DispatcherClient) (agent.Config, error) {
 	if len(policy.HostPaths) == 0 {
 		policy.HostPaths = []string{filepath.Join(h.cfg.dir.Agent(), "host")}
 	}
+	for _, g := range h.gpus {
+		resources.Gpus = append(resources.Gpus, g.ID)
+	}
 	cfg := agent.Config{
 		Dir: h.cfg.dir.Agent(), Driver: h.driver, Client: client, NodeID: h.cfg.node, NodeName: name, Cluster: h.cfg.cluster,
-		Version: version(), Address: h.cfg.address, Resources: resources, Policy: policy, Upkeep: h.cfg.upkeep, Logger: h.cfg.log, Metadata: h.asking.uris,
+		Version: version(), Address: h.cfg.address, Resources: resources, Policy: policy, Upkeep: h.cfg.upkeep, GPUs: h.gpus, Volumes: h.volumes, Logger: h.cfg.log, Metadata: h.asking.uris,
 		Attributes: map[string]string{
 			"ecs.os-type": "linux", "ecs.os-family": "LINUX", "ecs.cpu-architecture": architecture(), "ecs.availability-zone": h.cfg.zone,
 		},
 	}
 	if h.network != nil {
 		cfg.Network = h.network.Offer
+	}
+	if h.cfg.runtime != "fake" {
+		cfg.Attributes["ecs.capability.aws-appmesh"] = ""
+	}
+	if h.volumes.Available() {
+		for _, name := range plugin.Capabilities {
+			cfg.Attributes[name] = ""
+		}
 	}
 	if _, ok := h.driver.(runtime.LogRouting); ok {
 		cfg.Attributes["ecs.capability.firelens.fluentbit"], cfg.Attributes["ecs.capability.firelens.fluentd"] = "", ""

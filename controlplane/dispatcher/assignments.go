@@ -83,6 +83,7 @@ func (a Assignments) resource(v *state.View, s *controlplane.TaskStatus) *agenta
 		return nil
 	}
 	controlplane.SetLogMode(v, t, spec)
+	controlplane.SetGPUs(s, t, d, spec)
 	for _, g := range s.SecurityGroups {
 		if a.DefaultGroup == nil {
 			break

@@ -161,6 +161,10 @@ func containerInstanceShape(r state.Reader, ci *controlplane.ContainerInstance, 
 	maps.Copy(taken, reserved)
 	maps.Copy(taken, i.ports)
 	out.RemainingResources = resources(i.cpu, i.memory, taken)
+	if has := n.Resources.GetGpus(); len(has) > 0 {
+		out.RegisteredResources = append(out.RegisteredResources, gpuResource(has))
+		out.RemainingResources = append(out.RemainingResources, gpuResource(i.gpus))
+	}
 	attributes := instanceAttributes(r, ci)
 	for _, name := range slices.Sorted(maps.Keys(attributes)) {
 		out.Attributes = append(out.Attributes, types.Attribute{Name: aws.String(name), Value: optional(attributes[name])})
@@ -209,4 +213,9 @@ func resources(cpu, memory int64, taken map[string]bool) []types.Resource {
 		{Name: aws.String("PORTS"), Type: aws.String("STRINGSET"), StringSetValue: tcp},
 		{Name: aws.String("PORTS_UDP"), Type: aws.String("STRINGSET"), StringSetValue: udp},
 	}
+}
+
+// gpuResource is listed by instances that have GPUs.
+func gpuResource(ids []string) types.Resource {
+	return types.Resource{Name: aws.String("GPU"), Type: aws.String("STRINGSET"), StringSetValue: append([]string{}, ids...)}
 }

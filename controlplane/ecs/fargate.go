@@ -35,6 +35,8 @@ func fargateHas(cpu, memory uint32) bool {
 // ecrImage are images whose registry has a name of ECR's form, whatever domain follows. One that is named by an address is any registry's.
 var ecrImage = regexp.MustCompile(`^[0-9]{12}\.dkr\.ecr\.[a-z0-9-]+\.`)
 
+const fargateGPUs = "Tasks using the Fargate launch type do not support GPU resource requirements."
+
 // checkFargate says what keeps a definition from running on Fargate.
 func checkFargate(def types.TaskDefinition) error {
 	switch {
@@ -61,6 +63,9 @@ func checkFargate(def types.TaskDefinition) error {
 	for _, c := range def.ContainerDefinitions {
 		if aws.ToBool(c.Privileged) {
 			return client("Fargate does not support privileged containers.")
+		}
+		if len(c.ResourceRequirements) > 0 {
+			return client("%s", fargateGPUs)
 		}
 		if err := checkFargateLog(c); err != nil {
 			return err

@@ -14,6 +14,7 @@ type instance struct {
 	node             *controlplane.Node
 	cpu, memory      int64           // left
 	ports            map[string]bool // "80/tcp": taken
+	gpus             []string        // left
 	running, pending int32
 }
 
@@ -25,14 +26,14 @@ func instanceRoom(r state.Reader, ci *controlplane.ContainerInstance) (*instance
 	}
 	i := &instance{
 		ContainerInstance: ci, node: n, ports: map[string]bool{},
-		cpu: int64(n.Resources.GetCpuUnits()), memory: int64(n.Resources.GetMemoryMib()),
+		cpu: int64(n.Resources.GetCpuUnits()), memory: int64(n.Resources.GetMemoryMib()), gpus: slices.Clone(n.Resources.GetGpus()),
 	}
 	for st := range controlplane.LiveTasksByNode.Scan(r, state.K(n.Id)) {
 		t, ok := controlplane.Tasks.Get(r, controlplane.TaskStatuses.Key(st))
 		if !ok {
 			continue
 		}
-		i.take(t.Demand)
+		i.take(t.Demand, st.Gpus)
 		if ci.Has(t) {
 			i.count(st)
 		}
@@ -40,9 +41,10 @@ func instanceRoom(r state.Reader, ci *controlplane.ContainerInstance) (*instance
 	return i, n.Status == "READY"
 }
 
-func (i *instance) take(d *controlplane.Demand) {
+func (i *instance) take(d *controlplane.Demand, gpus []string) {
 	i.cpu -= int64(d.GetCpuUnits())
 	i.memory -= int64(d.GetMemoryMib())
+	i.gpus = slices.DeleteFunc(i.gpus, func(id string) bool { return slices.Contains(gpus, id) })
 	for _, p := range d.GetHostPorts() {
 		i.ports[portName(p)] = true
 	}
@@ -55,6 +57,8 @@ func (i *instance) lacks(d *controlplane.Demand) string {
 		return "RESOURCE:MEMORY"
 	case int64(d.CpuUnits) > i.cpu:
 		return "RESOURCE:CPU"
+	case int(d.Gpus) > len(i.gpus):
+		return "RESOURCE:GPU"
 	case slices.ContainsFunc(d.HostPorts, func(p *controlplane.HostPort) bool { return i.ports[portName(p)] }):
 		return "RESOURCE:PORTS"
 	}

@@ -204,12 +204,18 @@ func checkOverrides(l *launch, overrides *types.TaskOverride) (*controlplane.Dem
 	if err := checkFileOverrides(l.shape, overrides); err != nil {
 		return nil, err
 	}
+	if err := checkGPUOverrides(overrides); err != nil {
+		return nil, err
+	}
 	if err := ephemeralStorage(overrides.EphemeralStorage); err != nil {
 		return nil, err
 	}
 	demand, err := controlplane.DemandOf(l.shape, *overrides)
 	if err != nil {
 		return nil, client("%s", capital(err))
+	}
+	if l.fargate() && demand.Gpus > 0 {
+		return nil, invalid("%s", fargateGPUs)
 	}
 	if l.fargate() && !fargateHas(demand.CpuUnits, demand.MemoryMib) {
 		return nil, client("No Fargate configuration exists for given values: %d CPU, %d memory. See the Amazon ECS documentation for the valid values.", demand.CpuUnits, demand.MemoryMib)

@@ -32,6 +32,10 @@ var logOptions = map[types.LogDriver]map[string]func(string) bool{
 		"syslog-address": isSyslogAddress, "syslog-facility": isFacility, "syslog-format": isSyslogFormat, "syslog-tls-ca-cert": path.IsAbs,
 		"syslog-tls-cert": path.IsAbs, "syslog-tls-key": path.IsAbs, "syslog-tls-skip-verify": isBool,
 	}),
+	types.LogDriverGelf: withAttributes(map[string]func(string) bool{
+		"gelf-address": isGelfAddress, "gelf-compression-level": isCompressionLevel, "gelf-compression-type": isCompression, "gelf-tcp-max-reconnect": isNumber,
+		"gelf-tcp-reconnect-delay": isNumber,
+	}),
 	logDriverNone: {},
 }
 
@@ -97,6 +101,19 @@ func isFluentdAddress(s string) bool {
 	return isAddress(s, "tcp", "tls", "unix") || !strings.Contains(s, "://") && isAddress("tcp://"+s, "tcp")
 }
 
+// isGelfAddress: GELF has no port of its own.
+func isGelfAddress(s string) bool {
+	u, err := url.Parse(s)
+	return err == nil && u.Port() != "" && isAddress(s, "tcp", "udp")
+}
+
+func isCompression(s string) bool { return s == "gzip" || s == "zlib" || s == "none" }
+
+func isCompressionLevel(s string) bool {
+	n, err := strconv.Atoi(s)
+	return err == nil && -1 <= n && n <= 9
+}
+
 func isSyslogFormat(s string) bool {
 	return s == "rfc3164" || s == "rfc5424" || s == "rfc5424micro"
 }
@@ -122,12 +139,21 @@ func checkLog(name string, l *types.LogConfiguration) error {
 	known, ok := logOptions[l.LogDriver]
 	if !ok {
 		return client("'containerDefinitions[%s].logConfiguration.logDriver' is not supported by this platform: "+
-			"use awsfirelens, awslogs, fluentd, json-file or syslog, not %s.", name, l.LogDriver)
+			"use awsfirelens, awslogs, fluentd, gelf, json-file or syslog, not %s.", name, l.LogDriver)
 	}
 	if l.LogDriver == types.LogDriverAwslogs {
 		if lacking := lackingOptions(l, "awslogs-region", "awslogs-group"); len(lacking) > 0 {
 			return client("Log driver awslogs requires options: %s", strings.Join(lacking, ", "))
 		}
+	}
+	if l.LogDriver == types.LogDriverGelf {
+		if lacking := lackingOptions(l, "gelf-address"); len(lacking) > 0 {
+			return client("Log driver gelf requires options: %s", strings.Join(lacking, ", "))
+		}
+		known = maps.Clone(known)
+		maps.DeleteFunc(known, func(option string, _ func(string) bool) bool { // those of the other transport
+			return strings.HasPrefix(option, map[bool]string{true: "gelf-compression-", false: "gelf-tcp-"}[strings.HasPrefix(l.Options["gelf-address"], "tcp:")])
+		})
 	}
 	var foreign []string
 	for option := range l.Options {

@@ -35,7 +35,15 @@ func TestLogOptions(t *testing.T) {
 		"syslog syslog-tls-cert=cert.pem":           "'syslog-tls-cert'",
 		"syslog mode=sometimes":                     "'mode'",
 		"syslog mode=blocking max-buffer-size=1m":   "only valid with mode 'non-blocking'",
-		"gelf": "use awsfirelens, awslogs, fluentd, json-file or syslog, not gelf",
+		"gelf gelf-address=udp://graylog:12201 gelf-compression-type=zlib gelf-compression-level=9 tag=a env=B": "",
+		"gelf gelf-address=tcp://[::1]:12201 gelf-tcp-max-reconnect=5 gelf-tcp-reconnect-delay=2":               "",
+		"gelf":                                "Log driver gelf requires options: gelf-address",
+		"gelf gelf-address=udp://graylog":     "'gelf-address'",
+		"gelf gelf-address=http://graylog:80": "'gelf-address'",
+		"gelf gelf-address=udp://graylog:12201 gelf-compression-level=10":  "'gelf-compression-level'",
+		"gelf gelf-address=tcp://graylog:12201 gelf-compression-type=none": "Log driver gelf disallows options: gelf-compression-type",
+		"gelf gelf-address=udp://graylog:12201 gelf-tcp-max-reconnect=1":   "Log driver gelf disallows options: gelf-tcp-max-reconnect",
+		"splunk": "use awsfirelens, awslogs, fluentd, gelf, json-file or syslog, not splunk",
 	} {
 		words := strings.Fields(text)
 		l := &types.LogConfiguration{LogDriver: types.LogDriver(words[0]), Options: map[string]string{}}

@@ -21,7 +21,7 @@ func normalize(in *ecs.RegisterTaskDefinitionInput) (types.TaskDefinition, error
 	def := types.TaskDefinition{
 		ContainerDefinitions: slices.Clone(in.ContainerDefinitions), Cpu: in.Cpu, Memory: in.Memory,
 		EnableFaultInjection: in.EnableFaultInjection, EphemeralStorage: in.EphemeralStorage, ExecutionRoleArn: in.ExecutionRoleArn,
-		IpcMode: in.IpcMode, NetworkMode: in.NetworkMode, PidMode: in.PidMode, PlacementConstraints: append([]types.TaskDefinitionPlacementConstraint{}, in.PlacementConstraints...),
+		IpcMode: in.IpcMode, NetworkMode: in.NetworkMode, PidMode: in.PidMode, PlacementConstraints: append([]types.TaskDefinitionPlacementConstraint{}, in.PlacementConstraints...), ProxyConfiguration: in.ProxyConfiguration,
 		RequiresCompatibilities: in.RequiresCompatibilities, RuntimePlatform: in.RuntimePlatform, TaskRoleArn: in.TaskRoleArn,
 		Volumes: append([]types.Volume{}, in.Volumes...),
 	}
@@ -49,7 +49,7 @@ func normalize(in *ecs.RegisterTaskDefinitionInput) (types.TaskDefinition, error
 	}
 	for _, check := range []func(*types.TaskDefinition) error{
 		checkContainers, checkSize, checkEphemeralStorage, checkVolumes, checkPorts, checkHealthChecks, checkDependencies, checkRestartPolicies,
-		checkLinuxParameters, checkUlimits, checkNamespaces, checkSystemControls, checkSecurityOptions, checkNameServers, checkSecrets, checkFireLens,
+		checkLinuxParameters, checkUlimits, checkNamespaces, checkSystemControls, checkSecurityOptions, checkNameServers, checkSecrets, checkFireLens, checkGPUs, checkProxy,
 	} {
 		if err := check(&def); err != nil {
 			return def, err
@@ -182,6 +182,12 @@ func checkVolumes(def *types.TaskDefinition) error {
 				return err
 			}
 		}
+		if err := checkEFS(v); err != nil {
+			return err
+		}
+		if err := checkNFS(v); err != nil {
+			return err
+		}
 		names[name] = true
 	}
 	for _, c := range def.ContainerDefinitions {
@@ -212,9 +218,9 @@ func checkDriverOptions(name string, d *types.DockerVolumeConfiguration) error {
 	case len(d.DriverOpts) == 0:
 	case kind == "tmpfs" && d.Scope == types.ScopeShared:
 		return client("'volumes[%s].dockerVolumeConfiguration.driverOpts' is not supported by this platform with type tmpfs and scope shared: a tmpfs is of one task.", name)
-	case kind == "tmpfs":
+	case kind == "tmpfs", kind == "nfs", kind == "nfs4":
 	case kind != "" && kind != "none" && kind != "bind" || !bound:
-		return client("'volumes[%s].dockerVolumeConfiguration.driverOpts' is not supported by this platform with type '%s': tmpfs, and none with the option bind, are.", name, kind)
+		return client("'volumes[%s].dockerVolumeConfiguration.driverOpts' is not supported by this platform with type '%s': tmpfs, nfs, nfs4, and none with the option bind, are.", name, kind)
 	case !strings.HasPrefix(d.DriverOpts["device"], "/"):
 		return client("Invalid 'dockerVolumeConfiguration.driverOpts' setting for volume '%s'. The device must be an absolute path.", name)
 	}
@@ -299,7 +305,7 @@ func compatibilities(def types.TaskDefinition) []types.Compatibility {
 	return list
 }
 
-// requiredAttributes are those that ECS shows for what the definition uses. All but those of ephemeral storage and of log routers are shown only: a node here can all of it.
+// requiredAttributes are those that ECS shows for what the definition uses. All but those of ephemeral storage, of log routers, of volumes that hosts mount and of proxies are shown only: a node here can all of it.
 func requiredAttributes(def types.TaskDefinition) []types.Attribute {
 	names := map[string]bool{}
 	if def.ExecutionRoleArn != nil {
@@ -313,6 +319,12 @@ func requiredAttributes(def types.TaskDefinition) []types.Attribute {
 	}
 	if def.EphemeralStorage != nil {
 		names[controlplane.CapabilityEphemeralStorage] = true
+	}
+	if def.ProxyConfiguration != nil {
+		names[controlplane.CapabilityAppMesh] = true
+	}
+	for _, a := range controlplane.VolumeAttributes(def.Volumes) {
+		names[a] = true
 	}
 	if def.PidMode != "" || def.IpcMode != "" {
 		names["ecs.capability.pid-ipc-namespace-sharing"] = true

@@ -182,7 +182,7 @@ func (s *Service) startTask(ctx context.Context, in *ecs.StartTaskInput) (*ecs.S
 				return err
 			}
 			tags := controlplane.TaskTags(tx, t, own, string(in.PropagateTags), in.EnableECSManagedTags)
-			status, _ := controlplane.CreateTask(tx, t, tags).AdvancePlaced(ci.Node)
+			status, _ := controlplane.CreateTask(tx, t, tags).AdvancePlaced(ci.Node, r.gpus[:demand.Gpus]...)
 			controlplane.TaskStatuses.Put(tx, status)
 			out.Tasks = append(out.Tasks, s.taskShape(tx, t, status, true))
 		}

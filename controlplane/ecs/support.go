@@ -25,28 +25,28 @@ func (s support) honours(member string) bool {
 // supported is by SDK type. A test holds it against the SDK: no member is without an answer.
 var supported = map[string]support{
 	"RegisterTaskDefinitionInput": {
-		honoured: "containerDefinitions cpu ephemeralStorage executionRoleArn family ipcMode memory networkMode pidMode placementConstraints requiresCompatibilities runtimePlatform " +
+		honoured: "containerDefinitions cpu ephemeralStorage executionRoleArn family ipcMode memory networkMode pidMode placementConstraints proxyConfiguration requiresCompatibilities runtimePlatform " +
 			"tags taskRoleArn volumes",
 		notes: map[string]string{
 			"ephemeralStorage": "the native runtime reserves it for writable layers and volumes, also with launch type EC2, on hosts that have loop devices and " +
 				"mkfs.ext4; without it a task uses the disk of its host, on Fargate too",
 			"executionRoleArn": "images of the platform's own registry are pulled, and awslogs written, by what the role may; without one, with the platform's own rights. Secrets, registry credentials and environment files are read as it. " +
 				"requiresCompatibilities FARGATE needs one for awslogs and for images named <account>.dkr.ecr.<region>.…",
-			"taskRoleArn": "with networkMode none there is nothing to ask for the credentials",
-			"ipcMode":     "host only where the host's owner allows it (--allow-privileged); without a mode, and with none, each container has its own",
-			"pidMode":     "host only where the host's owner allows it (--allow-privileged)",
+			"proxyConfiguration": "of TCP over IPv4, which is what tasks have; shown by TestSuite/Intercept (both runtimes) and TestProxyConfiguration",
+			"taskRoleArn":        "with networkMode none there is nothing to ask for the credentials",
+			"ipcMode":            "host only where the host's owner allows it (--allow-privileged); without a mode, and with none, each container has its own",
+			"pidMode":            "host only where the host's owner allows it (--allow-privileged)",
 		},
 		refused: map[string]string{
-			"enableFaultInjection":  "fault injection does not exist yet",
-			"inferenceAccelerators": "there are no accelerators",
-			"proxyConfiguration":    "App Mesh proxies do not exist yet",
+			"enableFaultInjection":  "latency and packet loss take the kernel's netem, which many hosts lack, and a part of the faults alone is not what was asked for",
+			"inferenceAccelerators": "there are no Elastic Inference accelerators",
 		},
 	},
 	"ContainerDefinition": {
 		honoured: "command cpu dependsOn disableNetworking dnsSearchDomains dnsServers dockerLabels dockerSecurityOptions entryPoint environment " +
 			"environmentFiles essential extraHosts firelensConfiguration healthCheck hostname image interactive links linuxParameters logConfiguration memory memoryReservation " +
-			"mountPoints name portMappings privileged pseudoTerminal readonlyRootFilesystem repositoryCredentials restartPolicy secrets startTimeout stopTimeout " +
-			"systemControls ulimits user volumesFrom workingDirectory",
+			"mountPoints name portMappings privileged pseudoTerminal readonlyRootFilesystem repositoryCredentials resourceRequirements restartPolicy secrets startTimeout stopTimeout " +
+			"systemControls ulimits user versionConsistency volumesFrom workingDirectory",
 		notes: map[string]string{
 			"dockerSecurityOptions": "no-new-privileges; apparmor, label and credentialspec are refused by name",
 			"environmentFiles":      "read from the S3-compatible endpoint that the operator names (--s3-endpoint), if the execution role may s3:GetObject; shown by TestTaskIsStartedWithFilesOfVariables",
@@ -56,16 +56,14 @@ var supported = map[string]support{
 			"links":                 "the containers of a task share one network namespace: a link is a name for 127.0.0.1",
 			"privileged":            "only where the host's owner allows it (--allow-privileged)",
 			"repositoryCredentials": "shown by TestPrivateRegistry",
+			"resourceRequirements":  "whole GPUs of the hosts that have some (--gpus), not with FARGATE; shown by TestGPUsArePlacedAndPinned, TestGPUsReachTheirContainer and TestGPUsAndVolumes (both runtimes)",
 			"secrets":               "also as files on a tmpfs: the label neargate.secrets.files in dockerLabels names their folder; shown by TestSecretsReachTasks",
 			"systemControls":        "net.* is the whole task's, also with networkMode bridge: its containers share one network namespace",
 			"ulimits":               "at most what the agent's own hard limits are, unless it may raise them (CAP_SYS_RESOURCE)",
-		},
-		ignored: map[string]string{
-			"versionConsistency": "a deployment keeps to the digests that it resolved",
+			"versionConsistency":    "the first task of a deployment that has pulled an image decides for those behind it; shown by TestDeploymentKeepsToItsImages and TestVersionConsistency",
 		},
 		refused: map[string]string{
-			"credentialSpecs":      "credential specifications do not exist yet",
-			"resourceRequirements": "there are no accelerators",
+			"credentialSpecs": "they are of domains of Active Directory, which hosts do not join",
 		},
 	},
 	"ContainerDependency": {honoured: "condition containerName"},
@@ -101,7 +99,10 @@ var supported = map[string]support{
 		notes: map[string]string{"valueFrom": "of the task's account; with json-key, version-stage and version-id behind the ARN of a secret"}},
 	"LogConfiguration": {
 		honoured: "logDriver options secretOptions",
-		notes:    map[string]string{"secretOptions": "not with awslogs, whose options say where the platform's own log groups are; with awsfirelens as variables of the log router, to which its configuration refers"},
+		notes: map[string]string{
+			"logDriver":     "awsfirelens, awslogs, fluentd, gelf (shown by TestGelfMessages and TestSuite/Logs/Drivers), json-file, none and syslog; journald and splunk are refused by name",
+			"secretOptions": "not with awslogs, whose options say where the platform's own log groups are; with awsfirelens as variables of the log router, to which its configuration refers",
+		},
 	},
 	"FirelensConfiguration": {honoured: "options type",
 		notes: map[string]string{"options": "enable-ecs-log-metadata, config-file-type and config-file-value; a file in S3 is refused by name"}},
@@ -111,27 +112,46 @@ var supported = map[string]support{
 		notes:    map[string]string{"containerPortRange": "with networkMode bridge at most 1,000 ports a range; the host ports of a range are in a row"},
 		ignored:  map[string]string{"appProtocol": "it matters to Service Connect alone"},
 	},
+	"ResourceRequirement": {
+		honoured: "type value",
+		notes:    map[string]string{"type": "GPU; others are refused by name", "value": "a number of GPUs; ALL is refused by name"},
+		refused:  map[string]string{"sharingStrategy": "each GPU is one container's"},
+	},
 	"VolumeFrom": {honoured: "readOnly sourceContainer"},
 	"Volume": {
-		honoured: "dockerVolumeConfiguration host name",
+		honoured: "dockerVolumeConfiguration efsVolumeConfiguration host name",
+		notes: map[string]string{
+			"efsVolumeConfiguration": "on hosts whose owner has a program that mounts file systems (--volume-command), to which it says everything; shown by TestGPUsAndVolumes (both runtimes), TestVolumesOfAProgram and TestPlugin",
+		},
 		refused: map[string]string{
 			"configuredAtLaunch":                      "volumes can not be configured at launch yet",
-			"efsVolumeConfiguration":                  "file systems of AWS can not be mounted",
 			"fsxWindowsFileServerVolumeConfiguration": "file systems of AWS can not be mounted",
 			"s3filesVolumeConfiguration":              "file systems of AWS can not be mounted",
 		},
+	},
+	"EFSVolumeConfiguration": {
+		honoured: "authorizationConfig fileSystemId rootDirectory transitEncryption transitEncryptionPort",
+		notes:    map[string]string{"transitEncryption": "what the program of the host's owner makes of it"},
+	},
+	"EFSAuthorizationConfig": {
+		honoured: "accessPointId iam",
+		notes:    map[string]string{"iam": "the program of the host's owner is told the task's role, and decides"},
 	},
 	"HostVolumeProperties": {honoured: "sourcePath"},
 	"DockerVolumeConfiguration": {
 		honoured: "driver driverOpts scope",
 		notes: map[string]string{
-			"driverOpts": "type tmpfs, with scope task; or type none with bind among the options, below a folder that the host's owner allows (--allow-host-path). " +
-				"Other types, nfs among them, are refused by name",
+			"driverOpts": "type tmpfs, with scope task; type none with bind among the options, below a folder that the host's owner allows (--allow-host-path); or type nfs or nfs4 " +
+				"on hosts whose owner has a program that mounts it (--volume-command; shown by TestGPUsAndVolumes and TestPlugin). Other types are refused by name",
 		},
 		ignored: map[string]string{
 			"autoprovision": "volumes are made when they are missing",
 			"labels":        "nothing reads the labels of a volume",
 		},
+	},
+	"ProxyConfiguration": {
+		honoured: "containerName properties type",
+		notes:    map[string]string{"properties": "more than 15 ports in a list count too; on ECS they are left out"},
 	},
 	"RuntimePlatform":                   {honoured: "cpuArchitecture operatingSystemFamily"},
 	"EphemeralStorage":                  {honoured: "sizeInGiB"},
@@ -156,14 +176,14 @@ var supported = map[string]support{
 	"TaskOverride": {
 		honoured: "containerOverrides cpu ephemeralStorage executionRoleArn memory taskRoleArn",
 		refused: map[string]string{
-			"inferenceAcceleratorOverrides": "there are no accelerators",
+			"inferenceAcceleratorOverrides": "there are no Elastic Inference accelerators",
 		},
 	},
 	"ContainerOverride": {
-		honoured: "command cpu environment environmentFiles memory memoryReservation name",
-		notes:    map[string]string{"environmentFiles": "instead of the definition's, which they replace as a whole"},
-		refused: map[string]string{
-			"resourceRequirements": "there are no accelerators",
+		honoured: "command cpu environment environmentFiles memory memoryReservation name resourceRequirements",
+		notes: map[string]string{
+			"environmentFiles":     "instead of the definition's, which they replace as a whole",
+			"resourceRequirements": "instead of the definition's",
 		},
 	},
 	"CapacityProviderStrategyItem": {honoured: "base capacityProvider weight"},

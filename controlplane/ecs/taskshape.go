@@ -75,8 +75,10 @@ func (s *Service) taskShape(r state.Reader, t *controlplane.Task, st *controlpla
 		attachment = s.networkAttachment(t, st, aws.ToString(out.AvailabilityZone))
 		out.Attachments = append(out.Attachments, *attachment)
 	}
+	gpus := controlplane.ContainerGPUs(st.Gpus, shape, decode[types.TaskOverride](t.OverridesJson))
 	for _, c := range shape.ContainerDefinitions {
 		out.Containers = append(out.Containers, containerShape(t, st, c, attachment))
+		out.Containers[len(out.Containers)-1].GpuIds = gpus[aws.ToString(c.Name)]
 	}
 	return out
 }

@@ -70,6 +70,7 @@ func (l *Lifecycle) Report(tx *state.Tx, node string, r *agentapi.TaskStatus) er
 		if !changed {
 			continue
 		}
+		resolveImages(tx, t, s.Report, r)
 		if !next.Live() && next.StopCode == "" {
 			next.StopCode = stopEssential // an agent that gives no reason: the task ended by itself
 		}

@@ -13,6 +13,7 @@ type Spec struct {
 	Group       string // spread and distinctInstance count the tasks of this group
 	CPU         uint32
 	Memory      uint32
+	GPUs        uint32
 	Ports       []Port
 	Attributes  []string // "name" or "name=value"
 	Zone        string   // availability zone; empty: any

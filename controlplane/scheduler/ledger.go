@@ -39,6 +39,7 @@ type Node struct {
 	ID         string
 	CPU        uint32 // units, 1024 a core
 	Memory     uint32 // MiB
+	GPUs       []string
 	Reserved   []PortRange
 	Attributes map[string]string
 	Connected  bool // an agent is there
@@ -62,6 +63,7 @@ type Task struct {
 	Group   string
 	CPU     uint32
 	Memory  uint32
+	GPUs    []string // those of the node that it has to itself
 	Ports   []Port
 	Pending bool // not yet RUNNING; for runningTasksCount and pendingTasksCount
 }
@@ -90,6 +92,7 @@ type node struct {
 	gone            bool
 	freeCPU, freeMB int64
 	ports           []uint32 // taken, as portKey
+	gpus            []string // taken
 	running         int32
 	pending         int32
 	groups          map[*group]int32 // tasks by group
@@ -259,6 +262,7 @@ func (l *Ledger) apply(c change) {
 		for _, p := range t.Ports {
 			n.ports = append(n.ports, portKey(p))
 		}
+		n.gpus = append(n.gpus, t.GPUs...)
 	} else {
 		delete(l.tasks, t.ID)
 		for _, p := range t.Ports {
@@ -266,6 +270,7 @@ func (l *Ledger) apply(c change) {
 				n.ports = slices.Delete(n.ports, at, at+1)
 			}
 		}
+		n.gpus = slices.DeleteFunc(n.gpus, func(id string) bool { return slices.Contains(t.GPUs, id) })
 	}
 	n.freeCPU -= int64(sign) * int64(t.CPU)
 	n.freeMB -= int64(sign) * int64(t.Memory)
@@ -333,6 +338,14 @@ func (n *node) portFree(p Port) bool {
 		}
 	}
 	return !slices.Contains(n.ports, portKey(p))
+}
+
+// freeGPUs are those that nothing on the node has.
+func (n *node) freeGPUs() []string {
+	if len(n.gpus) == 0 {
+		return n.GPUs
+	}
+	return slices.DeleteFunc(slices.Clone(n.GPUs), func(id string) bool { return slices.Contains(n.gpus, id) })
 }
 
 // attribute of a pool's member: its own before the node's.

@@ -17,7 +17,7 @@ func TestIncrementalEqualsScan(t *testing.T) {
 	zones := []string{"a", "b", "c"}
 	setNode := func(i int) {
 		id := fmt.Sprintf("n%d", i)
-		l.SetNode(Node{ID: id, CPU: uint32(1024 * (1 + r.IntN(4))), Memory: uint32(512 * (1 + r.IntN(8))), Connected: r.IntN(20) > 0,
+		l.SetNode(Node{ID: id, CPU: uint32(1024 * (1 + r.IntN(4))), Memory: uint32(512 * (1 + r.IntN(8))), GPUs: []string{"g0", "g1", "g2"}[:r.IntN(4)], Connected: r.IntN(20) > 0,
 			Attributes: map[string]string{zoneAttribute: zones[r.IntN(3)], "disk": []string{"ssd", "hdd"}[r.IntN(2)]}})
 		l.SetInstance("default", Instance{ID: id, Node: id, Active: r.IntN(20) > 0})
 	}
@@ -35,6 +35,9 @@ func TestIncrementalEqualsScan(t *testing.T) {
 			spec := Spec{Pool: "default", Group: fmt.Sprintf("group-%d", (i+j)%4), CPU: uint32(64 * r.IntN(4)), Memory: uint32(64 * (1 + r.IntN(4))), Strategies: s, Constraints: c}
 			if i%2 == 1 {
 				spec.Ports = []Port{{uint32(8000 + j), "tcp"}}
+			}
+			if j == 0 {
+				spec.GPUs = uint32(1 + i%2)
 			}
 			specs = append(specs, spec)
 		}
@@ -82,6 +85,9 @@ func TestIncrementalEqualsScan(t *testing.T) {
 			want, wantOK := naive(scan)
 			id := fmt.Sprintf("t%d", step)
 			got, ok := l.Place(c, id)
+			if len(got.GPUs) != int(c.spec.GPUs) && ok {
+				t.Fatalf("step %d: %d GPUs were asked for, %v given", step, c.spec.GPUs, got.GPUs)
+			}
 			if ok != wantOK || ok && got.Node != want {
 				t.Fatalf("step %d: placed on %q (%v), the scan says %q (%v); spec %+v", step, got.Node, ok, want, wantOK, c.spec)
 			}
@@ -148,7 +154,7 @@ func ledgerState(l *Ledger) map[string]string {
 		for g, count := range n.groups {
 			groups[g.name] = count
 		}
-		state[n.ID] = fmt.Sprint(n.freeCPU, n.freeMB, len(n.ports), ports, n.running, n.pending, groups)
+		state[n.ID] = fmt.Sprint(n.freeCPU, n.freeMB, len(n.ports), ports, len(n.gpus), n.running, n.pending, groups)
 	}
 	return state
 }

@@ -1,9 +1,12 @@
 package scheduler
 
+import "slices"
+
 // Placement is where a task goes.
 type Placement struct {
 	Node     string
 	Instance string
+	GPUs     []string // those that the task is to have; as many as it asks for
 }
 
 // Place chooses a node for one task of the class and takes what it needs. False: no node of the pool can take it; Explain
@@ -16,8 +19,12 @@ func (l *Ledger) Place(c *Class, taskID string) (Placement, bool) {
 	}
 	m := c.pool.members[at]
 	s := &c.spec
-	l.Add(m.Node, Task{ID: taskID, Pool: s.Pool, Group: s.Group, CPU: s.CPU, Memory: s.Memory, Ports: s.Ports, Pending: true})
-	return Placement{m.Node, m.ID}, true
+	var gpus []string
+	if s.GPUs > 0 {
+		gpus = slices.Clone(l.nodes[m.node].freeGPUs()[:s.GPUs])
+	}
+	l.Add(m.Node, Task{ID: taskID, Pool: s.Pool, Group: s.Group, CPU: s.CPU, Memory: s.Memory, GPUs: gpus, Ports: s.Ports, Pending: true})
+	return Placement{m.Node, m.ID, gpus}, true
 }
 
 // best is the best member of the best leaf.

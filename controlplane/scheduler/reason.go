@@ -12,7 +12,7 @@ import (
 type Reason struct {
 	Instance string
 	Node     string
-	// Code is ECS's: RESOURCE:CPU, RESOURCE:MEMORY, RESOURCE:PORTS, ATTRIBUTE, AGENT, INACTIVE, LOCATION, or the sentence ECS
+	// Code is ECS's: RESOURCE:CPU, RESOURCE:MEMORY, RESOURCE:GPU, RESOURCE:PORTS, ATTRIBUTE, AGENT, INACTIVE, LOCATION, or the sentence ECS
 	// has for placement constraints; and RESOURCE:DISK, which ECS does not have.
 	Code string
 	// Asked and Free say what of the dimension the task wants and the node has: "512 MiB", "128 MiB".
@@ -23,6 +23,7 @@ type Reason struct {
 const (
 	CodeCPU       = "RESOURCE:CPU"
 	CodeMemory    = "RESOURCE:MEMORY"
+	CodeGPU       = "RESOURCE:GPU"
 	CodePorts     = "RESOURCE:PORTS"
 	CodeDisk      = "RESOURCE:DISK"
 	CodeAttribute = "ATTRIBUTE"
@@ -71,7 +72,7 @@ func (l *Ledger) Explain(c *Class) [][]Reason {
 
 // rank is the order of checks: a host that fails late was nearly good enough.
 func rank(r Reason) int {
-	return slices.Index([]string{CodeInactive, CodeAgent, CodeDisk, CodeLocation, CodeAttribute, CodeMemberOf, CodeDistinct, CodePorts, CodeCPU, CodeMemory}, r.Code)
+	return slices.Index([]string{CodeInactive, CodeAgent, CodeDisk, CodeLocation, CodeAttribute, CodeMemberOf, CodeDistinct, CodePorts, CodeGPU, CodeCPU, CodeMemory}, r.Code)
 }
 
 // Unplaceable is the service event of ECS for what Explain found; "" when something could take the task after all.
@@ -164,6 +165,11 @@ func (c *Class) check(m *member, static, dynamic bool, report func(Reason) bool)
 	}
 	for _, p := range s.Ports {
 		if !n.portFree(p) && !report(Reason{Code: CodePorts, Asked: fmt.Sprintf("%d/%s", p.Number, cmp.Or(p.Protocol, "tcp"))}) {
+			return
+		}
+	}
+	if s.GPUs > 0 {
+		if free := len(n.freeGPUs()); free < int(s.GPUs) && !report(Reason{Code: CodeGPU, Asked: fmt.Sprintf("%d GPUs", s.GPUs), Free: fmt.Sprintf("%d GPUs", free)}) {
 			return
 		}
 	}

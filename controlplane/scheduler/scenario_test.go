@@ -70,7 +70,7 @@ func (s *scenario) run(f []string, out *strings.Builder) {
 		args[k] = append(args[k], strings.ReplaceAll(v, "_", " "))
 	}
 	switch f[0] {
-	case "node": // node a cpu=1024 memory=2048 zone=a attr=k=v reserve=22 disk=what_is_left disconnected draining
+	case "node": // node a cpu=1024 memory=2048 gpus=2 zone=a attr=k=v reserve=22 disk=what_is_left disconnected draining
 		n := Node{ID: name, CPU: s.number(args, "cpu"), Memory: s.number(args, "memory"), Attributes: map[string]string{}, Connected: args["disconnected"] == nil}
 		if z := args["zone"]; z != nil {
 			n.Attributes[zoneAttribute] = z[0]
@@ -78,6 +78,9 @@ func (s *scenario) run(f []string, out *strings.Builder) {
 		for _, a := range args["attr"] {
 			k, v, _ := strings.Cut(a, "=")
 			n.Attributes[k] = v
+		}
+		for i := range s.number(args, "gpus") {
+			n.GPUs = append(n.GPUs, fmt.Sprintf("%s%d", name, i))
 		}
 		if d := args["disk"]; d != nil {
 			n.Disk = d[0]
@@ -89,8 +92,8 @@ func (s *scenario) run(f []string, out *strings.Builder) {
 		s.l.SetInstance("default", Instance{ID: "ci-" + name, Node: name, Active: args["draining"] == nil})
 	case "remove-node":
 		s.l.RemoveNode(name)
-	case "task": // task web cpu=256 memory=512 port=80 spread=attribute:x constraint=memberOf:expr
-		spec := Spec{Pool: "default", Group: "service:" + name, CPU: s.number(args, "cpu"), Memory: s.number(args, "memory"), Attributes: args["requires"]}
+	case "task": // task web cpu=256 memory=512 gpus=1 port=80 spread=attribute:x constraint=memberOf:expr
+		spec := Spec{Pool: "default", Group: "service:" + name, CPU: s.number(args, "cpu"), Memory: s.number(args, "memory"), GPUs: s.number(args, "gpus"), Attributes: args["requires"]}
 		if g := args["group"]; g != nil {
 			spec.Group = g[0]
 		}
@@ -121,7 +124,11 @@ func (s *scenario) run(f []string, out *strings.Builder) {
 			s.next++
 			id := fmt.Sprintf("%s-%d", name, s.next)
 			if p, ok := s.l.Place(s.class(name), id); ok {
-				fmt.Fprintf(out, "%s on %s\n", id, p.Node)
+				fmt.Fprintf(out, "%s on %s", id, p.Node)
+				if len(p.GPUs) > 0 {
+					fmt.Fprintf(out, " with %s", strings.Join(p.GPUs, " "))
+				}
+				out.WriteString("\n")
 			} else {
 				fmt.Fprintf(out, "%s not placed\n", id)
 			}

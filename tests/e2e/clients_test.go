@@ -128,15 +128,23 @@ func dockerEngine(t *testing.T) {
 	}
 }
 
-// push makes an image of the files and pushes it to the platform's registry.
+// push makes an image of the files and pushes it to a new repository of the platform's registry.
 func (p *platform) push(repository, tag string, cfg ociclient.Config, files ...ociclient.File) (ref string) {
 	p.t.Helper()
-	ctx := p.t.Context()
-	c := p.client()
-	made, err := c.ECR.CreateRepository(ctx, &ecr.CreateRepositoryInput{RepositoryName: &repository})
+	made, err := p.client().ECR.CreateRepository(p.t.Context(), &ecr.CreateRepositoryInput{RepositoryName: &repository})
 	if err != nil {
 		p.t.Fatal(err)
 	}
+	ref = *made.Repository.RepositoryUri + ":" + tag
+	p.pushTo(ref, cfg, files...)
+	return ref
+}
+
+// pushTo pushes to a repository that is there.
+func (p *platform) pushTo(ref string, cfg ociclient.Config, files ...ociclient.File) {
+	p.t.Helper()
+	ctx := p.t.Context()
+	c := p.client()
 	token, err := c.ECR.GetAuthorizationToken(ctx, &ecr.GetAuthorizationTokenInput{})
 	if err != nil {
 		p.t.Fatal(err)
@@ -150,11 +158,9 @@ func (p *platform) push(repository, tag string, cfg ociclient.Config, files ...o
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	ref = *made.Repository.RepositoryUri + ":" + tag
 	if _, err := new(ociclient.Client).Push(ctx, ref, ociclient.Credentials{User: user, Password: password}, image); err != nil {
 		p.t.Fatal(err)
 	}
-	return ref
 }
 
 // pushShell pushes an image with a shell and busybox's commands.

@@ -139,7 +139,7 @@ func (d *Driver) Create(ctx context.Context, t runtime.Task) (runtime.Sandbox, e
 				return runtime.Sandbox{}, err
 			}
 		}
-		return d.join(ctx, t)
+		return d.enter(ctx, t)
 	} else if !errdefs.IsNotFound(err) {
 		return runtime.Sandbox{}, err
 	}
@@ -181,6 +181,20 @@ func (d *Driver) Create(ctx context.Context, t runtime.Task) (runtime.Sandbox, e
 	}
 	if err := d.cli.ContainerStart(ctx, d.sandboxName(t.ID), container.StartOptions{}); err != nil {
 		return runtime.Sandbox{}, err
+	}
+	return d.enter(ctx, t)
+}
+
+// enter completes the network of a sandbox that runs.
+func (d *Driver) enter(ctx context.Context, t runtime.Task) (runtime.Sandbox, error) {
+	if t.Spec.Interception != nil {
+		in, err := d.cli.ContainerInspect(ctx, d.sandboxName(t.ID))
+		if err != nil {
+			return runtime.Sandbox{}, err
+		}
+		if err := linklocal.Intercept(in.State.Pid, t.Spec.Interception); err != nil {
+			return runtime.Sandbox{}, err
+		}
 	}
 	return d.join(ctx, t)
 }

@@ -90,7 +90,7 @@ func (d *Driver) sendsAway(ctx context.Context, taskID, name string) bool {
 		return false
 	}
 	driver := in.HostConfig.LogConfig.Type
-	return driver == logs.DriverFluentd || driver == logs.DriverSyslog
+	return driver == logs.DriverFluentd || driver == logs.DriverSyslog || driver == logs.DriverGELF
 }
 
 // engineLogs is a container's output in frames. What comes from a terminal has none; it is given some.

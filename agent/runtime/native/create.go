@@ -142,6 +142,11 @@ func (d *Driver) create(ctx context.Context, t *task, in runtime.Task) error {
 		if err := d.net.Forward(t.id, sb.forwards()); err != nil {
 			return err
 		}
+		if spec.Interception != nil {
+			if err := network.Intercept(pid, spec.Interception); err != nil {
+				return err
+			}
+		}
 	} else if sb.Mode == "none" {
 		if err := network.Loopback(pid); err != nil {
 			return err

@@ -101,6 +101,11 @@ func (s *suite) logs(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer datagrams.Close()
+		messages, err := net.ListenPacket("udp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer messages.Close()
 		forward, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
 			t.Fatal(err)
@@ -115,6 +120,17 @@ func (s *suite) logs(t *testing.T) {
 				var all strings.Builder
 				for b := make([]byte, 1000); strings.Count(all.String(), "line ") < 20; {
 					n, _, err := datagrams.ReadFrom(b)
+					if err != nil {
+						return err.Error()
+					}
+					all.Write(append(b[:n], '\n'))
+				}
+				return all.String()
+			}},
+			"gelf": {map[string]string{"gelf-address": "udp://" + messages.LocalAddr().String(), "gelf-compression-type": "none", "tag": "t-{{.Name}}"}, func() string {
+				var all strings.Builder
+				for b := make([]byte, 2000); strings.Count(all.String(), "line ") < 20; {
+					n, _, err := messages.ReadFrom(b)
 					if err != nil {
 						return err.Error()
 					}

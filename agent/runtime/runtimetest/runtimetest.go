@@ -54,6 +54,7 @@ func Run(t *testing.T, open Factory, f Features) {
 		t.Run("Secrets", s.secrets)
 		t.Run("Confine", s.confine)
 		t.Run("Network", s.network)
+		t.Run("Intercept", s.intercept)
 		t.Run("Volume", s.volume)
 		t.Run("Stats", s.stats)
 		t.Run("LinkLocal", s.linkLocal)
@@ -160,6 +161,12 @@ func TaskID() string { return id.Hex(rand.Reader, 32) }
 // task pulls the image and creates a task of the given containers; an empty image means h.Image.
 func (h *host) task(mode string, containers ...*agentapi.ContainerSpec) (runtime.Task, runtime.Sandbox) {
 	h.t.Helper()
+	task := h.newTask(mode, containers...)
+	return task, h.create(task)
+}
+
+// newTask is a task that is not created yet.
+func (h *host) newTask(mode string, containers ...*agentapi.ContainerSpec) runtime.Task {
 	task := runtime.Task{ID: TaskID(), Spec: &agentapi.TaskSpec{Account: "000000000000", Region: "us-east-1", Cluster: "default",
 		Family: "test", Revision: 1, NetworkMode: mode, Containers: containers}}
 	for _, c := range containers {
@@ -170,7 +177,7 @@ func (h *host) task(mode string, containers ...*agentapi.ContainerSpec) (runtime
 			c.Image = h.Image
 		}
 	}
-	return task, h.create(task)
+	return task
 }
 
 func (h *host) create(task runtime.Task) runtime.Sandbox {

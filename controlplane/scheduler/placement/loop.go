@@ -224,7 +224,7 @@ func (l *loop) commit(ctx context.Context, batch []decision) error {
 			key := controlplane.Tasks.Key(d.task)
 			s, ok := controlplane.TaskStatuses.Get(tx, key)
 			if ok {
-				s, ok = s.AdvancePlaced(d.where.Node)
+				s, ok = s.AdvancePlaced(d.where.Node, d.where.GPUs...)
 			}
 			if !ok {
 				dropped = append(dropped, key)
@@ -274,11 +274,16 @@ func unknownTask(tx *state.Tx, l *scheduler.Ledger, node string) string {
 	return ""
 }
 
-// open says whether the node still takes tasks, in the transaction that gives it one.
+// open says whether the node still takes tasks, and has the GPUs that the task is to have, in the transaction that gives it one.
 func open(tx *state.Tx, d decision) bool {
 	n, ok := controlplane.Nodes.Get(tx, state.K(d.where.Node))
 	if !ok || n.Status != capacity.NodeReady || n.Health.GetDisk() != "" {
 		return false
+	}
+	for _, gpu := range d.where.GPUs {
+		if !slices.Contains(n.Resources.GetGpus(), gpu) {
+			return false
+		}
 	}
 	if isFargate(d.task) {
 		return n.Serverless

@@ -76,7 +76,7 @@ func (p *Placer) placeOn(tx *state.Tx, l *scheduler.Ledger, cluster *controlplan
 		if !ok {
 			return nil, nil, fmt.Errorf("place tasks: task %s was not created", t.Id)
 		}
-		if s, ok = s.AdvancePlaced(where.Node); !ok {
+		if s, ok = s.AdvancePlaced(where.Node, where.GPUs...); !ok {
 			return nil, nil, fmt.Errorf("place tasks: task %s is not to be placed", t.Id)
 		}
 		controlplane.TaskStatuses.Put(tx, s)

@@ -66,7 +66,7 @@ func isFargate(t *controlplane.Task) bool {
 // specOf is what the scheduler has to know of a task.
 func specOf(t *controlplane.Task) scheduler.Spec {
 	s := scheduler.Spec{
-		Pool: poolOf(t), Group: groupOf(t), CPU: t.Demand.GetCpuUnits(), Memory: t.Demand.GetMemoryMib(), Ports: portsOf(t.Demand),
+		Pool: poolOf(t), Group: groupOf(t), CPU: t.Demand.GetCpuUnits(), Memory: t.Demand.GetMemoryMib(), GPUs: t.Demand.GetGpus(), Ports: portsOf(t.Demand),
 		Attributes: t.Demand.GetAttributes(), Zone: t.AvailabilityZone,
 	}
 	for _, c := range controlplane.DecodeShape[[]types.PlacementConstraint](t.PlacementConstraintsJson) {
@@ -108,13 +108,13 @@ func deref(s *string) string {
 func taskOf(t *controlplane.Task, s *controlplane.TaskStatus) scheduler.Task {
 	return scheduler.Task{
 		ID: string(controlplane.Tasks.Key(t)), Pool: poolOf(t), Group: groupOf(t), CPU: t.Demand.GetCpuUnits(), Memory: t.Demand.GetMemoryMib(),
-		Ports: portsOf(t.Demand), Pending: s.Observed < agentapi.TaskState_RUNNING,
+		GPUs: s.Gpus, Ports: portsOf(t.Demand), Pending: s.Observed < agentapi.TaskState_RUNNING,
 	}
 }
 
 func setNode(l *scheduler.Ledger, n *controlplane.Node) {
 	node := scheduler.Node{
-		ID: n.Id, CPU: n.Resources.GetCpuUnits(), Memory: n.Resources.GetMemoryMib(), Attributes: n.Attributes, Connected: n.Status == capacity.NodeReady, Disk: n.Health.GetDisk(),
+		ID: n.Id, CPU: n.Resources.GetCpuUnits(), Memory: n.Resources.GetMemoryMib(), GPUs: n.Resources.GetGpus(), Attributes: n.Attributes, Connected: n.Status == capacity.NodeReady, Disk: n.Health.GetDisk(),
 	}
 	for _, r := range n.Resources.GetReservedPorts() {
 		node.Reserved = append(node.Reserved, scheduler.PortRange{First: r.First, Last: r.Last, Protocol: r.Protocol})

@@ -242,6 +242,8 @@ func run(verb string, args []string) error {
 		}
 	case "route": // as a router does whose configuration, in Fluent Bit's language, is this file: prints what comes, until the signal
 		return route(args[0])
+	case "proxy": // INGRESS EGRESS ports
+		return proxy(args[0], args[1])
 	case "serve": // HTTP that answers the text with the peer's address
 		return serve(args[0], strings.Join(args[1:], " "))
 	case "serve-udp":
