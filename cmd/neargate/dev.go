@@ -32,6 +32,7 @@ type devFlags struct {
 	keepTasks, verbose                          bool
 	policy                                      agent.Policy
 	upkeep                                      agent.Upkeep
+	warm                                        warm
 	state                                       stateFlags
 	objects                                     objectsFlags
 	rates                                       server.Rates
@@ -70,6 +71,7 @@ services back.
 	fl.BoolVar(&f.keepTasks, "keep-tasks", false, "leave tasks running at the end; the next start takes them over")
 	policyFlags(fl, &f.policy)
 	upkeepFlags(fl, &f.upkeep)
+	warmFlags(fl, &f.warm)
 	f.state.add(fl)
 	f.objects.add(fl)
 	rateFlags(fl, &f.rates)
@@ -137,7 +139,7 @@ func dev(ctx context.Context, f devFlags, out io.Writer) (err error) {
 	}
 	defer func() { err = errors.Join(err, dir.Close()) }()
 
-	host, err := newHost(ctx, hostConfig{dir: dir, node: dir.ID(), address: "127.0.0.1", runtime: f.runtime, dns: f.dns, zone: f.region + "a", policy: f.policy, upkeep: f.upkeep, log: log})
+	host, err := newHost(ctx, hostConfig{dir: dir, node: dir.ID(), address: "127.0.0.1", runtime: f.runtime, dns: f.dns, zone: f.region + "a", policy: f.policy, upkeep: f.upkeep, warm: f.warm, log: log})
 	if err != nil {
 		return errors.Join(err, l.Close())
 	}
