@@ -220,7 +220,7 @@ func TestWarmIsAsConfinedAsCold(t *testing.T) {
 						line = strings.Join(f[3:], " ")
 					}
 					varies := func(prefix string) bool { return strings.HasPrefix(line, prefix) }
-					if !slices.ContainsFunc([]string{"Vm", "Rss", "voluntary_", "nonvoluntary_", "Threads:", "State:", "Mems", "x86_Thread", "HugetlbPages:"}, varies) {
+					if !slices.ContainsFunc([]string{"Vm", "Rss", "voluntary_", "nonvoluntary_", "Threads:", "State:", "SigQ:", "Mems", "x86_Thread", "HugetlbPages:"}, varies) {
 						lines = append(lines, line)
 					}
 				}
