@@ -137,8 +137,8 @@ func (d *Driver) bundle(t *task, c *agentapi.ContainerSpec) (*bundle, error) {
 		User: c.User, Cwd: c.WorkingDirectory, Hostname: hostname(t, c), ReadonlyRoot: c.ReadonlyRoot, Privileged: c.Privileged,
 		Cgroup: d.taskCgroup(t.box) + "/" + c.Name,
 		Memory: int64(c.MemoryMib) << 20, Reservation: int64(c.MemoryReservationMib) << 20, Shares: uint64(max(c.CpuUnits, 2)),
-		SecretFiles: c.SecretFiles,
-		RuntimeID:   fmt.Sprintf("%s-%010d", t.id, crc32.ChecksumIEEE([]byte(c.Name))),
+		SecretFiles: c.SecretFiles, Filters: filepath.Join(d.cfg.Dir, "bin", "filters"), // goes with the program
+		RuntimeID: fmt.Sprintf("%s-%010d", t.id, crc32.ChecksumIEEE([]byte(c.Name))),
 	}
 	if err := b.confine(spec, c); err != nil {
 		return nil, err

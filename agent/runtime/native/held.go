@@ -117,13 +117,13 @@ func (s *shim) hold(dir, name string, b *bundle) (_ *heldProcess, err error) {
 	defer program.Close()
 	p := h.process
 	*p = h.in.like
-	p.Init, p.ExtraFiles = true, append(p.ExtraFiles[:len(p.ExtraFiles):len(p.ExtraFiles)], program, theirs)
+	p.Init, p.ExtraFiles = true, append(slices.Clone(p.ExtraFiles), program, theirs)
 	p.Args = []string{fmt.Sprintf("/proc/self/fd/%d", 3+len(p.ExtraFiles)-2)}
 	p.Env = []string{fmt.Sprintf("%s=%d", heldVariable, len(p.ExtraFiles))}
 	if h.streams, err = openStreams(p, b); err != nil {
 		return nil, err
 	}
-	if err = h.in.run.Run(p); err == nil {
+	if err = h.in.runProcess(p); err == nil {
 		err = h.streams.given()
 	}
 	if err != nil {

@@ -45,6 +45,9 @@ type built struct {
 	given        []string
 	own          *initProcess
 	closeSecrets func()
+	filter       *os.File // compiled, for inits
+	filterPath   string   // where it is kept
+	filterFresh  bool     // it is not yet
 }
 
 // build mounts the root file system and settles what the container may do. A run after the first finds the file system as the one
@@ -107,7 +110,10 @@ func (s *shim) build(dir, name string, b *bundle, run int) (_ *built, err error)
 	if err != nil {
 		return nil, fmt.Errorf("container configuration: %w", err)
 	}
-	c.like = libcontainer.Process{Env: b.Env, Cwd: b.Cwd, UID: u.Uid, GID: u.Gid, AdditionalGroups: u.Sgids, Rlimits: limits}
+	if c.filter, c.filterPath, c.filterFresh, err = openFilter(b.Filters, spec.Linux.Seccomp); err != nil {
+		return nil, fmt.Errorf("seccomp filter: %w", err)
+	}
+	c.like = libcontainer.Process{Env: b.Env, Cwd: b.Cwd, UID: u.Uid, GID: u.Gid, AdditionalGroups: u.Sgids, Rlimits: limits, ExtraFiles: []*os.File{c.filter}}
 	if c.run, err = libcontainer.Create(filepath.Join(dir, "state"), "c", config); err != nil {
 		return nil, fmt.Errorf("create container: %w", err)
 	}
@@ -123,6 +129,9 @@ func (c *built) undo() {
 	}
 	c.own.end()
 	c.closeSecrets()
+	if c.filter != nil {
+		c.filter.Close()
+	}
 	unix.Unmount(c.rootfs, unix.MNT_DETACH)
 }
 
@@ -148,7 +157,7 @@ func (s *shim) startContainer(dir, name string, b *bundle, run int) (_ *containe
 		out.Close()
 		return nil, err
 	}
-	if err = in.run.Run(p); err == nil {
+	if err = in.runProcess(p); err == nil {
 		if err = streams.given(); err != nil {
 			p.Signal(unix.SIGKILL)
 			p.Wait()
@@ -161,6 +170,19 @@ func (s *shim) startContainer(dir, name string, b *bundle, run int) (_ *containe
 	}
 	streams.flow(out)
 	return in.watch(p, b, run, streams)
+}
+
+// runProcess runs the container's first process, and keeps the filter that it has made.
+func (in *built) runProcess(p *libcontainer.Process) error {
+	if err := in.run.Run(p); err != nil {
+		return err
+	}
+	if in.filterFresh {
+		if err := keepFilter(in.filter, in.filterPath); err != nil {
+			fmt.Fprintln(os.Stderr, "shim: keep the seccomp filter:", err)
+		}
+	}
+	return nil
 }
 
 // watch records that the container's program runs, and later how it ended.
