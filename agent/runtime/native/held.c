@@ -2,9 +2,9 @@
 
 // The program of a container that was made ahead: it waits in the program's place, as the program's user and confined as it will be, is
 // told arguments and environment, and becomes the program. It takes over before the Go runtime starts, so that what waits takes next
-// to no memory. What it is told comes through a socket, as two numbers, of arguments and of variables, the number of bytes that follow,
-// and so many bytes of strings. It answers with a byte that it has all; the socket is closed by the program taking its place. With
-// another byte it says that it could not, and ends: then the container is made again in the usual way, which finds the words for what is wrong.
+// to no memory. It says that it is there with a byte. What it is told comes through a socket, as two numbers, of arguments and of variables, the number of bytes that follow,
+// and so many bytes of strings. It answers with another byte that it has all; the socket is closed by the program taking its place. With a
+// third it says that it could not, and ends: then the container is made again in the usual way, which finds the words for what is wrong.
 
 #define _GNU_SOURCE
 #include <errno.h>
@@ -90,6 +90,8 @@ __attribute__((constructor)) static void neargate_held(void)
 	for (fd = FIRST_FILE; fd <= last; fd++)
 		if (fcntl(fd, F_SETFD, FD_CLOEXEC) && errno != EBADF) /* the first was libcontainer's init's only */
 			_exit(125);
+	if (write(last, "h", 1) != 1)
+		_exit(125);
 	if (read_all(last, head, sizeof head) || head[2] == 0 || head[0] == 0)
 		_exit(0); /* not needed any more */
 	text = mmap(NULL, head[2], PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);

@@ -124,13 +124,31 @@ func (s *shim) hold(dir, name string, b *bundle) (_ *heldProcess, err error) {
 		return nil, err
 	}
 	if err = h.in.runProcess(p); err == nil {
-		err = h.streams.given()
+		if err = h.streams.given(); err == nil {
+			theirs.Close() // with the program's copy alone its end is noticed
+			err = h.awaitHeld()
+		}
+		if err != nil {
+			p.Signal(unix.SIGKILL)
+			p.Wait()
+		}
 	}
 	if err != nil {
 		h.streams.close()
 		return nil, err
 	}
 	return h, nil
+}
+
+// awaitHeld returns once the program that waits is there. One that is linked to libraries of the host cannot be: the image has others, or none.
+func (h *heldProcess) awaitHeld() error {
+	if err := h.socket.SetDeadline(time.Now().Add(patience)); err != nil {
+		return err
+	}
+	if _, err := io.ReadFull(h.socket, make([]byte, 1)); err != nil {
+		return fmt.Errorf("the program that waits does not run (it must be linked statically): %w", err)
+	}
+	return nil
 }
 
 // pollable makes a file whose reads have deadlines.

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime/debug"
 	"strconv"
 	"sync"
 	"syscall"
@@ -225,6 +226,7 @@ func (s *shim) run(name string, run int) (res shimResponse) {
 	var c *container
 	err := errNotHeld
 	if h := s.held[name]; h != nil {
+		debug.SetGCPercent(-1) // until it settles again
 		delete(s.held, name)
 		if c, err = h.take(s, b.clone()); err != nil {
 			fmt.Fprintf(os.Stderr, "shim: container %s is made anew: %v\n", name, err)

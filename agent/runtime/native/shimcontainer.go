@@ -230,7 +230,7 @@ func (in *built) watch(p *libcontainer.Process, b *bundle, run int, streams *str
 		in.undo()
 		close(c.gone)
 	}()
-	go settle()
+	settled.Reset(settleAfter)
 	return c, nil
 }
 
@@ -263,6 +263,15 @@ func (s *shim) processNamespace(dir string, b *bundle, u *user.ExecUser) (joined
 }
 
 const nobody = 65534
+
+// settled makes the shim small a moment after the last start, when the program needs the processors no more than it does.
+var settled = func() *time.Timer {
+	t := time.AfterFunc(time.Hour, settle)
+	t.Stop()
+	return t
+}()
+
+const settleAfter = time.Second
 
 // settle makes the shim small, for it waits nearly always: what starting took is not needed again. Until here it collected
 // nothing (startShim's GOGC): that would only have kept the first start waiting.

@@ -8,9 +8,12 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -23,10 +26,46 @@ import (
 // warmDriver keeps sandboxes ready until the test ends.
 func warmDriver(t *testing.T, cfg Config) (*Driver, string) {
 	t.Helper()
-	cfg.Dir = t.TempDir()
+	cfg.Dir, cfg.Shim = t.TempDir(), staticShim(t)
 	d := openDriver(t, cfg)
 	keepWarm(t, d)
 	return d, pullProg(t, d)
+}
+
+var released struct {
+	sync.Once
+	content string
+	err     error
+}
+
+// staticShim is cmd/neargate-shim as a release has it, built once in the test's process: what waits in a container needs a program that finds all in itself.
+func staticShim(t testing.TB) string {
+	t.Helper()
+	released.Do(func() {
+		tags, err := os.ReadFile("../../../scripts/tags")
+		if err != nil {
+			released.err = err
+			return
+		}
+		dir, err := os.MkdirTemp("", "shim")
+		if err != nil {
+			released.err = err
+			return
+		}
+		defer os.RemoveAll(dir)
+		built := filepath.Join(dir, "shim")
+		build := exec.Command("go", "build", "-tags", strings.TrimSpace(string(tags)), "-ldflags", `-s -w -extldflags "-static"`, "-o", built, "github.com/seed-2f228079/neargate/cmd/neargate-shim")
+		if out, err := build.CombinedOutput(); err != nil {
+			released.err = fmt.Errorf("build the shim: %w: %s", err, out)
+			return
+		}
+		content, err := exec.Command("gzip", "-1c", built).Output()
+		released.content, released.err = string(content), err
+	})
+	if released.err != nil {
+		t.Fatal(released.err)
+	}
+	return released.content
 }
 
 // keepWarm runs KeepWarm; what it returns ends it.
@@ -131,6 +170,9 @@ func TestWarmTaskHasItsOwnIdentity(t *testing.T) {
 	}
 	if _, err := d.Start(t.Context(), task.ID, "main"); err != nil {
 		t.Fatal(err)
+	}
+	if b, _ := os.ReadFile(filepath.Join(d.taskFolder(boxOf(t, d, task.ID)), "shim.log")); len(b) > 0 {
+		t.Errorf("the shim says: %s", b)
 	}
 	if name := boxOf(t, d, task.ID); !strings.HasPrefix(name, warmPrefix) {
 		t.Fatalf("it started cold, in %s", name)
