@@ -4,9 +4,7 @@ package native
 
 import (
 	"bytes"
-	"context"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"hash/fnv"
 	"os"
@@ -170,38 +168,6 @@ func TestFilterIsTheSameFromItsFile(t *testing.T) {
 				}
 			}
 		})
-	}
-}
-
-// emptyPool has nothing wait, and nothing made before the next task.
-func emptyPool(t *testing.T, d *Driver) {
-	t.Helper()
-	eventually(t, "the pool is empty", func() bool {
-		d.warm.mu.Lock()
-		clear(d.warm.kept)
-		d.warm.mu.Unlock()
-		d.warm.starting()()
-		return len(d.warm.waiting()) == 0
-	})
-}
-
-func untilPrinted(t *testing.T, d *Driver, id, line string) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 6*patience)
-	defer cancel()
-	r, err := d.Logs(ctx, id, "main", runtime.LogOptions{Follow: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer r.Close()
-	for {
-		l, err := r.Next()
-		if err != nil {
-			t.Fatal(errors.Join(errors.New("waiting for "+line), err))
-		}
-		if l.Text == line {
-			return
-		}
 	}
 }
 

@@ -3,10 +3,13 @@
 package native
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"maps"
 	"net/http"
 	"os"
 	"os/exec"
@@ -18,6 +21,9 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/opencontainers/cgroups"
+	"github.com/opencontainers/cgroups/manager"
+	"golang.org/x/sys/unix"
 
 	"github.com/seed-2f228079/neargate/agent/runtime"
 	agentapi "github.com/seed-2f228079/neargate/api/agent"
@@ -248,6 +254,9 @@ func TestWarmIsAsConfinedAsCold(t *testing.T) {
 				change(task.Spec.Containers[0])
 				box, _ := launch(t, d, task)
 				in := boxOf(t, d, task.ID)
+				if b, err := os.ReadFile(filepath.Join(d.taskFolder(in), "shim.log")); err != nil || len(b) > 0 {
+					t.Errorf("the shim says: %s, %v", b, err)
+				}
 				if strings.HasPrefix(in, warmPrefix) != (i == 1) {
 					t.Fatalf("start %d was in %s", i, in)
 				}
@@ -276,12 +285,401 @@ func TestWarmIsAsConfinedAsCold(t *testing.T) {
 				t.Error("no seccomp")
 			}
 		})
-		eventually(t, "the pool is empty again", func() bool {
-			d.warm.mu.Lock()
-			clear(d.warm.kept)
-			d.warm.mu.Unlock()
-			d.warm.starting()()
-			return len(d.warm.waiting()) == 0
+		emptyPool(t, d)
+	}
+}
+
+// emptyPool has nothing wait, and nothing made before the next task.
+func emptyPool(t *testing.T, d *Driver) {
+	t.Helper()
+	eventually(t, "the pool is empty", func() bool {
+		d.warm.mu.Lock()
+		clear(d.warm.kept)
+		d.warm.mu.Unlock()
+		d.warm.starting()()
+		return len(d.warm.waiting()) == 0
+	})
+}
+
+// ready has a sandbox wait for tasks of this image, and gives it.
+func ready(t *testing.T, d *Driver, image string) *task {
+	t.Helper()
+	before := newTask(image, "exit", "0")
+	before.Spec.Containers[0].Environment = map[string]string{"OF": "the-first"}
+	launch(t, d, before)
+	finish(t, d, before)
+	awaitWarm(t, d, 1)
+	return d.warm.waiting()[0].sandbox
+}
+
+// heldPID is the process that waits in a sandbox's container.
+func heldPID(t *testing.T, d *Driver, box *task) int {
+	t.Helper()
+	m, err := manager.New(&cgroups.Cgroup{Path: d.taskCgroup(box.box) + "/main", Resources: &cgroups.Resources{SkipDevices: true}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	pids, err := m.GetPids()
+	if err != nil || len(pids) != 1 {
+		t.Fatalf("in the container are %v, %v", pids, err)
+	}
+	return pids[0]
+}
+
+// The program that waited is the task's, under the same process id, and what waits has nothing of those before.
+func TestWarmProcessBecomesTheProgram(t *testing.T) {
+	d, image := warmDriver(t, Config{Warm: 1})
+	box := ready(t, d, image)
+	held := heldPID(t, d, box)
+	for _, file := range []string{"environ", "cmdline"} {
+		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/%s", held, file))
+		if err != nil || strings.Contains(string(b), "the-first") {
+			t.Errorf("%s of what waits: %q, %v", file, b, err)
+		}
+	}
+	err := filepath.WalkDir(box.dir, func(path string, e fs.DirEntry, err error) error {
+		if err != nil || !e.Type().IsRegular() {
+			return err
+		}
+		b, err := os.ReadFile(path)
+		if strings.Contains(string(b), "the-first") {
+			t.Errorf("%s has what was the first task's", path)
+		}
+		return err
+	})
+	if err != nil {
+		t.Error(err)
+	}
+	task := newTask(image, "wait")
+	_, started := launch(t, d, task)
+	if started.PID != held {
+		t.Errorf("what waited is process %d, the program %d", held, started.PID)
+	}
+	untilPrinted(t, d, task.ID, "waiting")
+	if err := d.Stop(t.Context(), task.ID, "main", patience); err != nil {
+		t.Fatal(err)
+	}
+	if e, out := finish(t, d, task); e.Code != 0 || out != "waiting\ngot terminated\n" {
+		t.Errorf("%+v, %q", e, out)
+	}
+}
+
+// Whatever is wrong with what was made ahead, the task starts, or fails with the words of any other.
+func TestWarmFallsBackToCold(t *testing.T) {
+	d, image := warmDriver(t, Config{Warm: 1})
+	kill := func(pid int) {
+		t.Helper()
+		if err := unix.Kill(pid, unix.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, harm := range map[string]func(*task){
+		"what waited is dead": func(box *task) { kill(heldPID(t, d, box)) },
+		"its shim is dead": func(box *task) {
+			kill(box.shim)
+			eventually(t, "it is gone", func() bool {
+				_, err := box.call(t.Context(), shimRequest{Op: "status"}, nil)
+				return errors.Is(err, errNoShim)
+			})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			harm(ready(t, d, image))
+			task := newTask(image, "print", "up")
+			launch(t, d, task)
+			if e, out := finish(t, d, task); e.Code != 0 || out != "up\n" {
+				t.Errorf("%+v, %q", e, out)
+			}
+			emptyPool(t, d)
 		})
+	}
+	t.Run("no such program", func(t *testing.T) {
+		var reasons [2]string
+		for i := range reasons {
+			if i == 1 {
+				ready(t, d, image)
+			}
+			task := newTask(image)
+			task.Spec.Containers[0].EntryPoint = []string{"nowhere"}
+			if _, err := d.Create(t.Context(), task); err != nil {
+				t.Fatal(err)
+			}
+			_, err := d.Start(t.Context(), task.ID, "main")
+			var failed *runtime.StartError
+			if !errors.As(err, &failed) {
+				t.Fatalf("started: %v", err)
+			}
+			reasons[i] = failed.Reason
+			if e, err := d.Wait(t.Context(), task.ID, "main"); err != nil || e.Code != 127 {
+				t.Errorf("%+v, %v", e, err)
+			}
+			if err := d.Remove(t.Context(), task.ID); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if reasons[0] != reasons[1] {
+			t.Errorf("%q, and after waiting %q", reasons[0], reasons[1])
+		}
+	})
+}
+
+// A task that took a sandbox over is found again by the next process, which knows it by its own name.
+func TestWarmTaskIsAdopted(t *testing.T) {
+	cfg := Config{Dir: t.TempDir(), Warm: 1, Shim: staticShim(t)}
+	d := openDriver(t, cfg)
+	image := pullProg(t, d)
+	before := newTask(image, "exit", "0")
+	launch(t, d, before)
+	in, err := d.task(before.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	finish(t, d, before)
+	for range 2 { // one to take, and one to wait when the process goes
+		if err := d.makeWarm(t.Context(), in.shape); err != nil {
+			t.Fatal(err)
+		}
+	}
+	task := newTask(image, "serve", ":80", "alive")
+	task.Spec.Containers[0].Ports = []*agentapi.PortMapping{{ContainerPort: 80, Protocol: "tcp"}}
+	box, started := launch(t, d, task)
+	awaitWarm(t, d, 1)
+	if err := d.Close(t.Context(), false); err != nil {
+		t.Fatal(err)
+	}
+	next := openDriver(t, cfg)
+	for range 2 {
+		got, err := next.Recover(t.Context())
+		if err != nil || len(got) != 1 || got[0].Task.ID != task.ID || got[0].Containers["main"].Started.PID != started.PID || got[0].Sandbox.Address != box.Address {
+			t.Fatalf("%+v, %v", got, err)
+		}
+	}
+	if left, err := filepath.Glob(filepath.Join(cfg.Dir, "tasks", "*")); err != nil || len(left) != 1 {
+		t.Errorf("folders: %q, %v", left, err)
+	}
+	if answer := httpGet(t, fmt.Sprintf("http://127.0.0.1:%d", box.Ports["main"][0].HostPort)); !strings.HasPrefix(answer, "alive ") {
+		t.Errorf("it answers %q", answer)
+	}
+	if _, err := next.Stats(t.Context(), task.ID, "main"); err != nil {
+		t.Error(err)
+	}
+	if err := next.Stop(t.Context(), task.ID, "main", patience); err != nil {
+		t.Fatal(err)
+	}
+	finish(t, next, task)
+}
+
+// Nothing is left of what waits once KeepWarm has ended, nor, at the next start, of what waited for a process that was killed.
+func TestWarmLeavesNothing(t *testing.T) {
+	d, image := warmDriver(t, Config{Warm: 2})
+	before := newTask(image, "exit", "0")
+	launch(t, d, before)
+	finish(t, d, before)
+	holding := hold(t, d, 0)
+	awaitWarm(t, d, 2)
+	if more := hold(t, d, 0); more.Processes == holding.Processes {
+		t.Errorf("nothing waits: %+v", more)
+	}
+	emptyPool(t, d)
+	settles(t, holding, func() holdings { return hold(t, d, 0) })
+	if err := d.RemoveLogs(t.Context(), before.ID); err != nil {
+		t.Error(err)
+	}
+
+	cfg, registry := d.cfg, image
+	if err := d.Close(t.Context(), true); err != nil {
+		t.Fatal(err)
+	}
+	shimFile := filepath.Join(t.TempDir(), "shim")
+	if err := os.WriteFile(shimFile, []byte(cfg.Shim), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	child := exec.Command("/proc/self/exe")
+	child.Env = append(os.Environ(), fmt.Sprintf("%s=%s %s %s", warmChild, cfg.Dir, registry, shimFile))
+	child.Stderr = os.Stderr
+	out, err := child.StdoutPipe()
+	if err == nil {
+		err = child.Start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	line, err := bufio.NewReader(out).ReadString('\n')
+	child.Process.Kill()
+	child.Wait()
+	if err != nil || line != "ready\n" {
+		t.Fatalf("%q, %v", line, err)
+	}
+	next := openDriver(t, Config{Dir: cfg.Dir, Shim: cfg.Shim})
+	if got, err := next.Recover(t.Context()); err != nil || len(got) != 1 {
+		t.Errorf("%+v, %v", got, err)
+	}
+	if err := next.Close(t.Context(), true); err != nil {
+		t.Fatal(err)
+	}
+	for _, l := range leftovers(t, cfg.Dir) {
+		t.Errorf("left behind: %s", l)
+	}
+}
+
+const warmChild = "NEARGATE_WARMTEST"
+
+// runWarmChild is a process that has a task in a sandbox that was made ahead, and others waiting, until it is killed.
+func runWarmChild(told string) error {
+	f := strings.Fields(told)
+	shim, err := os.ReadFile(f[2])
+	if err != nil {
+		return err
+	}
+	d, err := New(Config{Dir: f[0], Warm: 2, Shim: string(shim)})
+	if err != nil {
+		return err
+	}
+	ctx := context.Background()
+	go d.KeepWarm(ctx)
+	if _, err := d.Pull(ctx, runtime.PullRequest{Image: f[1]}); err != nil {
+		return err
+	}
+	for i := range 2 {
+		task := newTask(f[1], "wait")
+		if _, err := d.Create(ctx, task); err != nil {
+			return err
+		}
+		if _, err := d.Start(ctx, task.ID, "main"); err != nil {
+			return err
+		}
+		if i == 0 {
+			if err := d.Remove(ctx, task.ID); err != nil {
+				return err
+			}
+		}
+		for len(d.warm.waiting()) < 2 {
+			time.Sleep(5 * time.Millisecond)
+		}
+	}
+	fmt.Println("ready")
+	select {}
+}
+
+// An image for which something waits is in use; once nothing does, it may go.
+func TestWarmHoldsItsImage(t *testing.T) {
+	d, image := warmDriver(t, Config{Warm: 1})
+	ready(t, d, image)
+	if gone, err := d.CleanImages(t.Context(), runtime.Cleanup{}); err != nil || len(gone) != 0 {
+		t.Errorf("removed %q, %v", gone, err)
+	}
+	emptyPool(t, d)
+	eventually(t, "the image is removed", func() bool {
+		gone, err := d.CleanImages(t.Context(), runtime.Cleanup{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return slices.Equal(gone, []string{image})
+	})
+}
+
+func TestShapes(t *testing.T) {
+	rec := taskRecord{Images: map[string]imageRecord{"main": {Digest: "sha256:a", Reference: "r:1"}}}
+	key := func(change func(*agentapi.TaskSpec, *agentapi.ContainerSpec)) string {
+		task := newTask("r:1", "a")
+		change(task.Spec, task.Spec.Containers[0])
+		s := shapeOf(rec, task)
+		if s == nil {
+			return "none"
+		}
+		return s.key
+	}
+	type spec = *agentapi.TaskSpec
+	type container = *agentapi.ContainerSpec
+	plain := key(func(spec, container) {})
+	for name, change := range map[string]func(spec, container){
+		"family":      func(s spec, _ container) { s.Family, s.Revision, s.Service, s.Account = "f", 2, "s", "000000000001" },
+		"role":        func(s spec, _ container) { s.TaskRole, s.HasSecrets = "arn", true },
+		"command":     func(_ spec, c container) { c.Command, c.EntryPoint = []string{"b"}, []string{"c"} },
+		"environment": func(_ spec, c container) { c.Environment = map[string]string{"a": "b"} },
+		"port":        func(_ spec, c container) { c.Ports = []*agentapi.PortMapping{{ContainerPort: 80, HostPort: 8080}} },
+		"log":         func(_ spec, c container) { c.Log = &agentapi.LogConfiguration{Driver: "awslogs"} },
+		"health":      func(_ spec, c container) { c.HealthCheck = &agentapi.ContainerCheck{Command: []string{"CMD", "x"}} },
+	} {
+		if key(change) != plain {
+			t.Errorf("another %s makes another shape", name)
+		}
+	}
+	for name, change := range map[string]func(spec, container){
+		"memory":          func(_ spec, c container) { c.MemoryMib = 5 },
+		"task's limit":    func(s spec, _ container) { s.CpuUnits = 256 },
+		"user":            func(_ spec, c container) { c.User = "alice" },
+		"network":         func(s spec, _ container) { s.NetworkMode = "awsvpc" },
+		"security groups": func(s spec, _ container) { s.SecurityGroups = []string{"sg"} },
+		"capabilities":    func(_ spec, c container) { c.DropCapabilities = []string{"ALL"} },
+		"read-only root":  func(_ spec, c container) { c.ReadonlyRoot = true },
+		"volume": func(s spec, c container) {
+			s.Volumes, c.Mounts = []*agentapi.VolumeSpec{{Name: "v"}}, []*agentapi.MountPoint{{Volume: "v", ContainerPath: "/v"}}
+		},
+	} {
+		if k := key(change); k == plain || k == "none" {
+			t.Errorf("another %s: %s", name, k)
+		}
+	}
+	for name, change := range map[string]func(spec, container){
+		"host network":   func(s spec, _ container) { s.NetworkMode = "host" },
+		"process ids":    func(s spec, _ container) { s.PidMode = "task" },
+		"host folder":    func(s spec, _ container) { s.Volumes = []*agentapi.VolumeSpec{{Name: "v", HostPath: "/x"}} },
+		"shared volume":  func(s spec, _ container) { s.Volumes = []*agentapi.VolumeSpec{{Name: "v", Scope: "shared"}} },
+		"secret files":   func(_ spec, c container) { c.SecretFiles = "/run/secrets" },
+		"terminal":       func(_ spec, c container) { c.PseudoTerminal = true },
+		"init":           func(_ spec, c container) { c.InitProcess = true },
+		"privileged":     func(_ spec, c container) { c.Privileged = true },
+		"own disk space": func(s spec, _ container) { s.EphemeralStorageMib = 64 },
+	} {
+		if k := key(change); k != "none" {
+			t.Errorf("%s is made ahead", name)
+		}
+	}
+	rec.Images["main"] = imageRecord{Digest: "sha256:b", Reference: "r:1"}
+	if key(func(spec, container) {}) == plain {
+		t.Error("another image makes no other shape")
+	}
+}
+
+// The shapes used last have sandboxes, one of each before a second of any, as far as the memory goes; those long unused have none.
+func TestWarmPoolKeepsWithinItsBounds(t *testing.T) {
+	p := newPool(Config{Warm: 2, WarmMemory: 50 << 20})
+	now := time.Now()
+	for i, key := range []string{"a", "b", "c", "old", "broken"} {
+		p.kept[key] = &keptShape{shape: &shape{key: key}, used: now.Add(-time.Duration(i) * time.Second), cost: 12 << 20}
+	}
+	p.kept["old"].used = now.Add(-warmIdle - time.Second)
+	p.kept["broken"].failed = true
+	if got, want := p.wanted(now), map[string]int{"a": 2, "b": 1, "c": 1}; !maps.Equal(got, want) {
+		t.Errorf("wanted %v, not %v", got, want)
+	}
+	if p.kept["old"] != nil {
+		t.Error("what is long unused is remembered")
+	}
+	// A task that runs keeps its shape in use.
+	p.of["task"] = "c"
+	if got, want := p.wanted(now.Add(warmIdle+time.Second)), map[string]int{"c": 2}; !maps.Equal(got, want) {
+		t.Errorf("later wanted %v, not %v", got, want)
+	}
+}
+
+func untilPrinted(t *testing.T, d *Driver, id, line string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 6*patience)
+	defer cancel()
+	r, err := d.Logs(ctx, id, "main", runtime.LogOptions{Follow: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	for {
+		l, err := r.Next()
+		if err != nil {
+			t.Fatal(errors.Join(errors.New("waiting for "+line), err))
+		}
+		if l.Text == line {
+			return
+		}
 	}
 }
