@@ -10,6 +10,7 @@ import (
 	"runtime/debug"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -230,7 +231,7 @@ func (in *built) watch(p *libcontainer.Process, b *bundle, run int, streams *str
 		in.undo()
 		close(c.gone)
 	}()
-	settled.Reset(settleAfter)
+	settleSoon()
 	return c, nil
 }
 
@@ -264,14 +265,19 @@ func (s *shim) processNamespace(dir string, b *bundle, u *user.ExecUser) (joined
 
 const nobody = 65534
 
-// settled makes the shim small a moment after the last start, when the program needs the processors no more than it does.
-var settled = func() *time.Timer {
-	t := time.AfterFunc(time.Hour, settle)
-	t.Stop()
-	return t
-}()
-
 const settleAfter = time.Second
+
+var settling atomic.Bool
+
+// settleSoon makes the shim small a moment after a start, when the program needs the processors no more than it does; of a series, after the first.
+func settleSoon() {
+	if settling.CompareAndSwap(false, true) {
+		time.AfterFunc(settleAfter, func() {
+			settling.Store(false)
+			settle()
+		})
+	}
+}
 
 // settle makes the shim small, for it waits nearly always: what starting took is not needed again. Until here it collected
 // nothing (startShim's GOGC): that would only have kept the first start waiting.

@@ -256,9 +256,11 @@ func (d *Driver) tendWarm(ctx context.Context) {
 	}
 	gone := d.warm.beyond(wanted)
 	for _, b := range d.warm.waiting() {
-		if _, err := b.sandbox.call(ctx, shimRequest{Op: "status"}, nil); errors.Is(err, errNoShim) && !slices.Contains(gone, b) && d.warm.withdraw(b) {
+		if _, err := b.sandbox.call(ctx, shimRequest{Op: "status"}, nil); errors.Is(err, errNoShim) && d.warm.withdraw(b) {
 			gone = append(gone, b)
+			continue
 		}
+		d.warm.measured(b, d.memoryOf(b.sandbox))
 	}
 	if err := d.dropWarm(ctx, gone); err != nil && ctx.Err() == nil {
 		d.cfg.Logger.Error("remove a sandbox that was made ahead", "error", err)
@@ -366,6 +368,15 @@ func (p *pool) lacking(wanted map[string]int) *shape {
 	return next.shape
 }
 
+// measured notes what a sandbox takes once it has settled. What tasks take over is measured no more: that is theirs.
+func (p *pool) measured(b *warmBox, bytes int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if k := p.kept[b.shape]; k != nil && b.ready && bytes > 0 {
+		k.cost = max(bytes, 1<<20)
+	}
+}
+
 func (p *pool) fail(s *shape) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -420,13 +431,9 @@ func (d *Driver) makeWarm(ctx context.Context, s *shape) error {
 		release()
 		return err
 	}
-	cost := d.memoryOf(t)
 	d.warm.mu.Lock()
 	defer d.warm.mu.Unlock()
 	b.release, b.ready = release, true
-	if k := d.warm.kept[s.key]; k != nil {
-		k.cost = max(cost, 1<<20)
-	}
 	return nil
 }
 
