@@ -73,9 +73,9 @@ func verdicts(t *testing.T, program []bpf.RawInstruction) (list []int) {
 	}
 	data := make([]byte, 64)
 	for _, arch := range []uint32{unix.AUDIT_ARCH_X86_64, unix.AUDIT_ARCH_I386, unix.AUDIT_ARCH_AARCH64, unix.AUDIT_ARCH_ARM} {
-		for n := range uint32(1200) {
+		for n := range uint32(520) {
 			for _, bit := range []uint32{0, 1 << 30} { // of x32
-				for _, arg := range []uint32{0, 1, 2, 8, 38, 40, 0x20000, 0x7e020000, ^uint32(0)} {
+				for _, arg := range []uint32{0, 2, 8, 40, 0x7e020000, ^uint32(0)} {
 					for i := 0; i < len(data); i += 4 { // the machine of that package reads big-endian words
 						binary.BigEndian.PutUint32(data[i:], 0)
 						if i >= 16 && i%8 == 0 {

@@ -26,6 +26,7 @@ const (
 	warmPrefix = "warm-"          // of the names of sandboxes that are made ahead
 	warmIdle   = 10 * time.Minute // for how long a shape is kept warm after its last task
 	warmTend   = 10 * time.Second
+	warmShort  = time.Minute           // for how long none are made after the host was short of memory
 	warmQuiet  = 50 * time.Millisecond // without a start, before sandboxes are made
 	warmGuess  = 16 << 20              // what a sandbox may take, until one of its shape was measured
 )
@@ -35,8 +36,9 @@ const (
 // Invariant: what waits in the pool has a folder without record.json, which to a later process is a leftover. It becomes a task's by
 // that file.
 type pool struct {
-	most  int   // of a shape
-	bytes int64 // of memory, all together
+	most  int       // of a shape
+	bytes int64     // of memory, all together
+	short time.Time // when the host last was short of memory; KeepWarm's own
 
 	mu       sync.Mutex
 	kept     map[string]*keptShape
@@ -51,7 +53,7 @@ type keptShape struct {
 	*shape
 	used   time.Time // by a task
 	cost   int64     // bytes of memory of one sandbox
-	failed bool      // none could be made: there will be no more attempts
+	failed time.Time // when none could be made: the next attempt is much later
 }
 
 type warmBox struct {
@@ -167,8 +169,8 @@ func (d *Driver) takeOver(ctx context.Context, t *task) (bool, error) {
 	return false, d.clear(context.WithoutCancel(ctx), t)
 }
 
-// becomeOf makes the sandbox of t's box the task's. What is there before and what it lacks is what can be told apart after a crash: without
-// record.json it is a leftover, with it and without Complete half-made.
+// becomeOf makes the sandbox of t's box the task's. Until record.json it is a leftover to whoever finds it after a crash. What is done after that
+// is done anew then, for sandbox.json says that it is not complete.
 func (d *Driver) becomeOf(ctx context.Context, t *task, sb sandboxRecord) error {
 	spec := t.task.Spec
 	reserved, err := d.reservePorts(&sb, spec)
@@ -183,30 +185,26 @@ func (d *Driver) becomeOf(ctx context.Context, t *task, sb sandboxRecord) error 
 			return err
 		}
 	}
-	if err := writeRecord(filepath.Join(t.dir, "record.json"), t.record); err != nil {
-		return err
-	}
 	for _, c := range spec.Containers { // again: the host's name servers may have changed, and there are logs now
 		if err := d.makeContainerFolder(t, c); err != nil {
 			return err
 		}
 	}
-	for first := true; first || len(reserved) > 0; first = false { // at least once: a shim that died is noticed here
-		n := min(len(reserved), maxFiles)
-		if _, err := t.call(ctx, shimRequest{Op: "hold"}, nil, reserved[:n]...); err != nil {
+	for rest, first := reserved, true; first || len(rest) > 0; first = false { // at least once: a shim that died is noticed here
+		n := min(len(rest), maxFiles)
+		if _, err := t.call(ctx, shimRequest{Op: "hold"}, nil, rest[:n]...); err != nil {
 			return err
 		}
-		closeAll(reserved[:n])
-		reserved = reserved[n:]
+		rest = rest[n:]
 	}
 	if err := d.net.AwaitGroups(ctx, sb.Groups); err != nil {
 		return err
 	}
-	if err := d.net.Forward(t.box, sb.forwards()); err != nil {
+	if err := writeRecord(filepath.Join(t.dir, "record.json"), t.record); err != nil || sb.Complete {
 		return err
 	}
-	if sb.Complete {
-		return nil
+	if err := d.net.Forward(t.box, sb.forwards()); err != nil {
+		return err
 	}
 	return t.complete()
 }
@@ -251,8 +249,10 @@ func (p *pool) quiet(ctx context.Context) bool {
 // tendWarm makes what is wanted and not there, and removes what is there and not wanted.
 func (d *Driver) tendWarm(ctx context.Context) {
 	wanted := map[string]int{}
-	if !memoryShort() {
-		wanted = d.warm.wanted(time.Now())
+	if now := time.Now(); memoryShort() {
+		d.warm.short = now
+	} else if now.Sub(d.warm.short) > warmShort {
+		wanted = d.warm.wanted(now)
 	}
 	gone := d.warm.beyond(wanted)
 	for _, b := range d.warm.waiting() {
@@ -262,12 +262,13 @@ func (d *Driver) tendWarm(ctx context.Context) {
 		}
 		d.warm.measured(b, d.memoryOf(b.sandbox))
 	}
-	if err := d.dropWarm(ctx, gone); err != nil && ctx.Err() == nil {
+	if err := d.dropWarm(context.WithoutCancel(ctx), gone); err != nil && ctx.Err() == nil {
 		d.cfg.Logger.Error("remove a sandbox that was made ahead", "error", err)
 	}
 	for s := d.warm.lacking(wanted); s != nil && ctx.Err() == nil; s = d.warm.lacking(wanted) {
 		if err := d.makeWarm(ctx, s); err != nil && ctx.Err() == nil {
 			d.warm.fail(s)
+			delete(wanted, s.key)
 			d.cfg.Logger.Warn("tasks start cold: no sandbox can be made ahead", "error", err)
 		}
 	}
@@ -287,7 +288,7 @@ func (p *pool) wanted(now time.Time) map[string]int {
 	for key, k := range p.kept {
 		if now.Sub(k.used) > warmIdle {
 			delete(p.kept, key)
-		} else if !k.failed {
+		} else if now.Sub(k.failed) > warmIdle {
 			list = append(list, k)
 		}
 	}
@@ -358,7 +359,7 @@ func (p *pool) lacking(wanted map[string]int) *shape {
 	}
 	var next *keptShape
 	for key, n := range wanted {
-		if k := p.kept[key]; k != nil && !k.failed && have[key] < n && (next == nil || k.used.After(next.used)) {
+		if k := p.kept[key]; k != nil && have[key] < n && (next == nil || k.used.After(next.used)) {
 			next = k
 		}
 	}
@@ -381,7 +382,7 @@ func (p *pool) fail(s *shape) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if k := p.kept[s.key]; k != nil {
-		k.failed = true
+		k.failed = time.Now()
 	}
 }
 
@@ -444,7 +445,8 @@ func (d *Driver) dropWarm(ctx context.Context, list []*warmBox) error {
 	var wg sync.WaitGroup
 	for _, b := range list {
 		wg.Go(func() {
-			err := d.clear(context.WithoutCancel(ctx), b.sandbox)
+			err := d.clear(ctx, b.sandbox)
+			d.warm.forget(b.sandbox) // where that failed, it is a leftover now
 			b.release()
 			mu.Lock()
 			defer mu.Unlock()

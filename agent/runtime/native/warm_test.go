@@ -650,7 +650,7 @@ func TestWarmPoolKeepsWithinItsBounds(t *testing.T) {
 		p.kept[key] = &keptShape{shape: &shape{key: key}, used: now.Add(-time.Duration(i) * time.Second), cost: 12 << 20}
 	}
 	p.kept["old"].used = now.Add(-warmIdle - time.Second)
-	p.kept["broken"].failed = true
+	p.kept["broken"].failed = now
 	if got, want := p.wanted(now), map[string]int{"a": 2, "b": 1, "c": 1}; !maps.Equal(got, want) {
 		t.Errorf("wanted %v, not %v", got, want)
 	}
