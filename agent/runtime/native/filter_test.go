@@ -171,6 +171,17 @@ func TestFilterIsTheSameFromItsFile(t *testing.T) {
 	}
 }
 
+// A container that may write no file starts, though its init is the first with its filter.
+func TestFilterOfAContainerThatWritesNothing(t *testing.T) {
+	d, image := newDriver(t)
+	task := newTask(image, "print", "up")
+	task.Spec.Containers[0].Ulimits = []*agentapi.Ulimit{{Name: "fsize", Soft: 0, Hard: 0}}
+	launch(t, d, task)
+	if e, out := finish(t, d, task); e.Code != 0 || out != "up\n" {
+		t.Errorf("%+v, %q", e, out)
+	}
+}
+
 // The file is of the host's root alone.
 func TestFilterFilesAreClosedToOthers(t *testing.T) {
 	d, image := newDriver(t)

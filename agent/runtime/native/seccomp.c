@@ -14,6 +14,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -132,13 +133,17 @@ static char *read_file(size_t *length)
 	return NULL;
 }
 
-/* Fills the file, if it is empty. Without its sum it counts as if it were. */
+/* Fills the file, if it is empty. Without its sum it counts as if it were. The container's own limit of files' sizes holds already: where it is
+ * too small, to write would be death. */
 static void write_file(scmp_filter_ctx ctx, const uint32_t *head, size_t head_size)
 {
+	struct rlimit limit;
 	struct stat st;
 	uint64_t end;
 	char *text;
 
+	if (getrlimit(RLIMIT_FSIZE, &limit) || limit.rlim_cur < 1 << 20)
+		return;
 	if (fstat(cache, &st) || !S_ISREG(st.st_mode) || st.st_size || write_all(cache, (const char *)head, head_size) ||
 	    write_all(cache, (const char *)rules, count * sizeof *rules) || __real_seccomp_export_bpf(ctx, cache) || fstat(cache, &st) ||
 	    !(text = malloc(st.st_size)))
