@@ -36,6 +36,9 @@ type heldProcess struct {
 
 var errNotHeld = errors.New("the container was not made ahead")
 
+// errRan says that the program may have run: it is not run a second time.
+var errRan = errors.New("the program was started, and ended again")
+
 const heldVariable = "_NEARGATE_HELD"
 
 // mayBeHeld says whether such a container can be made ahead. Those left out have something that belongs to one task (files that are
@@ -163,7 +166,7 @@ func pollable(fd int) (*os.File, error) {
 const patience = 10 * time.Second
 
 // take lets the container's program run. When it does not, for whatever reason, nothing is left of the container, and it can be
-// made in the usual way.
+// made in the usual way, but for errRan.
 func (h *heldProcess) take(s *shim, b *bundle) (_ *container, err error) {
 	if !hasVariable(b.Env, "HOME") {
 		for _, e := range h.in.like.Env {
@@ -195,8 +198,9 @@ func (h *heldProcess) take(s *shim, b *bundle) (_ *container, err error) {
 	c, err := h.in.watch(h.process, b, 0, h.streams)
 	if err != nil {
 		h.in.undo()
+		return nil, errors.Join(errRan, err)
 	}
-	return c, err
+	return c, nil
 }
 
 // tell hands arguments and environment over and returns once the program has taken the place.
@@ -225,8 +229,11 @@ func (h *heldProcess) tell(args, env []string) error {
 		return fmt.Errorf("tell the program that waits: %w", err)
 	}
 	answer, err := io.ReadAll(h.socket)
-	if err == nil && string(answer) != "r" {
-		err = errors.New("it did not become the program")
+	switch {
+	case err != nil && string(answer) == "r":
+		return errors.Join(errRan, err)
+	case err == nil && string(answer) != "r":
+		return errors.New("it did not become the program")
 	}
 	return err
 }

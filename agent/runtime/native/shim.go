@@ -227,12 +227,13 @@ func (s *shim) run(name string, run int) (res shimResponse) {
 	err := errNotHeld
 	if h := s.held[name]; h != nil {
 		debug.SetGCPercent(-1) // until it settles again
+		settleSoon()
 		delete(s.held, name)
-		if c, err = h.take(s, b.clone()); err != nil {
+		if c, err = h.take(s, b.clone()); err != nil && !errors.Is(err, errRan) {
 			fmt.Fprintf(os.Stderr, "shim: container %s is made anew: %v\n", name, err)
 		}
 	}
-	if err != nil {
+	if err != nil && !errors.Is(err, errRan) {
 		c, err = s.startContainer(dir, name, &b, run)
 	}
 	if err != nil {
