@@ -131,6 +131,13 @@ func (a *Agent) Run(ctx context.Context) error {
 	a.wg.Go(func() { a.expireLogs(ctx) })
 	a.wg.Go(func() { a.tendHost(ctx) })
 	a.wg.Go(func() { a.shipLoop(ctx) })
+	if w, ok := a.cfg.Driver.(runtime.Warming); ok {
+		a.wg.Go(func() {
+			if err := w.KeepWarm(ctx); err != nil {
+				a.log.Error("keep sandboxes ready", "error", err)
+			}
+		})
+	}
 	err := a.connectLoop(ctx)
 	a.wg.Wait()
 	return err

@@ -14,6 +14,7 @@ import (
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/image"
 	docker "github.com/docker/docker/client"
+	"golang.org/x/sync/errgroup"
 )
 
 const dockerImage = "neargate-bench:hello"
@@ -64,18 +65,16 @@ func (e *engine) cpu() time.Duration {
 // run starts a container on the bridge with the limits of the native turn.
 func (e *engine) run(ctx context.Context, l *doorbell) (r startResult, err error) {
 	cpu, began := e.cpu(), time.Now()
-	made, err := e.ContainerCreate(ctx,
-		&container.Config{Image: dockerImage, Entrypoint: []string{"/hello"}, Env: []string{"BENCH_ADDR=" + l.address}},
-		&container.HostConfig{NetworkMode: "bridge", Resources: container.Resources{CPUShares: 256, Memory: 256 << 20, MemorySwap: 256 << 20}}, nil, nil, "")
+	id, err := e.create(ctx, l)
 	if err != nil {
 		return r, err
 	}
 	defer func() {
-		err = errors.Join(err, e.ContainerRemove(context.WithoutCancel(ctx), made.ID, container.RemoveOptions{Force: true}))
+		err = errors.Join(err, e.ContainerRemove(context.WithoutCancel(ctx), id, container.RemoveOptions{Force: true}))
 	}()
 	r.phase("create", began)
 	starting := time.Now()
-	if err := e.ContainerStart(ctx, made.ID, container.StartOptions{}); err != nil {
+	if err := e.ContainerStart(ctx, id, container.StartOptions{}); err != nil {
 		return r, err
 	}
 	r.phase("start", starting)
@@ -85,10 +84,51 @@ func (e *engine) run(ctx context.Context, l *doorbell) (r startResult, err error
 	}
 	r.first, r.cpu = rang.Sub(began), e.cpu()-cpu
 	hangUp()
-	ended, failed := e.ContainerWait(ctx, made.ID, container.WaitConditionNotRunning)
+	ended, failed := e.ContainerWait(ctx, id, container.WaitConditionNotRunning)
 	select {
 	case <-ended:
 	case err = <-failed:
 	}
 	return r, err
+}
+
+// runMany makes and starts so many containers at once.
+func (e *engine) runMany(ctx context.Context, l *doorbell, n int) (r startResult, err error) {
+	cpu, began := e.cpu(), time.Now()
+	ids := make([]string, n)
+	g, starting := errgroup.WithContext(ctx)
+	for i := range ids {
+		g.Go(func() error {
+			made, err := e.create(starting, l)
+			if err != nil {
+				return err
+			}
+			ids[i] = made
+			return e.ContainerStart(starting, made, container.StartOptions{})
+		})
+	}
+	defer func() {
+		for _, id := range ids {
+			if id != "" {
+				err = errors.Join(err, e.ContainerRemove(context.WithoutCancel(ctx), id, container.RemoveOptions{Force: true}))
+			}
+		}
+	}()
+	if err := g.Wait(); err != nil {
+		return r, err
+	}
+	last, hangUp, err := l.waitFor(ctx, n)
+	if err != nil {
+		return r, err
+	}
+	r.first, r.cpu = last.Sub(began), (e.cpu()-cpu)/time.Duration(n)
+	hangUp()
+	return r, nil
+}
+
+func (e *engine) create(ctx context.Context, l *doorbell) (id string, err error) {
+	made, err := e.ContainerCreate(ctx,
+		&container.Config{Image: dockerImage, Entrypoint: []string{"/hello"}, Env: []string{"BENCH_ADDR=" + l.address}},
+		&container.HostConfig{NetworkMode: "bridge", Resources: container.Resources{CPUShares: 256, Memory: 256 << 20, MemorySwap: 256 << 20}}, nil, nil, "")
+	return made.ID, err
 }

@@ -58,7 +58,7 @@ type platform struct {
 }
 
 // startPlatform starts `neargate dev` on ports that are free now.
-func startPlatform(ctx context.Context, binary, data, runtime string) (*platform, error) {
+func startPlatform(ctx context.Context, binary, data, runtime string, more ...string) (*platform, error) {
 	listen, err := freePort()
 	if err != nil {
 		return nil, err
@@ -72,7 +72,7 @@ func startPlatform(ctx context.Context, binary, data, runtime string) (*platform
 		return nil, err
 	}
 	began := time.Now()
-	p, err := startProgram(binary, "dev", "--data", data, "--listen", listen, "--dns", dns, "--runtime", runtime)
+	p, err := startProgram(binary, append([]string{"dev", "--data", data, "--listen", listen, "--dns", dns, "--runtime", runtime}, more...)...)
 	if err != nil {
 		return nil, err
 	}

@@ -6,18 +6,25 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"path/filepath"
 	"slices"
+	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ecs"
 	ecstypes "github.com/aws/aws-sdk-go-v2/service/ecs/types"
+	"golang.org/x/sync/errgroup"
 )
 
-// benchStart takes turns between RunTask on the platform and create + start on a Docker engine: the same program in an image of
-// nothing else, on a bridge, with the same limits. The clock runs from the first byte of the API call to the first byte that the
-// container sends to this process.
+// atOnce is how many starts are begun together.
+const atOnce = 8
+
+// benchStart takes turns between RunTask on the platform, with sandboxes made ahead and without, and create + start on a Docker engine: the
+// same program in an image of nothing else, on a bridge, with the same limits. The clock runs from the first byte of the API call to the
+// first byte that the container sends to this process. Then the same with eight at once.
 func benchStart(ctx context.Context, s settings) (err error) {
 	l, err := newDoorbell()
 	if err != nil {
@@ -34,26 +41,54 @@ func benchStart(ctx context.Context, s settings) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, n.close()) }()
+	w, err := openNative(ctx, s, l.address, "--warm", strconv.Itoa(atOnce))
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, w.close()) }()
+	w.warm = true
 
-	var native, other startResults
+	contestants := []*contestant{{name: "native", starter: n}, {name: "native, warm", starter: w}, {name: "docker", starter: e}}
 	for i := range s.rounds + 2 {
-		a, err := n.run(ctx, l)
-		if err != nil {
-			return fmt.Errorf("native: %w", err)
-		}
-		b, err := e.run(ctx, l)
-		if err != nil {
-			return fmt.Errorf("docker: %w", err)
-		}
-		if i >= 2 { // the first two warm caches up
-			native, other = append(native, a), append(other, b)
+		for _, c := range contestants {
+			one, err := c.starter.run(ctx, l)
+			var many startResult
+			if err == nil {
+				many, err = c.starter.runMany(ctx, l, atOnce)
+			}
+			if err != nil {
+				return fmt.Errorf("%s: %w", c.name, err)
+			}
+			if i >= 2 { // the first two warm caches up
+				c.one, c.many = append(c.one, one), append(c.many, many)
+			}
 		}
 	}
-	native.print("native")
-	other.print("docker")
-	fmt.Printf("native/docker: %.2f of the time, %.2f of the CPU\n",
-		float64(native.first().median())/float64(other.first().median()), float64(native.cpu().median())/float64(other.cpu().median()))
+	last := contestants[len(contestants)-1]
+	for _, c := range contestants {
+		c.one.print(c.name)
+		first, all := c.one.first().median(), c.many.first().median()
+		fmt.Printf("  one after the other %.1f starts/s; %d at once: %v until the last, %.1f starts/s, CPU a start %v\n",
+			1/first.Seconds(), atOnce, c.many.first(), atOnce/all.Seconds(), c.many.cpu())
+		if c != last {
+			fmt.Printf("  against docker: %.2f of the time, %.2f of the CPU; %d at once %.2f and %.2f\n", ratio(c.one.first(), last.one.first()), ratio(c.one.cpu(), last.one.cpu()),
+				atOnce, ratio(c.many.first(), last.many.first()), ratio(c.many.cpu(), last.many.cpu()))
+		}
+	}
 	return nil
+}
+
+func ratio(a, b samples) float64 { return float64(a.median()) / float64(b.median()) }
+
+// contestant is one of those who take turns.
+type contestant struct {
+	name    string
+	starter interface {
+		run(ctx context.Context, l *doorbell) (startResult, error)
+		// runMany starts so many at once; first is until the last has called, cpu what one took.
+		runMany(ctx context.Context, l *doorbell, n int) (startResult, error)
+	}
+	one, many startResults
 }
 
 // startResult is one start.
@@ -116,7 +151,7 @@ func newDoorbell() (*doorbell, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &doorbell{l, l.Addr().String(), make(chan ring, 1)}
+	d := &doorbell{l, l.Addr().String(), make(chan ring, atOnce)}
 	go func() {
 		for {
 			c, err := l.Accept()
@@ -142,19 +177,43 @@ func (d *doorbell) wait(ctx context.Context) (at time.Time, hangUp func() error,
 	}
 }
 
+// waitFor waits for so many; at is when the last called.
+func (d *doorbell) waitFor(ctx context.Context, n int) (at time.Time, hangUp func(), err error) {
+	var calls []func() error
+	hangUp = func() {
+		for _, c := range calls {
+			c()
+		}
+	}
+	for range n {
+		one, c, err := d.wait(ctx)
+		if err != nil {
+			hangUp()
+			return at, nil, err
+		}
+		calls = append(calls, c)
+		if one.After(at) {
+			at = one
+		}
+	}
+	return at, hangUp, nil
+}
+
 // native is the platform with the benchmark's task definition in it.
 type native struct {
 	*platform
 	data       string
 	definition string
+	warm       bool // it has sandboxes ready
+	ran        bool // the task definition
 }
 
-func openNative(ctx context.Context, s settings, address string) (_ *native, err error) {
+func openNative(ctx context.Context, s settings, address string, flags ...string) (_ *native, err error) {
 	n := &native{}
 	if n.data, err = os.MkdirTemp("", "neargate-bench-"); err != nil {
 		return nil, err
 	}
-	if n.platform, err = startPlatform(ctx, s.neargate, n.data, "native"); err != nil {
+	if n.platform, err = startPlatform(ctx, s.neargate, n.data, "native", flags...); err != nil {
 		return nil, errors.Join(err, os.RemoveAll(n.data))
 	}
 	image, err := n.push(ctx, "hello", s.hello)
@@ -184,7 +243,73 @@ func (n *native) close() error {
 // cpu is what the platform, its shims and their containers took. Shims are its children, or were.
 func (n *native) cpu() time.Duration { return cpuOf(n.Process.Pid) }
 
+// ready waits until as many sandboxes wait as the platform keeps ready, if it does and has seen the task definition.
+func (n *native) ready(ctx context.Context) error {
+	for n.warm && n.ran {
+		ready := 0
+		boxes, err := filepath.Glob(filepath.Join(n.data, "agent", "native", "tasks", "warm-*"))
+		if err != nil {
+			return err
+		}
+		for _, b := range boxes {
+			record, _ := os.ReadFile(filepath.Join(b, "sandbox.json"))
+			if _, err := os.Stat(filepath.Join(b, "record.json")); err != nil && strings.Contains(string(record), `"Complete":true`) {
+				ready++
+			}
+		}
+		if ready >= atOnce {
+			break
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+	n.ran = true
+	return nil
+}
+
+func (n *native) runMany(ctx context.Context, l *doorbell, count int) (r startResult, err error) {
+	if err := n.ready(ctx); err != nil {
+		return r, err
+	}
+	cpu, began := n.cpu(), time.Now()
+	arns := make([]string, count)
+	g, calling := errgroup.WithContext(ctx)
+	for i := range arns {
+		g.Go(func() error {
+			out, err := n.ECS.RunTask(calling, &ecs.RunTaskInput{TaskDefinition: &n.definition, LaunchType: ecstypes.LaunchTypeEc2})
+			if err == nil && len(out.Tasks) != 1 {
+				err = fmt.Errorf("not placed: %+v", out.Failures)
+			}
+			if err == nil {
+				arns[i] = *out.Tasks[0].TaskArn
+			}
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return r, err
+	}
+	last, hangUp, err := l.waitFor(ctx, count)
+	if err != nil {
+		return r, err
+	}
+	r.first, r.cpu = last.Sub(began), (n.cpu()-cpu)/time.Duration(count)
+	hangUp()
+	for _, arn := range arns {
+		if _, err := n.task(ctx, arn, ecstypes.DesiredStatusStopped); err != nil {
+			return r, err
+		}
+	}
+	return r, nil
+}
+
 func (n *native) run(ctx context.Context, l *doorbell) (r startResult, err error) {
+	if err := n.ready(ctx); err != nil {
+		return r, err
+	}
 	cpu, began := n.cpu(), time.Now()
 	out, err := n.ECS.RunTask(ctx, &ecs.RunTaskInput{TaskDefinition: &n.definition, LaunchType: ecstypes.LaunchTypeEc2})
 	if err != nil {

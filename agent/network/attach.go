@@ -33,7 +33,7 @@ func Loopback(pid int) error {
 // Attach joins the network namespace of a process to the bridge under the task's address. A task with security groups is attached once
 // this host knows them, so that its first packet meets the rules.
 func (n *Network) Attach(ctx context.Context, i Interface, pid int) error {
-	if err := n.awaitGroups(ctx, i.Groups); err != nil {
+	if err := n.AwaitGroups(ctx, i.Groups); err != nil {
 		return fmt.Errorf("task %s: %w", i.Task, err)
 	}
 	task, a := i.Task, i.Address

@@ -21,8 +21,8 @@ import (
 // groupWait is how long a task's interface waits for the rules of its security groups.
 const groupWait = 30 * time.Second
 
-// awaitGroups returns once this host knows the groups: their rules come beside the task's assignment.
-func (n *Network) awaitGroups(ctx context.Context, groups []string) error {
+// AwaitGroups returns once this host knows the groups: their rules come beside the task's assignment.
+func (n *Network) AwaitGroups(ctx context.Context, groups []string) error {
 	limit := time.NewTimer(groupWait)
 	defer limit.Stop()
 	for {

@@ -17,3 +17,9 @@ type ImageCleaner interface {
 	// references the removed ones were known. What is being pulled meanwhile is spared.
 	CleanImages(ctx context.Context, c Cleanup) (removed []string, err error)
 }
+
+// Warming is a Driver that can have sandboxes ready for tasks like those that run here, which then start without waiting for one.
+type Warming interface {
+	// KeepWarm makes them, as far as the driver was told to, until ctx ends; then it removes those that no task has taken.
+	KeepWarm(ctx context.Context) error
+}

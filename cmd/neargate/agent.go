@@ -29,6 +29,7 @@ type agentFlags struct {
 	reach                                                 reach
 	upkeep                                                agent.Upkeep
 	gear                                                  gear
+	warm                                                  warm
 	verbose                                               bool
 }
 
@@ -57,6 +58,7 @@ is killed or loses its servers, they go on running, and the next start takes the
 	policyFlags(fl, &f.policy)
 	upkeepFlags(fl, &f.upkeep)
 	gearFlags(fl, &f.gear)
+	warmFlags(fl, &f.warm)
 	fl.BoolVarP(&f.verbose, "verbose", "v", false, "log what is done, not only what goes wrong")
 	if err := cmd.MarkFlagRequired("servers"); err != nil {
 		panic(err) // the flag was defined above
@@ -111,7 +113,7 @@ func runAgent(ctx context.Context, f agentFlags, out io.Writer) (err error) {
 	client := agentapi.NewDispatcherClient(conn)
 	host, err := newHost(ctx, hostConfig{
 		dir: dir, node: credential.ID(), runtime: f.runtime, dns: f.dns, address: f.address, cluster: f.cluster, zone: f.zone,
-		policy: f.policy, reach: f.reach, upkeep: f.upkeep, gear: f.gear, client: client, images: images, log: log,
+		policy: f.policy, reach: f.reach, upkeep: f.upkeep, gear: f.gear, warm: f.warm, client: client, images: images, log: log,
 	})
 	if err != nil {
 		return err

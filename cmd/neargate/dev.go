@@ -33,6 +33,7 @@ type devFlags struct {
 	policy                                      agent.Policy
 	upkeep                                      agent.Upkeep
 	gear                                        gear
+	warm                                        warm
 	state                                       stateFlags
 	objects                                     objectsFlags
 	blobs                                       blobStoreFlags
@@ -73,6 +74,7 @@ services back.
 	policyFlags(fl, &f.policy)
 	upkeepFlags(fl, &f.upkeep)
 	gearFlags(fl, &f.gear)
+	warmFlags(fl, &f.warm)
 	f.state.add(fl)
 	f.objects.add(fl)
 	f.blobs.add(fl)
@@ -141,7 +143,7 @@ func dev(ctx context.Context, f devFlags, out io.Writer) (err error) {
 	}
 	defer func() { err = errors.Join(err, dir.Close()) }()
 
-	host, err := newHost(ctx, hostConfig{dir: dir, node: dir.ID(), address: "127.0.0.1", runtime: f.runtime, dns: f.dns, zone: f.region + "a", policy: f.policy, upkeep: f.upkeep, gear: f.gear, log: log})
+	host, err := newHost(ctx, hostConfig{dir: dir, node: dir.ID(), address: "127.0.0.1", runtime: f.runtime, dns: f.dns, zone: f.region + "a", policy: f.policy, upkeep: f.upkeep, gear: f.gear, warm: f.warm, log: log})
 	if err != nil {
 		return errors.Join(err, l.Close())
 	}

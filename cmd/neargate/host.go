@@ -48,6 +48,7 @@ type hostConfig struct {
 	reach   reach
 	upkeep  agent.Upkeep
 	gear    gear
+	warm    warm
 	// client reaches the servers that give this host's tasks their network; nil: the host chooses it, being the only one.
 	client agentapi.DispatcherClient
 	images http.RoundTripper // to registries; nil: the usual one
@@ -122,6 +123,28 @@ func gearFlags(f *pflag.FlagSet, g *gear) {
 	f.StringVar(&g.volumes, "volume-command", "", "`PROGRAM` that mounts the file systems of EFS and NFS that volumes name; without one, tasks that have such volumes are not placed on this host")
 }
 
+// warm is what the host has ready for tasks that are to come.
+type warm struct {
+	most   int
+	memory uint64
+}
+
+func warmFlags(f *pflag.FlagSet, w *warm) {
+	w.memory = 256 << 20
+	f.IntVar(&w.most, "warm", 0, "how many sandboxes with their containers to keep ready for each kind of task that runs here, so that the next ones start within milliseconds; 0: none (native runtime)")
+	f.Var((*mebibytes)(&w.memory), "warm-memory", "`MiB` of memory that these may take together")
+}
+
+func (w warm) check() error {
+	switch {
+	case w.most < 0 || w.most > 100:
+		return fmt.Errorf("--warm is between 0 and 100, not %d", w.most)
+	case w.memory == 0:
+		return errors.New("--warm-memory must be positive; --warm 0 keeps none")
+	}
+	return nil
+}
+
 // mebibytes is a flag in MiB of a number of bytes.
 type mebibytes uint64
 
@@ -149,7 +172,7 @@ func checkUpkeep(u agent.Upkeep) error {
 
 func newHost(ctx context.Context, cfg hostConfig) (*host, error) {
 	h := &host{cfg: cfg}
-	err := checkUpkeep(cfg.upkeep)
+	err := errors.Join(checkUpkeep(cfg.upkeep), cfg.warm.check())
 	if err != nil {
 		return nil, err
 	}
@@ -212,6 +235,7 @@ func newDriver(cfg hostConfig) (runtime.Driver, error) {
 			mode = ""
 		}
 		return native.New(native.Config{Dir: dir, ID: cfg.dir.ID(), Transport: cfg.images, Logger: cfg.log, Shim: shimProgram, AllowMetadata: cfg.policy.InstanceMetadata,
+			Warm: cfg.warm.most, WarmMemory: int64(cfg.warm.memory),
 			KeepFree: int64(cfg.upkeep.DiskMinimum / 2), Zone: cfg.zone, NetworkMode: mode, VXLANPort: cfg.reach.port, VXLANID: cfg.reach.id})
 	case "docker":
 		return docker.New(docker.Config{Dir: dir, ID: cfg.dir.ID(), AllowMetadata: cfg.policy.InstanceMetadata})

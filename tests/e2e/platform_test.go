@@ -52,7 +52,7 @@ func build(dir string) error {
 	if err != nil {
 		return err
 	}
-	if out, err := goBuild("1", "-tags", strings.TrimSpace(string(tags)), "-o", binary, "./cmd/neargate"); err != nil {
+	if out, err := goBuild("1", "-tags", strings.TrimSpace(string(tags)), "-ldflags", `-extldflags "-static"`, "-o", binary, "./cmd/neargate"); err != nil {
 		return fmt.Errorf("build neargate: %w\n%s", err, out)
 	}
 	for _, s := range []string{"users", "threads", "posts"} {

@@ -59,7 +59,7 @@ func checkCgroups() []string {
 // parent is the cgroup below which all of the instance's are.
 func (d *Driver) cgroupParent() string { return "/neargate-" + d.net.Short() }
 
-func (d *Driver) taskCgroup(id string) string { return d.cgroupParent() + "/" + id }
+func (d *Driver) taskCgroup(box string) string { return d.cgroupParent() + "/" + box }
 
 // makeTaskCgroup sets the task's own limits; its containers' cgroups are made below it.
 func (d *Driver) makeTaskCgroup(id string, spec *agentapi.TaskSpec) error {

@@ -41,6 +41,10 @@ type Config struct {
 	KeepFree int64
 	// Shim is a program that calls Hook first thing, as content compressed by gzip; empty: this process's own does. A small one starts tasks faster.
 	Shim string
+	// Warm is how many sandboxes are kept ready for each kind of task that runs here (KeepWarm), containers included; 0: none.
+	Warm int
+	// WarmMemory bounds what these take together, in bytes; 0: 256 MiB.
+	WarmMemory int64
 	// AllowMetadata lets tasks reach the host's own 169.254.169.254.
 	AllowMetadata bool
 }
@@ -54,6 +58,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.FirstPort == 0 || c.LastPort < c.FirstPort {
 		c.FirstPort, c.LastPort = 49153, 65535
+	}
+	if c.WarmMemory == 0 {
+		c.WarmMemory = 256 << 20
 	}
 	if c.PidsLimit == 0 {
 		c.PidsLimit = min(16384, pidMax()/4)

@@ -31,6 +31,7 @@ func (d *Driver) Start(ctx context.Context, id, name string) (runtime.Started, e
 	if err != nil {
 		return runtime.Started{}, err
 	}
+	defer d.warm.starting()()
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	c := t.spec(name)
@@ -71,6 +72,7 @@ func (d *Driver) Start(ctx context.Context, id, name string) (runtime.Started, e
 		return runtime.Started{}, &runtime.StartError{Reason: res.Exit.Reason}
 	}
 	delete(t.secrets, name) // the shim has them
+	d.warm.note(t)
 	return res.Started.started(), nil
 }
 
@@ -133,10 +135,10 @@ func (d *Driver) bundle(t *task, c *agentapi.ContainerSpec) (*bundle, error) {
 	spec := t.task.Spec
 	b := &bundle{
 		User: c.User, Cwd: c.WorkingDirectory, Hostname: hostname(t, c), ReadonlyRoot: c.ReadonlyRoot, Privileged: c.Privileged,
-		Cgroup: d.taskCgroup(t.id) + "/" + c.Name,
+		Cgroup: d.taskCgroup(t.box) + "/" + c.Name,
 		Memory: int64(c.MemoryMib) << 20, Reservation: int64(c.MemoryReservationMib) << 20, Shares: uint64(max(c.CpuUnits, 2)),
-		SecretFiles: c.SecretFiles,
-		RuntimeID:   fmt.Sprintf("%s-%010d", t.id, crc32.ChecksumIEEE([]byte(c.Name))),
+		SecretFiles: c.SecretFiles, Filters: filepath.Join(d.cfg.Dir, "bin", "filters"), // goes with the program
+		RuntimeID: fmt.Sprintf("%s-%010d", t.id, crc32.ChecksumIEEE([]byte(c.Name))),
 	}
 	if err := b.confine(spec, c); err != nil {
 		return nil, err
@@ -369,7 +371,7 @@ func (d *Driver) Wait(ctx context.Context, id, name string) (runtime.Exit, error
 
 // bury ends what a dead shim's containers left and records their end. Nobody can say how they would have ended.
 func (d *Driver) bury(t *task) error {
-	if err := killCgroup(d.taskCgroup(t.id)); err != nil {
+	if err := killCgroup(d.taskCgroup(t.box)); err != nil {
 		return err
 	}
 	for _, c := range t.task.Spec.GetContainers() {

@@ -30,10 +30,11 @@ func (d *Driver) Create(ctx context.Context, in runtime.Task) (runtime.Sandbox, 
 	d.mu.Lock()
 	t := d.tasks[in.ID]
 	if t == nil {
-		t = &task{id: in.ID, dir: d.taskFolder(in.ID)}
+		t = d.newTask(in.ID, in.ID)
 		d.tasks[in.ID] = t
 	}
 	d.mu.Unlock()
+	defer d.warm.starting()()
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.removed {
@@ -74,12 +75,27 @@ func (d *Driver) create(ctx context.Context, t *task, in runtime.Task) error {
 	if t.task, err = t.record.task(); err != nil {
 		return err
 	}
+	if d.cfg.Warm > 0 {
+		t.shape = shapeOf(t.record, t.task)
+	}
+	if taken, err := d.takeOver(ctx, t); err != nil || taken {
+		return err
+	}
+	t.box, t.dir = t.id, d.taskFolder(t.id)
 	if err := os.MkdirAll(t.dir, 0o700); err != nil {
 		return err
 	}
 	if err := writeRecord(filepath.Join(t.dir, "record.json"), t.record); err != nil {
 		return err
 	}
+	if err := d.makeSandbox(ctx, t); err != nil {
+		return err
+	}
+	return t.complete()
+}
+
+// makeSandbox makes everything of t's sandbox. The folder is there.
+func (d *Driver) makeSandbox(ctx context.Context, t *task) error {
 	spec := t.task.Spec
 	sb := &sandboxRecord{Mode: spec.NetworkMode}
 	bridged := false
@@ -90,7 +106,7 @@ func (d *Driver) create(ctx context.Context, t *task, in runtime.Task) error {
 		if err := d.net.Up(ctx); err != nil {
 			return err
 		}
-		a, err := d.net.Allocate(t.id)
+		a, err := d.net.Allocate(t.box)
 		if err != nil {
 			return err
 		}
@@ -136,10 +152,10 @@ func (d *Driver) create(ctx context.Context, t *task, in runtime.Task) error {
 		return err
 	}
 	if bridged {
-		if err := d.net.Attach(ctx, sb.networkInterface(t.id), pid); err != nil {
+		if err := d.net.Attach(ctx, sb.networkInterface(t.box), pid); err != nil {
 			return err
 		}
-		if err := d.net.Forward(t.id, sb.forwards()); err != nil {
+		if err := d.net.Forward(t.box, sb.forwards()); err != nil {
 			return err
 		}
 		if spec.Interception != nil {
@@ -152,10 +168,12 @@ func (d *Driver) create(ctx context.Context, t *task, in runtime.Task) error {
 			return err
 		}
 	}
-	if err := d.makeTaskCgroup(t.id, spec); err != nil {
-		return err
-	}
-	done := *sb
+	return d.makeTaskCgroup(t.box, spec)
+}
+
+// complete records that everything of the sandbox is there.
+func (t *task) complete() error {
+	done := *t.sandbox
 	done.Complete = true
 	if err := writeRecord(filepath.Join(t.dir, "sandbox.json"), &done); err != nil {
 		return err

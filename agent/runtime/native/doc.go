@@ -6,13 +6,15 @@
 // keeps a host port taken. By name there are only cgroups (below /neargate-<hash>), the bridge and one nftables table.
 //
 // Folder: images/ (records by reference and configurations by digest), layers/ (one folder a diffID, shared, never changed),
-// tasks/<id>/ (records, sockets, writable layers, task volumes), logs/<task>/, volumes/ (shared ones).
+// tasks/<id>/ (records, sockets, writable layers, task volumes; tasks/warm-<random>/ where the sandbox was made ahead), logs/<task>/, volumes/
+// (shared ones), bin/ (the shim's program, compiled filters).
 //
 // Invariants:
-//   - A task's folder exists before, and until after, anything else of the task. A folder without record.json is a leftover.
+//   - A task's folder exists before, and until after, anything else of the task. A folder without record.json is a leftover,
+//     unless this process made it ahead (warm.go).
 //   - sandbox.json is written before what it describes is made, and again with Complete once all is there.
 //   - Only the shim writes started.json and exit.json of a container; once it is dead, the driver completes them.
 //   - Records are replaced by rename, never edited.
 //
-// Lock order: Driver.mu is never held while a task's mu is taken; a task's mu is held across the calls for that task.
+// Lock order: Driver.mu is never held while a task's mu is taken; a task's mu is held across the calls for that task; pool.mu is a leaf.
 package native

@@ -33,6 +33,8 @@ type Driver struct {
 
 	mu    sync.Mutex
 	tasks map[string]*task
+
+	warm *pool
 }
 
 var _ runtime.Driver = (*Driver)(nil)
@@ -68,7 +70,7 @@ func New(cfg Config) (*Driver, error) {
 			return nil, errors.Join(fmt.Errorf("native driver: another process uses %s: %w", dir, err), lock.Close())
 		}
 	}
-	d := &Driver{cfg: cfg, lock: lock, images: newImageStore(cfg), tasks: map[string]*task{},
+	d := &Driver{cfg: cfg, lock: lock, images: newImageStore(cfg), tasks: map[string]*task{}, warm: newPool(cfg),
 		net: network.New(network.Config{ID: cfg.ID, Subnet: cfg.Subnet, Zone: cfg.Zone, Folder: dir, AllowMetadata: cfg.AllowMetadata, Logger: cfg.Logger,
 			Mode: cfg.NetworkMode, VXLANPort: cfg.VXLANPort, VXLANID: cfg.VXLANID})}
 	if err := d.adoptAddresses(); err != nil {

@@ -20,6 +20,7 @@ const (
 func Hook() {
 	switch {
 	case len(os.Args) > 1 && os.Args[1] == "init" && os.Getenv("_LIBCONTAINER_INITPIPE") != "":
+		useFilter()
 		libcontainer.Init() // ends with the container's program
 	case os.Args[0] == shimName:
 		os.Exit(runShim(os.Args[1:]))

@@ -3,6 +3,7 @@
 package native
 
 import (
+	"fmt"
 	"log/slog"
 	"net"
 	"os"
@@ -19,6 +20,10 @@ import (
 
 func TestMain(m *testing.M) {
 	Hook()
+	if told := os.Getenv(warmChild); told != "" {
+		fmt.Fprintln(os.Stderr, runWarmChild(told))
+		os.Exit(1)
+	}
 	runtimetest.Main(m, open)
 }
 

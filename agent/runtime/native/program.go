@@ -54,7 +54,8 @@ func installProgram(dir, compressed string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	err = unpackProgram(f, compressed)
+	// Containers of any user execute it (held.go), by a descriptor: the folder is closed to them.
+	err = errors.Join(unpackProgram(f, compressed), f.Chmod(0o755))
 	// Synced: a name without its content after a crash of the host would be taken for the program.
 	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
 		err = os.Rename(path+".new", path)

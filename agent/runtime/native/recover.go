@@ -75,25 +75,25 @@ func (d *Driver) adoptAddresses() error {
 }
 
 // adopt makes a task of the folder known to this process; nil when it was a mere leftover.
-func (d *Driver) adopt(ctx context.Context, id string) (*task, error) {
+func (d *Driver) adopt(ctx context.Context, box string) (*task, error) {
 	d.mu.Lock()
-	t := d.tasks[id]
+	t := d.tasks[box]
 	d.mu.Unlock()
 	if t != nil {
 		return t, nil // this process made or adopted it before
 	}
-	t = &task{id: id, dir: d.taskFolder(id)}
+	if t, known := d.warm.owner(box); known {
+		return t, nil
+	}
+	t = d.newTask(box, box)
 	ok, err := readRecord(filepath.Join(t.dir, "record.json"), &t.record)
 	if err != nil {
 		return nil, err
 	}
-	if !ok {
-		if err := os.RemoveAll(t.dir); err != nil {
-			return nil, err
-		}
-		d.net.Release(id)
-		return nil, d.net.Unforward(id)
+	if !ok { // perhaps a sandbox that was made ahead, by a process that was killed
+		return nil, d.clear(ctx, t)
 	}
+	t.id = t.record.ID
 	if t.task, err = t.record.task(); err != nil {
 		return nil, err
 	}
@@ -112,9 +112,14 @@ func (d *Driver) adopt(ctx context.Context, id string) (*task, error) {
 	} else if err != nil {
 		return nil, err
 	}
+	if d.cfg.Warm > 0 {
+		t.shape = shapeOf(t.record, t.task)
+		d.warm.note(t)
+	}
+	d.warm.own(t)
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.tasks[id] = t
+	d.tasks[t.id] = t
 	return t, nil
 }
 
@@ -177,22 +182,23 @@ func (d *Driver) clear(ctx context.Context, t *task) error {
 	if err := t.endShim(ctx); err != nil {
 		return err
 	}
-	if err := killCgroup(d.taskCgroup(t.id)); err != nil {
+	if err := killCgroup(d.taskCgroup(t.box)); err != nil {
 		return err
 	}
-	if err := d.net.Unforward(t.id); err != nil {
+	if err := d.net.Unforward(t.box); err != nil {
 		return err
 	}
-	if err := d.net.Detach(t.id); err != nil {
+	if err := d.net.Detach(t.box); err != nil {
 		return err
 	}
-	if err := removeCgroup(d.taskCgroup(t.id)); err != nil {
+	if err := removeCgroup(d.taskCgroup(t.box)); err != nil {
 		return err
 	}
 	if err := os.RemoveAll(t.dir); err != nil {
 		return err
 	}
-	d.net.Release(t.id)
+	d.net.Release(t.box)
+	d.warm.forget(t)
 	t.sandbox = nil
 	return nil
 }

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime/debug"
 	"strconv"
 	"sync"
 	"syscall"
@@ -20,13 +21,13 @@ import (
 )
 
 // shimVersion is the protocol's version. A newer agent adopts older shims: it must go on speaking their versions. Version 2 added
-// restart and exec, version 3 secrets, storage, and commands with a terminal or as root; no task that needs them has an older shim.
-const shimVersion = 3
+// restart and exec, version 3 secrets, storage, and commands with a terminal or as root, version 4 prepare and hold; no task that needs them has an older shim.
+const shimVersion = 4
 
 // Requests to a shim: one a connection, JSON both ways.
 type shimRequest struct {
 	Version   int
-	Op        string // start, restart, exec, signal, wait, status, storage, shutdown
+	Op        string // prepare, hold, start, restart, exec, signal, wait, status, storage, shutdown
 	Container string
 	Signal    int
 	Args      []string         // exec; its standard streams come with the message, as open files
@@ -63,6 +64,8 @@ type shim struct {
 	secrets    map[string]*runtime.Secrets // by container: kept here alone, for as long as it may be started again
 	tmpfs      map[string]bool             // volumes that are mounted
 	processes  *initProcess                // of the namespace that all containers have in common, if they do
+	held       map[string]*heldProcess     // containers that were made ahead
+	ports      []*os.File                  // host ports that a task came with which took this sandbox over
 	closing    bool
 }
 
@@ -116,7 +119,8 @@ func serveShim(args []string) error {
 	if err != nil {
 		return fmt.Errorf("listener: %w", err)
 	}
-	s := &shim{dir: args[0], host: host, containers: map[string]*container{}, secrets: map[string]*runtime.Secrets{}, tmpfs: map[string]bool{}}
+	s := &shim{dir: args[0], host: host, containers: map[string]*container{}, secrets: map[string]*runtime.Secrets{}, tmpfs: map[string]bool{},
+		held: map[string]*heldProcess{}}
 	for {
 		c, err := l.Accept()
 		if err != nil {
@@ -129,12 +133,18 @@ func serveShim(args []string) error {
 func (s *shim) serve(c *net.UnixConn) {
 	defer c.Close()
 	req, files, err := receive(c)
-	defer closeAll(files)
+	defer func() { closeAll(files) }()
 	if err != nil {
 		return
 	}
 	var res shimResponse
 	switch req.Op {
+	case "prepare":
+		res = s.prepare(req.Container)
+	case "hold":
+		s.mu.Lock()
+		s.ports, files = append(s.ports, files...), nil
+		s.mu.Unlock()
 	case "start":
 		res = s.start(req.Container, req.Secrets)
 	case "restart":
@@ -213,7 +223,19 @@ func (s *shim) run(name string, run int) (res shimResponse) {
 	if secrets := s.secrets[name]; secrets != nil {
 		b.addSecrets(secrets)
 	}
-	c, err := s.startContainer(dir, name, &b, run)
+	var c *container
+	err := errNotHeld
+	if h := s.held[name]; h != nil {
+		debug.SetGCPercent(-1) // until it settles again
+		settleSoon()
+		delete(s.held, name)
+		if c, err = h.take(s, b.clone()); err != nil && !errors.Is(err, errRan) {
+			fmt.Fprintf(os.Stderr, "shim: container %s is made anew: %v\n", name, err)
+		}
+	}
+	if err != nil && !errors.Is(err, errRan) {
+		c, err = s.startContainer(dir, name, &b, run)
+	}
 	if err != nil {
 		exit := startFailure(err)
 		exit.Run = run
@@ -283,6 +305,10 @@ func (s *shim) shutdown() {
 	s.mu.Lock()
 	s.closing = true
 	running := s.containers
+	for _, h := range s.held {
+		h.discard()
+	}
+	clear(s.held)
 	s.mu.Unlock()
 	for _, c := range running {
 		c.process.Signal(unix.SIGKILL)

@@ -10,6 +10,7 @@ import (
 	"runtime/debug"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -37,16 +38,29 @@ type container struct {
 	gone    chan struct{} // closed once nothing of this run is left
 }
 
-// startContainer mounts the root file system, runs the process and watches it. A run after the first finds the file system as the
-// one before left it.
-func (s *shim) startContainer(dir, name string, b *bundle, run int) (_ *container, err error) {
-	rootfs := filepath.Join(dir, "rootfs")
-	if err := mountRoot(dir, rootfs, b, run > 0); err != nil {
+// built is a container without a process: its root file system is mounted, and libcontainer knows what it is to be.
+type built struct {
+	dir, rootfs  string
+	run          *libcontainer.Container
+	like         libcontainer.Process
+	given        []string
+	own          *initProcess
+	closeSecrets func()
+	filter       *os.File // compiled, for inits
+	filterPath   string   // where it is kept
+	filterFresh  bool     // it is not yet
+}
+
+// build mounts the root file system and settles what the container may do. A run after the first finds the file system as the one
+// before left it. Whoever calls undoes what was built, or watches a process in it.
+func (s *shim) build(dir, name string, b *bundle, run int) (_ *built, err error) {
+	c := &built{dir: dir, rootfs: filepath.Join(dir, "rootfs"), closeSecrets: func() {}}
+	if err := mountRoot(dir, c.rootfs, b, run > 0); err != nil {
 		return nil, err
 	}
 	defer func() {
 		if err != nil {
-			unix.Unmount(rootfs, unix.MNT_DETACH)
+			c.undo()
 		}
 	}()
 	for _, m := range b.Mounts {
@@ -56,7 +70,7 @@ func (s *shim) startContainer(dir, name string, b *bundle, run int) (_ *containe
 		if !m.Fill {
 			continue
 		}
-		place, err := securejoin.SecureJoin(rootfs, m.Target)
+		place, err := securejoin.SecureJoin(c.rootfs, m.Target)
 		if err == nil {
 			err = volume.Fill(m.Source, place)
 		}
@@ -64,11 +78,11 @@ func (s *shim) startContainer(dir, name string, b *bundle, run int) (_ *containe
 			return nil, err
 		}
 	}
-	u, groups, err := lookUpUser(rootfs, b.User)
+	u, groups, err := lookUpUser(c.rootfs, b.User)
 	if err != nil {
 		return nil, err
 	}
-	given := b.Env
+	c.given = b.Env
 	if !hasVariable(b.Env, "HOME") {
 		b.Env = append(b.Env, "HOME="+u.Home)
 	}
@@ -80,12 +94,8 @@ func (s *shim) startContainer(dir, name string, b *bundle, run int) (_ *containe
 	if err != nil {
 		return nil, err
 	}
-	defer func() {
-		if err != nil {
-			closeSecrets()
-		}
-	}()
-	spec := b.spec(rootfs, uint32(u.Uid), uint32(u.Gid), groups)
+	c.closeSecrets = closeSecrets
+	spec := b.spec(c.rootfs, uint32(u.Uid), uint32(u.Gid), groups)
 	if err := b.setSysctls(); err != nil {
 		return nil, err
 	}
@@ -93,11 +103,7 @@ func (s *shim) startContainer(dir, name string, b *bundle, run int) (_ *containe
 	if err != nil {
 		return nil, err
 	}
-	defer func() {
-		if err != nil {
-			own.end()
-		}
-	}()
+	c.own = own
 	if pids != nil {
 		spec.Linux.Namespaces = append(spec.Linux.Namespaces, specs.LinuxNamespace{Type: specs.PIDNamespace, Path: pids.namespace()})
 	}
@@ -105,29 +111,55 @@ func (s *shim) startContainer(dir, name string, b *bundle, run int) (_ *containe
 	if err != nil {
 		return nil, fmt.Errorf("container configuration: %w", err)
 	}
-	lc, err := libcontainer.Create(filepath.Join(dir, "state"), "c", config)
-	if err != nil {
+	if c.filter, c.filterPath, c.filterFresh, err = openFilter(b.Filters, spec.Linux.Seccomp); err != nil {
+		return nil, fmt.Errorf("seccomp filter: %w", err)
+	}
+	c.like = libcontainer.Process{Env: b.Env, Cwd: b.Cwd, UID: u.Uid, GID: u.Gid, AdditionalGroups: u.Sgids, Rlimits: limits, ExtraFiles: []*os.File{c.filter}}
+	if c.run, err = libcontainer.Create(filepath.Join(dir, "state"), "c", config); err != nil {
 		return nil, fmt.Errorf("create container: %w", err)
+	}
+	return c, nil
+}
+
+// undo takes away what was built. Nothing may run in it any more.
+func (c *built) undo() {
+	if c.run != nil {
+		if err := c.run.Destroy(); err != nil {
+			fmt.Fprintln(os.Stderr, "shim: destroy container:", err)
+		}
+	}
+	c.own.end()
+	c.closeSecrets()
+	if c.filter != nil {
+		c.filter.Close()
+	}
+	unix.Unmount(c.rootfs, unix.MNT_DETACH)
+}
+
+// startContainer builds the container, runs its program and watches it.
+func (s *shim) startContainer(dir, name string, b *bundle, run int) (_ *container, err error) {
+	in, err := s.build(dir, name, b, run)
+	if err != nil {
+		return nil, err
 	}
 	defer func() {
 		if err != nil {
-			lc.Destroy()
+			in.undo()
 		}
 	}()
 	out, err := logs.Start(b.Output, s.dial)
 	if err != nil {
 		return nil, err
 	}
-	like := libcontainer.Process{Env: b.Env, Cwd: b.Cwd, UID: u.Uid, GID: u.Gid, AdditionalGroups: u.Sgids, Rlimits: limits}
-	p := new(like)
+	p := new(in.like)
 	p.Init, p.Args = true, b.Args
-	streams, err := openStreams(p, b, out)
+	streams, err := openStreams(p, b)
 	if err != nil {
 		out.Close()
 		return nil, err
 	}
-	if err = lc.Run(p); err == nil {
-		if err = streams.started(); err != nil {
+	if err = in.runProcess(p); err == nil {
+		if err = streams.given(); err != nil {
 			p.Signal(unix.SIGKILL)
 			p.Wait()
 		}
@@ -137,29 +169,52 @@ func (s *shim) startContainer(dir, name string, b *bundle, run int) (_ *containe
 		out.Close()
 		return nil, err
 	}
+	streams.flow(out)
+	return in.watch(p, b, run, streams)
+}
+
+// runProcess runs the container's first process, and keeps the filter that it has made.
+func (in *built) runProcess(p *libcontainer.Process) error {
+	if err := in.run.Run(p); err != nil {
+		return err
+	}
+	if in.filterFresh {
+		if err := keepFilter(in.filter, in.filterPath); err != nil {
+			fmt.Fprintln(os.Stderr, "shim: keep the seccomp filter:", err)
+		}
+	}
+	return nil
+}
+
+// watch records that the container's program runs, and later how it ended.
+func (in *built) watch(p *libcontainer.Process, b *bundle, run int, streams *streams) (*container, error) {
 	pid, err := p.Pid()
 	if err != nil {
 		return nil, err
 	}
-	c := &container{dir: dir, process: p, run: lc, like: like, given: given, done: make(chan struct{}), gone: make(chan struct{}),
+	out := streams.out
+	c := &container{dir: in.dir, process: p, run: in.run, like: in.like, given: in.given, done: make(chan struct{}), gone: make(chan struct{}),
 		started: &startedRecord{RuntimeID: b.RuntimeID, PID: pid, At: time.Now().UTC(), Run: run}}
-	if err := writeRecord(filepath.Join(dir, "started.json"), c.started); err != nil {
+	if err := writeRecord(filepath.Join(in.dir, "started.json"), c.started); err != nil {
 		p.Signal(unix.SIGKILL)
 		p.Wait()
+		streams.drain()
+		out.Close()
 		return nil, err
 	}
-	if own != nil {
-		if err := own.forward(pid); err != nil {
+	if in.own != nil {
+		if err := in.own.forward(pid); err != nil {
 			fmt.Fprintln(os.Stderr, "shim: forward signals:", err)
 		}
 	}
-	memory := memoryEvents(lc)
+	memory := memoryEvents(in.run)
 	go func() {
 		state, err := p.Wait()
 		if b.PID != "" { // what else is in the container does not end with its program
 			killCgroup(b.Cgroup)
 		}
-		own.end()
+		in.own.end()
+		in.own = nil
 		c.exit = exitOf(state, err)
 		c.exit.Run = run
 		out.Ended()
@@ -169,18 +224,14 @@ func (s *shim) startContainer(dir, name string, b *bundle, run int) (_ *containe
 			c.exit.OOM, c.exit.Reason = true, "OutOfMemoryError: Container killed due to memory usage"
 		}
 		// The record comes before the cgroup goes: after a crash in between, the driver cleans up by name.
-		if err := writeRecord(filepath.Join(dir, "exit.json"), c.exit); err != nil {
+		if err := writeRecord(filepath.Join(in.dir, "exit.json"), c.exit); err != nil {
 			fmt.Fprintln(os.Stderr, "shim: record exit:", err)
 		}
 		close(c.done)
-		if err := lc.Destroy(); err != nil {
-			fmt.Fprintln(os.Stderr, "shim: destroy container:", err)
-		}
-		closeSecrets()
-		unix.Unmount(rootfs, unix.MNT_DETACH)
+		in.undo()
 		close(c.gone)
 	}()
-	go settle()
+	settleSoon()
 	return c, nil
 }
 
@@ -213,6 +264,20 @@ func (s *shim) processNamespace(dir string, b *bundle, u *user.ExecUser) (joined
 }
 
 const nobody = 65534
+
+const settleAfter = time.Second
+
+var settling atomic.Bool
+
+// settleSoon makes the shim small a moment after a start, when the program needs the processors no more than it does; of a series, after the first.
+func settleSoon() {
+	if settling.CompareAndSwap(false, true) {
+		time.AfterFunc(settleAfter, func() {
+			settling.Store(false)
+			settle()
+		})
+	}
+}
 
 // settle makes the shim small, for it waits nearly always: what starting took is not needed again. Until here it collected
 // nothing (startShim's GOGC): that would only have kept the first start waiting.

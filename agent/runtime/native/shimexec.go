@@ -14,9 +14,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// maxFiles is how many files come with one request at most: the kernel's bound.
+const maxFiles = 253
+
 // receive reads a request and the files that came with it.
 func receive(c *net.UnixConn) (req shimRequest, files []*os.File, err error) {
-	b, rights := make([]byte, 32<<10), make([]byte, unix.CmsgSpace(3*4))
+	b, rights := make([]byte, 32<<10), make([]byte, unix.CmsgSpace(maxFiles*4))
 	n, rn, _, _, err := c.ReadMsgUnix(b, rights)
 	if err != nil {
 		return req, nil, err

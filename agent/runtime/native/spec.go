@@ -32,6 +32,7 @@ type bundle struct {
 	Quota        int64 // of cpuPeriod; 0: none
 	Output       logs.Config
 	RuntimeID    string
+	Filters      string // folder of compiled seccomp filters
 	SecretFiles  string // folder at which the container finds them; empty: none
 
 	Capabilities    []string // with their prefix; those that this process must have

@@ -32,7 +32,7 @@ func (d *Driver) Stats(_ context.Context, taskID, container string) (runtime.Sta
 	case started == nil || exit != nil:
 		return s, fmt.Errorf("container %s of task %s does not run: %w", container, taskID, runtime.ErrNotFound)
 	}
-	m, err := manager.New(&cgroups.Cgroup{Path: d.taskCgroup(t.id) + "/" + container, Resources: &cgroups.Resources{SkipDevices: true}})
+	m, err := manager.New(&cgroups.Cgroup{Path: d.taskCgroup(t.box) + "/" + container, Resources: &cgroups.Resources{SkipDevices: true}})
 	if err != nil {
 		return s, fmt.Errorf("cgroup of container %s: %w", container, err)
 	}

@@ -18,6 +18,7 @@ import (
 // without anything to read for as long as the program runs.
 type streams struct {
 	theirs  []*os.File // ends that the program has; closed here once it has them
+	ours    []*os.File // what is read from: stdout, stderr
 	input   *os.File   // our end of the input; nil: there is none
 	console *os.File   // the socket on which the terminal's master comes
 	out     *logs.Output
@@ -25,8 +26,8 @@ type streams struct {
 	copied  chan struct{}
 }
 
-func openStreams(p *libcontainer.Process, b *bundle, out *logs.Output) (s *streams, err error) {
-	s = &streams{out: out, copied: make(chan struct{})}
+func openStreams(p *libcontainer.Process, b *bundle) (s *streams, err error) {
+	s = &streams{copied: make(chan struct{})}
 	defer func() {
 		if err != nil {
 			s.close()
@@ -54,8 +55,7 @@ func openStreams(p *libcontainer.Process, b *bundle, out *logs.Output) (s *strea
 		if err != nil {
 			return nil, err
 		}
-		s.theirs = append(s.theirs, w)
-		s.copy(r, stderr)
+		s.theirs, s.ours = append(s.theirs, w), append(s.ours, r)
 		if stderr {
 			p.Stderr = w
 		} else {
@@ -72,21 +72,28 @@ func (s *streams) copy(r *os.File, stderr bool) {
 	})
 }
 
-// started is called once the program has its ends.
-func (s *streams) started() error {
+// given is called once the program has its ends.
+func (s *streams) given() error {
 	if s.console != nil {
 		master, err := utils.RecvFile(s.console)
 		if err != nil {
 			return err
 		}
-		s.copy(master, false)
+		s.ours = append(s.ours, master)
 	}
-	for _, f := range s.theirs {
-		f.Close()
-	}
+	closeAll(s.theirs)
 	s.theirs = nil
-	go func() { s.copying.Wait(); close(s.copied) }()
 	return nil
+}
+
+// flow takes what the program writes to where it goes.
+func (s *streams) flow(out *logs.Output) {
+	s.out = out
+	for i, r := range s.ours {
+		s.copy(r, i == 1)
+	}
+	s.ours = nil
+	go func() { s.copying.Wait(); close(s.copied) }()
 }
 
 // drain waits until all is where it goes; neither a log driver that takes nothing nor a stray holder of the pipe may hide the program's end.
@@ -104,10 +111,10 @@ func (s *streams) drain() {
 }
 
 func (s *streams) close() {
-	for _, f := range append(s.theirs, s.input, s.console) {
+	for _, f := range append(append(s.theirs, s.ours...), s.input, s.console) {
 		if f != nil {
 			f.Close()
 		}
 	}
-	s.theirs, s.input, s.console = nil, nil, nil
+	s.theirs, s.ours, s.input, s.console = nil, nil, nil, nil
 }

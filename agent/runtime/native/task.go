@@ -26,7 +26,10 @@ func lockThreadForever() { goruntime.LockOSThread() }
 
 // task is what this process knows of a task; everything that must outlive it is in the folder.
 type task struct {
-	id  string
+	id string
+	// box is what the sandbox is called: its folder, cgroup, link and what else there is in the kernel. It is the task's id, unless the
+	// task has taken over a sandbox that was made ahead (warm.go).
+	box string
 	dir string
 
 	mu      sync.Mutex // held across Create, Start, Stop's bookkeeping and Remove
@@ -34,6 +37,8 @@ type task struct {
 	task    runtime.Task
 	sandbox *sandboxRecord
 	secrets map[string]runtime.Secrets // by container; until it has been started, and nowhere else
+	shape   *shape                     // of the sandboxes that are made ahead for tasks like it; nil: none are
+	shim    int                        // its process id, where this process has started it
 	removed bool
 }
 
@@ -47,7 +52,12 @@ func (d *Driver) task(id string) (*task, error) {
 	return nil, fmt.Errorf("task %s: %w", id, runtime.ErrNotFound)
 }
 
-func (d *Driver) taskFolder(id string) string { return filepath.Join(d.cfg.Dir, "tasks", id) }
+func (d *Driver) taskFolder(box string) string { return filepath.Join(d.cfg.Dir, "tasks", box) }
+
+// newTask is a task whose sandbox is called box.
+func (d *Driver) newTask(id, box string) *task {
+	return &task{id: id, box: box, dir: d.taskFolder(box)}
+}
 
 func (t *task) container(name string) string { return filepath.Join(t.dir, "containers", name) }
 
@@ -120,6 +130,7 @@ func (d *Driver) startShim(t *task, reserved []*os.File, storage *os.File) (pid 
 		return 0, fmt.Errorf("start shim: %w", err)
 	}
 	go c.Wait() // reaps it
+	t.shim = c.Process.Pid
 	return c.Process.Pid, nil
 }
 

@@ -189,6 +189,8 @@ func run(verb string, args []string) error {
 			_, _, e := syscall.Syscall(syscall.SYS_IOCTL, f.Fd(), syscall.TCGETS, uintptr(unsafe.Pointer(&t)))
 			fmt.Println(f.Name(), e == 0)
 		}
+	case "refused": // what becomes of system calls that make no sense
+		refused()
 	case "try-mount":
 		fmt.Println(syscall.Mount("tmpfs", "/", "tmpfs", 0, ""))
 	case "exit":
@@ -262,6 +264,30 @@ func run(verb string, args []string) error {
 		return fmt.Errorf("unknown verb %s", verb)
 	}
 	return nil
+}
+
+// refused makes calls that a container's filter tells apart, with arguments that make no sense.
+func refused() {
+	const no = ^uintptr(0)
+	for _, n := range []uintptr{
+		syscall.SYS_MOUNT, syscall.SYS_UMOUNT2, syscall.SYS_PIVOT_ROOT, syscall.SYS_CHROOT, syscall.SYS_SWAPON, syscall.SYS_SWAPOFF, syscall.SYS_REBOOT,
+		syscall.SYS_SETHOSTNAME, syscall.SYS_SETDOMAINNAME, syscall.SYS_INIT_MODULE, syscall.SYS_DELETE_MODULE, syscall.SYS_KEXEC_LOAD, syscall.SYS_QUOTACTL,
+		syscall.SYS_UNSHARE, syscall.SYS_ADD_KEY, syscall.SYS_REQUEST_KEY, syscall.SYS_KEYCTL, syscall.SYS_PTRACE, syscall.SYS_PERSONALITY, syscall.SYS_ACCT,
+		syscall.SYS_SETTIMEOFDAY, syscall.SYS_PERF_EVENT_OPEN, syscall.SYS_FANOTIFY_INIT, syscall.SYS_MBIND, syscall.SYS_MOVE_PAGES, syscall.SYS_MQ_OPEN,
+		syscall.SYS_TIMER_CREATE, syscall.SYS_INOTIFY_ADD_WATCH, syscall.SYS_SYSLOG, syscall.SYS_NFSSERVCTL, syscall.SYS_CLOCK_SETTIME, syscall.SYS_GETPID,
+		// The same on all architectures: pidfd_send_signal, io_uring_setup, open_tree, fsopen, fsmount, pidfd_open, clone3, mount_setattr, landlock, mseal, and none.
+		424, 425, 428, 430, 432, 434, 435, 442, 444, 446, 462, 500, 511, 999,
+	} {
+		_, _, e := syscall.RawSyscall6(n, no, no, no, no, no, no)
+		fmt.Println("call", n, int(e))
+	}
+	for _, family := range []int{syscall.AF_UNIX, syscall.AF_NETLINK, syscall.AF_PACKET, 38 /* AF_ALG */, 40 /* AF_VSOCK */} {
+		fd, err := syscall.Socket(family, syscall.SOCK_DGRAM, 0)
+		if err == nil {
+			syscall.Close(fd)
+		}
+		fmt.Println("socket", family, err)
+	}
 }
 
 func processes() error {

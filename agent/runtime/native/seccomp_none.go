@@ -1,0 +1,5 @@
+//go:build linux && cgo && !seccomp
+
+package native
+
+func cacheFilter(uintptr) {}
