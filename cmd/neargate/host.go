@@ -241,6 +241,11 @@ func (h *host) config(client agentapi.DispatcherClient) (agent.Config, error) {
 	}
 	if h.network != nil {
 		cfg.Network = h.network.Offer
+		if lacks := h.network.LacksIPv6(); lacks != "" {
+			h.cfg.log.Info("tasks on this host have no IPv6 addresses", "reason", lacks)
+		} else {
+			cfg.Attributes["ecs.capability.task-eni.ipv6"] = ""
+		}
 	}
 	if _, ok := h.driver.(runtime.LogRouting); ok {
 		cfg.Attributes["ecs.capability.firelens.fluentbit"], cfg.Attributes["ecs.capability.firelens.fluentd"] = "", ""

@@ -83,6 +83,7 @@ func (a Assignments) resource(v *state.View, s *controlplane.TaskStatus) *agenta
 		return nil
 	}
 	controlplane.SetLogMode(v, t, spec)
+	spec.Ipv6 = spec.NetworkMode == "awsvpc" && controlplane.DualStack(v, t.Scope())
 	for _, g := range s.SecurityGroups {
 		if a.DefaultGroup == nil {
 			break

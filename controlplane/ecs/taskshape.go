@@ -140,7 +140,7 @@ func containerShape(t *controlplane.Task, st *controlplane.TaskStatus, c types.C
 		LastStatus: aws.String("PENDING"),
 	}
 	if network != nil {
-		out.NetworkInterfaces = append(out.NetworkInterfaces, types.NetworkInterface{AttachmentId: network.Id, PrivateIpv4Address: optional(st.Report.GetAddress())})
+		out.NetworkInterfaces = append(out.NetworkInterfaces, types.NetworkInterface{AttachmentId: network.Id, PrivateIpv4Address: optional(st.Report.GetAddress()), Ipv6Address: optional(st.Report.GetIpv6Address())})
 	}
 	i := slices.IndexFunc(st.Report.GetContainers(), func(s *agentapi.ContainerStatus) bool { return s.Name == name })
 	if i >= 0 {
@@ -208,6 +208,9 @@ func (s *Service) networkAttachment(t *controlplane.Task, st *controlplane.TaskS
 			detail("macAddress", mac)
 		}
 		detail("privateIPv4Address", ip)
+		if six := st.Report.GetIpv6Address(); six != "" {
+			detail("ipv6Address", six)
+		}
 	}
 	if !st.Live() {
 		a.Status = aws.String("DELETED")

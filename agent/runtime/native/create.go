@@ -97,6 +97,9 @@ func (d *Driver) create(ctx context.Context, t *task, in runtime.Task) error {
 		sb.Address, sb.Gateway = a.String(), d.net.Gateway().String()
 		if sb.Mode == "awsvpc" {
 			sb.Groups = spec.SecurityGroups
+			if six := d.net.IPv6(a); spec.Ipv6 && six.IsValid() {
+				sb.IPv6 = six.String()
+			}
 		}
 	default:
 		return fmt.Errorf("network mode %q is unknown", sb.Mode)
@@ -250,7 +253,9 @@ func (s *sandboxRecord) forwards() []network.Forward {
 
 // networkInterface is the task's place in the network; its address is valid.
 func (s *sandboxRecord) networkInterface(task string) network.Interface {
-	return network.Interface{Task: task, Address: netip.MustParseAddr(s.Address), Own: s.Mode == "awsvpc", Groups: s.Groups}
+	i := network.Interface{Task: task, Address: netip.MustParseAddr(s.Address), Own: s.Mode == "awsvpc", Groups: s.Groups}
+	i.Address6, _ = netip.ParseAddr(s.IPv6) // invalid: none
+	return i
 }
 
 // volumePath finds a volume; own is the folder of the task's own ones.
@@ -297,6 +302,9 @@ func (d *Driver) makeContainerFolder(t *task, c *agentapi.ContainerSpec) error {
 	}
 	if a := t.sandbox.Address; a != "" {
 		fmt.Fprintf(&hosts, "%s\t%s\n", a, host)
+		if six := t.sandbox.IPv6; six != "" {
+			fmt.Fprintf(&hosts, "%s\t%s\n", six, host)
+		}
 	} else if t.sandbox.Mode == "none" {
 		fmt.Fprintf(&hosts, "127.0.0.1\t%s\n", host)
 	}
