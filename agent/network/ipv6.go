@@ -175,7 +175,7 @@ func (n *Network) bringUp6() error {
 		}
 	}
 	n.up6 = true
-	if err := n.filterFamily(ipv6); err != nil {
+	if err := n.filter(); err != nil {
 		return err
 	}
 	return n.connectPeers() // those of the overlay get entries of IPv6 too

@@ -115,25 +115,43 @@ func (n *Network) filterTable(f *family) *nftables.Table {
 	return &nftables.Table{Name: "neargate-" + n.short + "-sg", Family: f.table}
 }
 
-// filter makes the kernel's rules those of the security groups. n.mu is held.
+// filter makes the kernel's rules those of the security groups, for both families in one transaction. Connections that are established stay, as on EC2.
+// n.mu is held.
 func (n *Network) filter() error {
-	if err := n.filterFamily(ipv4); err != nil || !n.up6 {
-		return err
+	changed := map[*family]*ruleset{}
+	var c *nftables.Conn
+	for _, f := range []*family{ipv4, ipv6} {
+		if f == ipv6 && !n.up6 {
+			continue
+		}
+		want := compile(f, n.groups, n.interfaces, n.hosts(f))
+		if n.filtering[f].equal(want) {
+			continue
+		}
+		if c == nil {
+			var err error
+			if c, err = openTables(); err != nil {
+				return err
+			}
+		}
+		if err := n.refilter(f, c, n.filtering[f], want); err != nil {
+			return err
+		}
+		changed[f] = want
 	}
-	return n.filterFamily(ipv6)
-}
-
-// filterFamily is about the packets of one family. Where only members of groups or tasks have come or gone, only sets and maps change; else the
-// table is replaced as a whole. Either is one transaction. Connections that are established stay, as on EC2.
-func (n *Network) filterFamily(f *family) error {
-	want, have := compile(f, n.groups, n.interfaces, n.hosts(f)), n.filtering[f]
-	if have.equal(want) {
+	if c == nil {
 		return nil
 	}
-	c, err := openTables()
-	if err != nil {
-		return err
+	if err := c.Flush(); err != nil {
+		return fmt.Errorf("nftables rules of security groups: %w", err)
 	}
+	maps.Copy(n.filtering, changed)
+	return nil
+}
+
+// refilter is filter's part about one family. Where only members of groups or tasks have come or gone, only sets and maps change; else the table is
+// replaced as a whole.
+func (n *Network) refilter(f *family, c *nftables.Conn, have, want *ruleset) error {
 	if have.sameRules(want) {
 		for name, members := range want.sets {
 			if slices.Equal(members, have.sets[name]) {
@@ -154,14 +172,9 @@ func (n *Network) filterFamily(f *family) error {
 				return err
 			}
 		}
-	} else if err := n.replaceFilter(f, c, want); err != nil {
-		return err
+		return nil
 	}
-	if err := c.Flush(); err != nil {
-		return fmt.Errorf("nftables rules of security groups: %w", err)
-	}
-	n.filtering[f] = want
-	return nil
+	return n.replaceFilter(f, c, want)
 }
 
 // hosts are the addresses of the other hosts themselves: whoever works on a host, its load balancers among them, may reach tasks.
