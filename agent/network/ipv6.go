@@ -105,11 +105,15 @@ func lacksIPv6() string {
 // LacksIPv6 says why tasks on this host can not have IPv6 addresses; empty: they can.
 func (n *Network) LacksIPv6() string { return lacksIPv6() }
 
-// IPv6 is the address that a task has besides the one that Allocate gave it; invalid: this host has no IPv6.
-func (n *Network) IPv6(a netip.Addr) netip.Addr {
+// IPv6 is the address that a task has besides the one that Allocate gave it; invalid: this host has no IPv6, or not all that it takes. Valid after Up.
+func (n *Network) IPv6(ctx context.Context, a netip.Addr) netip.Addr {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if lacksIPv6() != "" || !addressing.Within(n.subnet) {
+		return netip.Addr{}
+	}
+	if err := n.ensure6(ctx); err != nil {
+		n.cfg.Logger.Warn("a task gets no IPv6 address", "address", a, "error", err)
 		return netip.Addr{}
 	}
 	return addressing.Address6(n.subnet, a)
@@ -129,18 +133,18 @@ func (n *Network) ensure6(ctx context.Context) error {
 }
 
 // resume6 goes on with the tasks of a former process. n.mu and the host's lock are held.
-func (n *Network) resume6() error {
+func (n *Network) resume6() {
 	for _, i := range n.interfaces {
 		if !i.Address6.IsValid() {
 			continue
 		}
 		if why := lacksIPv6(); why != "" {
 			n.cfg.Logger.Warn("tasks have IPv6 addresses, and this host has none any more", "reason", why)
-			return nil
+		} else if err := n.bringUp6(); err != nil {
+			n.cfg.Logger.Error("tasks have IPv6 addresses, and this host cannot lead to them any more", "error", err)
 		}
-		return n.bringUp6()
+		return
 	}
-	return nil
 }
 
 // bringUp6 is the part of Up that is about IPv6. n.mu and the host's lock are held.
@@ -306,11 +310,11 @@ func (n *Network) connectPeers6(list []neighbour, overlay netlink.Link) error {
 	if err := c.Flush(); err != nil {
 		return fmt.Errorf("nftables set of peers of IPv6: %w", err)
 	}
-	if err := n.ensureHop6(list); err != nil {
-		// A link of this host may have no IPv6 at all. What is reached over IPv4 is not to suffer from it.
-		n.cfg.Logger.Warn("the tasks of neighbouring hosts are not reached over IPv6", "error", err)
+	if err := errors.Join(n.ensureHop6(list), n.reconcileRoutes(ipv6, list, overlay)); err != nil {
+		// A link of this host may have no IPv6 at all, or too small an MTU for it. What is reached over IPv4 is not to suffer from it.
+		n.cfg.Logger.Warn("tasks of other hosts are not reached over IPv6", "error", err)
 	}
-	return n.reconcileRoutes(ipv6, list, overlay)
+	return nil
 }
 
 func (n *Network) disconnectPeers6() error {

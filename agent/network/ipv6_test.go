@@ -5,13 +5,13 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/netip"
 	"os"
 	"strings"
 	"testing"
 	"time"
 
 	agentapi "github.com/seed-2f228079/neargate/api/agent"
+	"github.com/seed-2f228079/neargate/internal/addressing"
 )
 
 // needsIPv6 leaves out what a kernel without IPv6 can not do.
@@ -32,7 +32,7 @@ func (h *host) dualTask(name string, groups ...string) (space, Interface) {
 	}
 	i := Interface{Task: name, Address: a, Own: true, Groups: groups}
 	h.do(func() error {
-		i.Address6 = h.net.IPv6(a)
+		i.Address6 = h.net.IPv6(context.Background(), a)
 		return h.net.Attach(context.Background(), i, s.pid)
 	})
 	return s, i
@@ -157,7 +157,7 @@ func TestNobodyHasAnothersIPv6Address(t *testing.T) {
 	gateway := ipv6.host(h.net.subnet).String()
 	thief.reaches(at(k.Address6, 80), i.Address6.String())
 	// One that was given none has none by itself.
-	none := h.net.IPv6(netip.MustParseAddr("10.64.0.77"))
+	none := addressing.Address6(h.net.subnet, h.net.subnet.Addr().Next().Next().Next().Next().Next().Next().Next())
 	plain.output("ip", "address", "add", none.String()+"/128", "dev", "eth0", "nodad")
 	plain.output("ip", "route", "add", gateway, "dev", "eth0")
 	plain.output("ip", "route", "add", "default", "via", gateway)

@@ -143,9 +143,7 @@ func (n *Network) Up(ctx context.Context) error {
 	if err := n.connectPeers(); err != nil {
 		return err
 	}
-	if err := n.resume6(); err != nil {
-		return err
-	}
+	n.resume6()
 	n.up = true
 	return nil
 }

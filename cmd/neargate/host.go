@@ -184,16 +184,17 @@ func newHost(ctx context.Context, cfg hostConfig) (*host, error) {
 
 func newDriver(cfg hostConfig) (runtime.Driver, error) {
 	dir := filepath.Join(cfg.dir.Agent(), cfg.runtime)
+	mode := cfg.reach.mode
+	if mode == "auto" {
+		mode = ""
+	}
 	switch cfg.runtime {
 	case "native":
-		mode := cfg.reach.mode
-		if mode == "auto" {
-			mode = ""
-		}
 		return native.New(native.Config{Dir: dir, ID: cfg.dir.ID(), Transport: cfg.images, Logger: cfg.log, Shim: shimProgram, AllowMetadata: cfg.policy.InstanceMetadata,
 			KeepFree: int64(cfg.upkeep.DiskMinimum / 2), Zone: cfg.zone, NetworkMode: mode, VXLANPort: cfg.reach.port, VXLANID: cfg.reach.id})
 	case "docker":
-		return docker.New(docker.Config{Dir: dir, ID: cfg.dir.ID(), AllowMetadata: cfg.policy.InstanceMetadata})
+		return docker.New(docker.Config{Dir: dir, ID: cfg.dir.ID(), AllowMetadata: cfg.policy.InstanceMetadata, Logger: cfg.log,
+			Zone: cfg.zone, NetworkMode: mode, VXLANPort: cfg.reach.port, VXLANID: cfg.reach.id})
 	case "fake":
 		return fake.New(fake.Config{Dir: dir}), nil
 	}

@@ -97,8 +97,10 @@ func (d *Driver) create(ctx context.Context, t *task, in runtime.Task) error {
 		sb.Address, sb.Gateway = a.String(), d.net.Gateway().String()
 		if sb.Mode == "awsvpc" {
 			sb.Groups = spec.SecurityGroups
-			if six := d.net.IPv6(a); spec.Ipv6 && six.IsValid() {
-				sb.IPv6 = six.String()
+			if spec.Ipv6 {
+				if six := d.net.IPv6(ctx, a); six.IsValid() {
+					sb.IPv6 = six.String()
+				}
 			}
 		}
 	default:
