@@ -321,7 +321,7 @@ func (n *Network) disconnectPeers6() error {
 	if lacksIPv6() != "" || !n.subnet.IsValid() {
 		return nil
 	}
-	return errors.Join(n.reconcileRoutes(ipv6, nil, nil), n.ensureHop6(nil))
+	return errors.Join(n.reconcileRoutes(ipv6, nil, nil), n.ensureHop6(nil), n.leaveFirewall(ipv6))
 }
 
 // ensureHop6 gives the link on which neighbours reach this host the address by which they do; where there are none, it goes.

@@ -215,7 +215,7 @@ func (n *Network) Down(ctx context.Context) error {
 			errs = append(errs, err)
 		}
 	}
-	errs = append(errs, n.disconnectPeers(), n.deleteTables(), n.leaveFirewall(ipv4), n.leaveFirewall(ipv6))
+	errs = append(errs, n.disconnectPeers(), n.deleteTables(), n.leaveFirewall(ipv4))
 	if link, err := netlink.LinkByName(n.bridge); err == nil {
 		if err := netlink.LinkDel(link); err != nil {
 			errs = append(errs, fmt.Errorf("delete bridge %s: %w", n.bridge, err))

@@ -32,18 +32,21 @@ const (
 // decideWithin bounds the question whether the engine is on this host.
 const decideWithin = 10 * time.Second
 
-// Network is the instance's own; nil: there can be none.
+// Network is the instance's own; nil: there is none, and will be none in this process, for who asks here gives it the addresses that it may have.
 func (d *Driver) Network() *network.Network {
 	ctx, cancel := context.WithTimeout(context.Background(), decideWithin)
 	defer cancel()
 	n, err := d.network(ctx)
 	if err != nil {
-		return nil
+		d.netMu.Lock()
+		defer d.netMu.Unlock()
+		d.decided = true
+		return d.net
 	}
 	return n
 }
 
-// network decides once whether there is one. An engine that does not answer has decided nothing.
+// network decides once whether there is one.
 func (d *Driver) network(ctx context.Context) (*network.Network, error) {
 	d.netMu.Lock()
 	defer d.netMu.Unlock()
