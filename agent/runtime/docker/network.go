@@ -58,6 +58,9 @@ func (d *Driver) network(ctx context.Context) (*network.Network, error) {
 		return nil, err
 	}
 	if here && os.Geteuid() == 0 && len(network.Check()) == 0 {
+		if err := os.MkdirAll(d.cfg.Dir, 0o700); err != nil { // the network keeps what it is told there, before there is any task
+			return nil, err
+		}
 		d.net = network.New(network.Config{ID: d.cfg.ID, Subnet: d.cfg.Subnet, Zone: d.cfg.Zone, Folder: d.cfg.Dir, AllowMetadata: d.cfg.AllowMetadata, Logger: d.cfg.Logger,
 			Mode: d.cfg.NetworkMode, VXLANPort: d.cfg.VXLANPort, VXLANID: d.cfg.VXLANID})
 	}

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"syscall"
@@ -41,7 +42,7 @@ func newFarHost(t *testing.T, name, subnet string) *farHost {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
 	})
-	h := &farHost{t: t, pid: cmd.Process.Pid, cfg: Config{Dir: t.TempDir(), ID: strings.ReplaceAll(t.TempDir()[len(os.TempDir()):], "/", "_") + name, Subnet: netip.MustParsePrefix(subnet)}}
+	h := &farHost{t: t, pid: cmd.Process.Pid, cfg: Config{Dir: filepath.Join(t.TempDir(), "docker"), ID: strings.ReplaceAll(t.TempDir()[len(os.TempDir()):], "/", "_") + name, Subnet: netip.MustParsePrefix(subnet)}}
 	h.open()
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
@@ -164,6 +165,12 @@ func TestTasksOfTwoHosts(t *testing.T) {
 			h.apply(agentapi.Kind_FIREWALL, &agentapi.Resource{Name: client.Id, Body: &agentapi.Resource_SecurityGroup{SecurityGroup: client}},
 				&agentapi.Resource{Name: web.Id, Body: &agentapi.Resource_SecurityGroup{SecurityGroup: web}})
 		}
+	}
+	// Before anything of the network exists, as an agent's first session does.
+	if n := a.d.Network(); n == nil {
+		t.Fatal("there is no network")
+	} else if err := n.Apply(t.Context(), &agentapi.Update{Kind: agentapi.Kind_PEERS, Full: true}); err != nil {
+		t.Fatal(err)
 	}
 	groups()
 	for _, h := range []*farHost{a, b} {
