@@ -62,9 +62,11 @@ func (w *worker) bringUp(ctx context.Context, found *runtime.Recovered, exits ch
 		}
 	}
 	w.a.owners.set(found.Sandbox.Address, owner{w.id, spec.Account, spec.Region})
+	w.a.owners.set(found.Sandbox.IPv6, owner{w.id, spec.Account, spec.Region})
 	w.report(func(st *agentapi.TaskStatus) {
 		st.State = agentapi.TaskState_ACTIVATING
 		st.Address, st.HostAddress, st.MacAddress = found.Sandbox.Address, w.a.cfg.Address, found.Sandbox.MAC
+		st.Ipv6Address = found.Sandbox.IPv6
 		for name, ports := range found.Sandbox.Ports {
 			containerStatus(st, name).Ports = ports
 		}

@@ -10,7 +10,6 @@ import (
 
 	agentapi "github.com/seed-2f228079/neargate/api/agent"
 	"github.com/seed-2f228079/neargate/controlplane/state"
-	"github.com/seed-2f228079/neargate/internal/arn"
 )
 
 // AWSLogs is where the log driver awslogs puts a container's output.
@@ -47,8 +46,7 @@ func renderLog(lc *types.LogConfiguration) *agentapi.LogConfiguration {
 // SetLogMode gives the containers' log drivers the mode that the account has chosen (defaultLogDriverMode) where their options name none. What
 // holds without a choice is the agent's to know: non-blocking.
 func SetLogMode(r state.Reader, t *Task, spec *agentapi.TaskSpec) {
-	root := arn.New("iam", "", t.Account, "root").String()
-	chosen, ok := AccountSettings.Get(r, t.Scope().Key(root, string(types.SettingNameDefaultLogDriverMode)))
+	chosen, ok := chosenSetting(r, t.Scope(), types.SettingNameDefaultLogDriverMode)
 	if !ok {
 		return
 	}
@@ -60,7 +58,7 @@ func SetLogMode(r state.Reader, t *Task, spec *agentapi.TaskSpec) {
 		if options == nil {
 			options = map[string]string{}
 		}
-		options["mode"] = chosen.Value
+		options["mode"] = chosen
 		c.Log.Options = options
 	}
 }

@@ -29,7 +29,7 @@ func (r Router) Register(tx *state.Tx, t *controlplane.Task, st *controlplane.Ta
 		if err != nil {
 			return err
 		}
-		address, port := st.Report.GetAddress(), uint32(aws.ToInt32(reg.Port))
+		address, six, port := st.Report.GetAddress(), st.Report.GetIpv6Address(), uint32(aws.ToInt32(reg.Port))
 		if port == 0 {
 			port = uint32(aws.ToInt32(reg.ContainerPort))
 		}
@@ -45,6 +45,9 @@ func (r Router) Register(tx *state.Tx, t *controlplane.Task, st *controlplane.Ta
 		e.Attributes = map[string]string{
 			"AWS_INSTANCE_IPV4": address, "ECS_CLUSTER_NAME": t.Cluster, "ECS_SERVICE_NAME": t.Service, "ECS_TASK_DEFINITION_FAMILY": strings.SplitN(t.TaskDefinition, ":", 2)[0],
 			"REGION": t.Region, "AWS_INIT_HEALTH_STATUS": "HEALTHY",
+		}
+		if six != "" { // network mode awsvpc: the port is the task's own
+			e.Attributes[attrIPv6] = six
 		}
 		if port != 0 {
 			e.Attributes["AWS_INSTANCE_PORT"] = strconv.Itoa(int(port))

@@ -58,7 +58,7 @@ func TestDiscovery(t *testing.T) {
 		t.Errorf("a second namespace of the name: %v", err)
 	}
 	made, err := f.createService(ctx, &sd.CreateServiceInput{Name: aws.String("web"), NamespaceId: &id, DnsConfig: &types.DnsConfig{DnsRecords: []types.DnsRecord{
-		{Type: types.RecordTypeA, TTL: aws.Int64(10)}, {Type: types.RecordTypeSrv, TTL: aws.Int64(20)}}}})
+		{Type: types.RecordTypeA, TTL: aws.Int64(10)}, {Type: types.RecordTypeAaaa, TTL: aws.Int64(10)}, {Type: types.RecordTypeSrv, TTL: aws.Int64(20)}}}})
 	ok(err)
 	svc := made.Service
 	if srv, exists := f.ServiceRegistry(f.Store.View(), "000000000000", "us-east-1", *svc.Arn); !srv || !exists {
@@ -73,7 +73,7 @@ func TestDiscovery(t *testing.T) {
 	_, err = f.Store.Update(ctx, func(tx *state.Tx) error {
 		controlplane.Services.Put(tx, &controlplane.Service{Account: task.Account, Region: task.Region, Cluster: "default", Name: "web",
 			ServiceRegistriesJson: controlplane.EncodeShape([]ecstypes.ServiceRegistry{{RegistryArn: svc.Arn, Port: aws.Int32(3000)}})})
-		return r.Register(tx, task, &controlplane.TaskStatus{Report: &agent.TaskStatus{Address: "10.1.0.2"}})
+		return r.Register(tx, task, &controlplane.TaskStatus{Report: &agent.TaskStatus{Address: "10.1.0.2", Ipv6Address: "fd00::2"}})
 	})
 	ok(err)
 	answers := func() string {
@@ -87,12 +87,12 @@ func TestDiscovery(t *testing.T) {
 		}
 		return strings.Join(out, "|")
 	}
-	if got, want := answers(), "web.prod.local. A 10.1.0.2|t1.web.prod.local. A 10.1.0.2|web.prod.local. SRV 1 1 3000 t1.web.prod.local."; got != want {
+	if got, want := answers(), "web.prod.local. A 10.1.0.2|web.prod.local. AAAA fd00::2|t1.web.prod.local. A 10.1.0.2|t1.web.prod.local. AAAA fd00::2|web.prod.local. SRV 1 1 3000 t1.web.prod.local."; got != want {
 		t.Errorf("zone %s, want %s", got, want)
 	}
 	found, err := f.discoverInstances(ctx, &sd.DiscoverInstancesInput{NamespaceName: aws.String("prod.local"), ServiceName: aws.String("web")})
 	ok(err)
-	if len(found.Instances) != 1 || found.Instances[0].Attributes["AWS_INSTANCE_PORT"] != "3000" {
+	if len(found.Instances) != 1 || found.Instances[0].Attributes["AWS_INSTANCE_PORT"] != "3000" || found.Instances[0].Attributes["AWS_INSTANCE_IPV6"] != "fd00::2" {
 		t.Errorf("discovered %v", found.Instances)
 	}
 	if _, err := f.deleteService(ctx, &sd.DeleteServiceInput{Id: svc.Id}); !awserr.Is(err, "ResourceInUse") {

@@ -140,7 +140,7 @@ func zone(v *state.View, n *Namespace) *agent.Resource {
 	return &agent.Resource{Name: n.ARN(), Body: &agent.Resource_Zone{Zone: z}}
 }
 
-// add leaves out what an instance does not have: tasks have no IPv6 address and no other name.
+// add leaves out what an instance does not have: not every task has an IPv6 address, and none another name.
 func add(set *agent.RecordSet, value string) {
 	if set.Type == "CNAME" && value != "" {
 		value = strings.TrimSuffix(value, ".") + "."

@@ -35,7 +35,7 @@ func example() Task {
 				{Name: "app", Image: "registry/app:1", CpuUnits: 128, MemoryMib: 256, Labels: map[string]string{"mine": "yes"}},
 				{Name: "init", Image: "registry/init:1"},
 			}}},
-		Status: &agentapi.TaskStatus{State: agentapi.TaskState_RUNNING, Address: address, PullStarted: timestamppb.New(began),
+		Status: &agentapi.TaskStatus{State: agentapi.TaskState_RUNNING, Address: address, Ipv6Address: "fd8e:2f17:5b61:40::a50:409", PullStarted: timestamppb.New(began),
 			PullStopped: timestamppb.New(began.Add(time.Second)), Containers: []*agentapi.ContainerStatus{
 				{Name: "app", State: agentapi.ContainerState_CONTAINER_RUNNING, RuntimeId: "runtime-app", ImageDigest: "sha256:aa", Started: timestamppb.New(began.Add(2 * time.Second)),
 					Ports: []*agentapi.PortBinding{{ContainerPort: 80, HostPort: 80, Protocol: "tcp"}}},
@@ -92,7 +92,7 @@ func TestTask(t *testing.T) {
 			"com.amazonaws.ecs.task-definition-version": "3"},
 		"DesiredStatus": "RUNNING", "KnownStatus": "RUNNING", "Limits": map[string]any{"CPU": 128.0, "Memory": 256.0}, "Type": "NORMAL",
 		"CreatedAt": "2026-11-01T12:00:01Z", "StartedAt": "2026-11-01T12:00:02Z",
-		"Networks": []any{map[string]any{"NetworkMode": "awsvpc", "IPv4Addresses": []any{address}}},
+		"Networks": []any{map[string]any{"NetworkMode": "awsvpc", "IPv4Addresses": []any{address}, "IPv6Addresses": []any{"fd8e:2f17:5b61:40::a50:409"}, "IPv6SubnetCIDRBlock": "fd8e:2f17:5b61::/48"}},
 	}
 	own := get(t, s, "GET", "/v4/"+EndpointID(taskID, "app"), address, 200).(map[string]any)
 	app["ContainerARN"] = own["ContainerARN"] // as long as a digest

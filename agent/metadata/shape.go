@@ -11,6 +11,7 @@ import (
 
 	"github.com/seed-2f228079/neargate/agent/runtime"
 	agentapi "github.com/seed-2f228079/neargate/api/agent"
+	"github.com/seed-2f228079/neargate/internal/addressing"
 	"github.com/seed-2f228079/neargate/internal/arn"
 	"github.com/seed-2f228079/neargate/internal/id"
 )
@@ -82,8 +83,10 @@ type port struct {
 }
 
 type network struct {
-	NetworkMode   string
-	IPv4Addresses []string `json:",omitempty"`
+	NetworkMode         string
+	IPv4Addresses       []string `json:",omitempty"`
+	IPv6Addresses       []string `json:",omitempty"`
+	IPv6SubnetCIDRBlock string   `json:",omitempty"`
 }
 
 type containerStats struct {
@@ -154,6 +157,9 @@ func describeContainer(t Task, c *agentapi.ContainerSpec) *containerMetadata {
 	}
 	if a, err := netip.ParseAddr(t.Status.GetAddress()); err == nil {
 		n.IPv4Addresses = []string{a.String()}
+	}
+	if a, err := netip.ParseAddr(t.Status.GetIpv6Address()); err == nil {
+		n.IPv6Addresses, n.IPv6SubnetCIDRBlock = []string{a.String()}, addressing.Subnet6Of(a).String()
 	}
 	m.Networks = []network{n}
 	if c.HealthCheck != nil {

@@ -90,7 +90,7 @@ func (n *Network) Offer() (*agentapi.HostNetwork, error) {
 	if err != nil {
 		return nil, err
 	}
-	o := &agentapi.HostNetwork{Mode: n.cfg.Mode, VxlanPort: uint32(n.cfg.VXLANPort), VxlanId: n.cfg.VXLANID}
+	o := &agentapi.HostNetwork{Mode: n.cfg.Mode, VxlanPort: uint32(n.cfg.VXLANPort), VxlanId: n.cfg.VXLANID, Ipv6: lacksIPv6() == ""}
 	if p.IsValid() {
 		o.Cidr = p.String()
 	}
@@ -139,7 +139,7 @@ func prefixOf(ipn *net.IPNet) (netip.Prefix, bool) {
 	}
 	a, ok := netip.AddrFromSlice(ipn.IP)
 	ones, _ := ipn.Mask.Size()
-	if a = a.Unmap(); !ok || !a.Is4() || ones == 0 {
+	if a = a.Unmap(); !ok || ones == 0 {
 		return netip.Prefix{}, false
 	}
 	return netip.PrefixFrom(a, ones).Masked(), true
@@ -180,6 +180,8 @@ func (n *Network) Allocate(task string) (netip.Addr, error) {
 type Interface struct {
 	Task    string
 	Address netip.Addr
+	// Address6 is what IPv6 gave for it; invalid: the task has no IPv6 address.
+	Address6 netip.Addr
 	// Own: the address is the task's own (network mode awsvpc), and other hosts reach it.
 	Own bool
 	// Groups are the security groups that such a task is in; none: nothing is filtered.
@@ -220,5 +222,5 @@ func (n *Network) Release(task string) {
 }
 
 func ipNet(p netip.Prefix, a netip.Addr) *net.IPNet {
-	return &net.IPNet{IP: a.AsSlice(), Mask: net.CIDRMask(p.Bits(), 32)}
+	return &net.IPNet{IP: a.AsSlice(), Mask: net.CIDRMask(p.Bits(), a.BitLen())}
 }

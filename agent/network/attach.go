@@ -40,7 +40,10 @@ func (n *Network) Attach(ctx context.Context, i Interface, pid int) error {
 	n.mu.Lock()
 	index, mtu, subnet, gateway := n.index, n.mtu, n.subnet, n.gateway()
 	n.interfaces[a] = i
-	err := n.passFirewall() // each time: Docker may have been started since the last one
+	err := n.passFirewall(ipv4) // each time: Docker may have been started since the last one
+	if err == nil && i.Address6.IsValid() {
+		err = n.ensure6(ctx)
+	}
 	if err == nil {
 		err = n.admit(i)
 	}
@@ -75,6 +78,11 @@ func (n *Network) Attach(ctx context.Context, i Interface, pid int) error {
 	}
 	if err := h.RouteReplace(&netlink.Route{LinkIndex: eth0.Attrs().Index, Gw: gateway.AsSlice()}); err != nil {
 		return fmt.Errorf("default route of task %s: %w", task, err)
+	}
+	if i.Address6.IsValid() {
+		if err := n.attach6(h, eth0.Attrs().Index, i); err != nil {
+			return err
+		}
 	}
 	host, err := netlink.LinkByName(name)
 	if err != nil {

@@ -12,8 +12,8 @@ import (
 // sets the policy of filter/FORWARD to drop, and an accept in our table does not outweigh a drop in another. What may enter the
 // bridge is then decided by our table alone. The two rules are put where users are meant to put theirs, DOCKER-USER, else
 // FORWARD; they look as iptables' own and carry the instance's name.
-func (n *Network) passFirewall() error {
-	c, chain, rules, err := n.firewall()
+func (n *Network) passFirewall(f *family) error {
+	c, chain, rules, err := n.firewall(f)
 	if err != nil || chain == nil {
 		return err
 	}
@@ -33,8 +33,8 @@ func (n *Network) passFirewall() error {
 }
 
 // leaveFirewall takes the rules out again.
-func (n *Network) leaveFirewall() error {
-	c, chain, rules, err := n.firewall()
+func (n *Network) leaveFirewall(f *family) error {
+	c, chain, rules, err := n.firewall(f)
 	if err != nil || chain == nil {
 		return err
 	}
@@ -64,12 +64,12 @@ func (n *Network) firewallTag() []byte {
 }
 
 // firewall finds the chain to change and its rules; nil when the host filters nothing that is forwarded.
-func (n *Network) firewall() (*nftables.Conn, *nftables.Chain, []*nftables.Rule, error) {
+func (n *Network) firewall(f *family) (*nftables.Conn, *nftables.Chain, []*nftables.Rule, error) {
 	c, err := nftables.New()
 	if err != nil {
 		return nil, nil, nil, fmt.Errorf("nftables: %w", err)
 	}
-	chains, err := c.ListChainsOfTableFamily(nftables.TableFamilyIPv4)
+	chains, err := c.ListChainsOfTableFamily(f.table)
 	if err != nil {
 		return nil, nil, nil, fmt.Errorf("list nftables chains: %w", err)
 	}

@@ -75,50 +75,66 @@ func writeSysctl(name, value string) error {
 	return nil
 }
 
-// forwarding is kept in hostFolder while instances need net.ipv4.ip_forward and it was off before the first.
-type forwarding struct{ Bridges []string }
-
-// forwardingFile is of this network namespace: the setting is.
-func forwardingFile() string {
-	var st unix.Stat_t
-	if err := unix.Stat("/proc/self/ns/net", &st); err != nil {
-		return filepath.Join(hostFolder, "ip_forward.json")
-	}
-	return filepath.Join(hostFolder, fmt.Sprintf("ip_forward-%d.json", st.Ino))
+// forwarding is kept in hostFolder while instances need routing and it was off before the first.
+type forwarding struct {
+	Bridges []string
+	// Learning are the links that were told to go on taking routes from their routers, which a kernel that routes IPv6 itself no longer does.
+	Learning []string `json:",omitempty"`
 }
 
-func readForwarding() (forwarding, bool) {
+// forwardingFile is of this network namespace: the setting is.
+func forwardingFile(family *family) string {
+	var st unix.Stat_t
+	if err := unix.Stat("/proc/self/ns/net", &st); err != nil {
+		return filepath.Join(hostFolder, family.forwardFile+".json")
+	}
+	return filepath.Join(hostFolder, fmt.Sprintf("%s-%d.json", family.forwardFile, st.Ino))
+}
+
+func readForwarding(family *family) (forwarding, bool) {
 	var f forwarding
-	b, err := os.ReadFile(forwardingFile())
+	b, err := os.ReadFile(forwardingFile(family))
 	return f, err == nil && json.Unmarshal(b, &f) == nil
 }
 
 // enableForwarding turns routing on for the bridge's instance. Called with the host's lock held.
-func enableForwarding(bridge string) error {
-	b, err := os.ReadFile("/proc/sys/net/ipv4/ip_forward")
+func enableForwarding(family *family, bridge string) error {
+	b, err := os.ReadFile("/proc/sys/" + family.forward)
 	if err != nil {
 		return err
 	}
-	f, ours := readForwarding()
+	f, ours := readForwarding(family)
 	if !ours && strings.TrimSpace(string(b)) == "1" {
 		return nil // somebody else wants it on: it stays on after us
 	}
 	if !slices.Contains(f.Bridges, bridge) {
 		f.Bridges = append(f.Bridges, bridge)
 	}
+	var learning []string
+	if family == ipv6 {
+		if learning, err = learningLinks(); err != nil {
+			return err
+		}
+		f.Learning = append(f.Learning, learning...)
+	}
 	if b, err = json.Marshal(f); err != nil {
 		return err
 	}
-	if err := os.WriteFile(forwardingFile(), b, 0o600); err != nil {
+	if err := os.WriteFile(forwardingFile(family), b, 0o600); err != nil {
 		return err
 	}
-	return writeSysctl("net/ipv4/ip_forward", "1")
+	for _, link := range learning {
+		if err := writeSysctl("net/ipv6/conf/"+link+"/accept_ra", "2"); err != nil {
+			return err
+		}
+	}
+	return writeSysctl(family.forward, "1")
 }
 
 // restoreForwarding turns routing off again once no instance is left that needs it, unless another program has come to
 // rely on it: one that has a bridge of its own. Called with the host's lock held.
-func restoreForwarding(bridge string) error {
-	f, ours := readForwarding()
+func restoreForwarding(family *family, bridge string) error {
+	f, ours := readForwarding(family)
 	if !ours {
 		return nil
 	}
@@ -131,15 +147,20 @@ func restoreForwarding(bridge string) error {
 		if err != nil {
 			return err
 		}
-		return os.WriteFile(forwardingFile(), b, 0o600)
+		return os.WriteFile(forwardingFile(family), b, 0o600)
 	}
 	links, err := netlink.LinkList()
 	if err == nil && !slices.ContainsFunc(links, func(l netlink.Link) bool { return l.Type() == "bridge" }) {
-		if err := writeSysctl("net/ipv4/ip_forward", "0"); err != nil {
+		if err := writeSysctl(family.forward, "0"); err != nil {
 			return err
 		}
+		for _, link := range f.Learning { // one that is gone has nothing to be put back
+			if err := writeSysctl("net/ipv6/conf/"+link+"/accept_ra", "1"); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return err
+			}
+		}
 	}
-	if err := os.Remove(forwardingFile()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := os.Remove(forwardingFile(family)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	return nil

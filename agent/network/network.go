@@ -64,8 +64,10 @@ type Network struct {
 	interfaces map[netip.Addr]Interface // of tasks that were attached
 	peers      map[string]*agentapi.Peer
 	groups     map[string]*agentapi.SecurityGroup
-	learned    chan struct{} // closed when groups change
-	filtering  *ruleset      // what the kernel has; nil: nothing
+	learned    chan struct{}        // closed when groups change
+	filtering  map[*family]*ruleset // what the kernel has
+
+	up6 bool // IPv6 is there, since the first task that has an address of it
 }
 
 // Forward is a host port that leads to a task.
@@ -91,7 +93,7 @@ func New(cfg Config) *Network {
 	}
 	return &Network{
 		cfg: cfg, short: short, bridge: "ng-" + short, overlay: "nx-" + short, used: map[netip.Addr]string{}, forward: map[string][]Forward{},
-		interfaces: map[netip.Addr]Interface{}, peers: map[string]*agentapi.Peer{}, groups: map[string]*agentapi.SecurityGroup{}, learned: make(chan struct{}),
+		interfaces: map[netip.Addr]Interface{}, filtering: map[*family]*ruleset{}, peers: map[string]*agentapi.Peer{}, groups: map[string]*agentapi.SecurityGroup{}, learned: make(chan struct{}),
 	}
 }
 
@@ -123,7 +125,7 @@ func (n *Network) Up(ctx context.Context) error {
 	if err := n.ensureBridge(); err != nil {
 		return err
 	}
-	if err := enableForwarding(n.bridge); err != nil {
+	if err := enableForwarding(ipv4, n.bridge); err != nil {
 		return err
 	}
 	if err := n.recall(); err != nil {
@@ -141,6 +143,7 @@ func (n *Network) Up(ctx context.Context) error {
 	if err := n.connectPeers(); err != nil {
 		return err
 	}
+	n.resume6()
 	n.up = true
 	return nil
 }
@@ -212,21 +215,20 @@ func (n *Network) Down(ctx context.Context) error {
 			errs = append(errs, err)
 		}
 	}
-	errs = append(errs, n.disconnectPeers(), n.deleteTables(), n.leaveFirewall())
+	errs = append(errs, n.disconnectPeers(), n.deleteTables(), n.leaveFirewall(ipv4))
 	if link, err := netlink.LinkByName(n.bridge); err == nil {
 		if err := netlink.LinkDel(link); err != nil {
 			errs = append(errs, fmt.Errorf("delete bridge %s: %w", n.bridge, err))
 		}
 	}
-	if err := restoreForwarding(n.bridge); err != nil {
-		errs = append(errs, err)
-	}
+	errs = append(errs, restoreForwarding(ipv4, n.bridge), restoreForwarding(ipv6, n.bridge))
 	for _, kind := range n.Kinds() {
 		if err := os.Remove(n.setFile(kind)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			errs = append(errs, err)
 		}
 	}
-	n.up, n.filtering = false, nil
+	n.up, n.up6 = false, false
+	clear(n.filtering)
 	return errors.Join(errs...)
 }
 

@@ -91,7 +91,7 @@ func (s space) do(f func() error) {
 func (s space) serve(port int) {
 	s.t.Helper()
 	s.do(func() error {
-		l, err := net.Listen("tcp4", fmt.Sprintf(":%d", port))
+		l, err := net.Listen("tcp", fmt.Sprintf(":%d", port)) // both families
 		if err != nil {
 			return err
 		}
@@ -116,7 +116,7 @@ const bulk = 4 << 20
 func (s space) serveBulk(port int) {
 	s.t.Helper()
 	s.do(func() error {
-		l, err := net.Listen("tcp4", fmt.Sprintf(":%d", port))
+		l, err := net.Listen("tcp", fmt.Sprintf(":%d", port))
 		if err != nil {
 			return err
 		}
@@ -138,7 +138,7 @@ func (s space) serveBulk(port int) {
 // get connects and returns what the other side says: the address that it sees.
 func (s space) get(to string) (seen string, err error) {
 	err = s.try(func() error {
-		c, err := net.DialTimeout("tcp4", to, 300*time.Millisecond)
+		c, err := net.DialTimeout("tcp", to, 300*time.Millisecond)
 		if err != nil {
 			return err
 		}
@@ -246,7 +246,7 @@ func peersOf(hosts map[string]*host) *agentapi.Update {
 	u := &agentapi.Update{Kind: agentapi.Kind_PEERS, Full: true}
 	for address, h := range hosts {
 		u.Resources = append(u.Resources, &agentapi.Resource{Name: address, Body: &agentapi.Resource_Peer{Peer: &agentapi.Peer{
-			NodeId: address, Address: address, Cidr: h.net.subnet.String(), Mode: h.cfg.Mode, VxlanPort: 4789, VxlanId: 4566,
+			NodeId: address, Address: address, Cidr: h.net.subnet.String(), Mode: h.cfg.Mode, VxlanPort: 4789, VxlanId: 4566, Ipv6: true,
 		}}})
 	}
 	return u

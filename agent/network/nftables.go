@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 
 	"github.com/google/nftables"
@@ -141,7 +142,10 @@ func (n *Network) deleteTables() error {
 	if err != nil {
 		return err
 	}
-	for _, t := range []*nftables.Table{n.table(), n.filterTable(), n.portTable()} {
+	for _, t := range []*nftables.Table{n.table(), n.filterTable(ipv4), n.portTable(), n.table6(), n.filterTable(ipv6)} {
+		if t.Family == nftables.TableFamilyIPv6 && lacksIPv6() != "" {
+			continue
+		}
 		c.AddTable(t) // so that deleting cannot fail
 		c.DelTable(t)
 	}
@@ -239,10 +243,17 @@ func (n *Network) Unforward(task string) error {
 	return nil
 }
 
-const (
-	saddr = 12 // offsets in an IPv4 header
-	daddr = 16
+// field is an address in the header of a packet.
+type field struct{ offset, size uint32 }
+
+var (
+	saddr, daddr   = field{12, 4}, field{16, 4}
+	saddr6, daddr6 = field{8, 16}, field{24, 16}
 )
+
+func (f field) load() *expr.Payload {
+	return &expr.Payload{Base: expr.PayloadBaseNetworkHeader, Offset: f.offset, Len: f.size, DestRegister: 1}
+}
 
 func iface(key expr.MetaKey, op expr.CmpOp, name string) []expr.Any {
 	b := make([]byte, unix.IFNAMSIZ)
@@ -250,11 +261,10 @@ func iface(key expr.MetaKey, op expr.CmpOp, name string) []expr.Any {
 	return []expr.Any{&expr.Meta{Key: key, Register: 1}, &expr.Cmp{Op: op, Register: 1, Data: b}}
 }
 
-func address(offset uint32, op expr.CmpOp, p netip.Prefix) []expr.Any {
-	mask := binary.BigEndian.AppendUint32(nil, ^uint32(0)<<(32-p.Bits()))
+func address(f field, op expr.CmpOp, p netip.Prefix) []expr.Any {
 	return []expr.Any{
-		&expr.Payload{Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: 4, DestRegister: 1},
-		&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 4, Mask: mask, Xor: make([]byte, 4)},
+		f.load(),
+		&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: f.size, Mask: net.CIDRMask(p.Bits(), int(f.size)*8), Xor: make([]byte, f.size)},
 		&expr.Cmp{Op: op, Register: 1, Data: p.Masked().Addr().AsSlice()},
 	}
 }

@@ -1,10 +1,12 @@
 package network
 
 import (
+	"bytes"
 	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"slices"
 
@@ -39,6 +41,7 @@ type neighbour struct {
 	link    int // through which the host is reached
 	overlay bool
 	here    bool // it is in this network namespace: the kernel knows the way
+	ipv6    bool // its tasks may have IPv6 addresses
 }
 
 // connectPeers makes routes, VXLAN entries and sets what the set of peers says, and removes what else an earlier one, or an earlier
@@ -62,13 +65,13 @@ func (n *Network) connectPeers() error {
 	if err != nil {
 		return err
 	}
-	return n.reconcileRoutes(list, overlay)
+	return errors.Join(n.reconcileRoutes(ipv4, list, overlay), n.connectPeers6(list, overlay))
 }
 
 // disconnectPeers removes all of it. n.mu is held.
 func (n *Network) disconnectPeers() error {
 	_, err := n.ensureOverlay(nil)
-	return errors.Join(err, n.reconcileRoutes(nil, nil))
+	return errors.Join(err, n.reconcileRoutes(ipv4, nil, nil), n.disconnectPeers6())
 }
 
 // neighbours are the peers that can be reached, each with the way to it, in the order of their blocks.
@@ -88,7 +91,7 @@ func (n *Network) neighbours() ([]neighbour, error) {
 		if block == n.subnet {
 			continue // this host
 		}
-		h := neighbour{node: id, address: address, block: block}
+		h := neighbour{node: id, address: address, block: block, ipv6: p.Ipv6}
 		switch err := n.way(&h, p); {
 		case err != nil:
 			n.cfg.Logger.Warn("the tasks of a host are not reached", "node", id, "host", address, "error", err)
@@ -209,27 +212,33 @@ func addresses(list []netip.Addr) (elements []nftables.SetElement) {
 // being the same interval.
 func intervals(blocks []netip.Prefix) (elements []nftables.SetElement) {
 	for _, b := range blocks {
-		start := b.Addr().As4()
-		end := binary.BigEndian.AppendUint32(nil, binary.BigEndian.Uint32(start[:])+1<<(32-b.Bits()))
-		if last := len(elements) - 1; last > 0 && [4]byte(elements[last].Key) == start {
+		start, end := b.Addr().AsSlice(), beyond(b).AsSlice()
+		if last := len(elements) - 1; last > 0 && bytes.Equal(elements[last].Key, start) {
 			elements[last].Key = end
 			continue
 		}
-		elements = append(elements, nftables.SetElement{Key: start[:]}, nftables.SetElement{Key: end, IntervalEnd: true})
+		elements = append(elements, nftables.SetElement{Key: start}, nftables.SetElement{Key: end, IntervalEnd: true})
 	}
 	return elements
 }
 
-// member matches packets whose address at offset is in a set of the packet's table.
-func member(offset uint32, set string) []expr.Any {
-	return []expr.Any{
-		&expr.Payload{Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: 4, DestRegister: 1},
-		&expr.Lookup{SourceRegister: 1, SetName: set},
+// beyond is the first address after a block.
+func beyond(p netip.Prefix) netip.Addr {
+	last := p.Masked().Addr().AsSlice()
+	for i, m := range net.CIDRMask(p.Bits(), len(last)*8) {
+		last[i] |= ^m
 	}
+	a, _ := netip.AddrFromSlice(last)
+	return a.Next()
 }
 
-func notMember(offset uint32, set string) []expr.Any {
-	m := member(offset, set)
+// member matches packets whose address is in a set of the packet's table.
+func member(f field, set string) []expr.Any {
+	return []expr.Any{f.load(), &expr.Lookup{SourceRegister: 1, SetName: set}}
+}
+
+func notMember(f field, set string) []expr.Any {
+	m := member(f, set)
 	m[1].(*expr.Lookup).Invert = true
 	return m
 }

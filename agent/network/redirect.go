@@ -56,7 +56,7 @@ func (r *Redirect) Replace(tasks []netip.Addr) error {
 	}
 	rule := func(ch *nftables.Chain, parts ...[]expr.Any) {
 		all := iface(expr.MetaKeyIIFNAME, expr.CmpOpEq, r.Bridge)
-		all = append(all, &expr.Payload{Base: expr.PayloadBaseNetworkHeader, Offset: saddr, Len: 4, DestRegister: 1},
+		all = append(all, saddr.load(),
 			&expr.Lookup{SourceRegister: 1, SetName: set.Name, SetID: set.ID})
 		for _, p := range parts {
 			all = append(all, p...)

@@ -45,12 +45,13 @@ func (r *ruleset) sameRules(o *ruleset) bool {
 		})
 }
 
-// compile is pure. A task that is in groups may do what any of them lets through, and nothing else; hosts may do everything.
-func compile(groups map[string]*agentapi.SecurityGroup, tasks map[netip.Addr]Interface, hosts []netip.Addr) *ruleset {
+// compile is pure, for one family of addresses. A task that is in groups may do what any of them lets through, and nothing else; hosts may do everything.
+func compile(f *family, groups map[string]*agentapi.SecurityGroup, tasks map[netip.Addr]Interface, hosts []netip.Addr) *ruleset {
 	out := &ruleset{sets: map[string][]netip.Addr{}, from: map[netip.Addr]string{}, to: map[netip.Addr]string{}}
 	combinations := map[string][]string{} // by hash
-	for a, i := range tasks {
-		if !i.Own || len(i.Groups) == 0 {
+	for _, i := range tasks {
+		a := f.address(i)
+		if !a.IsValid() || !i.Own || len(i.Groups) == 0 {
 			continue
 		}
 		ids := slices.Compact(slices.Sorted(slices.Values(i.Groups)))
@@ -65,10 +66,10 @@ func compile(groups map[string]*agentapi.SecurityGroup, tasks map[netip.Addr]Int
 		from, to := chain{name: chainName("from", []byte(sum))}, chain{name: chainName("to", []byte(sum))}
 		for _, id := range combinations[sum] {
 			for _, r := range groups[id].GetIngress() {
-				to.add(out, groups, r, saddr)
+				to.add(f, out, groups, r, "saddr", f.saddr)
 			}
 			for _, r := range groups[id].GetEgress() {
-				from.add(out, groups, r, daddr)
+				from.add(f, out, groups, r, "daddr", f.daddr)
 			}
 		}
 		drop := rule{"drop", verdict(expr.VerdictDrop)}
@@ -78,32 +79,31 @@ func compile(groups map[string]*agentapi.SecurityGroup, tasks map[netip.Addr]Int
 	return out
 }
 
-// add adds what one rule of a group lets through; the other side's address is at offset. What cannot match a packet of IPv4 adds nothing.
-func (c *chain) add(out *ruleset, groups map[string]*agentapi.SecurityGroup, r *agentapi.TrafficRule, offset uint32) {
-	side := map[uint32]string{saddr: "saddr", daddr: "daddr"}[offset]
+// add adds what one rule of a group lets through; other is where the other side's address is. What cannot match a packet of the family adds nothing.
+func (c *chain) add(f *family, out *ruleset, groups map[string]*agentapi.SecurityGroup, r *agentapi.TrafficRule, side string, other field) {
 	var words []string
 	var exprs []expr.Any
 	switch {
 	case r.Group != "":
 		set := "members-" + r.Group
 		if _, ok := out.sets[set]; !ok {
-			out.sets[set] = memberAddresses(groups[r.Group])
+			out.sets[set] = memberAddresses(f, groups[r.Group])
 		}
-		words = append(words, fmt.Sprintf("ip %s @%s", side, set))
-		exprs = append(exprs, member(offset, set)...)
+		words = append(words, fmt.Sprintf("%s %s @%s", f.word, side, set))
+		exprs = append(exprs, member(other, set)...)
 	default:
 		p, err := netip.ParsePrefix(r.Cidr)
-		if err != nil || !p.Addr().Is4() {
+		if err != nil || !f.is(p.Addr()) {
 			return
 		}
 		if p.Bits() > 0 {
-			words = append(words, fmt.Sprintf("ip %s %s", side, p.Masked()))
-			exprs = append(exprs, address(offset, expr.CmpOpEq, p)...)
+			words = append(words, fmt.Sprintf("%s %s %s", f.word, side, p.Masked()))
+			exprs = append(exprs, address(other, expr.CmpOpEq, p)...)
 		}
 	}
 	switch r.Protocol {
 	case -1:
-	case unix.IPPROTO_ICMPV6:
+	case f.otherICMP:
 		return
 	default:
 		words = append(words, fmt.Sprintf("meta l4proto %d", r.Protocol))
@@ -117,10 +117,10 @@ func (c *chain) add(out *ruleset, groups map[string]*agentapi.SecurityGroup, r *
 				&expr.Cmp{Register: 1, Op: expr.CmpOpGte, Data: binary.BigEndian.AppendUint16(nil, uint16(r.FromPort))},
 				&expr.Cmp{Register: 1, Op: expr.CmpOpLte, Data: binary.BigEndian.AppendUint16(nil, uint16(r.ToPort))})
 		}
-	case unix.IPPROTO_ICMP:
+	case unix.IPPROTO_ICMP, unix.IPPROTO_ICMPV6:
 		for i, v := range []int32{r.FromPort, r.ToPort} {
 			if v >= 0 {
-				words = append(words, fmt.Sprintf("icmp %s %d", [...]string{"type", "code"}[i], v))
+				words = append(words, fmt.Sprintf("%s %s %d", f.icmp, [...]string{"type", "code"}[i], v))
 				exprs = append(exprs, &expr.Payload{Base: expr.PayloadBaseTransportHeader, Offset: uint32(i), Len: 1, DestRegister: 1},
 					&expr.Cmp{Register: 1, Op: expr.CmpOpEq, Data: []byte{byte(v)}})
 			}
@@ -133,9 +133,9 @@ func (c *chain) add(out *ruleset, groups map[string]*agentapi.SecurityGroup, r *
 	c.rules = append(c.rules, rule{text, append(exprs, verdict(expr.VerdictAccept)...)})
 }
 
-func memberAddresses(g *agentapi.SecurityGroup) (list []netip.Addr) {
+func memberAddresses(f *family, g *agentapi.SecurityGroup) (list []netip.Addr) {
 	for _, m := range g.GetMembers() {
-		if a, err := netip.ParseAddr(m); err == nil && a.Is4() {
+		if a, err := netip.ParseAddr(m); err == nil && f.is(a) {
 			list = append(list, a)
 		}
 	}

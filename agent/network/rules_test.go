@@ -33,8 +33,8 @@ func TestCompile(t *testing.T) {
 		"sg-2": {Id: "sg-2", Ingress: []*agentapi.TrafficRule{through(17, 0, 65535, "0.0.0.0/0", ""), through(6, 22, 22, "", "sg-2")}},
 	}
 	hosts := []netip.Addr{netip.MustParseAddr("10.64.4.1")}
-	got := compile(groups, map[netip.Addr]Interface{
-		a: {Own: true, Groups: []string{"sg-1"}}, b: {Own: true, Groups: []string{"sg-2", "sg-1"}}, c: {Groups: []string{"sg-1"}},
+	got := compile(ipv4, groups, map[netip.Addr]Interface{
+		a: {Address: a, Own: true, Groups: []string{"sg-1"}}, b: {Address: b, Own: true, Groups: []string{"sg-2", "sg-1"}}, c: {Address: c, Groups: []string{"sg-1"}},
 	}, hosts)
 	ofOne := `ip saddr 10.0.0.0/8 meta l4proto 6 th dport 80-443 accept
 meta l4proto 17 accept
@@ -61,9 +61,39 @@ ip saddr @members-sg-3 meta l4proto 1 icmp type 3 icmp code 4 accept
 	}
 	// What only differs in members does not have the table made anew.
 	groups["sg-1"].Members = nil
-	again := compile(groups, map[netip.Addr]Interface{a: {Own: true, Groups: []string{"sg-1"}}, b: {Own: true, Groups: []string{"sg-1", "sg-2"}}}, hosts)
+	again := compile(ipv4, groups, map[netip.Addr]Interface{a: {Address: a, Own: true, Groups: []string{"sg-1"}}, b: {Address: b, Own: true, Groups: []string{"sg-1", "sg-2"}}}, hosts)
 	if !got.sameRules(again) || got.equal(again) {
 		t.Errorf("same rules: %v, equal: %v; want true, false", got.sameRules(again), got.equal(again))
+	}
+}
+
+// TestCompileIPv6: of the same groups, the rules that can match a packet of IPv6, for the tasks that have an address of it.
+func TestCompileIPv6(t *testing.T) {
+	a, b := netip.MustParseAddr("10.64.0.2"), netip.MustParseAddr("10.64.0.3")
+	six := netip.MustParseAddr("fd8e:2f17:5b60::a40:2")
+	groups := map[string]*agentapi.SecurityGroup{
+		"sg-1": {Id: "sg-1", Members: []string{"10.64.0.2", six.String(), "::ffff:10.64.0.9"}, Egress: everything, Ingress: []*agentapi.TrafficRule{
+			through(6, 80, 443, "10.0.0.0/8", ""), through(17, 53, 53, "::/0", ""), through(-1, -1, -1, "", "sg-1"), through(1, 8, -1, "::/0", ""),
+			through(58, 128, 0, "::/0", ""), through(6, 1, 1, "2001:db8::7/32", ""), through(58, 128, 0, "", "sg-1"),
+		}},
+	}
+	got := compile(ipv6, groups, map[netip.Addr]Interface{
+		a: {Address: a, Address6: six, Own: true, Groups: []string{"sg-1"}}, b: {Address: b, Own: true, Groups: []string{"sg-1"}},
+	}, nil)
+	want := `meta l4proto 17 th dport 53-53 accept
+ip6 saddr @members-sg-1 accept
+meta l4proto 58 icmpv6 type 128 icmpv6 code 0 accept
+ip6 saddr 2001:db8::/32 meta l4proto 6 th dport 1-1 accept
+ip6 saddr @members-sg-1 meta l4proto 58 icmpv6 type 128 icmpv6 code 0 accept
+drop`
+	if diff := cmp.Diff(want, words(got, got.to[six])); diff != "" {
+		t.Errorf("into a task (-want +got):\n%s", diff)
+	}
+	if out := words(got, got.from[six]); out != "drop" || len(got.to) != 1 {
+		t.Errorf("out of a task whose groups let IPv4 out: %s; chains %v", out, got.to)
+	}
+	if m := got.sets["members-sg-1"]; len(m) != 1 || m[0] != six {
+		t.Errorf("members %v", m)
 	}
 }
 

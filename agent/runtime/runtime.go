@@ -153,6 +153,7 @@ func (s Secrets) Log(c *agentapi.ContainerSpec) *agentapi.LogConfiguration {
 // Sandbox is a created task's place in the network.
 type Sandbox struct {
 	Address string // the task's own IP; empty with network mode host or none
+	IPv6    string // the one of IPv6 beside it; empty: there is none
 	Gateway string // the bridge's IP: where the agent's link-local services answer
 	MAC     string // of the task's own network interface; empty: not known, or there is none
 	// Ports per container, with host ports chosen where the spec said 0. They answer once the container listens.

@@ -2029,6 +2029,7 @@ type TaskSpec struct {
 	DefaultSecurityGroup bool                   `protobuf:"varint,101,opt,name=default_security_group,json=defaultSecurityGroup,proto3" json:"default_security_group,omitempty"` // none was asked for but that of the VPC
 	EphemeralStorageMib  uint32                 `protobuf:"varint,120,opt,name=ephemeral_storage_mib,json=ephemeralStorageMib,proto3" json:"ephemeral_storage_mib,omitempty"`    // what its containers and its volumes may write together; 0: no limit but the host's disk
 	Interception         *Interception          `protobuf:"bytes,300,opt,name=interception,proto3" json:"interception,omitempty"`                                                // of a task with network mode awsvpc; absent: its traffic goes its own way
+	Ipv6                 bool                   `protobuf:"varint,140,opt,name=ipv6,proto3" json:"ipv6,omitempty"`                                                               // with network mode awsvpc: it has an IPv6 address besides, on a host that has IPv6
 	unknownFields        protoimpl.UnknownFields
 	sizeCache            protoimpl.SizeCache
 }
@@ -2208,6 +2209,13 @@ func (x *TaskSpec) GetInterception() *Interception {
 		return x.Interception
 	}
 	return nil
+}
+
+func (x *TaskSpec) GetIpv6() bool {
+	if x != nil {
+		return x.Ipv6
+	}
+	return false
 }
 
 type ContainerSpec struct {
@@ -3278,6 +3286,7 @@ type TaskStatus struct {
 	Connected        *timestamppb.Timestamp `protobuf:"bytes,15,opt,name=connected,proto3" json:"connected,omitempty"`
 	Health           Health                 `protobuf:"varint,20,opt,name=health,proto3,enum=neargate.agent.v1.Health" json:"health,omitempty"` // of the essential containers that have a check, together
 	MacAddress       string                 `protobuf:"bytes,60,opt,name=mac_address,json=macAddress,proto3" json:"mac_address,omitempty"`      // of the task's own network interface
+	Ipv6Address      string                 `protobuf:"bytes,140,opt,name=ipv6_address,json=ipv6Address,proto3" json:"ipv6_address,omitempty"`  // of the same; empty: it has none
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
 }
@@ -3427,6 +3436,13 @@ func (x *TaskStatus) GetHealth() Health {
 func (x *TaskStatus) GetMacAddress() string {
 	if x != nil {
 		return x.MacAddress
+	}
+	return ""
+}
+
+func (x *TaskStatus) GetIpv6Address() string {
+	if x != nil {
+		return x.Ipv6Address
 	}
 	return ""
 }
@@ -5365,6 +5381,7 @@ type HostNetwork struct {
 	Mode          string                 `protobuf:"bytes,3,opt,name=mode,proto3" json:"mode,omitempty"`   // how it wants to be reached: route, vxlan; empty: as the other side finds best
 	VxlanPort     uint32                 `protobuf:"varint,4,opt,name=vxlan_port,json=vxlanPort,proto3" json:"vxlan_port,omitempty"`
 	VxlanId       uint32                 `protobuf:"varint,5,opt,name=vxlan_id,json=vxlanId,proto3" json:"vxlan_id,omitempty"`
+	Ipv6          bool                   `protobuf:"varint,40,opt,name=ipv6,proto3" json:"ipv6,omitempty"` // its tasks may have IPv6 addresses, which follow from the block
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -5434,6 +5451,13 @@ func (x *HostNetwork) GetVxlanId() uint32 {
 	return 0
 }
 
+func (x *HostNetwork) GetIpv6() bool {
+	if x != nil {
+		return x.Ipv6
+	}
+	return false
+}
+
 // Peer is a node's part of the cluster's network. The first address of its block is the host's own.
 type Peer struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -5443,6 +5467,7 @@ type Peer struct {
 	Mode          string                 `protobuf:"bytes,4,opt,name=mode,proto3" json:"mode,omitempty"` // as in HostNetwork
 	VxlanPort     uint32                 `protobuf:"varint,5,opt,name=vxlan_port,json=vxlanPort,proto3" json:"vxlan_port,omitempty"`
 	VxlanId       uint32                 `protobuf:"varint,6,opt,name=vxlan_id,json=vxlanId,proto3" json:"vxlan_id,omitempty"`
+	Ipv6          bool                   `protobuf:"varint,40,opt,name=ipv6,proto3" json:"ipv6,omitempty"` // as in HostNetwork
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -5517,6 +5542,13 @@ func (x *Peer) GetVxlanId() uint32 {
 		return x.VxlanId
 	}
 	return 0
+}
+
+func (x *Peer) GetIpv6() bool {
+	if x != nil {
+		return x.Ipv6
+	}
+	return false
 }
 
 // SecurityGroup is what one group lets through, and the addresses of those in it.
@@ -6419,7 +6451,7 @@ const file_api_agent_agent_proto_rawDesc = "" +
 	"\adesired\x18\x04 \x01(\x0e2\x1f.neargate.agent.v1.DesiredStateR\adesired\x12/\n" +
 	"\x04spec\x18\x05 \x01(\v2\x1b.neargate.agent.v1.TaskSpecR\x04spec\x12\x1f\n" +
 	"\vstop_reason\x18\x06 \x01(\tR\n" +
-	"stopReason\"\x8d\x06\n" +
+	"stopReason\"\xa2\x06\n" +
 	"\bTaskSpec\x12\x18\n" +
 	"\aaccount\x18\x01 \x01(\tR\aaccount\x12\x16\n" +
 	"\x06region\x18\x02 \x01(\tR\x06region\x12\x18\n" +
@@ -6448,7 +6480,8 @@ const file_api_agent_agent_proto_rawDesc = "" +
 	"\x0fsecurity_groups\x18d \x03(\tR\x0esecurityGroups\x124\n" +
 	"\x16default_security_group\x18e \x01(\bR\x14defaultSecurityGroup\x122\n" +
 	"\x15ephemeral_storage_mib\x18x \x01(\rR\x13ephemeralStorageMib\x12D\n" +
-	"\finterception\x18\xac\x02 \x01(\v2\x1f.neargate.agent.v1.InterceptionR\finterception\"\xf1\x11\n" +
+	"\finterception\x18\xac\x02 \x01(\v2\x1f.neargate.agent.v1.InterceptionR\finterception\x12\x13\n" +
+	"\x04ipv6\x18\x8c\x01 \x01(\bR\x04ipv6\"\xf1\x11\n" +
 	"\rContainerSpec\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05image\x18\x02 \x01(\tR\x05image\x12\x1c\n" +
@@ -6575,7 +6608,7 @@ const file_api_agent_agent_proto_rawDesc = "" +
 	"MountPoint\x12\x16\n" +
 	"\x06volume\x18\x01 \x01(\tR\x06volume\x12%\n" +
 	"\x0econtainer_path\x18\x02 \x01(\tR\rcontainerPath\x12\x1b\n" +
-	"\tread_only\x18\x03 \x01(\bR\breadOnly\"\xad\x06\n" +
+	"\tread_only\x18\x03 \x01(\bR\breadOnly\"\xd1\x06\n" +
 	"\n" +
 	"TaskStatus\x12\x17\n" +
 	"\atask_id\x18\x01 \x01(\tR\x06taskId\x12\x14\n" +
@@ -6598,7 +6631,8 @@ const file_api_agent_agent_proto_rawDesc = "" +
 	"\tconnected\x18\x0f \x01(\v2\x1a.google.protobuf.TimestampR\tconnected\x121\n" +
 	"\x06health\x18\x14 \x01(\x0e2\x19.neargate.agent.v1.HealthR\x06health\x12\x1f\n" +
 	"\vmac_address\x18< \x01(\tR\n" +
-	"macAddress\"\xb5\x04\n" +
+	"macAddress\x12\"\n" +
+	"\fipv6_address\x18\x8c\x01 \x01(\tR\vipv6Address\"\xb5\x04\n" +
 	"\x0fContainerStatus\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x127\n" +
 	"\x05state\x18\x02 \x01(\x0e2!.neargate.agent.v1.ContainerStateR\x05state\x12\x1d\n" +
@@ -6769,14 +6803,15 @@ const file_api_agent_agent_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\fR\x05value:\x028\x01\x1a=\n" +
 	"\x0fLogOptionsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x85\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x99\x01\n" +
 	"\vHostNetwork\x12\x12\n" +
 	"\x04cidr\x18\x01 \x01(\tR\x04cidr\x12\x14\n" +
 	"\x05taken\x18\x02 \x03(\tR\x05taken\x12\x12\n" +
 	"\x04mode\x18\x03 \x01(\tR\x04mode\x12\x1d\n" +
 	"\n" +
 	"vxlan_port\x18\x04 \x01(\rR\tvxlanPort\x12\x19\n" +
-	"\bvxlan_id\x18\x05 \x01(\rR\avxlanId\"\x9b\x01\n" +
+	"\bvxlan_id\x18\x05 \x01(\rR\avxlanId\x12\x12\n" +
+	"\x04ipv6\x18( \x01(\bR\x04ipv6\"\xaf\x01\n" +
 	"\x04Peer\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x12\n" +
@@ -6784,7 +6819,8 @@ const file_api_agent_agent_proto_rawDesc = "" +
 	"\x04mode\x18\x04 \x01(\tR\x04mode\x12\x1d\n" +
 	"\n" +
 	"vxlan_port\x18\x05 \x01(\rR\tvxlanPort\x12\x19\n" +
-	"\bvxlan_id\x18\x06 \x01(\rR\avxlanId\"\xab\x01\n" +
+	"\bvxlan_id\x18\x06 \x01(\rR\avxlanId\x12\x12\n" +
+	"\x04ipv6\x18( \x01(\bR\x04ipv6\"\xab\x01\n" +
 	"\rSecurityGroup\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x128\n" +
 	"\aingress\x18\x02 \x03(\v2\x1e.neargate.agent.v1.TrafficRuleR\aingress\x126\n" +

@@ -14,6 +14,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -157,8 +158,8 @@ func (h *farHost) removeAll() {
 	if out, err := cmd.CombinedOutput(); err != nil {
 		h.t.Errorf("remove what is left of %s: %v: %s", h.name, err, out)
 	}
-	left := h.output("ip", "-br", "link") + h.output("ip", "route") + h.output("nft", "list", "tables")
-	for _, word := range []string{"10.64.", "10.80.", "ng-", "nx-", "neargate", "proto 78"} {
+	left := h.output("ip", "-br", "link") + h.output("ip", "route") + h.output("nft", "list", "tables") + h.output("ip", "-6", "route") + h.output("ip", "-6", "address")
+	for _, word := range []string{"10.64.", "10.80.", "fd8e:", ":a40:1/", ":a50:1/", "ng-", "nx-", "neargate", "proto 78"} {
 		if strings.Contains(left, word) {
 			h.t.Errorf("%s: left behind:\n%s", h.name, left)
 			break
@@ -206,7 +207,7 @@ func (h *farHost) taskPID(arn string) int {
 // get asks for a page from within a namespace, once.
 func get(pid int, address, host string) (answer string, err error) {
 	err = inNamespace(pid, func() error {
-		c, err := net.DialTimeout("tcp4", address, 500*time.Millisecond)
+		c, err := net.DialTimeout("tcp", address, 500*time.Millisecond)
 		if err != nil {
 			return err
 		}
@@ -320,7 +321,7 @@ func differentHosts(t *testing.T, routed bool) {
 		return nil
 	})
 	registry, err := sd.CreateService(ctx, &servicediscovery.CreateServiceInput{Name: new("web"), NamespaceId: &namespace,
-		DnsConfig: &sdtypes.DnsConfig{DnsRecords: []sdtypes.DnsRecord{{Type: sdtypes.RecordTypeA, TTL: new(int64(1))}}}, HealthCheckCustomConfig: &sdtypes.HealthCheckCustomConfig{}})
+		DnsConfig: &sdtypes.DnsConfig{DnsRecords: []sdtypes.DnsRecord{{Type: sdtypes.RecordTypeA, TTL: new(int64(1))}, {Type: sdtypes.RecordTypeAaaa, TTL: new(int64(1))}}}, HealthCheckCustomConfig: &sdtypes.HealthCheckCustomConfig{}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -392,11 +393,17 @@ func differentHosts(t *testing.T, routed bool) {
 		t.Errorf("the task's interface: %v", details)
 	}
 	at80 := address + ":80"
+	six := details["ipv6Address"]
+	at80over6 := "[" + six + "]:80"
+	if shown := described.Tasks[0].Containers[0].NetworkInterfaces; !strings.HasPrefix(six, "fd8e:2f17:5b60:") || len(shown) != 1 || *shown[0].Ipv6Address != six {
+		t.Errorf("the task's IPv6 address: %v, %+v", details, shown)
+	}
 	pids := map[string]int{"near": one.taskPID(near), "far": two.taskPID(far), "stranger": two.taskPID(stranger)}
 
 	// No task may, and no load balancer.
 	for _, who := range []string{"near", "far", "stranger"} {
 		blocked(t, pids[who], at80)
+		blocked(t, pids[who], at80over6)
 	}
 	for _, h := range hosts {
 		reaches(t, h.pid, at80, "hello from web") // but whoever is on a host
@@ -417,11 +424,14 @@ func differentHosts(t *testing.T, routed bool) {
 	authorize(web, fromClients...)
 	reaches(t, pids["near"], at80, "hello from web to ")
 	reaches(t, pids["far"], at80, "hello from web to 10.80.0.") // the address of its own
+	reaches(t, pids["near"], at80over6, "hello from web to ")
+	reaches(t, pids["far"], at80over6, "hello from web to [fd8e:2f17:5b61:")
 	blocked(t, pids["stranger"], at80)
+	blocked(t, pids["stranger"], at80over6)
 	eventually(t, func() error {
 		found, err := look(pids["far"], "10.80.0.1:53", "web.corp.internal")
-		if err == nil && (len(found) != 1 || found[0] != address) {
-			err = fmt.Errorf("web.corp.internal is %v, want %s", found, address)
+		if slices.Sort(found); err == nil && !slices.Equal(found, []string{address, six}) {
+			err = fmt.Errorf("web.corp.internal is %v, want %s and %s", found, address, six)
 		}
 		return err
 	})
@@ -431,6 +441,7 @@ func differentHosts(t *testing.T, routed bool) {
 	}
 	blocked(t, pids["near"], at80)
 	blocked(t, pids["far"], at80)
+	blocked(t, pids["far"], at80over6)
 	authorize(web, fromClients...)
 	reaches(t, pids["far"], at80, "hello from web")
 
@@ -442,7 +453,9 @@ func differentHosts(t *testing.T, routed bool) {
 		t.Helper()
 		reaches(t, pids["far"], at80, "hello from web")
 		reaches(t, pids["near"], at80, "hello from web")
+		reaches(t, pids["far"], at80over6, "hello from web")
 		blocked(t, pids["stranger"], at80)
+		blocked(t, pids["stranger"], at80over6)
 	}
 	check()
 	for _, h := range hosts {

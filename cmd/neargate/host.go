@@ -228,17 +228,18 @@ func newHost(ctx context.Context, cfg hostConfig) (*host, error) {
 
 func newDriver(cfg hostConfig) (runtime.Driver, error) {
 	dir := filepath.Join(cfg.dir.Agent(), cfg.runtime)
+	mode := cfg.reach.mode
+	if mode == "auto" {
+		mode = ""
+	}
 	switch cfg.runtime {
 	case "native":
-		mode := cfg.reach.mode
-		if mode == "auto" {
-			mode = ""
-		}
 		return native.New(native.Config{Dir: dir, ID: cfg.dir.ID(), Transport: cfg.images, Logger: cfg.log, Shim: shimProgram, AllowMetadata: cfg.policy.InstanceMetadata,
 			Warm: cfg.warm.most, WarmMemory: int64(cfg.warm.memory),
 			KeepFree: int64(cfg.upkeep.DiskMinimum / 2), Zone: cfg.zone, NetworkMode: mode, VXLANPort: cfg.reach.port, VXLANID: cfg.reach.id})
 	case "docker":
-		return docker.New(docker.Config{Dir: dir, ID: cfg.dir.ID(), AllowMetadata: cfg.policy.InstanceMetadata})
+		return docker.New(docker.Config{Dir: dir, ID: cfg.dir.ID(), AllowMetadata: cfg.policy.InstanceMetadata, Logger: cfg.log,
+			Zone: cfg.zone, NetworkMode: mode, VXLANPort: cfg.reach.port, VXLANID: cfg.reach.id})
 	case "fake":
 		return fake.New(fake.Config{Dir: dir}), nil
 	}
@@ -289,6 +290,11 @@ func (h *host) config(client agentapi.DispatcherClient) (agent.Config, error) {
 	}
 	if h.network != nil {
 		cfg.Network = h.network.Offer
+		if lacks := h.network.LacksIPv6(); lacks != "" {
+			h.cfg.log.Info("tasks on this host have no IPv6 addresses", "reason", lacks)
+		} else {
+			cfg.Attributes["ecs.capability.task-eni.ipv6"] = ""
+		}
 	}
 	if h.cfg.runtime != "fake" {
 		cfg.Attributes["ecs.capability.aws-appmesh"] = ""

@@ -84,6 +84,7 @@ func (a Assignments) resource(v *state.View, s *controlplane.TaskStatus) *agenta
 	}
 	controlplane.SetLogMode(v, t, spec)
 	controlplane.SetGPUs(s, t, d, spec)
+	spec.Ipv6 = spec.NetworkMode == "awsvpc" && controlplane.DualStack(v, t.Scope())
 	for _, g := range s.SecurityGroups {
 		if a.DefaultGroup == nil {
 			break

@@ -51,5 +51,5 @@ func peer(n *controlplane.Node) *agentapi.Peer {
 	if w.GetCidr() == "" || n.Status != capacity.NodeReady {
 		return nil
 	}
-	return &agentapi.Peer{NodeId: n.Id, Address: n.Address, Cidr: w.Cidr, Mode: w.Mode, VxlanPort: w.VxlanPort, VxlanId: w.VxlanId}
+	return &agentapi.Peer{NodeId: n.Id, Address: n.Address, Cidr: w.Cidr, Mode: w.Mode, VxlanPort: w.VxlanPort, VxlanId: w.VxlanId, Ipv6: w.Ipv6}
 }

@@ -19,7 +19,7 @@ var groupText = regexp.MustCompile(`^[a-zA-Z0-9 ._\-:/()#,@\[\]+=&;{}!$*]+$`)
 
 const groupTextSays = "a-zA-Z0-9. _-:/()#,@[]+=&;{}!$*"
 
-// createSecurityGroup implements ec2:CreateSecurityGroup. A new group lets nothing in and everything out.
+// createSecurityGroup implements ec2:CreateSecurityGroup. A new group lets nothing in and everything out, of either family.
 func (s *Service) createSecurityGroup(ctx context.Context, in *ec2.CreateSecurityGroupInput) (*ec2.CreateSecurityGroupOutput, error) {
 	name, description := str(in.GroupName), str(in.Description)
 	switch {
@@ -42,7 +42,10 @@ func (s *Service) createSecurityGroup(ctx context.Context, in *ec2.CreateSecurit
 	}
 	g := &SecurityGroup{
 		Id: "sg-" + id.Hex(s.Rand, 17), Name: name, Description: description,
-		Rules: []*SecurityGroupRule{{Id: "sgr-" + id.Hex(s.Rand, 17), Egress: true, Protocol: "-1", FromPort: -1, ToPort: -1, CidrIpv4: "0.0.0.0/0"}},
+		Rules: []*SecurityGroupRule{
+			{Id: "sgr-" + id.Hex(s.Rand, 17), Egress: true, Protocol: "-1", FromPort: -1, ToPort: -1, CidrIpv4: "0.0.0.0/0"},
+			{Id: "sgr-" + id.Hex(s.Rand, 17), Egress: true, Protocol: "-1", FromPort: -1, ToPort: -1, CidrIpv6: "::/0"},
+		},
 	}
 	out := &ec2.CreateSecurityGroupOutput{GroupId: &g.Id}
 	err = s.update(ctx, func(tx *state.Tx, scope controlplane.Scope) error {

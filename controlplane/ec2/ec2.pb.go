@@ -128,6 +128,7 @@ type SecurityGroupRule struct {
 	CidrIpv6      string                 `protobuf:"bytes,7,opt,name=cidr_ipv6,json=cidrIpv6,proto3" json:"cidr_ipv6,omitempty"`
 	Group         string                 `protobuf:"bytes,8,opt,name=group,proto3" json:"group,omitempty"` // id
 	Description   string                 `protobuf:"bytes,9,opt,name=description,proto3" json:"description,omitempty"`
+	Tags          map[string]string      `protobuf:"bytes,20,rep,name=tags,proto3" json:"tags,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -225,6 +226,13 @@ func (x *SecurityGroupRule) GetDescription() string {
 	return ""
 }
 
+func (x *SecurityGroupRule) GetTags() map[string]string {
+	if x != nil {
+		return x.Tags
+	}
+	return nil
+}
+
 var File_controlplane_ec2_ec2_proto protoreflect.FileDescriptor
 
 const file_controlplane_ec2_ec2_proto_rawDesc = "" +
@@ -237,7 +245,7 @@ const file_controlplane_ec2_ec2_proto_rawDesc = "" +
 	"\x04name\x18\x04 \x01(\tR\x04name\x12 \n" +
 	"\vdescription\x18\x05 \x01(\tR\vdescription\x12\x10\n" +
 	"\x03vpc\x18\x06 \x01(\tR\x03vpc\x128\n" +
-	"\x05rules\x18\a \x03(\v2\".neargate.ec2.v1.SecurityGroupRuleR\x05rules\"\xff\x01\n" +
+	"\x05rules\x18\a \x03(\v2\".neargate.ec2.v1.SecurityGroupRuleR\x05rules\"\xfa\x02\n" +
 	"\x11SecurityGroupRule\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
 	"\x06egress\x18\x02 \x01(\bR\x06egress\x12\x1a\n" +
@@ -247,7 +255,11 @@ const file_controlplane_ec2_ec2_proto_rawDesc = "" +
 	"\tcidr_ipv4\x18\x06 \x01(\tR\bcidrIpv4\x12\x1b\n" +
 	"\tcidr_ipv6\x18\a \x01(\tR\bcidrIpv6\x12\x14\n" +
 	"\x05group\x18\b \x01(\tR\x05group\x12 \n" +
-	"\vdescription\x18\t \x01(\tR\vdescriptionB8Z6github.com/seed-2f228079/neargate/controlplane/ec2;ec2b\x06proto3"
+	"\vdescription\x18\t \x01(\tR\vdescription\x12@\n" +
+	"\x04tags\x18\x14 \x03(\v2,.neargate.ec2.v1.SecurityGroupRule.TagsEntryR\x04tags\x1a7\n" +
+	"\tTagsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B8Z6github.com/seed-2f228079/neargate/controlplane/ec2;ec2b\x06proto3"
 
 var (
 	file_controlplane_ec2_ec2_proto_rawDescOnce sync.Once
@@ -261,18 +273,20 @@ func file_controlplane_ec2_ec2_proto_rawDescGZIP() []byte {
 	return file_controlplane_ec2_ec2_proto_rawDescData
 }
 
-var file_controlplane_ec2_ec2_proto_msgTypes = make([]protoimpl.MessageInfo, 2)
+var file_controlplane_ec2_ec2_proto_msgTypes = make([]protoimpl.MessageInfo, 3)
 var file_controlplane_ec2_ec2_proto_goTypes = []any{
 	(*SecurityGroup)(nil),     // 0: neargate.ec2.v1.SecurityGroup
 	(*SecurityGroupRule)(nil), // 1: neargate.ec2.v1.SecurityGroupRule
+	nil,                       // 2: neargate.ec2.v1.SecurityGroupRule.TagsEntry
 }
 var file_controlplane_ec2_ec2_proto_depIdxs = []int32{
 	1, // 0: neargate.ec2.v1.SecurityGroup.rules:type_name -> neargate.ec2.v1.SecurityGroupRule
-	1, // [1:1] is the sub-list for method output_type
-	1, // [1:1] is the sub-list for method input_type
-	1, // [1:1] is the sub-list for extension type_name
-	1, // [1:1] is the sub-list for extension extendee
-	0, // [0:1] is the sub-list for field type_name
+	2, // 1: neargate.ec2.v1.SecurityGroupRule.tags:type_name -> neargate.ec2.v1.SecurityGroupRule.TagsEntry
+	2, // [2:2] is the sub-list for method output_type
+	2, // [2:2] is the sub-list for method input_type
+	2, // [2:2] is the sub-list for extension type_name
+	2, // [2:2] is the sub-list for extension extendee
+	0, // [0:2] is the sub-list for field type_name
 }
 
 func init() { file_controlplane_ec2_ec2_proto_init() }
@@ -286,7 +300,7 @@ func file_controlplane_ec2_ec2_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_controlplane_ec2_ec2_proto_rawDesc), len(file_controlplane_ec2_ec2_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   2,
+			NumMessages:   3,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -69,6 +69,14 @@ func TestDefaultNetwork(t *testing.T) {
 			t.Errorf("Network.Subnet(%s) = %q, %v", *s.SubnetId, zone, ok)
 		}
 	}
+	six := vpcs.Vpcs[0].Ipv6CidrBlockAssociationSet[0]
+	if *six.Ipv6CidrBlock != "fd8e:2f17:5b60::/44" || six.Ipv6CidrBlockState.State != types.VpcCidrBlockStateCodeAssociated || !strings.HasPrefix(*six.AssociationId, "vpc-cidr-assoc-") {
+		t.Errorf("the VPC's IPv6 block: %+v", six)
+	}
+	second, err := service.describeSubnets(in(account, region), &ec2.DescribeSubnetsInput{Filters: filter("ipv6-cidr-block-association.ipv6-cidr-block", "fd8e:2f17:5b61::/48")})
+	if err != nil || len(second.Subnets) != 1 || *second.Subnets[0].AvailabilityZone != "us-east-1b" || !*second.Subnets[0].AssignIpv6AddressOnCreation {
+		t.Errorf("the subnet with an IPv6 block: %+v, %v", second, err)
+	}
 	groups, err := service.describeSecurityGroups(in(account, region), &ec2.DescribeSecurityGroupsInput{GroupNames: []string{"default"}})
 	if err != nil || len(groups.SecurityGroups) != 1 || *groups.SecurityGroups[0].VpcId != vpc {
 		t.Fatalf("default security group: %v, %v", groups, err)

@@ -14,7 +14,6 @@ import (
 	"github.com/seed-2f228079/neargate/api"
 	"github.com/seed-2f228079/neargate/controlplane"
 	"github.com/seed-2f228079/neargate/controlplane/state"
-	"github.com/seed-2f228079/neargate/internal/arn"
 	"github.com/seed-2f228079/neargate/internal/awserr"
 	"github.com/seed-2f228079/neargate/internal/id"
 )
@@ -76,8 +75,9 @@ func (s *Service) authorizeSecurityGroupEgress(ctx context.Context, in *ec2.Auth
 }
 
 func (s *Service) authorize(ctx context.Context, q ruleRequest, specs []types.TagSpecification) ([]types.SecurityGroupRule, error) {
-	if len(specs) > 0 {
-		return nil, awserr.New("UnsupportedOperation", "TagSpecifications of security group rules are not implemented yet.")
+	tags, err := tagSpecification(specs, "security-group-rule")
+	if err != nil {
+		return nil, err
 	}
 	permissions, err := q.all()
 	if err != nil {
@@ -102,7 +102,7 @@ func (s *Service) authorize(ctx context.Context, q ruleRequest, specs []types.Ta
 			if slices.ContainsFunc(g.Rules, r.same) {
 				return awserr.New("InvalidPermission.Duplicate", `the specified rule "%s" already exists`, r.words())
 			}
-			r.Id = "sgr-" + id.Hex(s.Rand, 17)
+			r.Id, r.Tags = "sgr-"+id.Hex(s.Rand, 17), tags
 			g.Rules = append(g.Rules, r)
 			made = append(made, g.ruleShape(r))
 		}
@@ -112,8 +112,7 @@ func (s *Service) authorize(ctx context.Context, q ruleRequest, specs []types.Ta
 		if err := dryRun(q.dryRun); err != nil {
 			return err
 		}
-		SecurityGroups.Put(tx, g)
-		return nil
+		return g.put(tx)
 	})
 	return made, err
 }
@@ -223,7 +222,18 @@ func (s *Service) revoke(ctx context.Context, q ruleRequest) ([]types.RevokedSec
 var ruleFilters = filters[types.SecurityGroupRule]{
 	"group-id":               one(func(v types.SecurityGroupRule) *string { return v.GroupId }),
 	"security-group-rule-id": one(func(v types.SecurityGroupRule) *string { return v.SecurityGroupRuleId }),
-	"tag-key":                nil,
+	anyTag: func(v types.SecurityGroupRule) (tags []string) {
+		for _, t := range v.Tags {
+			tags = append(tags, *t.Key+"\x00"+*t.Value)
+		}
+		return tags
+	},
+	"tag-key": func(v types.SecurityGroupRule) (keys []string) {
+		for _, t := range v.Tags {
+			keys = append(keys, *t.Key)
+		}
+		return keys
+	},
 }
 
 // describeSecurityGroupRules implements ec2:DescribeSecurityGroupRules.
@@ -269,9 +279,9 @@ func (s *Service) describeSecurityGroupRules(ctx context.Context, in *ec2.Descri
 
 func (g *SecurityGroup) ruleShape(r *SecurityGroupRule) types.SecurityGroupRule {
 	shape := types.SecurityGroupRule{
-		SecurityGroupRuleId: &r.Id, SecurityGroupRuleArn: new(arn.New("ec2", g.Region, g.Account, "security-group-rule/"+r.Id).String()),
+		SecurityGroupRuleId: &r.Id, SecurityGroupRuleArn: new(ruleARN(g.Account, g.Region, r.Id)),
 		GroupId: &g.Id, GroupOwnerId: &g.Account, IsEgress: &r.Egress, IpProtocol: &r.Protocol, FromPort: &r.FromPort, ToPort: &r.ToPort,
-		CidrIpv4: optional(r.CidrIpv4), CidrIpv6: optional(r.CidrIpv6), Description: optional(r.Description), Tags: []types.Tag{},
+		CidrIpv4: optional(r.CidrIpv4), CidrIpv6: optional(r.CidrIpv6), Description: optional(r.Description), Tags: shapeTags(r.Tags),
 	}
 	if r.Group != "" {
 		shape.ReferencedGroupInfo = &types.ReferencedSecurityGroup{GroupId: &r.Group, UserId: &g.Account}

@@ -45,10 +45,12 @@ func (s *Service) Operations() []api.Operation {
 		api.Write(s.deleteSecurityGroup, onGroup(func(in *ec2.DeleteSecurityGroupInput) *string { return in.GroupId })),
 		api.Write(s.deleteTags, api.Resources(func(c *api.Call, in *ec2.DeleteTagsInput) []string { return resourceARNs(c, in.Resources) })),
 		api.Read(s.describeAvailabilityZones, api.Route("GET /availability-zones")),
+		api.Read(s.describeNetworkInterfaces, api.Route("GET /network-interfaces")),
 		api.Read(s.describeSecurityGroupRules, api.Route("GET /security-group-rules")),
 		api.Read(s.describeSecurityGroups, api.Route("GET /security-groups")),
 		api.Read(s.describeSubnets, api.Route("GET /subnets")),
 		api.Read(s.describeVpcs, api.Route("GET /vpcs")),
+		api.Write(s.modifySecurityGroupRules, onGroup(func(in *ec2.ModifySecurityGroupRulesInput) *string { return in.GroupId })),
 		api.Write(s.revokeSecurityGroupEgress, onGroup(func(in *ec2.RevokeSecurityGroupEgressInput) *string { return in.GroupId })),
 		api.Write(s.revokeSecurityGroupIngress, onGroup(func(in *ec2.RevokeSecurityGroupIngressInput) *string { return in.GroupId })),
 	}
@@ -61,7 +63,11 @@ func onGroup[I any](id func(*I) *string) api.Option {
 
 func resourceARNs(c *api.Call, ids []string) (list []string) {
 	for _, id := range ids {
-		list = append(list, groupARN(c.Account, c.Region, id))
+		of := groupARN
+		if isRule(id) {
+			of = ruleARN
+		}
+		list = append(list, of(c.Account, c.Region, id))
 	}
 	return list
 }
@@ -99,10 +105,11 @@ var idPattern = regexp.MustCompile(`^[a-z]+-([0-9a-f]{8}|[0-9a-f]{17})$`)
 type kind struct{ prefix, malformed, notFound, noun string }
 
 var (
-	vpcKind    = kind{"vpc", "InvalidVpcID.Malformed", "InvalidVpcID.NotFound", "vpc ID"}
-	subnetKind = kind{"subnet", "InvalidSubnetID.Malformed", "InvalidSubnetID.NotFound", "subnet ID"}
-	groupKind  = kind{"sg", "InvalidGroupId.Malformed", "InvalidGroup.NotFound", "security group"}
-	ruleKind   = kind{"sgr", "InvalidSecurityGroupRuleId.Malformed", "InvalidSecurityGroupRuleId.NotFound", "security group rule ID"}
+	vpcKind       = kind{"vpc", "InvalidVpcID.Malformed", "InvalidVpcID.NotFound", "vpc ID"}
+	subnetKind    = kind{"subnet", "InvalidSubnetID.Malformed", "InvalidSubnetID.NotFound", "subnet ID"}
+	groupKind     = kind{"sg", "InvalidGroupId.Malformed", "InvalidGroup.NotFound", "security group"}
+	interfaceKind = kind{"eni", "InvalidNetworkInterfaceId.Malformed", "InvalidNetworkInterfaceID.NotFound", "networkInterface ID"}
+	ruleKind      = kind{"sgr", "InvalidSecurityGroupRuleId.Malformed", "InvalidSecurityGroupRuleId.NotFound", "security group rule ID"}
 )
 
 // check refuses ids that are malformed, wherever they stand in the list, and then ids that nothing has.

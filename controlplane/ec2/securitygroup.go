@@ -140,6 +140,7 @@ func (n Network) defaultGroup(account, region string) *SecurityGroup {
 		Rules: []*SecurityGroupRule{
 			{Id: stableID("sgr", account, region, "in"), Protocol: "-1", FromPort: -1, ToPort: -1, Group: id},
 			{Id: stableID("sgr", account, region, "out"), Egress: true, Protocol: "-1", FromPort: -1, ToPort: -1, CidrIpv4: "0.0.0.0/0"},
+			{Id: stableID("sgr", account, region, "out6"), Egress: true, Protocol: "-1", FromPort: -1, ToPort: -1, CidrIpv6: "::/0"},
 		},
 	}
 }

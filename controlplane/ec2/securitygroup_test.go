@@ -89,7 +89,7 @@ func TestSecurityGroupsAreMadeAndChanged(t *testing.T) {
 	id := *out.GroupId
 	g := s.describe(t, id)
 	if *g.GroupName != "web" || *g.Description != "of the web" || *g.OwnerId != account || *g.VpcId != (Network{}).DefaultVPC(account, region) ||
-		said(g.IpPermissions) != "" || said(g.IpPermissionsEgress) != "-1 0.0.0.0/0" || *g.Tags[0].Key != "team" {
+		said(g.IpPermissions) != "" || said(g.IpPermissionsEgress) != "-1 0.0.0.0/0 ::/0" || *g.Tags[0].Key != "team" {
 		t.Errorf("a new group: %+v", g)
 	}
 	if err := s.allow(t, id, fromGroup(tcp(80, 80, "10.1.2.3/8", "0.0.0.0/0"), id), types.IpPermission{IpProtocol: new("-1"), Ipv6Ranges: []types.Ipv6Range{{CidrIpv6: new("::/0")}}},
@@ -102,7 +102,7 @@ func TestSecurityGroupsAreMadeAndChanged(t *testing.T) {
 		t.Errorf("rules %s, want %s", got, want)
 	}
 	rules, err := s.describeSecurityGroupRules(ctx, &ec2.DescribeSecurityGroupRulesInput{Filters: filter("group-id", id)})
-	if err != nil || len(rules.SecurityGroupRules) != 7 {
+	if err != nil || len(rules.SecurityGroupRules) != 8 {
 		t.Fatalf("%d rules, %v", len(rules.SecurityGroupRules), err)
 	}
 	i := slices.IndexFunc(rules.SecurityGroupRules, func(r types.SecurityGroupRule) bool { return r.Description != nil })
@@ -117,7 +117,7 @@ func TestSecurityGroupsAreMadeAndChanged(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := s.revokeSecurityGroupEgress(ctx, &ec2.RevokeSecurityGroupEgressInput{GroupId: &id, IpPermissions: []types.IpPermission{
-		{IpProtocol: new("-1"), IpRanges: []types.IpRange{{CidrIp: new("0.0.0.0/0")}}}}}); err != nil {
+		{IpProtocol: new("-1"), IpRanges: []types.IpRange{{CidrIp: new("0.0.0.0/0")}}, Ipv6Ranges: []types.Ipv6Range{{CidrIpv6: new("::/0")}}}}}); err != nil {
 		t.Fatal(err)
 	}
 	g = s.describe(t, id)
@@ -331,9 +331,13 @@ func TestFirewallSets(t *testing.T) {
 	}
 	task := func(id, node, address string, observed agentapi.TaskState, groups ...string) {
 		t.Helper()
+		report := &agentapi.TaskStatus{Address: address}
+		if id == "t2" {
+			report.Ipv6Address = "fd00::2"
+		}
 		_, err := s.Store.Update(ctx, func(tx *state.Tx) error {
 			controlplane.TaskStatuses.Put(tx, &controlplane.TaskStatus{Account: account, Region: region, Cluster: "c", Id: id, Node: node, SecurityGroups: groups, Observed: observed,
-				Report: &agentapi.TaskStatus{Address: address}})
+				Report: report})
 			return nil
 		})
 		if err != nil {
@@ -353,12 +357,12 @@ func TestFirewallSets(t *testing.T) {
 		t.Fatal(err)
 	}
 	step("a rule that names its group", map[string]string{"n1": "front web", "n2": "front"})
-	if got := nodes["n1"][front]; got != " of 10.64.4.2" {
+	if got := nodes["n1"][front]; got != " of 10.64.4.2 fd00::2" {
 		t.Errorf("the first node knows of the group %q", got)
 	}
 	task("t3", "n2", "10.64.4.3", running, front, controlplane.DefaultSecurityGroup)
 	step("one more member", map[string]string{"n1": "front web", "n2": "default front"})
-	if got := nodes["n1"][front]; got != " of 10.64.4.2 10.64.4.3" {
+	if got := nodes["n1"][front]; got != " of 10.64.4.2 10.64.4.3 fd00::2" {
 		t.Errorf("the first node knows of the group %q", got)
 	}
 	task("t2", "n2", "10.64.4.2", stopped, front)

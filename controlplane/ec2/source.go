@@ -197,8 +197,10 @@ func groupResource(v *state.View, k groupKey) *agent.Resource {
 		}
 	}
 	members(v, k, func(s *controlplane.TaskStatus) {
-		if a := s.Report.GetAddress(); a != "" {
-			out.Members = append(out.Members, a)
+		for _, a := range []string{s.Report.GetAddress(), s.Report.GetIpv6Address()} {
+			if a != "" {
+				out.Members = append(out.Members, a)
+			}
 		}
 	})
 	slices.Sort(out.Members)

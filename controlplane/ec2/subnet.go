@@ -40,18 +40,20 @@ var subnetFilters = filters[types.Subnet]{
 	"private-dns-name-options-on-launch.enable-resource-name-dns-aaaa-record": flag(func(v types.Subnet) *bool {
 		return v.PrivateDnsNameOptionsOnLaunch.EnableResourceNameDnsAAAARecord
 	}),
+	"ipv6-cidr-block-association.association-id":  one(func(v types.Subnet) *string { return v.Ipv6CidrBlockAssociationSet[0].AssociationId }),
+	"ipv6-cidr-block-association.ipv6-cidr-block": one(func(v types.Subnet) *string { return v.Ipv6CidrBlockAssociationSet[0].Ipv6CidrBlock }),
+	"ipv6-cidr-block-association.state": func(v types.Subnet) []string {
+		return []string{string(v.Ipv6CidrBlockAssociationSet[0].Ipv6CidrBlockState.State)}
+	},
 	"state":      func(v types.Subnet) []string { return []string{string(v.State)} },
 	"subnet-arn": one(func(v types.Subnet) *string { return v.SubnetArn }),
 	"subnet-id":  one(func(v types.Subnet) *string { return v.SubnetId }),
 	"vpc-id":     one(func(v types.Subnet) *string { return v.VpcId }),
 
-	"customer-owned-ipv4-pool":                    nil,
-	"enable-lni-at-device-index":                  nil,
-	"ipv6-cidr-block-association.association-id":  nil,
-	"ipv6-cidr-block-association.ipv6-cidr-block": nil,
-	"ipv6-cidr-block-association.state":           nil,
-	"outpost-arn":                                 nil,
-	"tag-key":                                     nil,
+	"customer-owned-ipv4-pool":   nil,
+	"enable-lni-at-device-index": nil,
+	"outpost-arn":                nil,
+	"tag-key":                    nil,
 }
 
 func subnetZone(v types.Subnet) *string  { return v.AvailabilityZone }
@@ -103,9 +105,15 @@ func (n Network) subnets(account, region string) []types.Subnet {
 			DefaultForAz:                new(true),
 			MapPublicIpOnLaunch:         new(true),
 			MapCustomerOwnedIpOnLaunch:  new(false),
-			AssignIpv6AddressOnCreation: new(false),
-			EnableDns64:                 new(false),
-			Ipv6Native:                  new(false),
+			AssignIpv6AddressOnCreation: new(true),
+			Ipv6CidrBlockAssociationSet: []types.SubnetIpv6CidrBlockAssociation{{
+				AssociationId:        new(stableID("subnet-cidr-assoc", account, region, zone)),
+				Ipv6CidrBlock:        new(addressing.Subnet6(i).String()),
+				Ipv6CidrBlockState:   &types.SubnetCidrBlockState{State: types.SubnetCidrBlockStateCodeAssociated},
+				Ipv6AddressAttribute: types.Ipv6AddressAttributePrivate, IpSource: types.IpSourceNone,
+			}},
+			EnableDns64: new(false),
+			Ipv6Native:  new(false),
 			PrivateDnsNameOptionsOnLaunch: &types.PrivateDnsNameOptionsOnLaunch{
 				HostnameType:                    types.HostnameTypeIpName,
 				EnableResourceNameDnsARecord:    new(false),

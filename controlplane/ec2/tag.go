@@ -2,9 +2,11 @@ package ec2
 
 import (
 	"context"
+	"maps"
 
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/seed-2f228079/neargate/controlplane"
 	"github.com/seed-2f228079/neargate/controlplane/state"
@@ -45,7 +47,7 @@ func shapeTags(tags map[string]string) []types.Tag {
 	return list
 }
 
-// createTags implements ec2:CreateTags, for security groups: what the default network has besides can not be changed.
+// createTags implements ec2:CreateTags, for security groups and their rules: what the default network has besides can not be changed.
 func (s *Service) createTags(ctx context.Context, in *ec2.CreateTagsInput) (*ec2.CreateTagsOutput, error) {
 	tags, err := tagSet(in.Tags)
 	if err != nil {
@@ -54,8 +56,13 @@ func (s *Service) createTags(ctx context.Context, in *ec2.CreateTagsInput) (*ec2
 	if len(tags) == 0 {
 		return nil, awserr.New("MissingParameter", "The request must contain the parameter tag")
 	}
-	err = s.tagged(ctx, in.Resources, in.DryRun, func(tx *state.Tx, scope controlplane.Scope, arn string) error {
-		return controlplane.AddTags(tx, scope, arn, tags, tagCodes)
+	err = s.tagged(ctx, in.Resources, in.DryRun, func(have map[string]string) (map[string]string, error) {
+		all := maps.Clone(have)
+		if all == nil {
+			all = map[string]string{}
+		}
+		maps.Copy(all, tags)
+		return controlplane.TagSet(controlplane.SortedTags(all), tagCodes)
 	})
 	if err != nil {
 		return nil, err
@@ -65,20 +72,17 @@ func (s *Service) createTags(ctx context.Context, in *ec2.CreateTagsInput) (*ec2
 
 // deleteTags implements ec2:DeleteTags: those with the value given, or with any; no tags named means all.
 func (s *Service) deleteTags(ctx context.Context, in *ec2.DeleteTagsInput) (*ec2.DeleteTagsOutput, error) {
-	err := s.tagged(ctx, in.Resources, in.DryRun, func(tx *state.Tx, scope controlplane.Scope, arn string) error {
-		have := controlplane.TagsOf(tx, scope, arn)
-		var gone []string
+	err := s.tagged(ctx, in.Resources, in.DryRun, func(have map[string]string) (map[string]string, error) {
+		if len(in.Tags) == 0 {
+			return nil, nil
+		}
+		left := maps.Clone(have)
 		for _, t := range in.Tags {
-			if v, ok := have[str(t.Key)]; ok && (t.Value == nil || *t.Value == v) {
-				gone = append(gone, *t.Key)
+			if v, ok := left[str(t.Key)]; ok && (t.Value == nil || *t.Value == v) {
+				delete(left, *t.Key)
 			}
 		}
-		if len(in.Tags) == 0 {
-			controlplane.PutTags(tx, scope, arn, nil)
-			return nil
-		}
-		controlplane.RemoveTags(tx, scope, arn, gone)
-		return nil
+		return left, nil
 	})
 	if err != nil {
 		return nil, err
@@ -86,7 +90,8 @@ func (s *Service) deleteTags(ctx context.Context, in *ec2.DeleteTagsInput) (*ec2
 	return &ec2.DeleteTagsOutput{}, nil
 }
 
-func (s *Service) tagged(ctx context.Context, ids []string, dry *bool, change func(*state.Tx, controlplane.Scope, string) error) error {
+// tagged gives each of the resources the tags that change makes of those that it has. The tags of a rule are in its group's record.
+func (s *Service) tagged(ctx context.Context, ids []string, dry *bool, change func(have map[string]string) (map[string]string, error)) error {
 	if len(ids) == 0 {
 		return awserr.New("MissingParameter", "The request must contain the parameter resourceIdSet")
 	}
@@ -96,17 +101,43 @@ func (s *Service) tagged(ctx context.Context, ids []string, dry *bool, change fu
 				return awserr.New("InvalidID", "The ID '%s' is not valid", id)
 			}
 		}
-		if err := groupKind.check(ids, func(id string) bool { return findGroup(tx, scope, id) != nil }); err != nil {
-			return err
+		for _, id := range ids {
+			kind, exists := groupKind, func(id string) bool { return findGroup(tx, scope, id) != nil }
+			if isRule(id) {
+				kind, exists = ruleKind, func(id string) bool { g, _ := ruleWithID(tx, scope, id); return g != nil }
+			}
+			if err := kind.check([]string{id}, exists); err != nil {
+				return err
+			}
 		}
 		if err := dryRun(dry); err != nil {
 			return err
 		}
 		for _, id := range ids {
-			if err := change(tx, scope, groupARN(scope.Account, scope.Region, id)); err != nil {
+			if err := tagOne(tx, scope, id, change); err != nil {
 				return err
 			}
 		}
 		return nil
 	})
+}
+
+func tagOne(tx *state.Tx, scope controlplane.Scope, id string, change func(have map[string]string) (map[string]string, error)) error {
+	if !isRule(id) {
+		arn := groupARN(scope.Account, scope.Region, id)
+		tags, err := change(controlplane.TagsOf(tx, scope, arn))
+		if err != nil {
+			return err
+		}
+		controlplane.PutTags(tx, scope, arn, tags)
+		return nil
+	}
+	old, i := ruleWithID(tx, scope, id)
+	g := proto.CloneOf(old)
+	tags, err := change(g.Rules[i].Tags)
+	if err != nil {
+		return err
+	}
+	g.Rules[i].Tags = tags
+	return g.put(tx)
 }

@@ -25,11 +25,13 @@ var vpcFilters = filters[types.Vpc]{
 	"state":           func(v types.Vpc) []string { return []string{string(v.State)} },
 	"vpc-id":          one(func(v types.Vpc) *string { return v.VpcId }),
 
-	"ipv6-cidr-block-association.association-id":  nil,
-	"ipv6-cidr-block-association.ipv6-cidr-block": nil,
-	"ipv6-cidr-block-association.ipv6-pool":       nil,
-	"ipv6-cidr-block-association.state":           nil,
-	"tag-key":                                     nil,
+	"ipv6-cidr-block-association.association-id":  one(func(v types.Vpc) *string { return v.Ipv6CidrBlockAssociationSet[0].AssociationId }),
+	"ipv6-cidr-block-association.ipv6-cidr-block": one(func(v types.Vpc) *string { return v.Ipv6CidrBlockAssociationSet[0].Ipv6CidrBlock }),
+	"ipv6-cidr-block-association.state": func(v types.Vpc) []string {
+		return []string{string(v.Ipv6CidrBlockAssociationSet[0].Ipv6CidrBlockState.State)}
+	},
+	"ipv6-cidr-block-association.ipv6-pool": nil,
+	"tag-key":                               nil,
 }
 
 // describeVpcs implements ec2:DescribeVpcs.
@@ -72,6 +74,13 @@ func (n Network) vpc(account, region string) types.Vpc {
 			AssociationId:  new(stableID("vpc-cidr-assoc", account, region, "")),
 			CidrBlock:      &cidr,
 			CidrBlockState: &types.VpcCidrBlockState{State: types.VpcCidrBlockStateCodeAssociated},
+		}},
+		Ipv6CidrBlockAssociationSet: []types.VpcIpv6CidrBlockAssociation{{
+			AssociationId:        new(stableID("vpc-cidr-assoc", account, region, "ipv6")),
+			Ipv6CidrBlock:        new(addressing.VPC6.String()),
+			Ipv6CidrBlockState:   &types.VpcCidrBlockState{State: types.VpcCidrBlockStateCodeAssociated},
+			Ipv6AddressAttribute: types.Ipv6AddressAttributePrivate, IpSource: types.IpSourceNone,
+			NetworkBorderGroup: &region,
 		}},
 	}
 }

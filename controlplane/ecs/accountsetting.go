@@ -30,13 +30,14 @@ var (
 )
 
 // settings are ECS's, by name. Of those that have a choice only the ARN formats and, as the root user's, the
-// mode of log drivers matter to this platform; the others are kept and shown: there
+// mode of log drivers and the tasks' IPv6 addresses matter to this platform; the others are kept and shown: there
 // are no network interfaces to trunk, no FIPS endpoints, no Container Insights yet, and no maintenance that retires tasks.
 var settings = []setting{
 	{types.SettingNameAwsvpcTrunking, "disabled", onOff},
 	{types.SettingNameContainerInsights, "disabled", append([]string{"enhanced"}, onOff...)},
 	{types.SettingNameContainerInstanceLongArnFormat, "enabled", longForm},
 	{types.SettingNameDefaultLogDriverMode, "non-blocking", []string{"blocking", "non-blocking"}},
+	{controlplane.SettingDualStackIPv6, "enabled", onOff},
 	{types.SettingNameFargateEventWindows, "disabled", onOff},
 	{types.SettingNameFargateFipsMode, "disabled", onOff},
 	{types.SettingNameFargateTaskRetirementWaitPeriod, "7", []string{"0", "7", "14"}},

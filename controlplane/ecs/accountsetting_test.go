@@ -41,7 +41,7 @@ func TestAccountSettings(t *testing.T) {
 	const insights, waiting = types.SettingNameContainerInsights, types.SettingNameFargateTaskRetirementWaitPeriod
 
 	effective := listed(t, p, user, ecs.ListAccountSettingsInput{EffectiveSettings: true, MaxResults: 3})
-	if len(effective) != len(types.SettingName("").Values()) || effective[insights] != [2]string{"disabled", rootARN} || effective[types.SettingNameTaskLongArnFormat][0] != "enabled" {
+	if len(effective) != len(types.SettingName("").Values())+1 || effective[insights] != [2]string{"disabled", rootARN} || effective[types.SettingNameTaskLongArnFormat][0] != "enabled" {
 		t.Errorf("at first: %v", effective)
 	}
 	if own := listed(t, p, user, ecs.ListAccountSettingsInput{}); len(own) != 0 {

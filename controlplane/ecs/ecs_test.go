@@ -179,7 +179,7 @@ func (p *platform) report(cluster string, to agentapi.TaskState) {
 			if st.Node == "" {
 				st, _ = st.AdvancePlaced("node")
 			}
-			r := &agentapi.TaskStatus{TaskId: st.Id, Epoch: st.Epoch, State: to, Address: "10.1.0.2", MacAddress: "02:42:0a:01:00:02", Health: agentapi.Health_HEALTH_HEALTHY, Containers: []*agentapi.ContainerStatus{{
+			r := &agentapi.TaskStatus{TaskId: st.Id, Epoch: st.Epoch, State: to, Address: "10.1.0.2", MacAddress: "02:42:0a:01:00:02", Ipv6Address: "fd00::2", Health: agentapi.Health_HEALTH_HEALTHY, Containers: []*agentapi.ContainerStatus{{
 				Health: agentapi.Health_HEALTH_HEALTHY,
 				Name:   "web", State: agentapi.ContainerState_CONTAINER_RUNNING, Started: timestamppb.New(p.now), RuntimeId: "rt", ImageDigest: "sha256:1",
 				Ports: []*agentapi.PortBinding{{ContainerPort: 3000, HostPort: 32768, Protocol: "tcp"}},

@@ -43,7 +43,7 @@ func TestShapesAreComplete(t *testing.T) {
 		{"task on Fargate", task + "ephemeralStorage platformFamily platformVersion", apart},
 		{"its attachment", "details id status type", apart.Attachments[0]},
 		{"its container", container, apart.Containers[0]},
-		{"its container's interface", "attachmentId privateIpv4Address", apart.Containers[0].NetworkInterfaces[0]},
+		{"its container's interface", "attachmentId ipv6Address privateIpv4Address", apart.Containers[0].NetworkInterfaces[0]},
 		{"stopped task", task + "stopCode stoppedAt stoppedReason stoppingAt", stopped},
 		{"its container", container + "exitCode", stopped.Containers[0]},
 		{"container instance", "attachments attributes containerInstanceArn registeredResources remainingResources status tags version versionInfo.agentVersion agentConnected", instance},

@@ -193,7 +193,7 @@ var supported = map[string]support{
 	"AwsVpcConfiguration": {
 		honoured: "securityGroups subnets",
 		notes: map[string]string{
-			"securityGroups": "enforced on hosts with the native driver (TestTasksOfDifferentHosts, TestSecurityGroups); with the docker driver a task that names other groups than its VPC's default one does not start",
+			"securityGroups": "enforced by both drivers (TestTasksOfDifferentHosts, TestSecurityGroups, TestTasksOfTwoHosts); where the docker driver's engine is not on its host, a task that names other groups than its VPC's default one does not start",
 		},
 		ignored: map[string]string{
 			"assignPublicIp": "what a task can reach and who reaches it depends on its node's network",

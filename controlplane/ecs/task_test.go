@@ -82,11 +82,11 @@ func TestFargateTask(t *testing.T) {
 	for _, d := range running.Attachments[0].Details {
 		details[*d.Name] = *d.Value
 	}
-	if diff := cmp.Diff(map[string]string{"subnetId": "subnet-1", "networkInterfaceId": "eni-" + path.Base(*started.TaskArn)[:17], "macAddress": "02:42:0a:01:00:02", "privateIPv4Address": "10.1.0.2"}, details); diff != "" {
+	if diff := cmp.Diff(map[string]string{"subnetId": "subnet-1", "networkInterfaceId": "eni-" + path.Base(*started.TaskArn)[:17], "macAddress": "02:42:0a:01:00:02", "privateIPv4Address": "10.1.0.2", "ipv6Address": "fd00::2"}, details); diff != "" {
 		t.Error(diff)
 	}
 	c := running.Containers[0]
-	if len(c.NetworkBindings) != 0 || *c.NetworkInterfaces[0].PrivateIpv4Address != "10.1.0.2" || *c.NetworkInterfaces[0].AttachmentId != *running.Attachments[0].Id {
+	if len(c.NetworkBindings) != 0 || *c.NetworkInterfaces[0].PrivateIpv4Address != "10.1.0.2" || *c.NetworkInterfaces[0].Ipv6Address != "fd00::2" || *c.NetworkInterfaces[0].AttachmentId != *running.Attachments[0].Id {
 		t.Errorf("got %+v", c)
 	}
 }

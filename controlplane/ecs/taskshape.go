@@ -158,7 +158,7 @@ func containerShape(t *controlplane.Task, st *controlplane.TaskStatus, c types.C
 		LastStatus: aws.String("PENDING"),
 	}
 	if network != nil {
-		out.NetworkInterfaces = append(out.NetworkInterfaces, types.NetworkInterface{AttachmentId: network.Id, PrivateIpv4Address: optional(st.Report.GetAddress())})
+		out.NetworkInterfaces = append(out.NetworkInterfaces, types.NetworkInterface{AttachmentId: network.Id, PrivateIpv4Address: optional(st.Report.GetAddress()), Ipv6Address: optional(st.Report.GetIpv6Address())})
 	}
 	i := slices.IndexFunc(st.Report.GetContainers(), func(s *agentapi.ContainerStatus) bool { return s.Name == name })
 	if i >= 0 {
@@ -203,29 +203,24 @@ func portRange(first, count uint32) string { return fmt.Sprintf("%d-%d", first, 
 // networkAttachment is how ECS shows the address that a task of network mode awsvpc has for itself.
 func (s *Service) networkAttachment(t *controlplane.Task, st *controlplane.TaskStatus, zone string) *types.Attachment {
 	a := &types.Attachment{
-		Id: aws.String(id.UUIDOf(t.Id)), Type: aws.String("ElasticNetworkInterface"), Status: aws.String("PRECREATED"), Details: []types.KeyValuePair{},
+		Id: aws.String(t.AttachmentID()), Type: aws.String("ElasticNetworkInterface"), Status: aws.String("PRECREATED"), Details: []types.KeyValuePair{},
 	}
-	network := decode[types.NetworkConfiguration](t.NetworkConfigurationJson)
 	detail := func(name, value string) {
 		a.Details = append(a.Details, types.KeyValuePair{Name: &name, Value: &value})
 	}
-	if v := network.AwsvpcConfiguration; v != nil && len(v.Subnets) > 0 {
-		subnet := v.Subnets[0]
-		for _, asked := range v.Subnets { // that of the host's zone, from whose block its address is
-			if in, ok := s.Network.Subnet(t.Account, t.Region, asked); ok && in == zone {
-				subnet = asked
-				break
-			}
-		}
+	if subnet := t.Subnet(zone, func(id string) (string, bool) { return s.Network.Subnet(t.Account, t.Region, id) }); subnet != "" {
 		detail("subnetId", subnet)
 	}
 	if ip := st.Report.GetAddress(); ip != "" {
 		a.Status = aws.String("ATTACHED")
-		detail("networkInterfaceId", "eni-"+t.Id[:min(17, len(t.Id))])
+		detail("networkInterfaceId", t.NetworkInterfaceID())
 		if mac := st.Report.GetMacAddress(); mac != "" {
 			detail("macAddress", mac)
 		}
 		detail("privateIPv4Address", ip)
+		if six := st.Report.GetIpv6Address(); six != "" {
+			detail("ipv6Address", six)
+		}
 	}
 	if !st.Live() {
 		a.Status = aws.String("DELETED")

@@ -49,6 +49,24 @@ func TestSecurityGroups(t *testing.T) {
 	if mac := p.text("tasks[0].attachments[0].details[?name=='macAddress'].value | [0]", "ecs", "describe-tasks", "--tasks", server); !strings.HasPrefix(mac, "02:42:") {
 		t.Errorf("the interface's hardware address is %s", mac)
 	}
+	// Its interface, by the id that the task shows.
+	detail := func(task, name string) string {
+		return p.text("tasks[0].attachments[0].details[?name=='"+name+"'].value | [0]", "ecs", "describe-tasks", "--tasks", task)
+	}
+	eni, six := detail(server, "networkInterfaceId"), detail(server, "ipv6Address")
+	ipv6 := p.text("containerInstances[0].attributes[?name=='ecs.capability.task-eni.ipv6'] | length(@)", "ecs", "describe-container-instances", "--container-instances", p.instance()) == "1"
+	if strings.HasPrefix(six, "fd8e:2f17:5b6") != ipv6 {
+		t.Errorf("the task's IPv6 address is %s, and its host has IPv6: %v", six, ipv6)
+	}
+	want := strings.Join([]string{address, six, web, subnet, "in-use"}, "\t")
+	if got := p.text("NetworkInterfaces[0].[PrivateIpAddress, Ipv6Addresses[0].Ipv6Address, Groups[0].GroupId, SubnetId, Status]", "ec2", "describe-network-interfaces", "--network-interface-ids", eni); got != want {
+		t.Errorf("the task's interface: %s, want %s", got, want)
+	}
+	if got := p.text("NetworkInterfaces[].NetworkInterfaceId", "ec2", "describe-network-interfaces", "--filters", "Name=group-id,Values="+web, "Name=addresses.private-ip-address,Values="+address); got != eni {
+		t.Errorf("interfaces by group and address: %s, want %s", got, eni)
+	}
+	p.refused("An error occurred (InvalidNetworkInterfaceID.NotFound) when calling the DescribeNetworkInterfaces operation: The networkInterface ID 'eni-0123456789abcdef0' does not exist",
+		"ec2", "describe-network-interfaces", "--network-interface-ids", "eni-0123456789abcdef0")
 	eventually(t, 10*time.Second, "the host reaches the task", func() (bool, string) {
 		r, err := http.Get("http://" + address)
 		if err != nil {
@@ -72,6 +90,12 @@ func TestSecurityGroups(t *testing.T) {
 	reaches(true, clients)
 	reaches(false) // in the default group
 	rule := p.text("SecurityGroupRules[?!IsEgress].SecurityGroupRuleId | [0]", "ec2", "describe-security-group-rules", "--filters", "Name=group-id,Values="+web)
+	p.aws(nil, "ec2", "create-tags", "--resources", rule, "--tags", "Key=stage,Value=beta")
+	p.aws(nil, "ec2", "modify-security-group-rules", "--group-id", web, "--security-group-rules", "SecurityGroupRuleId="+rule+",SecurityGroupRule={IpProtocol=tcp,FromPort=81,ToPort=81,ReferencedGroupId="+clients+",Description=later}")
+	reaches(false, clients)
+	if got := p.text("SecurityGroupRules[].[SecurityGroupRuleId, FromPort, Description, Tags[0].Value]", "ec2", "describe-security-group-rules", "--filters", "Name=tag:stage,Values=beta"); got != rule+"\t81\tlater\tbeta" {
+		t.Errorf("the rule with the tag: %s", got)
+	}
 	p.aws(nil, "ec2", "revoke-security-group-ingress", "--group-id", web, "--security-group-rule-ids", rule)
 	block := p.text("Vpcs[0].CidrBlock", "ec2", "describe-vpcs")
 	p.aws(nil, "ec2", "authorize-security-group-ingress", "--group-id", web, "--protocol", "tcp", "--port", "1-100", "--cidr", block)
@@ -88,6 +112,14 @@ func TestSecurityGroups(t *testing.T) {
 		t.Errorf("groups by a tag: %s", got)
 	}
 	p.aws(nil, "ec2", "delete-tags", "--resources", web, "--tags", "Key=stage")
+	// An account that wants no IPv6 has none in what starts from then on.
+	p.aws(nil, "ecs", "put-account-setting-default", "--name", "dualStackIPv6", "--value", "disabled")
+	plain := run("plain", "exec busybox sleep 600")
+	p.aws(nil, "ecs", "wait", "tasks-running", "--tasks", plain)
+	if got := detail(plain, "privateIPv4Address") + " " + detail(plain, "ipv6Address"); !strings.HasPrefix(got, "10.") || !strings.HasSuffix(got, " None") {
+		t.Errorf("addresses without dualStackIPv6: %s", got)
+	}
+	p.aws(nil, "ecs", "stop-task", "--task", plain)
 	p.aws(nil, "ecs", "stop-task", "--task", server)
 	p.aws(nil, "ecs", "wait", "tasks-stopped", "--tasks", server)
 	for _, id := range []string{web, clients} {

@@ -13,6 +13,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"math/rand/v2"
 	"net"
@@ -54,6 +55,13 @@ type Config struct {
 	Host string // of the engine; empty: $DOCKER_HOST or the default socket
 	// AllowMetadata lets tasks reach the host's own 169.254.169.254.
 	AllowMetadata bool
+	Logger        *slog.Logger // nil: slog.Default
+	// Subnet, Zone, NetworkMode, VXLANPort and VXLANID are of tasks with network mode awsvpc; see network.Config.
+	Subnet      netip.Prefix
+	Zone        string
+	NetworkMode string
+	VXLANPort   uint16
+	VXLANID     uint32
 }
 
 // Driver implements runtime.Driver.
@@ -61,8 +69,14 @@ type Driver struct {
 	cfg Config
 	cli *client.Client
 
+	netMu   sync.Mutex // guards what follows, and is held while the network is brought up
+	decided bool
+	net     *linklocal.Network // nil once decided: there can be none
+	adopted bool               // it knows the tasks of former processes
+
 	mu       sync.Mutex
 	redirect *linklocal.Redirect            // nil: tasks do not reach the link-local address
+	own      *linklocal.Redirect            // the same, for tasks in the instance's own network
 	failed   map[string]*runtime.StartError // "task/container" that could not even be created
 	secrets  map[string]runtime.Secrets     // "task/container" until it has been started
 }
@@ -143,8 +157,12 @@ func (d *Driver) Create(ctx context.Context, t runtime.Task) (runtime.Sandbox, e
 	} else if !errdefs.IsNotFound(err) {
 		return runtime.Sandbox{}, err
 	}
-	if len(t.Spec.SecurityGroups) > 0 && !t.Spec.DefaultSecurityGroup {
-		return runtime.Sandbox{}, errors.New("security groups are enforced on hosts with the native driver only: the task must name none but its VPC's default group")
+	own, err := d.network(ctx)
+	if err != nil {
+		return runtime.Sandbox{}, err
+	}
+	if own == nil && len(t.Spec.SecurityGroups) > 0 && !t.Spec.DefaultSecurityGroup {
+		return runtime.Sandbox{}, errors.New("security groups are not enforced on this host, whose engine is elsewhere or whose network its agent may not change: the task must name none but its VPC's default group")
 	}
 	if err := d.ensurePause(ctx); err != nil {
 		return runtime.Sandbox{}, fmt.Errorf("sandbox image: %w", err)
@@ -166,6 +184,11 @@ func (d *Driver) Create(ctx context.Context, t runtime.Task) (runtime.Sandbox, e
 	case "host", "none":
 		host.NetworkMode = container.NetworkMode(mode)
 	case "awsvpc":
+		if own != nil {
+			if err := d.reserve(ctx, own, t, cfg, host); err != nil {
+				return runtime.Sandbox{}, err
+			}
+		}
 	default:
 		if cfg.ExposedPorts, host.PortBindings, err = ports(t); err != nil {
 			return runtime.Sandbox{}, err
@@ -177,6 +200,9 @@ func (d *Driver) Create(ctx context.Context, t runtime.Task) (runtime.Sandbox, e
 	confineSandbox(t, host)
 	d.mountSecretVolumes(t, host)
 	if _, err := d.cli.ContainerCreate(ctx, cfg, host, nil, nil, d.sandboxName(t.ID)); err != nil {
+		if own != nil {
+			own.Release(t.ID)
+		}
 		return runtime.Sandbox{}, err
 	}
 	if err := d.cli.ContainerStart(ctx, d.sandboxName(t.ID), container.StartOptions{}); err != nil {
@@ -287,6 +313,12 @@ func (d *Driver) sandbox(ctx context.Context, t runtime.Task) (runtime.Sandbox, 
 	if n := in.NetworkSettings.Networks["bridge"]; n != nil {
 		box.Address, box.Gateway = n.IPAddress, n.Gateway
 	}
+	if i, ok := interfaceOf(t, in.Config.Labels); ok {
+		box.Address, box.IPv6, box.MAC = i.Address.String(), in.Config.Labels[labelIPv6], i.MAC().String()
+		if own, err := d.network(ctx); err == nil && own != nil {
+			box.Gateway = own.Gateway().String()
+		}
+	}
 	taken := map[string]bool{}
 	for _, c := range t.Spec.Containers {
 		for _, p := range c.Ports {
@@ -353,6 +385,15 @@ func (d *Driver) Recover(ctx context.Context) ([]runtime.Recovered, error) {
 	list, err := d.list(ctx, "")
 	if err != nil {
 		return nil, err
+	}
+	if slices.ContainsFunc(list, func(c container.Summary) bool { return c.Labels[labelAddress] != "" }) {
+		own, err := d.network(ctx)
+		if err == nil && own != nil {
+			err = d.networkUp(ctx, own)
+		}
+		if err != nil {
+			return nil, err
+		}
 	}
 	found := map[string]*runtime.Recovered{}
 	for _, c := range list {
@@ -423,6 +464,7 @@ func (d *Driver) Remove(ctx context.Context, taskID string) error {
 	if err != nil {
 		return err
 	}
+	release := func() {}
 	slices.SortFunc(list, func(a, b container.Summary) int { return strings.Compare(b.Labels[labelName], a.Labels[labelName]) }) // the sandbox's is empty
 	for _, c := range list {
 		if name := c.Labels[labelName]; name != "" {
@@ -436,11 +478,16 @@ func (d *Driver) Remove(ctx context.Context, taskID string) error {
 			}
 		} else if err := errors.Join(d.removeVolumes(ctx, taskID), d.leave(c)); err != nil {
 			return err
+		} else if c.Labels[labelAddress] != "" {
+			if release, err = d.detach(ctx, taskID); err != nil {
+				return err
+			}
 		}
 		if err := d.removeContainer(ctx, c.ID); err != nil {
 			return err
 		}
 	}
+	release()
 	if err := os.RemoveAll(d.filesDir(taskID)); err != nil {
 		return err
 	}
@@ -484,6 +531,11 @@ func (d *Driver) Close(ctx context.Context, everything bool) error {
 			}
 		}
 		errs = append(errs, d.removePause(ctx), d.endRedirect())
+		if own, err := d.network(ctx); err != nil {
+			errs = append(errs, err)
+		} else if own != nil {
+			errs = append(errs, own.Down(ctx))
+		}
 	}
 	return errors.Join(append(errs, d.cli.Close())...)
 }

@@ -2,6 +2,7 @@ package docker
 
 import (
 	"context"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -64,8 +65,17 @@ func TestSuite(t *testing.T) {
 			}
 			probe.cli.VolumeRemove(context.Background(), v.Name, true) // kept by name: the test's own to remove
 		}
-		if ok, err := (&linklocal.Redirect{ID: id}).Exists(); err != nil || ok {
-			left = append(left, "nftables table")
+		for _, redirect := range []string{id, ownID(id)} {
+			if ok, err := (&linklocal.Redirect{ID: redirect}).Exists(); err != nil || ok {
+				left = append(left, "nftables table of "+redirect)
+			}
+		}
+		own := linklocal.New(linklocal.Config{ID: id})
+		if ok, err := own.HasTable(); err != nil || ok {
+			left = append(left, "nftables table of the network")
+		}
+		if _, err := net.InterfaceByName(own.Bridge()); err == nil {
+			left = append(left, "bridge "+own.Bridge())
 		}
 		return left
 	}})

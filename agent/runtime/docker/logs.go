@@ -60,6 +60,9 @@ func (d *Driver) keepLog(ctx context.Context, taskID, name string) (err error) {
 	if errdefs.IsNotFound(err) || errdefs.IsNotImplemented(err) {
 		return nil // there is none, or nothing is kept of its output
 	}
+	if errdefs.IsConflict(err) {
+		return nil // its removal has begun, which comes after its log was kept: by a process that was killed over it
+	}
 	if err != nil && d.sendsAway(ctx, taskID, name) {
 		return nil // the engine does not give what it has kept; a task is removed all the same
 	}

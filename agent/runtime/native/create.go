@@ -113,6 +113,11 @@ func (d *Driver) makeSandbox(ctx context.Context, t *task) error {
 		sb.Address, sb.Gateway = a.String(), d.net.Gateway().String()
 		if sb.Mode == "awsvpc" {
 			sb.Groups = spec.SecurityGroups
+			if spec.Ipv6 {
+				if six := d.net.IPv6(ctx, a); six.IsValid() {
+					sb.IPv6 = six.String()
+				}
+			}
 		}
 	default:
 		return fmt.Errorf("network mode %q is unknown", sb.Mode)
@@ -273,7 +278,9 @@ func (s *sandboxRecord) forwards() []network.Forward {
 
 // networkInterface is the task's place in the network; its address is valid.
 func (s *sandboxRecord) networkInterface(task string) network.Interface {
-	return network.Interface{Task: task, Address: netip.MustParseAddr(s.Address), Own: s.Mode == "awsvpc", Groups: s.Groups}
+	i := network.Interface{Task: task, Address: netip.MustParseAddr(s.Address), Own: s.Mode == "awsvpc", Groups: s.Groups}
+	i.Address6, _ = netip.ParseAddr(s.IPv6) // invalid: none
+	return i
 }
 
 // volumePath finds a volume; own is the folder of the task's own ones.
@@ -320,6 +327,9 @@ func (d *Driver) makeContainerFolder(t *task, c *agentapi.ContainerSpec) error {
 	}
 	if a := t.sandbox.Address; a != "" {
 		fmt.Fprintf(&hosts, "%s\t%s\n", a, host)
+		if six := t.sandbox.IPv6; six != "" {
+			fmt.Fprintf(&hosts, "%s\t%s\n", six, host)
+		}
 	} else if t.sandbox.Mode == "none" {
 		fmt.Fprintf(&hosts, "127.0.0.1\t%s\n", host)
 	}

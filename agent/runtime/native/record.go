@@ -32,6 +32,7 @@ type taskRecord struct {
 type sandboxRecord struct {
 	Mode     string
 	Address  string
+	IPv6     string // empty: none
 	Gateway  string
 	Groups   []string                // security groups
 	Ports    map[string][]portRecord // by container
@@ -94,7 +95,7 @@ func (r taskRecord) task() (runtime.Task, error) {
 }
 
 func (s *sandboxRecord) sandbox() runtime.Sandbox {
-	out := runtime.Sandbox{Address: s.Address, Gateway: s.Gateway, Ports: map[string][]*agentapi.PortBinding{}}
+	out := runtime.Sandbox{Address: s.Address, IPv6: s.IPv6, Gateway: s.Gateway, Ports: map[string][]*agentapi.PortBinding{}}
 	if s.Address != "" {
 		out.MAC = s.networkInterface("").MAC().String()
 	}

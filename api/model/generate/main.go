@@ -44,6 +44,11 @@ var services = map[string]string{
 	"sts":                    "sts",
 }
 
+// unlisted are the values of enums that AWS's documentation has and its services take, and that neither source lists: by service and shape.
+var unlisted = map[string]map[string][]string{
+	"ecs": {"SettingName": {"dualStackIPv6"}}, // see PutAccountSetting
+}
+
 func main() {
 	log.SetFlags(0)
 	out := flag.String("out", "tables", "folder for the tables")
@@ -75,6 +80,9 @@ func run(out string) error {
 		}
 		if err := t.update(src); err != nil {
 			return fmt.Errorf("%s: %w", name, err)
+		}
+		for shape, values := range unlisted[name] {
+			t.shapes[shape].Enum = append(t.shapes[shape].Enum, values...)
 		}
 		if err := t.write(filepath.Join(out, name+".gz")); err != nil {
 			return err
