@@ -352,6 +352,9 @@ func tagsOf(store *state.Store) func(string) map[string]string {
 		if err != nil {
 			return nil
 		}
+		if a.Service == "logs" { // a stream has its group's
+			name, _, _ = strings.Cut(name, ":log-stream:")
+		}
 		return controlplane.TagsOf(store.View(), controlplane.Scope{Account: a.Account, Region: a.Region}, name)
 	}
 }

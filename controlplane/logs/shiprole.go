@@ -47,5 +47,8 @@ func (f *Family) mayAppend(ctx context.Context, task string, s *LogStream) error
 
 // streamARN is how policies name a stream, and, without a name, a group that is about to be made.
 func streamARN(scope controlplane.Scope, group, stream string) string {
-	return groupARN(scope, group) + ":log-stream:" + stream
+	return groupARN(scope, group) + streamPart + stream
 }
+
+// streamPart stands between a group's ARN and a stream's name.
+const streamPart = ":log-stream:"
