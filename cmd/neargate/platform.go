@@ -270,7 +270,7 @@ func newControlPlane(cfg controlConfig) (_ *controlPlane, err error) {
 		},
 		Workers: 4, TaskOf: taskOfEndpoint,
 	}, lifecycle)
-	sessions := execute.New(execute.Config{Nodes: c.dispatcher, Open: c.openExec, Seal: sealSessions, Rand: rand.Reader, Clock: real, Log: cfg.log})
+	sessions := execute.New(execute.Config{Nodes: c.dispatcher, Open: c.openExec, Seal: sealSessions, Rand: rand.Reader, Clock: real, Log: cfg.log, Keep: logging.KeepSession})
 	containers := ecs.New(ecs.Config{
 		Store: c.store, Rand: rand.Reader, Pages: pages, TargetGroups: balancing, Registries: discovery, Network: network,
 		Placer: runTaskPlacer{placer}, Lifecycle: lifecycle, Roles: roles{access, tokens}, Sessions: sessions,

@@ -32,6 +32,7 @@ type platform struct {
 	t          *testing.T
 	now        time.Time
 	mayPassAll bool
+	sessionLog *controlplane.SessionLog // of the session that was made last
 }
 
 func newPlatform(t *testing.T) *platform {
@@ -58,7 +59,8 @@ func (p *platform) TaskIdentity(account, role, taskARN string) (api.Identity, er
 }
 
 // Begin makes a session of a node that is called away for none.
-func (p *platform) Begin(_ context.Context, t *controlplane.Task, node, container string, command []string) (types.Session, error) {
+func (p *platform) Begin(_ context.Context, t *controlplane.Task, node, container string, command []string, to *controlplane.SessionLog) (types.Session, error) {
+	p.sessionLog = to
 	if node == "away" {
 		return types.Session{}, awserr.New("TargetNotConnectedException", "away")
 	}

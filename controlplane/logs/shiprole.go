@@ -17,6 +17,11 @@ import (
 // may says whether the task's execution role may do something.
 func (f *Family) may(ctx context.Context, t *controlplane.Task, d *controlplane.TaskDefinition, action, resource string) error {
 	_, role := t.Roles(d)
+	return f.mayAs(ctx, role, t, action, resource)
+}
+
+// mayAs says whether a role of the task may do something; without one it is done with the platform's own rights.
+func (f *Family) mayAs(ctx context.Context, role string, t *controlplane.Task, action, resource string) error {
 	if role == "" || f.TaskMay == nil {
 		return nil
 	}
