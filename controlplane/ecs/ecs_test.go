@@ -94,6 +94,10 @@ func (p *platform) ServiceRegistry(_ state.Reader, _, _, arn string) (srv, exist
 	return arn == "srv", arn == "srv" || arn == "a"
 }
 
+func (p *platform) NamespaceExists(_ state.Reader, _, _, ref string) bool {
+	return ref == "prod.local" || ref == "arn:aws:servicediscovery:us-east-1:000000000000:namespace/ns-1"
+}
+
 func (p *platform) Subnet(_, _, id string) (string, bool) { return "us-east-1a", id == "subnet-1" }
 
 func (p *platform) SecurityGroup(_ state.Reader, _, _, id string) (string, bool) {
