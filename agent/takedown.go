@@ -185,7 +185,7 @@ func (w *worker) halt(ctx context.Context, limit time.Duration) {
 	}
 	w.report(func(st *agentapi.TaskStatus) {
 		if st.StoppedReason == "" {
-			st.StoppedReason = "The platform was stopped on this host"
+			st.StopCode, st.StoppedReason = codeTermination, "The platform was stopped on this host"
 		}
 		st.ExecutionStopped = w.now()
 		stopped(w.now())(st)

@@ -88,9 +88,9 @@ var (
 		return when(t.Live() && t.Service != "", t.Account, t.Region, t.Cluster, t.Service)
 	})
 	// FailedTasksByService: account, region, cluster, service. Those that ended by themselves or for their health; those that were replaced
-	// or scaled in are many more, and nobody asks for them.
+	// or scaled in, or lost with their host, are many more, and nobody asks for them.
 	FailedTasksByService = state.NewIndex(TaskStatuses, "failedservice", func(t *TaskStatus) []state.Key {
-		return when(!t.Live() && t.Service != "" && (t.StopCode != StopScheduler || strings.HasPrefix(t.StoppedReason, FailedHealth)),
+		return when(!t.Live() && t.Service != "" && t.StopCode != StopTermination && (t.StopCode != StopScheduler || strings.HasPrefix(t.StoppedReason, FailedHealth)),
 			t.Account, t.Region, t.Cluster, t.Service)
 	})
 	// LiveTasksByNode: node. It is the node's ledger, and the dispatcher's assignments.
@@ -153,10 +153,11 @@ var (
 )
 
 // What FailedTasksByService goes by: the stop code of tasks that their service ended, and how the reason begins of those that it
-// replaced for their health.
+// replaced for their health; the stop code of those whose host was stopped or lost.
 const (
-	StopScheduler = "ServiceSchedulerInitiated"
-	FailedHealth  = "Task failed "
+	StopScheduler   = "ServiceSchedulerInitiated"
+	FailedHealth    = "Task failed "
+	StopTermination = "TerminationNotice"
 )
 
 func when(ok bool, parts ...string) []state.Key {
