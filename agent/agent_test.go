@@ -295,6 +295,9 @@ func TestTaskEndsByItself(t *testing.T) {
 			if st.StopCode != c.code || st.StoppedReason != c.reason || a.Reason != c.containerReason || a.GetExitCode() != c.exit || len(a.LastLog) != c.logs {
 				t.Errorf("got %v", st)
 			}
+			if st.PullStopped == nil || st.Stopping == nil || st.Stopped == nil || st.ExecutionStopped == nil || c.code == codeEssentialExited && !st.ExecutionStopped.AsTime().Equal(a.Finished.AsTime()) {
+				t.Errorf("times: %v", st)
+			}
 		})
 	}
 }

@@ -120,10 +120,14 @@ func (w *worker) pull(ctx context.Context, spec *agentapi.TaskSpec, secrets conf
 			return err
 		})
 	}
-	if err := g.Wait(); err != nil && ctx.Err() == nil {
+	err := g.Wait()
+	if err != nil && ctx.Err() != nil {
+		return nil
+	}
+	w.report(func(st *agentapi.TaskStatus) { st.PullStopped = w.now() }) // also when it failed, as ECS's agent has it
+	if err != nil {
 		return failed.f
 	}
-	w.report(func(st *agentapi.TaskStatus) { st.PullStopped = w.now() })
 	return nil
 }
 

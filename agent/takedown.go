@@ -36,7 +36,14 @@ func (w *worker) exited(ctx context.Context, e exit) *failure {
 
 func (w *worker) noteExit(ctx context.Context, e exit) {
 	lines := w.lastLines(ctx, e.container)
+	as, _ := w.current()
 	w.report(func(st *agentapi.TaskStatus) {
+		// "executionStoppedAt" is when the first essential container has stopped, whatever others take to stop.
+		for _, c := range as.Spec.Containers {
+			if c.Name == e.container && c.Essential && st.ExecutionStopped == nil {
+				st.ExecutionStopped = timestamppb.New(e.exit.At)
+			}
+		}
 		cs := containerStatus(st, e.container)
 		cs.State, cs.Finished = agentapi.ContainerState_CONTAINER_STOPPED, timestamppb.New(e.exit.At)
 		cs.ExitCode, cs.LastLog = proto.Int32(int32(e.exit.Code)), lines
@@ -86,7 +93,10 @@ func (w *worker) takeDown(ctx context.Context, fail *failure) {
 		return
 	}
 	w.report(func(st *agentapi.TaskStatus) {
-		st.State, st.ExecutionStopped = agentapi.TaskState_DEPROVISIONING, w.now()
+		st.State = agentapi.TaskState_DEPROVISIONING
+		if st.ExecutionStopped == nil {
+			st.ExecutionStopped = w.now()
+		}
 	})
 	for wait := 100 * time.Millisecond; ; wait = min(2*wait, 10*time.Second) {
 		err := w.a.cfg.Driver.Remove(ctx, w.id)
@@ -191,9 +201,11 @@ func (w *worker) halt(ctx context.Context, limit time.Duration) {
 	}
 	w.report(func(st *agentapi.TaskStatus) {
 		if st.StoppedReason == "" {
-			st.StoppedReason = "The platform was stopped on this host"
+			st.StopCode, st.StoppedReason = codeTermination, "The platform was stopped on this host"
 		}
-		st.ExecutionStopped = w.now()
+		if st.ExecutionStopped == nil {
+			st.ExecutionStopped = w.now()
+		}
 		stopped(w.now())(st)
 	})
 }

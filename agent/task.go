@@ -17,6 +17,7 @@ import (
 const (
 	codeFailedToStart   = "TaskFailedToStart"
 	codeEssentialExited = "EssentialContainerExited"
+	codeTermination     = "TerminationNotice"
 )
 
 // worker takes one task through its life. run is its only goroutine; the rest is called from outside.

@@ -502,6 +502,7 @@ type Service struct {
 	Generation                   uint64                 `protobuf:"varint,30,opt,name=generation,proto3" json:"generation,omitempty"`                                       // raised by every UpdateService
 	PrimaryDeployment            string                 `protobuf:"bytes,31,opt,name=primary_deployment,json=primaryDeployment,proto3" json:"primary_deployment,omitempty"` // id
 	InactiveSince                *timestamppb.Timestamp `protobuf:"bytes,32,opt,name=inactive_since,json=inactiveSince,proto3" json:"inactive_since,omitempty"`
+	ServiceDeployment            string                 `protobuf:"bytes,40,opt,name=service_deployment,json=serviceDeployment,proto3" json:"service_deployment,omitempty"` // id of the last one
 	unknownFields                protoimpl.UnknownFields
 	sizeCache                    protoimpl.SizeCache
 }
@@ -758,6 +759,13 @@ func (x *Service) GetInactiveSince() *timestamppb.Timestamp {
 		return x.InactiveSince
 	}
 	return nil
+}
+
+func (x *Service) GetServiceDeployment() string {
+	if x != nil {
+		return x.ServiceDeployment
+	}
+	return ""
 }
 
 // Deployment: key account, region, cluster, service, id. Immutable template plus progress written by the orchestrator.
@@ -2034,6 +2042,430 @@ func (x *ClientToken) GetExpires() *timestamppb.Timestamp {
 	return nil
 }
 
+// ServiceRevision is what a deployment's tasks are made of, kept for as long as a service deployment names it: key account, region,
+// cluster, service, id. It never changes.
+type ServiceRevision struct {
+	state                        protoimpl.MessageState `protogen:"open.v1"`
+	Account                      string                 `protobuf:"bytes,1,opt,name=account,proto3" json:"account,omitempty"`
+	Region                       string                 `protobuf:"bytes,2,opt,name=region,proto3" json:"region,omitempty"`
+	Cluster                      string                 `protobuf:"bytes,3,opt,name=cluster,proto3" json:"cluster,omitempty"`
+	Service                      string                 `protobuf:"bytes,4,opt,name=service,proto3" json:"service,omitempty"`
+	Id                           string                 `protobuf:"bytes,5,opt,name=id,proto3" json:"id,omitempty"`                                               // the deployment's, without ecs-svc/
+	TaskDefinition               string                 `protobuf:"bytes,6,opt,name=task_definition,json=taskDefinition,proto3" json:"task_definition,omitempty"` // family:revision
+	LaunchType                   string                 `protobuf:"bytes,7,opt,name=launch_type,json=launchType,proto3" json:"launch_type,omitempty"`
+	PlatformVersion              string                 `protobuf:"bytes,8,opt,name=platform_version,json=platformVersion,proto3" json:"platform_version,omitempty"`
+	NetworkConfigurationJson     string                 `protobuf:"bytes,9,opt,name=network_configuration_json,json=networkConfigurationJson,proto3" json:"network_configuration_json,omitempty"`
+	CapacityProviderStrategyJson string                 `protobuf:"bytes,10,opt,name=capacity_provider_strategy_json,json=capacityProviderStrategyJson,proto3" json:"capacity_provider_strategy_json,omitempty"`
+	LoadBalancersJson            string                 `protobuf:"bytes,11,opt,name=load_balancers_json,json=loadBalancersJson,proto3" json:"load_balancers_json,omitempty"`
+	ServiceRegistriesJson        string                 `protobuf:"bytes,12,opt,name=service_registries_json,json=serviceRegistriesJson,proto3" json:"service_registries_json,omitempty"`
+	ContainerImagesJson          string                 `protobuf:"bytes,13,opt,name=container_images_json,json=containerImagesJson,proto3" json:"container_images_json,omitempty"` // []ecs ContainerImage, as the task definition named them
+	Created                      *timestamppb.Timestamp `protobuf:"bytes,14,opt,name=created,proto3" json:"created,omitempty"`
+	unknownFields                protoimpl.UnknownFields
+	sizeCache                    protoimpl.SizeCache
+}
+
+func (x *ServiceRevision) Reset() {
+	*x = ServiceRevision{}
+	mi := &file_controlplane_controlplane_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ServiceRevision) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ServiceRevision) ProtoMessage() {}
+
+func (x *ServiceRevision) ProtoReflect() protoreflect.Message {
+	mi := &file_controlplane_controlplane_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ServiceRevision.ProtoReflect.Descriptor instead.
+func (*ServiceRevision) Descriptor() ([]byte, []int) {
+	return file_controlplane_controlplane_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *ServiceRevision) GetAccount() string {
+	if x != nil {
+		return x.Account
+	}
+	return ""
+}
+
+func (x *ServiceRevision) GetRegion() string {
+	if x != nil {
+		return x.Region
+	}
+	return ""
+}
+
+func (x *ServiceRevision) GetCluster() string {
+	if x != nil {
+		return x.Cluster
+	}
+	return ""
+}
+
+func (x *ServiceRevision) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+func (x *ServiceRevision) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *ServiceRevision) GetTaskDefinition() string {
+	if x != nil {
+		return x.TaskDefinition
+	}
+	return ""
+}
+
+func (x *ServiceRevision) GetLaunchType() string {
+	if x != nil {
+		return x.LaunchType
+	}
+	return ""
+}
+
+func (x *ServiceRevision) GetPlatformVersion() string {
+	if x != nil {
+		return x.PlatformVersion
+	}
+	return ""
+}
+
+func (x *ServiceRevision) GetNetworkConfigurationJson() string {
+	if x != nil {
+		return x.NetworkConfigurationJson
+	}
+	return ""
+}
+
+func (x *ServiceRevision) GetCapacityProviderStrategyJson() string {
+	if x != nil {
+		return x.CapacityProviderStrategyJson
+	}
+	return ""
+}
+
+func (x *ServiceRevision) GetLoadBalancersJson() string {
+	if x != nil {
+		return x.LoadBalancersJson
+	}
+	return ""
+}
+
+func (x *ServiceRevision) GetServiceRegistriesJson() string {
+	if x != nil {
+		return x.ServiceRegistriesJson
+	}
+	return ""
+}
+
+func (x *ServiceRevision) GetContainerImagesJson() string {
+	if x != nil {
+		return x.ContainerImagesJson
+	}
+	return ""
+}
+
+func (x *ServiceRevision) GetCreated() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Created
+	}
+	return nil
+}
+
+// ServiceDeployment is one release of a service, and what became of it: key account, region, cluster, service, id.
+type ServiceDeployment struct {
+	state                       protoimpl.MessageState `protogen:"open.v1"`
+	Account                     string                 `protobuf:"bytes,1,opt,name=account,proto3" json:"account,omitempty"`
+	Region                      string                 `protobuf:"bytes,2,opt,name=region,proto3" json:"region,omitempty"`
+	Cluster                     string                 `protobuf:"bytes,3,opt,name=cluster,proto3" json:"cluster,omitempty"`
+	Service                     string                 `protobuf:"bytes,4,opt,name=service,proto3" json:"service,omitempty"`
+	Id                          string                 `protobuf:"bytes,5,opt,name=id,proto3" json:"id,omitempty"`         // 21 letters and digits
+	Status                      string                 `protobuf:"bytes,6,opt,name=status,proto3" json:"status,omitempty"` // as ECS has them; PENDING is over before anybody can ask
+	StatusReason                string                 `protobuf:"bytes,7,opt,name=status_reason,json=statusReason,proto3" json:"status_reason,omitempty"`
+	Target                      *RevisionCount         `protobuf:"bytes,8,opt,name=target,proto3" json:"target,omitempty"`
+	Sources                     []*RevisionCount       `protobuf:"bytes,9,rep,name=sources,proto3" json:"sources,omitempty"` // the revisions that had tasks when it began
+	Created                     *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=created,proto3" json:"created,omitempty"`
+	Started                     *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=started,proto3" json:"started,omitempty"`
+	Updated                     *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=updated,proto3" json:"updated,omitempty"`
+	Finished                    *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=finished,proto3" json:"finished,omitempty"`
+	Stopped                     *timestamppb.Timestamp `protobuf:"bytes,14,opt,name=stopped,proto3" json:"stopped,omitempty"`
+	DeploymentConfigurationJson string                 `protobuf:"bytes,15,opt,name=deployment_configuration_json,json=deploymentConfigurationJson,proto3" json:"deployment_configuration_json,omitempty"` // with the percentages that held
+	Breaker                     string                 `protobuf:"bytes,16,opt,name=breaker,proto3" json:"breaker,omitempty"`                                                                              // TRIGGERED, MONITORING, MONITORING_COMPLETE, DISABLED
+	Failures                    uint32                 `protobuf:"varint,17,opt,name=failures,proto3" json:"failures,omitempty"`                                                                           // that the circuit breaker counted
+	Threshold                   uint32                 `protobuf:"varint,18,opt,name=threshold,proto3" json:"threshold,omitempty"`
+	RollbackReason              string                 `protobuf:"bytes,19,opt,name=rollback_reason,json=rollbackReason,proto3" json:"rollback_reason,omitempty"`
+	RollbackRevision            string                 `protobuf:"bytes,20,opt,name=rollback_revision,json=rollbackRevision,proto3" json:"rollback_revision,omitempty"`
+	RollbackStarted             *timestamppb.Timestamp `protobuf:"bytes,21,opt,name=rollback_started,json=rollbackStarted,proto3" json:"rollback_started,omitempty"`
+	unknownFields               protoimpl.UnknownFields
+	sizeCache                   protoimpl.SizeCache
+}
+
+func (x *ServiceDeployment) Reset() {
+	*x = ServiceDeployment{}
+	mi := &file_controlplane_controlplane_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ServiceDeployment) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ServiceDeployment) ProtoMessage() {}
+
+func (x *ServiceDeployment) ProtoReflect() protoreflect.Message {
+	mi := &file_controlplane_controlplane_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ServiceDeployment.ProtoReflect.Descriptor instead.
+func (*ServiceDeployment) Descriptor() ([]byte, []int) {
+	return file_controlplane_controlplane_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *ServiceDeployment) GetAccount() string {
+	if x != nil {
+		return x.Account
+	}
+	return ""
+}
+
+func (x *ServiceDeployment) GetRegion() string {
+	if x != nil {
+		return x.Region
+	}
+	return ""
+}
+
+func (x *ServiceDeployment) GetCluster() string {
+	if x != nil {
+		return x.Cluster
+	}
+	return ""
+}
+
+func (x *ServiceDeployment) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+func (x *ServiceDeployment) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *ServiceDeployment) GetStatus() string {
+	if x != nil {
+		return x.Status
+	}
+	return ""
+}
+
+func (x *ServiceDeployment) GetStatusReason() string {
+	if x != nil {
+		return x.StatusReason
+	}
+	return ""
+}
+
+func (x *ServiceDeployment) GetTarget() *RevisionCount {
+	if x != nil {
+		return x.Target
+	}
+	return nil
+}
+
+func (x *ServiceDeployment) GetSources() []*RevisionCount {
+	if x != nil {
+		return x.Sources
+	}
+	return nil
+}
+
+func (x *ServiceDeployment) GetCreated() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Created
+	}
+	return nil
+}
+
+func (x *ServiceDeployment) GetStarted() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Started
+	}
+	return nil
+}
+
+func (x *ServiceDeployment) GetUpdated() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Updated
+	}
+	return nil
+}
+
+func (x *ServiceDeployment) GetFinished() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Finished
+	}
+	return nil
+}
+
+func (x *ServiceDeployment) GetStopped() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Stopped
+	}
+	return nil
+}
+
+func (x *ServiceDeployment) GetDeploymentConfigurationJson() string {
+	if x != nil {
+		return x.DeploymentConfigurationJson
+	}
+	return ""
+}
+
+func (x *ServiceDeployment) GetBreaker() string {
+	if x != nil {
+		return x.Breaker
+	}
+	return ""
+}
+
+func (x *ServiceDeployment) GetFailures() uint32 {
+	if x != nil {
+		return x.Failures
+	}
+	return 0
+}
+
+func (x *ServiceDeployment) GetThreshold() uint32 {
+	if x != nil {
+		return x.Threshold
+	}
+	return 0
+}
+
+func (x *ServiceDeployment) GetRollbackReason() string {
+	if x != nil {
+		return x.RollbackReason
+	}
+	return ""
+}
+
+func (x *ServiceDeployment) GetRollbackRevision() string {
+	if x != nil {
+		return x.RollbackRevision
+	}
+	return ""
+}
+
+func (x *ServiceDeployment) GetRollbackStarted() *timestamppb.Timestamp {
+	if x != nil {
+		return x.RollbackStarted
+	}
+	return nil
+}
+
+// RevisionCount are a revision's tasks when the service deployment was over; zero until then.
+type RevisionCount struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Revision      string                 `protobuf:"bytes,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	Requested     uint32                 `protobuf:"varint,2,opt,name=requested,proto3" json:"requested,omitempty"`
+	Running       uint32                 `protobuf:"varint,3,opt,name=running,proto3" json:"running,omitempty"`
+	Pending       uint32                 `protobuf:"varint,4,opt,name=pending,proto3" json:"pending,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RevisionCount) Reset() {
+	*x = RevisionCount{}
+	mi := &file_controlplane_controlplane_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RevisionCount) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RevisionCount) ProtoMessage() {}
+
+func (x *RevisionCount) ProtoReflect() protoreflect.Message {
+	mi := &file_controlplane_controlplane_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RevisionCount.ProtoReflect.Descriptor instead.
+func (*RevisionCount) Descriptor() ([]byte, []int) {
+	return file_controlplane_controlplane_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *RevisionCount) GetRevision() string {
+	if x != nil {
+		return x.Revision
+	}
+	return ""
+}
+
+func (x *RevisionCount) GetRequested() uint32 {
+	if x != nil {
+		return x.Requested
+	}
+	return 0
+}
+
+func (x *RevisionCount) GetRunning() uint32 {
+	if x != nil {
+		return x.Running
+	}
+	return 0
+}
+
+func (x *RevisionCount) GetPending() uint32 {
+	if x != nil {
+		return x.Pending
+	}
+	return 0
+}
+
 var File_controlplane_controlplane_proto protoreflect.FileDescriptor
 
 const file_controlplane_controlplane_proto_rawDesc = "" +
@@ -2083,7 +2515,7 @@ const file_controlplane_controlplane_proto_rawDesc = "" +
 	"\x04gpus\x18\xac\x02 \x01(\rR\x04gpus\":\n" +
 	"\bHostPort\x12\x12\n" +
 	"\x04port\x18\x01 \x01(\rR\x04port\x12\x1a\n" +
-	"\bprotocol\x18\x02 \x01(\tR\bprotocol\"\xd6\v\n" +
+	"\bprotocol\x18\x02 \x01(\tR\bprotocol\"\x85\f\n" +
 	"\aService\x12\x18\n" +
 	"\aaccount\x18\x01 \x01(\tR\aaccount\x12\x16\n" +
 	"\x06region\x18\x02 \x01(\tR\x06region\x12\x18\n" +
@@ -2121,7 +2553,8 @@ const file_controlplane_controlplane_proto_rawDesc = "" +
 	"generation\x18\x1e \x01(\x04R\n" +
 	"generation\x12-\n" +
 	"\x12primary_deployment\x18\x1f \x01(\tR\x11primaryDeployment\x12A\n" +
-	"\x0einactive_since\x18  \x01(\v2\x1a.google.protobuf.TimestampR\rinactiveSince\"\xcd\b\n" +
+	"\x0einactive_since\x18  \x01(\v2\x1a.google.protobuf.TimestampR\rinactiveSince\x12-\n" +
+	"\x12service_deployment\x18( \x01(\tR\x11serviceDeployment\"\xcd\b\n" +
 	"\n" +
 	"Deployment\x12\x18\n" +
 	"\aaccount\x18\x01 \x01(\tR\aaccount\x12\x16\n" +
@@ -2278,7 +2711,52 @@ const file_controlplane_controlplane_proto_rawDesc = "" +
 	"\x05token\x18\x04 \x01(\tR\x05token\x12!\n" +
 	"\frequest_hash\x18\x05 \x01(\fR\vrequestHash\x12\x16\n" +
 	"\x06result\x18\x06 \x03(\tR\x06result\x124\n" +
-	"\aexpires\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\aexpiresB=Z;github.com/seed-2f228079/neargate/controlplane;controlplaneb\x06proto3"
+	"\aexpires\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\aexpires\"\xd3\x04\n" +
+	"\x0fServiceRevision\x12\x18\n" +
+	"\aaccount\x18\x01 \x01(\tR\aaccount\x12\x16\n" +
+	"\x06region\x18\x02 \x01(\tR\x06region\x12\x18\n" +
+	"\acluster\x18\x03 \x01(\tR\acluster\x12\x18\n" +
+	"\aservice\x18\x04 \x01(\tR\aservice\x12\x0e\n" +
+	"\x02id\x18\x05 \x01(\tR\x02id\x12'\n" +
+	"\x0ftask_definition\x18\x06 \x01(\tR\x0etaskDefinition\x12\x1f\n" +
+	"\vlaunch_type\x18\a \x01(\tR\n" +
+	"launchType\x12)\n" +
+	"\x10platform_version\x18\b \x01(\tR\x0fplatformVersion\x12<\n" +
+	"\x1anetwork_configuration_json\x18\t \x01(\tR\x18networkConfigurationJson\x12E\n" +
+	"\x1fcapacity_provider_strategy_json\x18\n" +
+	" \x01(\tR\x1ccapacityProviderStrategyJson\x12.\n" +
+	"\x13load_balancers_json\x18\v \x01(\tR\x11loadBalancersJson\x126\n" +
+	"\x17service_registries_json\x18\f \x01(\tR\x15serviceRegistriesJson\x122\n" +
+	"\x15container_images_json\x18\r \x01(\tR\x13containerImagesJson\x124\n" +
+	"\acreated\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampR\acreated\"\x8f\a\n" +
+	"\x11ServiceDeployment\x12\x18\n" +
+	"\aaccount\x18\x01 \x01(\tR\aaccount\x12\x16\n" +
+	"\x06region\x18\x02 \x01(\tR\x06region\x12\x18\n" +
+	"\acluster\x18\x03 \x01(\tR\acluster\x12\x18\n" +
+	"\aservice\x18\x04 \x01(\tR\aservice\x12\x0e\n" +
+	"\x02id\x18\x05 \x01(\tR\x02id\x12\x16\n" +
+	"\x06status\x18\x06 \x01(\tR\x06status\x12#\n" +
+	"\rstatus_reason\x18\a \x01(\tR\fstatusReason\x12?\n" +
+	"\x06target\x18\b \x01(\v2'.neargate.controlplane.v1.RevisionCountR\x06target\x12A\n" +
+	"\asources\x18\t \x03(\v2'.neargate.controlplane.v1.RevisionCountR\asources\x124\n" +
+	"\acreated\x18\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampR\acreated\x124\n" +
+	"\astarted\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\astarted\x124\n" +
+	"\aupdated\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\aupdated\x126\n" +
+	"\bfinished\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\bfinished\x124\n" +
+	"\astopped\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampR\astopped\x12B\n" +
+	"\x1ddeployment_configuration_json\x18\x0f \x01(\tR\x1bdeploymentConfigurationJson\x12\x18\n" +
+	"\abreaker\x18\x10 \x01(\tR\abreaker\x12\x1a\n" +
+	"\bfailures\x18\x11 \x01(\rR\bfailures\x12\x1c\n" +
+	"\tthreshold\x18\x12 \x01(\rR\tthreshold\x12'\n" +
+	"\x0frollback_reason\x18\x13 \x01(\tR\x0erollbackReason\x12+\n" +
+	"\x11rollback_revision\x18\x14 \x01(\tR\x10rollbackRevision\x12E\n" +
+	"\x10rollback_started\x18\x15 \x01(\v2\x1a.google.protobuf.TimestampR\x0frollbackStarted\"}\n" +
+	"\rRevisionCount\x12\x1a\n" +
+	"\brevision\x18\x01 \x01(\tR\brevision\x12\x1c\n" +
+	"\trequested\x18\x02 \x01(\rR\trequested\x12\x18\n" +
+	"\arunning\x18\x03 \x01(\rR\arunning\x12\x18\n" +
+	"\apending\x18\x04 \x01(\rR\apendingB=Z;github.com/seed-2f228079/neargate/controlplane;controlplaneb\x06proto3"
 
 var (
 	file_controlplane_controlplane_proto_rawDescOnce sync.Once
@@ -2292,7 +2770,7 @@ func file_controlplane_controlplane_proto_rawDescGZIP() []byte {
 	return file_controlplane_controlplane_proto_rawDescData
 }
 
-var file_controlplane_controlplane_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
+var file_controlplane_controlplane_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
 var file_controlplane_controlplane_proto_goTypes = []any{
 	(*Cluster)(nil),               // 0: neargate.controlplane.v1.Cluster
 	(*TaskDefinition)(nil),        // 1: neargate.controlplane.v1.TaskDefinition
@@ -2310,56 +2788,68 @@ var file_controlplane_controlplane_proto_goTypes = []any{
 	(*AccountSetting)(nil),        // 13: neargate.controlplane.v1.AccountSetting
 	(*Tags)(nil),                  // 14: neargate.controlplane.v1.Tags
 	(*ClientToken)(nil),           // 15: neargate.controlplane.v1.ClientToken
-	nil,                           // 16: neargate.controlplane.v1.Deployment.ImageDigestsEntry
-	nil,                           // 17: neargate.controlplane.v1.Node.AttributesEntry
-	nil,                           // 18: neargate.controlplane.v1.ContainerInstance.AttributesEntry
-	nil,                           // 19: neargate.controlplane.v1.Tags.TagsEntry
-	(*timestamppb.Timestamp)(nil), // 20: google.protobuf.Timestamp
-	(agent.TaskState)(0),          // 21: neargate.agent.v1.TaskState
-	(*agent.TaskStatus)(nil),      // 22: neargate.agent.v1.TaskStatus
-	(*agent.NodeResources)(nil),   // 23: neargate.agent.v1.NodeResources
-	(*agent.HostNetwork)(nil),     // 24: neargate.agent.v1.HostNetwork
-	(*agent.HostHealth)(nil),      // 25: neargate.agent.v1.HostHealth
+	(*ServiceRevision)(nil),       // 16: neargate.controlplane.v1.ServiceRevision
+	(*ServiceDeployment)(nil),     // 17: neargate.controlplane.v1.ServiceDeployment
+	(*RevisionCount)(nil),         // 18: neargate.controlplane.v1.RevisionCount
+	nil,                           // 19: neargate.controlplane.v1.Deployment.ImageDigestsEntry
+	nil,                           // 20: neargate.controlplane.v1.Node.AttributesEntry
+	nil,                           // 21: neargate.controlplane.v1.ContainerInstance.AttributesEntry
+	nil,                           // 22: neargate.controlplane.v1.Tags.TagsEntry
+	(*timestamppb.Timestamp)(nil), // 23: google.protobuf.Timestamp
+	(agent.TaskState)(0),          // 24: neargate.agent.v1.TaskState
+	(*agent.TaskStatus)(nil),      // 25: neargate.agent.v1.TaskStatus
+	(*agent.NodeResources)(nil),   // 26: neargate.agent.v1.NodeResources
+	(*agent.HostNetwork)(nil),     // 27: neargate.agent.v1.HostNetwork
+	(*agent.HostHealth)(nil),      // 28: neargate.agent.v1.HostHealth
 }
 var file_controlplane_controlplane_proto_depIdxs = []int32{
-	20, // 0: neargate.controlplane.v1.Cluster.created:type_name -> google.protobuf.Timestamp
-	20, // 1: neargate.controlplane.v1.TaskDefinition.registered:type_name -> google.protobuf.Timestamp
-	20, // 2: neargate.controlplane.v1.TaskDefinition.deregistered:type_name -> google.protobuf.Timestamp
+	23, // 0: neargate.controlplane.v1.Cluster.created:type_name -> google.protobuf.Timestamp
+	23, // 1: neargate.controlplane.v1.TaskDefinition.registered:type_name -> google.protobuf.Timestamp
+	23, // 2: neargate.controlplane.v1.TaskDefinition.deregistered:type_name -> google.protobuf.Timestamp
 	3,  // 3: neargate.controlplane.v1.TaskDefinition.demand:type_name -> neargate.controlplane.v1.Demand
-	20, // 4: neargate.controlplane.v1.TaskDefinition.delete_requested:type_name -> google.protobuf.Timestamp
+	23, // 4: neargate.controlplane.v1.TaskDefinition.delete_requested:type_name -> google.protobuf.Timestamp
 	4,  // 5: neargate.controlplane.v1.Demand.host_ports:type_name -> neargate.controlplane.v1.HostPort
-	20, // 6: neargate.controlplane.v1.Service.created:type_name -> google.protobuf.Timestamp
-	20, // 7: neargate.controlplane.v1.Service.deleted:type_name -> google.protobuf.Timestamp
-	20, // 8: neargate.controlplane.v1.Service.inactive_since:type_name -> google.protobuf.Timestamp
-	20, // 9: neargate.controlplane.v1.Deployment.created:type_name -> google.protobuf.Timestamp
-	20, // 10: neargate.controlplane.v1.Deployment.updated:type_name -> google.protobuf.Timestamp
-	16, // 11: neargate.controlplane.v1.Deployment.image_digests:type_name -> neargate.controlplane.v1.Deployment.ImageDigestsEntry
-	20, // 12: neargate.controlplane.v1.Deployment.rolled_back:type_name -> google.protobuf.Timestamp
+	23, // 6: neargate.controlplane.v1.Service.created:type_name -> google.protobuf.Timestamp
+	23, // 7: neargate.controlplane.v1.Service.deleted:type_name -> google.protobuf.Timestamp
+	23, // 8: neargate.controlplane.v1.Service.inactive_since:type_name -> google.protobuf.Timestamp
+	23, // 9: neargate.controlplane.v1.Deployment.created:type_name -> google.protobuf.Timestamp
+	23, // 10: neargate.controlplane.v1.Deployment.updated:type_name -> google.protobuf.Timestamp
+	19, // 11: neargate.controlplane.v1.Deployment.image_digests:type_name -> neargate.controlplane.v1.Deployment.ImageDigestsEntry
+	23, // 12: neargate.controlplane.v1.Deployment.rolled_back:type_name -> google.protobuf.Timestamp
 	8,  // 13: neargate.controlplane.v1.ServiceEvents.events:type_name -> neargate.controlplane.v1.ServiceEvent
-	20, // 14: neargate.controlplane.v1.ServiceEvent.created:type_name -> google.protobuf.Timestamp
+	23, // 14: neargate.controlplane.v1.ServiceEvent.created:type_name -> google.protobuf.Timestamp
 	3,  // 15: neargate.controlplane.v1.Task.demand:type_name -> neargate.controlplane.v1.Demand
-	20, // 16: neargate.controlplane.v1.Task.created:type_name -> google.protobuf.Timestamp
-	21, // 17: neargate.controlplane.v1.TaskStatus.desired:type_name -> neargate.agent.v1.TaskState
-	21, // 18: neargate.controlplane.v1.TaskStatus.observed:type_name -> neargate.agent.v1.TaskState
-	22, // 19: neargate.controlplane.v1.TaskStatus.report:type_name -> neargate.agent.v1.TaskStatus
-	20, // 20: neargate.controlplane.v1.TaskStatus.stopping:type_name -> google.protobuf.Timestamp
-	20, // 21: neargate.controlplane.v1.TaskStatus.stopped:type_name -> google.protobuf.Timestamp
-	20, // 22: neargate.controlplane.v1.TaskStatus.protected_until:type_name -> google.protobuf.Timestamp
-	23, // 23: neargate.controlplane.v1.Node.resources:type_name -> neargate.agent.v1.NodeResources
-	17, // 24: neargate.controlplane.v1.Node.attributes:type_name -> neargate.controlplane.v1.Node.AttributesEntry
-	20, // 25: neargate.controlplane.v1.Node.registered:type_name -> google.protobuf.Timestamp
-	24, // 26: neargate.controlplane.v1.Node.network:type_name -> neargate.agent.v1.HostNetwork
-	25, // 27: neargate.controlplane.v1.Node.health:type_name -> neargate.agent.v1.HostHealth
-	20, // 28: neargate.controlplane.v1.Node.health_since:type_name -> google.protobuf.Timestamp
-	20, // 29: neargate.controlplane.v1.ContainerInstance.registered:type_name -> google.protobuf.Timestamp
-	18, // 30: neargate.controlplane.v1.ContainerInstance.attributes:type_name -> neargate.controlplane.v1.ContainerInstance.AttributesEntry
-	19, // 31: neargate.controlplane.v1.Tags.tags:type_name -> neargate.controlplane.v1.Tags.TagsEntry
-	20, // 32: neargate.controlplane.v1.ClientToken.expires:type_name -> google.protobuf.Timestamp
-	33, // [33:33] is the sub-list for method output_type
-	33, // [33:33] is the sub-list for method input_type
-	33, // [33:33] is the sub-list for extension type_name
-	33, // [33:33] is the sub-list for extension extendee
-	0,  // [0:33] is the sub-list for field type_name
+	23, // 16: neargate.controlplane.v1.Task.created:type_name -> google.protobuf.Timestamp
+	24, // 17: neargate.controlplane.v1.TaskStatus.desired:type_name -> neargate.agent.v1.TaskState
+	24, // 18: neargate.controlplane.v1.TaskStatus.observed:type_name -> neargate.agent.v1.TaskState
+	25, // 19: neargate.controlplane.v1.TaskStatus.report:type_name -> neargate.agent.v1.TaskStatus
+	23, // 20: neargate.controlplane.v1.TaskStatus.stopping:type_name -> google.protobuf.Timestamp
+	23, // 21: neargate.controlplane.v1.TaskStatus.stopped:type_name -> google.protobuf.Timestamp
+	23, // 22: neargate.controlplane.v1.TaskStatus.protected_until:type_name -> google.protobuf.Timestamp
+	26, // 23: neargate.controlplane.v1.Node.resources:type_name -> neargate.agent.v1.NodeResources
+	20, // 24: neargate.controlplane.v1.Node.attributes:type_name -> neargate.controlplane.v1.Node.AttributesEntry
+	23, // 25: neargate.controlplane.v1.Node.registered:type_name -> google.protobuf.Timestamp
+	27, // 26: neargate.controlplane.v1.Node.network:type_name -> neargate.agent.v1.HostNetwork
+	28, // 27: neargate.controlplane.v1.Node.health:type_name -> neargate.agent.v1.HostHealth
+	23, // 28: neargate.controlplane.v1.Node.health_since:type_name -> google.protobuf.Timestamp
+	23, // 29: neargate.controlplane.v1.ContainerInstance.registered:type_name -> google.protobuf.Timestamp
+	21, // 30: neargate.controlplane.v1.ContainerInstance.attributes:type_name -> neargate.controlplane.v1.ContainerInstance.AttributesEntry
+	22, // 31: neargate.controlplane.v1.Tags.tags:type_name -> neargate.controlplane.v1.Tags.TagsEntry
+	23, // 32: neargate.controlplane.v1.ClientToken.expires:type_name -> google.protobuf.Timestamp
+	23, // 33: neargate.controlplane.v1.ServiceRevision.created:type_name -> google.protobuf.Timestamp
+	18, // 34: neargate.controlplane.v1.ServiceDeployment.target:type_name -> neargate.controlplane.v1.RevisionCount
+	18, // 35: neargate.controlplane.v1.ServiceDeployment.sources:type_name -> neargate.controlplane.v1.RevisionCount
+	23, // 36: neargate.controlplane.v1.ServiceDeployment.created:type_name -> google.protobuf.Timestamp
+	23, // 37: neargate.controlplane.v1.ServiceDeployment.started:type_name -> google.protobuf.Timestamp
+	23, // 38: neargate.controlplane.v1.ServiceDeployment.updated:type_name -> google.protobuf.Timestamp
+	23, // 39: neargate.controlplane.v1.ServiceDeployment.finished:type_name -> google.protobuf.Timestamp
+	23, // 40: neargate.controlplane.v1.ServiceDeployment.stopped:type_name -> google.protobuf.Timestamp
+	23, // 41: neargate.controlplane.v1.ServiceDeployment.rollback_started:type_name -> google.protobuf.Timestamp
+	42, // [42:42] is the sub-list for method output_type
+	42, // [42:42] is the sub-list for method input_type
+	42, // [42:42] is the sub-list for extension type_name
+	42, // [42:42] is the sub-list for extension extendee
+	0,  // [0:42] is the sub-list for field type_name
 }
 
 func init() { file_controlplane_controlplane_proto_init() }
@@ -2373,7 +2863,7 @@ func file_controlplane_controlplane_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_controlplane_controlplane_proto_rawDesc), len(file_controlplane_controlplane_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   20,
+			NumMessages:   23,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

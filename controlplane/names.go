@@ -57,10 +57,18 @@ func (s Scope) TaskDefinitionARN(familyRevision string) string {
 	return s.ecs("task-definition/" + familyRevision)
 }
 
-// ServiceDeploymentARN names a deployment; id is Deployment.Id.
+// ServiceDeploymentARN names a release of a service.
 func (s Scope) ServiceDeploymentARN(cluster, service, id string) string {
-	return s.ecs("service-deployment/" + cluster + "/" + service + "/" + strings.TrimPrefix(id, DeploymentPrefix))
+	return s.ecs("service-deployment/" + cluster + "/" + service + "/" + id)
 }
+
+// ServiceRevisionARN names what a deployment's tasks are made of; id is Deployment.Id, with or without its prefix.
+func (s Scope) ServiceRevisionARN(cluster, service, id string) string {
+	return s.ecs("service-revision/" + cluster + "/" + service + "/" + RevisionID(id))
+}
+
+// RevisionID is a deployment's revision: its id without the prefix, as with ECS.
+func RevisionID(deployment string) string { return strings.TrimPrefix(deployment, DeploymentPrefix) }
 
 // DeploymentPrefix begins the id of every deployment made by the ECS deployment controller.
 const DeploymentPrefix = "ecs-svc/"
@@ -105,6 +113,14 @@ func (s *Service) ARN() string { return s.Scope().ServiceARN(s.Cluster, s.Name) 
 
 // Scope is the deployment's account and region.
 func (d *Deployment) Scope() Scope { return Scope{d.Account, d.Region} }
+
+// Scope is the service deployment's account and region.
+func (d *ServiceDeployment) Scope() Scope { return Scope{d.Account, d.Region} }
+
+// ARN is the service deployment's.
+func (d *ServiceDeployment) ARN() string {
+	return d.Scope().ServiceDeploymentARN(d.Cluster, d.Service, d.Id)
+}
 
 // Scope is the task's account and region.
 func (t *Task) Scope() Scope { return Scope{t.Account, t.Region} }

@@ -32,6 +32,15 @@ var (
 	Deployments = state.NewTable("ecs.deployment", func(d *Deployment) state.Key {
 		return state.K(d.Account, d.Region, d.Cluster, d.Service, d.Id)
 	})
+	// ServiceDeployments are begun by the operations, together with the deployment, and carried on by the orchestrator; see
+	// servicedeployment.go.
+	ServiceDeployments = state.NewTable("ecs.servicedeployment", func(d *ServiceDeployment) state.Key {
+		return state.K(d.Account, d.Region, d.Cluster, d.Service, d.Id)
+	})
+	// ServiceRevisions are written with the first service deployment that names them, and go with the last.
+	ServiceRevisions = state.NewTable("ecs.servicerevision", func(r *ServiceRevision) state.Key {
+		return state.K(r.Account, r.Region, r.Cluster, r.Service, r.Id)
+	})
 	// ServiceEventRings are written through AppendServiceEvent.
 	ServiceEventRings = state.NewTable("ecs.serviceevents", func(e *ServiceEvents) state.Key {
 		return state.K(e.Account, e.Region, e.Cluster, e.Service)
@@ -65,7 +74,7 @@ var (
 // Schema is every table of the domain.
 var Schema = state.Schema{
 	Clusters, TaskDefinitions, Families, Services, Deployments, ServiceEventRings, Tasks, TaskStatuses, Nodes,
-	ContainerInstances, AccountSettings, ResourceTags, ClientTokens,
+	ContainerInstances, AccountSettings, ResourceTags, ClientTokens, ServiceDeployments, ServiceRevisions,
 }
 
 // The indexes. A task is live until it observed STOPPED; a stopped one stays for its retention only.
@@ -79,9 +88,9 @@ var (
 		return when(t.Live() && t.Service != "", t.Account, t.Region, t.Cluster, t.Service)
 	})
 	// FailedTasksByService: account, region, cluster, service. Those that ended by themselves or for their health; those that were replaced
-	// or scaled in are many more, and nobody asks for them.
+	// or scaled in, or lost with their host, are many more, and nobody asks for them.
 	FailedTasksByService = state.NewIndex(TaskStatuses, "failedservice", func(t *TaskStatus) []state.Key {
-		return when(!t.Live() && t.Service != "" && (t.StopCode != StopScheduler || strings.HasPrefix(t.StoppedReason, FailedHealth)),
+		return when(!t.Live() && t.Service != "" && t.StopCode != StopTermination && (t.StopCode != StopScheduler || strings.HasPrefix(t.StoppedReason, FailedHealth)),
 			t.Account, t.Region, t.Cluster, t.Service)
 	})
 	// LiveTasksByNode: node. It is the node's ledger, and the dispatcher's assignments.
@@ -133,6 +142,10 @@ var (
 	InactiveServices = state.NewIndex(Services, "inactive", func(s *Service) []state.Key {
 		return when(s.Status == "INACTIVE", TimeKey(s.InactiveSince.AsTime()))
 	})
+	// ServiceDeploymentsByTime: time of beginning (see TimeKey), for retention.
+	ServiceDeploymentsByTime = state.NewIndex(ServiceDeployments, "begun", func(d *ServiceDeployment) []state.Key {
+		return []state.Key{state.K(TimeKey(d.Created.AsTime()))}
+	})
 	// ClientTokensByExpiry: time of expiry (see TimeKey), for clean-up.
 	ClientTokensByExpiry = state.NewIndex(ClientTokens, "expiry", func(t *ClientToken) []state.Key {
 		return []state.Key{state.K(TimeKey(t.Expires.AsTime()))}
@@ -140,10 +153,11 @@ var (
 )
 
 // What FailedTasksByService goes by: the stop code of tasks that their service ended, and how the reason begins of those that it
-// replaced for their health.
+// replaced for their health; the stop code of those whose host was stopped or lost.
 const (
-	StopScheduler = "ServiceSchedulerInitiated"
-	FailedHealth  = "Task failed "
+	StopScheduler   = "ServiceSchedulerInitiated"
+	FailedHealth    = "Task failed "
+	StopTermination = "TerminationNotice"
 )
 
 func when(ok bool, parts ...string) []state.Key {

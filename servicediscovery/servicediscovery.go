@@ -151,6 +151,16 @@ func (f *Family) ServiceRegistry(r state.Reader, account, region, arn string) (s
 	return s.has("SRV"), true
 }
 
+// NamespaceExists answers ECS: whether there is the namespace, which is named by its ARN or its name.
+func (f *Family) NamespaceExists(r state.Reader, account, region, ref string) bool {
+	for n := range Namespaces.Scan(r, controlplane.Scope{Account: account, Region: region}.Key()) {
+		if n.Name == ref || n.ARN() == ref {
+			return true
+		}
+	}
+	return false
+}
+
 const (
 	// operationLife is how long an operation can be asked for: longer than any client polls.
 	operationLife = 24 * time.Hour

@@ -64,6 +64,12 @@ func TestDiscovery(t *testing.T) {
 	if srv, exists := f.ServiceRegistry(f.Store.View(), "000000000000", "us-east-1", *svc.Arn); !srv || !exists {
 		t.Errorf("registry: srv %v, exists %v", srv, exists)
 	}
+	for n := range Namespaces.Scan(f.Store.View(), state.K()) {
+		if v := f.Store.View(); !f.NamespaceExists(v, "000000000000", "us-east-1", n.Name) || !f.NamespaceExists(v, "000000000000", "us-east-1", n.ARN()) ||
+			f.NamespaceExists(v, "111111111111", "us-east-1", n.Name) || f.NamespaceExists(v, "000000000000", "us-east-1", n.Id+"0") {
+			t.Errorf("namespace %s is not found by its name and its ARN alone", n.Name)
+		}
+	}
 	if _, exists := f.ServiceRegistry(f.Store.View(), "111111111111", "us-east-1", *svc.Arn); exists {
 		t.Error("another account has the registry")
 	}

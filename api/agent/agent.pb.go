@@ -926,7 +926,9 @@ type ShipBatch struct {
 	Events    []*ShipEvent `protobuf:"bytes,4,rep,name=events,proto3" json:"events,omitempty"`
 	// How far the container's output has been read with these events: grows from batch to batch. One that is not above what the stream
 	// has already is acknowledged and not written again.
-	Mark          uint64 `protobuf:"varint,5,opt,name=mark,proto3" json:"mark,omitempty"`
+	Mark uint64 `protobuf:"varint,5,opt,name=mark,proto3" json:"mark,omitempty"`
+	// Between servers only: the batch is of what a session of ECS Exec has shown.
+	Session       *SessionLog `protobuf:"bytes,20,opt,name=session,proto3" json:"session,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -994,6 +996,13 @@ func (x *ShipBatch) GetMark() uint64 {
 		return x.Mark
 	}
 	return 0
+}
+
+func (x *ShipBatch) GetSession() *SessionLog {
+	if x != nil {
+		return x.Session
+	}
+	return nil
 }
 
 type ShipEvent struct {
@@ -6315,6 +6324,67 @@ func (x *Interception) GetIgnoredBlocks() []string {
 	return nil
 }
 
+// SessionLog is where the output of a session of ECS Exec is kept: the stream is called like the session.
+type SessionLog struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Session       string                 `protobuf:"bytes,1,opt,name=session,proto3" json:"session,omitempty"`
+	Group         string                 `protobuf:"bytes,2,opt,name=group,proto3" json:"group,omitempty"`
+	Region        string                 `protobuf:"bytes,3,opt,name=region,proto3" json:"region,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SessionLog) Reset() {
+	*x = SessionLog{}
+	mi := &file_api_agent_agent_proto_msgTypes[72]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SessionLog) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SessionLog) ProtoMessage() {}
+
+func (x *SessionLog) ProtoReflect() protoreflect.Message {
+	mi := &file_api_agent_agent_proto_msgTypes[72]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SessionLog.ProtoReflect.Descriptor instead.
+func (*SessionLog) Descriptor() ([]byte, []int) {
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{72}
+}
+
+func (x *SessionLog) GetSession() string {
+	if x != nil {
+		return x.Session
+	}
+	return ""
+}
+
+func (x *SessionLog) GetGroup() string {
+	if x != nil {
+		return x.Group
+	}
+	return ""
+}
+
+func (x *SessionLog) GetRegion() string {
+	if x != nil {
+		return x.Region
+	}
+	return ""
+}
+
 var File_api_agent_agent_proto protoreflect.FileDescriptor
 
 const file_api_agent_agent_proto_rawDesc = "" +
@@ -6355,13 +6425,14 @@ const file_api_agent_agent_proto_rawDesc = "" +
 	"\x04text\x18\x03 \x01(\tR\x04text\x12\x18\n" +
 	"\apartial\x18\x04 \x01(\bR\apartial\"\n" +
 	"\n" +
-	"\bLogsRead\"\xa5\x01\n" +
+	"\bLogsRead\"\xde\x01\n" +
 	"\tShipBatch\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x17\n" +
 	"\atask_id\x18\x02 \x01(\tR\x06taskId\x12\x1c\n" +
 	"\tcontainer\x18\x03 \x01(\tR\tcontainer\x124\n" +
 	"\x06events\x18\x04 \x03(\v2\x1c.neargate.agent.v1.ShipEventR\x06events\x12\x12\n" +
-	"\x04mark\x18\x05 \x01(\x04R\x04mark\"@\n" +
+	"\x04mark\x18\x05 \x01(\x04R\x04mark\x127\n" +
+	"\asession\x18\x14 \x01(\v2\x1d.neargate.agent.v1.SessionLogR\asession\"@\n" +
 	"\tShipEvent\x12\x1f\n" +
 	"\vtime_millis\x18\x01 \x01(\x03R\n" +
 	"timeMillis\x12\x12\n" +
@@ -6884,7 +6955,12 @@ const file_api_agent_agent_proto_rawDesc = "" +
 	"\rignored_ports\x18\x06 \x03(\rR\fignoredPorts\x12%\n" +
 	"\x0eignored_blocks\x18\a \x03(\tR\rignoredBlocksB\x0f\n" +
 	"\r_ignored_userB\x10\n" +
-	"\x0e_ignored_group*y\n" +
+	"\x0e_ignored_group\"T\n" +
+	"\n" +
+	"SessionLog\x12\x18\n" +
+	"\asession\x18\x01 \x01(\tR\asession\x12\x14\n" +
+	"\x05group\x18\x02 \x01(\tR\x05group\x12\x16\n" +
+	"\x06region\x18\x03 \x01(\tR\x06region*y\n" +
 	"\x04Kind\x12\x14\n" +
 	"\x10KIND_UNSPECIFIED\x10\x00\x12\x0f\n" +
 	"\vASSIGNMENTS\x10\x01\x12\r\n" +
@@ -6949,7 +7025,7 @@ func file_api_agent_agent_proto_rawDescGZIP() []byte {
 }
 
 var file_api_agent_agent_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
-var file_api_agent_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 82)
+var file_api_agent_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 83)
 var file_api_agent_agent_proto_goTypes = []any{
 	(Kind)(0),                      // 0: neargate.agent.v1.Kind
 	(DesiredState)(0),              // 1: neargate.agent.v1.DesiredState
@@ -7029,17 +7105,18 @@ var file_api_agent_agent_proto_goTypes = []any{
 	(*FireLens)(nil),               // 75: neargate.agent.v1.FireLens
 	(*EFSVolume)(nil),              // 76: neargate.agent.v1.EFSVolume
 	(*Interception)(nil),           // 77: neargate.agent.v1.Interception
-	nil,                            // 78: neargate.agent.v1.Hello.RevisionsEntry
-	nil,                            // 79: neargate.agent.v1.Hello.AttributesEntry
-	nil,                            // 80: neargate.agent.v1.ContainerSpec.EnvironmentEntry
-	nil,                            // 81: neargate.agent.v1.ContainerSpec.LabelsEntry
-	nil,                            // 82: neargate.agent.v1.ContainerSpec.SysctlsEntry
-	nil,                            // 83: neargate.agent.v1.LogConfiguration.OptionsEntry
-	nil,                            // 84: neargate.agent.v1.VolumeSpec.DriverOptionsEntry
-	nil,                            // 85: neargate.agent.v1.ContainerSecrets.EnvironmentEntry
-	nil,                            // 86: neargate.agent.v1.ContainerSecrets.FilesEntry
-	nil,                            // 87: neargate.agent.v1.ContainerSecrets.LogOptionsEntry
-	(*timestamppb.Timestamp)(nil),  // 88: google.protobuf.Timestamp
+	(*SessionLog)(nil),             // 78: neargate.agent.v1.SessionLog
+	nil,                            // 79: neargate.agent.v1.Hello.RevisionsEntry
+	nil,                            // 80: neargate.agent.v1.Hello.AttributesEntry
+	nil,                            // 81: neargate.agent.v1.ContainerSpec.EnvironmentEntry
+	nil,                            // 82: neargate.agent.v1.ContainerSpec.LabelsEntry
+	nil,                            // 83: neargate.agent.v1.ContainerSpec.SysctlsEntry
+	nil,                            // 84: neargate.agent.v1.LogConfiguration.OptionsEntry
+	nil,                            // 85: neargate.agent.v1.VolumeSpec.DriverOptionsEntry
+	nil,                            // 86: neargate.agent.v1.ContainerSecrets.EnvironmentEntry
+	nil,                            // 87: neargate.agent.v1.ContainerSecrets.FilesEntry
+	nil,                            // 88: neargate.agent.v1.ContainerSecrets.LogOptionsEntry
+	(*timestamppb.Timestamp)(nil),  // 89: google.protobuf.Timestamp
 }
 var file_api_agent_agent_proto_depIdxs = []int32{
 	15,  // 0: neargate.agent.v1.Up.hello:type_name -> neargate.agent.v1.Hello
@@ -7054,110 +7131,111 @@ var file_api_agent_agent_proto_depIdxs = []int32{
 	19,  // 9: neargate.agent.v1.Down.close:type_name -> neargate.agent.v1.Close
 	8,   // 10: neargate.agent.v1.Down.logs:type_name -> neargate.agent.v1.LogRequest
 	70,  // 11: neargate.agent.v1.Down.exec:type_name -> neargate.agent.v1.ExecRequest
-	88,  // 12: neargate.agent.v1.LogRequest.since:type_name -> google.protobuf.Timestamp
+	89,  // 12: neargate.agent.v1.LogRequest.since:type_name -> google.protobuf.Timestamp
 	10,  // 13: neargate.agent.v1.LogChunk.lines:type_name -> neargate.agent.v1.LogLine
-	88,  // 14: neargate.agent.v1.LogLine.at:type_name -> google.protobuf.Timestamp
+	89,  // 14: neargate.agent.v1.LogLine.at:type_name -> google.protobuf.Timestamp
 	13,  // 15: neargate.agent.v1.ShipBatch.events:type_name -> neargate.agent.v1.ShipEvent
-	0,   // 16: neargate.agent.v1.Hello.kinds:type_name -> neargate.agent.v1.Kind
-	78,  // 17: neargate.agent.v1.Hello.revisions:type_name -> neargate.agent.v1.Hello.RevisionsEntry
-	16,  // 18: neargate.agent.v1.Hello.resources:type_name -> neargate.agent.v1.NodeResources
-	79,  // 19: neargate.agent.v1.Hello.attributes:type_name -> neargate.agent.v1.Hello.AttributesEntry
-	38,  // 20: neargate.agent.v1.Hello.tasks:type_name -> neargate.agent.v1.TaskStatus
-	65,  // 21: neargate.agent.v1.Hello.network:type_name -> neargate.agent.v1.HostNetwork
-	69,  // 22: neargate.agent.v1.Hello.health:type_name -> neargate.agent.v1.HostHealth
-	17,  // 23: neargate.agent.v1.NodeResources.reserved_ports:type_name -> neargate.agent.v1.PortRange
-	0,   // 24: neargate.agent.v1.Update.kind:type_name -> neargate.agent.v1.Kind
-	21,  // 25: neargate.agent.v1.Update.resources:type_name -> neargate.agent.v1.Resource
-	25,  // 26: neargate.agent.v1.Resource.assignment:type_name -> neargate.agent.v1.Assignment
-	44,  // 27: neargate.agent.v1.Resource.listener:type_name -> neargate.agent.v1.Listener
-	43,  // 28: neargate.agent.v1.Resource.target_group:type_name -> neargate.agent.v1.TargetGroup
-	53,  // 29: neargate.agent.v1.Resource.check:type_name -> neargate.agent.v1.HealthCheck
-	58,  // 30: neargate.agent.v1.Resource.zone:type_name -> neargate.agent.v1.Zone
-	66,  // 31: neargate.agent.v1.Resource.peer:type_name -> neargate.agent.v1.Peer
-	67,  // 32: neargate.agent.v1.Resource.security_group:type_name -> neargate.agent.v1.SecurityGroup
-	0,   // 33: neargate.agent.v1.Ack.kind:type_name -> neargate.agent.v1.Kind
-	25,  // 34: neargate.agent.v1.KeptTask.assignment:type_name -> neargate.agent.v1.Assignment
-	38,  // 35: neargate.agent.v1.KeptTask.status:type_name -> neargate.agent.v1.TaskStatus
-	1,   // 36: neargate.agent.v1.Assignment.desired:type_name -> neargate.agent.v1.DesiredState
-	26,  // 37: neargate.agent.v1.Assignment.spec:type_name -> neargate.agent.v1.TaskSpec
-	27,  // 38: neargate.agent.v1.TaskSpec.containers:type_name -> neargate.agent.v1.ContainerSpec
-	36,  // 39: neargate.agent.v1.TaskSpec.volumes:type_name -> neargate.agent.v1.VolumeSpec
-	77,  // 40: neargate.agent.v1.TaskSpec.interception:type_name -> neargate.agent.v1.Interception
-	80,  // 41: neargate.agent.v1.ContainerSpec.environment:type_name -> neargate.agent.v1.ContainerSpec.EnvironmentEntry
-	35,  // 42: neargate.agent.v1.ContainerSpec.ports:type_name -> neargate.agent.v1.PortMapping
-	37,  // 43: neargate.agent.v1.ContainerSpec.mounts:type_name -> neargate.agent.v1.MountPoint
-	81,  // 44: neargate.agent.v1.ContainerSpec.labels:type_name -> neargate.agent.v1.ContainerSpec.LabelsEntry
-	32,  // 45: neargate.agent.v1.ContainerSpec.health_check:type_name -> neargate.agent.v1.ContainerCheck
-	33,  // 46: neargate.agent.v1.ContainerSpec.depends_on:type_name -> neargate.agent.v1.Dependency
-	34,  // 47: neargate.agent.v1.ContainerSpec.restart:type_name -> neargate.agent.v1.RestartPolicy
-	29,  // 48: neargate.agent.v1.ContainerSpec.tmpfs:type_name -> neargate.agent.v1.Tmpfs
-	30,  // 49: neargate.agent.v1.ContainerSpec.devices:type_name -> neargate.agent.v1.Device
-	31,  // 50: neargate.agent.v1.ContainerSpec.ulimits:type_name -> neargate.agent.v1.Ulimit
-	82,  // 51: neargate.agent.v1.ContainerSpec.sysctls:type_name -> neargate.agent.v1.ContainerSpec.SysctlsEntry
-	28,  // 52: neargate.agent.v1.ContainerSpec.log:type_name -> neargate.agent.v1.LogConfiguration
-	75,  // 53: neargate.agent.v1.ContainerSpec.fire_lens:type_name -> neargate.agent.v1.FireLens
-	83,  // 54: neargate.agent.v1.LogConfiguration.options:type_name -> neargate.agent.v1.LogConfiguration.OptionsEntry
-	84,  // 55: neargate.agent.v1.VolumeSpec.driver_options:type_name -> neargate.agent.v1.VolumeSpec.DriverOptionsEntry
-	76,  // 56: neargate.agent.v1.VolumeSpec.efs:type_name -> neargate.agent.v1.EFSVolume
-	3,   // 57: neargate.agent.v1.TaskStatus.state:type_name -> neargate.agent.v1.TaskState
-	39,  // 58: neargate.agent.v1.TaskStatus.containers:type_name -> neargate.agent.v1.ContainerStatus
-	88,  // 59: neargate.agent.v1.TaskStatus.pull_started:type_name -> google.protobuf.Timestamp
-	88,  // 60: neargate.agent.v1.TaskStatus.pull_stopped:type_name -> google.protobuf.Timestamp
-	88,  // 61: neargate.agent.v1.TaskStatus.started:type_name -> google.protobuf.Timestamp
-	88,  // 62: neargate.agent.v1.TaskStatus.stopping:type_name -> google.protobuf.Timestamp
-	88,  // 63: neargate.agent.v1.TaskStatus.execution_stopped:type_name -> google.protobuf.Timestamp
-	88,  // 64: neargate.agent.v1.TaskStatus.stopped:type_name -> google.protobuf.Timestamp
-	88,  // 65: neargate.agent.v1.TaskStatus.connected:type_name -> google.protobuf.Timestamp
-	4,   // 66: neargate.agent.v1.TaskStatus.health:type_name -> neargate.agent.v1.Health
-	2,   // 67: neargate.agent.v1.ContainerStatus.state:type_name -> neargate.agent.v1.ContainerState
-	40,  // 68: neargate.agent.v1.ContainerStatus.ports:type_name -> neargate.agent.v1.PortBinding
-	88,  // 69: neargate.agent.v1.ContainerStatus.started:type_name -> google.protobuf.Timestamp
-	88,  // 70: neargate.agent.v1.ContainerStatus.finished:type_name -> google.protobuf.Timestamp
-	4,   // 71: neargate.agent.v1.ContainerStatus.health:type_name -> neargate.agent.v1.Health
-	88,  // 72: neargate.agent.v1.ContainerStatus.health_since:type_name -> google.protobuf.Timestamp
-	38,  // 73: neargate.agent.v1.StatusReport.tasks:type_name -> neargate.agent.v1.TaskStatus
-	5,   // 74: neargate.agent.v1.Endpoint.state:type_name -> neargate.agent.v1.EndpointState
-	42,  // 75: neargate.agent.v1.TargetGroup.endpoints:type_name -> neargate.agent.v1.Endpoint
-	45,  // 76: neargate.agent.v1.Listener.rules:type_name -> neargate.agent.v1.Rule
-	46,  // 77: neargate.agent.v1.Rule.conditions:type_name -> neargate.agent.v1.Condition
-	48,  // 78: neargate.agent.v1.Rule.actions:type_name -> neargate.agent.v1.Action
-	47,  // 79: neargate.agent.v1.Condition.query:type_name -> neargate.agent.v1.QueryPair
-	49,  // 80: neargate.agent.v1.Action.forward:type_name -> neargate.agent.v1.Forward
-	51,  // 81: neargate.agent.v1.Action.redirect:type_name -> neargate.agent.v1.Redirect
-	52,  // 82: neargate.agent.v1.Action.fixed:type_name -> neargate.agent.v1.FixedResponse
-	50,  // 83: neargate.agent.v1.Forward.groups:type_name -> neargate.agent.v1.WeightedGroup
-	55,  // 84: neargate.agent.v1.HealthReport.transitions:type_name -> neargate.agent.v1.HealthTransition
-	5,   // 85: neargate.agent.v1.HealthTransition.state:type_name -> neargate.agent.v1.EndpointState
-	57,  // 86: neargate.agent.v1.DrainReport.drained:type_name -> neargate.agent.v1.Drained
-	59,  // 87: neargate.agent.v1.Zone.records:type_name -> neargate.agent.v1.RecordSet
-	88,  // 88: neargate.agent.v1.RoleCredentialsAnswer.expires:type_name -> google.protobuf.Timestamp
-	64,  // 89: neargate.agent.v1.TaskSecretsAnswer.containers:type_name -> neargate.agent.v1.ContainerSecrets
-	85,  // 90: neargate.agent.v1.ContainerSecrets.environment:type_name -> neargate.agent.v1.ContainerSecrets.EnvironmentEntry
-	86,  // 91: neargate.agent.v1.ContainerSecrets.files:type_name -> neargate.agent.v1.ContainerSecrets.FilesEntry
-	87,  // 92: neargate.agent.v1.ContainerSecrets.log_options:type_name -> neargate.agent.v1.ContainerSecrets.LogOptionsEntry
-	68,  // 93: neargate.agent.v1.SecurityGroup.ingress:type_name -> neargate.agent.v1.TrafficRule
-	68,  // 94: neargate.agent.v1.SecurityGroup.egress:type_name -> neargate.agent.v1.TrafficRule
-	71,  // 95: neargate.agent.v1.ExecRequest.terminal:type_name -> neargate.agent.v1.TerminalSize
-	88,  // 96: neargate.agent.v1.ExecRequest.expires:type_name -> google.protobuf.Timestamp
-	73,  // 97: neargate.agent.v1.ExecOutput.exit:type_name -> neargate.agent.v1.ExecExit
-	71,  // 98: neargate.agent.v1.ExecInput.resize:type_name -> neargate.agent.v1.TerminalSize
-	6,   // 99: neargate.agent.v1.Dispatcher.Session:input_type -> neargate.agent.v1.Up
-	9,   // 100: neargate.agent.v1.Dispatcher.Logs:input_type -> neargate.agent.v1.LogChunk
-	12,  // 101: neargate.agent.v1.Dispatcher.ShipLogs:input_type -> neargate.agent.v1.ShipBatch
-	60,  // 102: neargate.agent.v1.Dispatcher.RoleCredentials:input_type -> neargate.agent.v1.RoleCredentialsRequest
-	62,  // 103: neargate.agent.v1.Dispatcher.TaskSecrets:input_type -> neargate.agent.v1.TaskSecretsRequest
-	72,  // 104: neargate.agent.v1.Dispatcher.ExecSession:input_type -> neargate.agent.v1.ExecOutput
-	7,   // 105: neargate.agent.v1.Dispatcher.Session:output_type -> neargate.agent.v1.Down
-	11,  // 106: neargate.agent.v1.Dispatcher.Logs:output_type -> neargate.agent.v1.LogsRead
-	14,  // 107: neargate.agent.v1.Dispatcher.ShipLogs:output_type -> neargate.agent.v1.ShipAck
-	61,  // 108: neargate.agent.v1.Dispatcher.RoleCredentials:output_type -> neargate.agent.v1.RoleCredentialsAnswer
-	63,  // 109: neargate.agent.v1.Dispatcher.TaskSecrets:output_type -> neargate.agent.v1.TaskSecretsAnswer
-	74,  // 110: neargate.agent.v1.Dispatcher.ExecSession:output_type -> neargate.agent.v1.ExecInput
-	105, // [105:111] is the sub-list for method output_type
-	99,  // [99:105] is the sub-list for method input_type
-	99,  // [99:99] is the sub-list for extension type_name
-	99,  // [99:99] is the sub-list for extension extendee
-	0,   // [0:99] is the sub-list for field type_name
+	78,  // 16: neargate.agent.v1.ShipBatch.session:type_name -> neargate.agent.v1.SessionLog
+	0,   // 17: neargate.agent.v1.Hello.kinds:type_name -> neargate.agent.v1.Kind
+	79,  // 18: neargate.agent.v1.Hello.revisions:type_name -> neargate.agent.v1.Hello.RevisionsEntry
+	16,  // 19: neargate.agent.v1.Hello.resources:type_name -> neargate.agent.v1.NodeResources
+	80,  // 20: neargate.agent.v1.Hello.attributes:type_name -> neargate.agent.v1.Hello.AttributesEntry
+	38,  // 21: neargate.agent.v1.Hello.tasks:type_name -> neargate.agent.v1.TaskStatus
+	65,  // 22: neargate.agent.v1.Hello.network:type_name -> neargate.agent.v1.HostNetwork
+	69,  // 23: neargate.agent.v1.Hello.health:type_name -> neargate.agent.v1.HostHealth
+	17,  // 24: neargate.agent.v1.NodeResources.reserved_ports:type_name -> neargate.agent.v1.PortRange
+	0,   // 25: neargate.agent.v1.Update.kind:type_name -> neargate.agent.v1.Kind
+	21,  // 26: neargate.agent.v1.Update.resources:type_name -> neargate.agent.v1.Resource
+	25,  // 27: neargate.agent.v1.Resource.assignment:type_name -> neargate.agent.v1.Assignment
+	44,  // 28: neargate.agent.v1.Resource.listener:type_name -> neargate.agent.v1.Listener
+	43,  // 29: neargate.agent.v1.Resource.target_group:type_name -> neargate.agent.v1.TargetGroup
+	53,  // 30: neargate.agent.v1.Resource.check:type_name -> neargate.agent.v1.HealthCheck
+	58,  // 31: neargate.agent.v1.Resource.zone:type_name -> neargate.agent.v1.Zone
+	66,  // 32: neargate.agent.v1.Resource.peer:type_name -> neargate.agent.v1.Peer
+	67,  // 33: neargate.agent.v1.Resource.security_group:type_name -> neargate.agent.v1.SecurityGroup
+	0,   // 34: neargate.agent.v1.Ack.kind:type_name -> neargate.agent.v1.Kind
+	25,  // 35: neargate.agent.v1.KeptTask.assignment:type_name -> neargate.agent.v1.Assignment
+	38,  // 36: neargate.agent.v1.KeptTask.status:type_name -> neargate.agent.v1.TaskStatus
+	1,   // 37: neargate.agent.v1.Assignment.desired:type_name -> neargate.agent.v1.DesiredState
+	26,  // 38: neargate.agent.v1.Assignment.spec:type_name -> neargate.agent.v1.TaskSpec
+	27,  // 39: neargate.agent.v1.TaskSpec.containers:type_name -> neargate.agent.v1.ContainerSpec
+	36,  // 40: neargate.agent.v1.TaskSpec.volumes:type_name -> neargate.agent.v1.VolumeSpec
+	77,  // 41: neargate.agent.v1.TaskSpec.interception:type_name -> neargate.agent.v1.Interception
+	81,  // 42: neargate.agent.v1.ContainerSpec.environment:type_name -> neargate.agent.v1.ContainerSpec.EnvironmentEntry
+	35,  // 43: neargate.agent.v1.ContainerSpec.ports:type_name -> neargate.agent.v1.PortMapping
+	37,  // 44: neargate.agent.v1.ContainerSpec.mounts:type_name -> neargate.agent.v1.MountPoint
+	82,  // 45: neargate.agent.v1.ContainerSpec.labels:type_name -> neargate.agent.v1.ContainerSpec.LabelsEntry
+	32,  // 46: neargate.agent.v1.ContainerSpec.health_check:type_name -> neargate.agent.v1.ContainerCheck
+	33,  // 47: neargate.agent.v1.ContainerSpec.depends_on:type_name -> neargate.agent.v1.Dependency
+	34,  // 48: neargate.agent.v1.ContainerSpec.restart:type_name -> neargate.agent.v1.RestartPolicy
+	29,  // 49: neargate.agent.v1.ContainerSpec.tmpfs:type_name -> neargate.agent.v1.Tmpfs
+	30,  // 50: neargate.agent.v1.ContainerSpec.devices:type_name -> neargate.agent.v1.Device
+	31,  // 51: neargate.agent.v1.ContainerSpec.ulimits:type_name -> neargate.agent.v1.Ulimit
+	83,  // 52: neargate.agent.v1.ContainerSpec.sysctls:type_name -> neargate.agent.v1.ContainerSpec.SysctlsEntry
+	28,  // 53: neargate.agent.v1.ContainerSpec.log:type_name -> neargate.agent.v1.LogConfiguration
+	75,  // 54: neargate.agent.v1.ContainerSpec.fire_lens:type_name -> neargate.agent.v1.FireLens
+	84,  // 55: neargate.agent.v1.LogConfiguration.options:type_name -> neargate.agent.v1.LogConfiguration.OptionsEntry
+	85,  // 56: neargate.agent.v1.VolumeSpec.driver_options:type_name -> neargate.agent.v1.VolumeSpec.DriverOptionsEntry
+	76,  // 57: neargate.agent.v1.VolumeSpec.efs:type_name -> neargate.agent.v1.EFSVolume
+	3,   // 58: neargate.agent.v1.TaskStatus.state:type_name -> neargate.agent.v1.TaskState
+	39,  // 59: neargate.agent.v1.TaskStatus.containers:type_name -> neargate.agent.v1.ContainerStatus
+	89,  // 60: neargate.agent.v1.TaskStatus.pull_started:type_name -> google.protobuf.Timestamp
+	89,  // 61: neargate.agent.v1.TaskStatus.pull_stopped:type_name -> google.protobuf.Timestamp
+	89,  // 62: neargate.agent.v1.TaskStatus.started:type_name -> google.protobuf.Timestamp
+	89,  // 63: neargate.agent.v1.TaskStatus.stopping:type_name -> google.protobuf.Timestamp
+	89,  // 64: neargate.agent.v1.TaskStatus.execution_stopped:type_name -> google.protobuf.Timestamp
+	89,  // 65: neargate.agent.v1.TaskStatus.stopped:type_name -> google.protobuf.Timestamp
+	89,  // 66: neargate.agent.v1.TaskStatus.connected:type_name -> google.protobuf.Timestamp
+	4,   // 67: neargate.agent.v1.TaskStatus.health:type_name -> neargate.agent.v1.Health
+	2,   // 68: neargate.agent.v1.ContainerStatus.state:type_name -> neargate.agent.v1.ContainerState
+	40,  // 69: neargate.agent.v1.ContainerStatus.ports:type_name -> neargate.agent.v1.PortBinding
+	89,  // 70: neargate.agent.v1.ContainerStatus.started:type_name -> google.protobuf.Timestamp
+	89,  // 71: neargate.agent.v1.ContainerStatus.finished:type_name -> google.protobuf.Timestamp
+	4,   // 72: neargate.agent.v1.ContainerStatus.health:type_name -> neargate.agent.v1.Health
+	89,  // 73: neargate.agent.v1.ContainerStatus.health_since:type_name -> google.protobuf.Timestamp
+	38,  // 74: neargate.agent.v1.StatusReport.tasks:type_name -> neargate.agent.v1.TaskStatus
+	5,   // 75: neargate.agent.v1.Endpoint.state:type_name -> neargate.agent.v1.EndpointState
+	42,  // 76: neargate.agent.v1.TargetGroup.endpoints:type_name -> neargate.agent.v1.Endpoint
+	45,  // 77: neargate.agent.v1.Listener.rules:type_name -> neargate.agent.v1.Rule
+	46,  // 78: neargate.agent.v1.Rule.conditions:type_name -> neargate.agent.v1.Condition
+	48,  // 79: neargate.agent.v1.Rule.actions:type_name -> neargate.agent.v1.Action
+	47,  // 80: neargate.agent.v1.Condition.query:type_name -> neargate.agent.v1.QueryPair
+	49,  // 81: neargate.agent.v1.Action.forward:type_name -> neargate.agent.v1.Forward
+	51,  // 82: neargate.agent.v1.Action.redirect:type_name -> neargate.agent.v1.Redirect
+	52,  // 83: neargate.agent.v1.Action.fixed:type_name -> neargate.agent.v1.FixedResponse
+	50,  // 84: neargate.agent.v1.Forward.groups:type_name -> neargate.agent.v1.WeightedGroup
+	55,  // 85: neargate.agent.v1.HealthReport.transitions:type_name -> neargate.agent.v1.HealthTransition
+	5,   // 86: neargate.agent.v1.HealthTransition.state:type_name -> neargate.agent.v1.EndpointState
+	57,  // 87: neargate.agent.v1.DrainReport.drained:type_name -> neargate.agent.v1.Drained
+	59,  // 88: neargate.agent.v1.Zone.records:type_name -> neargate.agent.v1.RecordSet
+	89,  // 89: neargate.agent.v1.RoleCredentialsAnswer.expires:type_name -> google.protobuf.Timestamp
+	64,  // 90: neargate.agent.v1.TaskSecretsAnswer.containers:type_name -> neargate.agent.v1.ContainerSecrets
+	86,  // 91: neargate.agent.v1.ContainerSecrets.environment:type_name -> neargate.agent.v1.ContainerSecrets.EnvironmentEntry
+	87,  // 92: neargate.agent.v1.ContainerSecrets.files:type_name -> neargate.agent.v1.ContainerSecrets.FilesEntry
+	88,  // 93: neargate.agent.v1.ContainerSecrets.log_options:type_name -> neargate.agent.v1.ContainerSecrets.LogOptionsEntry
+	68,  // 94: neargate.agent.v1.SecurityGroup.ingress:type_name -> neargate.agent.v1.TrafficRule
+	68,  // 95: neargate.agent.v1.SecurityGroup.egress:type_name -> neargate.agent.v1.TrafficRule
+	71,  // 96: neargate.agent.v1.ExecRequest.terminal:type_name -> neargate.agent.v1.TerminalSize
+	89,  // 97: neargate.agent.v1.ExecRequest.expires:type_name -> google.protobuf.Timestamp
+	73,  // 98: neargate.agent.v1.ExecOutput.exit:type_name -> neargate.agent.v1.ExecExit
+	71,  // 99: neargate.agent.v1.ExecInput.resize:type_name -> neargate.agent.v1.TerminalSize
+	6,   // 100: neargate.agent.v1.Dispatcher.Session:input_type -> neargate.agent.v1.Up
+	9,   // 101: neargate.agent.v1.Dispatcher.Logs:input_type -> neargate.agent.v1.LogChunk
+	12,  // 102: neargate.agent.v1.Dispatcher.ShipLogs:input_type -> neargate.agent.v1.ShipBatch
+	60,  // 103: neargate.agent.v1.Dispatcher.RoleCredentials:input_type -> neargate.agent.v1.RoleCredentialsRequest
+	62,  // 104: neargate.agent.v1.Dispatcher.TaskSecrets:input_type -> neargate.agent.v1.TaskSecretsRequest
+	72,  // 105: neargate.agent.v1.Dispatcher.ExecSession:input_type -> neargate.agent.v1.ExecOutput
+	7,   // 106: neargate.agent.v1.Dispatcher.Session:output_type -> neargate.agent.v1.Down
+	11,  // 107: neargate.agent.v1.Dispatcher.Logs:output_type -> neargate.agent.v1.LogsRead
+	14,  // 108: neargate.agent.v1.Dispatcher.ShipLogs:output_type -> neargate.agent.v1.ShipAck
+	61,  // 109: neargate.agent.v1.Dispatcher.RoleCredentials:output_type -> neargate.agent.v1.RoleCredentialsAnswer
+	63,  // 110: neargate.agent.v1.Dispatcher.TaskSecrets:output_type -> neargate.agent.v1.TaskSecretsAnswer
+	74,  // 111: neargate.agent.v1.Dispatcher.ExecSession:output_type -> neargate.agent.v1.ExecInput
+	106, // [106:112] is the sub-list for method output_type
+	100, // [100:106] is the sub-list for method input_type
+	100, // [100:100] is the sub-list for extension type_name
+	100, // [100:100] is the sub-list for extension extendee
+	0,   // [0:100] is the sub-list for field type_name
 }
 
 func init() { file_api_agent_agent_proto_init() }
@@ -7204,7 +7282,7 @@ func file_api_agent_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_agent_agent_proto_rawDesc), len(file_api_agent_agent_proto_rawDesc)),
 			NumEnums:      6,
-			NumMessages:   82,
+			NumMessages:   83,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

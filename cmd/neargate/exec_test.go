@@ -5,12 +5,16 @@ import (
 	"cmp"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
 
+	"github.com/aws/aws-sdk-go-v2/service/cloudwatchlogs"
 	"github.com/aws/aws-sdk-go-v2/service/ecs"
+	ecstypes "github.com/aws/aws-sdk-go-v2/service/ecs/types"
 
 	"github.com/seed-2f228079/neargate/client"
 )
@@ -88,6 +92,54 @@ func TestExecOnServers(t *testing.T) {
 	}
 	agent.end(syscall.SIGKILL)
 	killed.Wait()
+}
+
+// TestSessionsAreLoggedThroughTheLeader: whichever server a session is on, and whichever its client comes to, what it shows is in the cluster's
+// log group, in a stream of its own.
+func TestSessionsAreLoggedThroughTheLeader(t *testing.T) {
+	s := startServers(t, 3)
+	cluster, group := "apart", "audit"
+	leader, others := s.leader()
+	if _, err := leader.logs().CreateLogGroup(t.Context(), &cloudwatchlogs.CreateLogGroupInput{LogGroupName: &group}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := leader.ECS.CreateCluster(t.Context(), &ecs.CreateClusterInput{ClusterName: &cluster, Configuration: &ecstypes.ClusterConfiguration{
+		ExecuteCommandConfiguration: &ecstypes.ExecuteCommandConfiguration{Logging: ecstypes.ExecuteCommandLoggingOverride,
+			LogConfiguration: &ecstypes.ExecuteCommandLogConfiguration{CloudWatchLogGroupName: &group}}}}); err != nil {
+		t.Fatal(err)
+	}
+	agent := start(t, "agent", "-v", "--data", t.TempDir(), "--servers", others[0].peers, "--cluster", cluster, "--runtime", "fake", "--join-token", token)
+	agent.says(`agent (\S+) is connected`) // to a server that does not lead, and so are the sessions
+	task, err := leader.Run(t.Context(), client.Deployment{Name: "web", Image: "registry.test/web:1", Cluster: cluster, Memory: 16, CPU: 16, Exec: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	(&site{t: t, Client: leader.Client}).running(1)
+	var want []string
+	for i, one := range s.all {
+		text := fmt.Sprintf("typed to server %d\n", i)
+		code, err := one.Exec(t.Context(), task, client.ExecOptions{Command: []string{"cat"}, Stdin: strings.NewReader(text), Stdout: io.Discard, Stderr: io.Discard})
+		if err != nil || code != 0 {
+			t.Fatalf("through server %d: code %d, %v", i, code, err)
+		}
+		want = append(want, strings.TrimSpace(text))
+	}
+	eventually(t, func() error {
+		out, err := others[1].logs().FilterLogEvents(t.Context(), &cloudwatchlogs.FilterLogEventsInput{LogGroupName: &group})
+		if err != nil {
+			return err
+		}
+		var got []string
+		streams := map[string]bool{}
+		for _, e := range out.Events {
+			got = append(got, *e.Message)
+			streams[*e.LogStreamName] = strings.HasPrefix(*e.LogStreamName, "ecs-execute-command-")
+		}
+		if slices.Sort(got); !slices.Equal(got, want) || len(streams) != len(want) || slices.Contains(slices.Collect(maps.Values(streams)), false) {
+			return fmt.Errorf("the log has %q in %v, want %q", got, streams, want)
+		}
+		return nil
+	})
 }
 
 // echoes tells when something was written.

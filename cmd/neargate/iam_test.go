@@ -263,11 +263,22 @@ func TestPassRole(t *testing.T) {
 		return err
 	}
 	denied(t, "AccessDeniedException", message, run())
+	serve := func() error {
+		_, err := ana.ecs.CreateService(ctx, &ecs.CreateServiceInput{ServiceName: new("s"), TaskDefinition: new("f"), DesiredCount: new(int32(0))})
+		return err
+	}
+	denied(t, "AccessDeniedException", message, serve())
+	ok(root.ecs.CreateService(ctx, &ecs.CreateServiceInput{ServiceName: new("s"), TaskDefinition: new("f"), DesiredCount: new(int32(0))}))(t)
+	update := &ecs.UpdateServiceInput{Service: new("s"), TaskDefinition: new("f")}
+	_, err := ana.ecs.UpdateService(ctx, update)
+	denied(t, "AccessDeniedException", message, err)
+	ok(ana.ecs.UpdateService(ctx, &ecs.UpdateServiceInput{Service: new("s"), DesiredCount: new(int32(0))}))(t) // as on AWS: no role is given
 	root.policy("ana", `{"Effect":"Allow","Action":"ecs:*","Resource":"*"},
 		{"Effect":"Allow","Action":"iam:PassRole","Resource":"`+role+`","Condition":{"StringEquals":{"iam:PassedToService":"ecs-tasks.amazonaws.com"}}}`)
 	if err := register(ana, role); err != nil {
 		t.Errorf("with permission: %v", err)
 	}
+	ok(ana.ecs.UpdateService(ctx, update))(t)
 	// The right to pass a role does not make it one that tasks can have.
 	denied(t, "ClientException", "ECS was unable to assume the role '"+role+"' that was provided for this task.", run())
 	ok(root.iam.CreateRole(ctx, &iam.CreateRoleInput{RoleName: new("execution"),

@@ -282,7 +282,7 @@ func newControlPlane(cfg controlConfig) (_ *controlPlane, err error) {
 		},
 		Workers: 4, TaskOf: taskOfEndpoint,
 	}, lifecycle)
-	sessions := execute.New(execute.Config{Nodes: c.dispatcher, Open: c.openExec, Seal: sealSessions, Rand: rand.Reader, Clock: real, Log: cfg.log})
+	sessions := execute.New(execute.Config{Nodes: c.dispatcher, Open: c.openExec, Seal: sealSessions, Rand: rand.Reader, Clock: real, Log: cfg.log, Keep: logging.KeepSession})
 	containers := ecs.New(ecs.Config{
 		Store: c.store, Rand: rand.Reader, Pages: pages, TargetGroups: balancing, Registries: discovery, Network: network,
 		Placer: runTaskPlacer{placer}, Lifecycle: lifecycle, Roles: roles{access, tokens}, Sessions: sessions,
@@ -371,6 +371,9 @@ func tagsOf(store *state.Store) func(string) map[string]string {
 		a, err := arn.Parse(name)
 		if err != nil {
 			return nil
+		}
+		if a.Service == "logs" { // a stream has its group's
+			name, _, _ = strings.Cut(name, ":log-stream:")
 		}
 		return controlplane.TagsOf(store.View(), controlplane.Scope{Account: a.Account, Region: a.Region}, name)
 	}

@@ -63,7 +63,7 @@ func TestResources(t *testing.T) {
 	}
 }
 
-// A role is passed at registration, and again when a task is run with it.
+// A role is passed at registration, and again when a task is run with it or a service is given it.
 func TestPassRoles(t *testing.T) {
 	p := newPlatform(t)
 	must(p, p.createCluster, &ecs.CreateClusterInput{})
@@ -87,6 +87,30 @@ func TestPassRoles(t *testing.T) {
 	if _, err := p.runTask(p.ctx(), &ecs.RunTaskInput{TaskDefinition: new("f")}); awserr.Is(err, "AccessDeniedException") {
 		t.Errorf("the definition's own role: %v", err)
 	}
+
+	// Somebody who may has registered f:2, which others may not use for that.
+	p.mayPassAll = true
+	if err := register("forbidden"); err != nil {
+		t.Fatal(err)
+	}
+	p.mayPassAll = false
+	create := func(definition string) error {
+		_, err := p.createService(p.ctx(), &ecs.CreateServiceInput{ServiceName: new("s"), TaskDefinition: &definition, DesiredCount: new(int32(1))})
+		return err
+	}
+	if err := create("f:2"); !awserr.Is(err, "AccessDeniedException") {
+		t.Errorf("a service with a forbidden role: %v", err)
+	}
+	if err := create("f:1"); err != nil {
+		t.Errorf("a service with another one: %v", err)
+	}
+	if _, err := p.updateService(p.ctx(), &ecs.UpdateServiceInput{Service: new("s"), TaskDefinition: new("f:2")}); !awserr.Is(err, "AccessDeniedException") {
+		t.Errorf("a service that is given a forbidden role: %v", err)
+	}
+	p.mayPassAll = true
+	must(p, p.updateService, &ecs.UpdateServiceInput{Service: new("s"), TaskDefinition: new("f:2")})
+	p.mayPassAll = false
+	must(p, p.updateService, &ecs.UpdateServiceInput{Service: new("s"), DesiredCount: new(int32(2))}) // it names none
 }
 
 // A definition may name a role that is not there yet; a task needs it, and no task is made without.

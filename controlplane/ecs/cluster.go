@@ -33,6 +33,9 @@ func (s *Service) createCluster(ctx context.Context, in *ecs.CreateClusterInput)
 	if err := refuse(in); err != nil {
 		return nil, err
 	}
+	if err := checkExecLogging(in.Configuration); err != nil {
+		return nil, err
+	}
 	tags, err := tagSet(in.Tags)
 	if err != nil {
 		return nil, err
@@ -157,6 +160,9 @@ func (s *Service) deleteCluster(ctx context.Context, in *ecs.DeleteClusterInput)
 // updateCluster implements ecs:UpdateCluster.
 func (s *Service) updateCluster(ctx context.Context, in *ecs.UpdateClusterInput) (*ecs.UpdateClusterOutput, error) {
 	if err := refuse(in); err != nil {
+		return nil, err
+	}
+	if err := checkExecLogging(in.Configuration); err != nil {
 		return nil, err
 	}
 	c, err := s.changeCluster(ctx, in.Cluster, func(c *controlplane.Cluster) error {

@@ -263,7 +263,11 @@ func sameService(a, b *controlplane.Service) bool {
 // deploy makes a new deployment of the service's present template the PRIMARY one; the one before becomes ACTIVE and the
 // orchestrator replaces its tasks.
 func (s *Service) deploy(tx *state.Tx, svc *controlplane.Service, now time.Time) {
+	var before []*controlplane.Deployment
 	for d := range controlplane.Deployments.Scan(tx, svc.Scope().Key(svc.Cluster, svc.Name)) {
+		if d.Status != inactive {
+			before = append(before, d)
+		}
 		if d.Status == primary {
 			d = proto.CloneOf(d)
 			d.Status, d.Updated = active, timestamppb.New(now)
@@ -284,6 +288,7 @@ func (s *Service) deploy(tx *state.Tx, svc *controlplane.Service, now time.Time)
 	d.RolloutReason = "ECS deployment " + d.Id + " in progress."
 	controlplane.Deployments.Put(tx, d)
 	svc.PrimaryDeployment = d.Id
+	controlplane.BeginServiceDeployment(tx, svc, d, before, now, s.Rand)
 }
 
 // scaleDeployment takes the service's desired count over to its PRIMARY deployment.

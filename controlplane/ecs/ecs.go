@@ -45,6 +45,8 @@ type TargetGroups interface {
 type Registries interface {
 	// ServiceRegistry says whether the discovery service exists and whether it answers SRV records, which need a port.
 	ServiceRegistry(r state.Reader, account, region, arn string) (srv, exists bool)
+	// NamespaceExists says whether there is the namespace, which is named by its ARN or its name.
+	NamespaceExists(r state.Reader, account, region, ref string) bool
 }
 
 // Network is what ECS asks of the virtual network.

@@ -29,8 +29,10 @@ const groupARN = "arn:aws:elasticloadbalancing:us-east-1:000000000000:targetgrou
 // platform is the family over real state in memory, and what it asks of others answered by rule: names say what a thing is.
 type platform struct {
 	*Service
-	t   *testing.T
-	now time.Time
+	t          *testing.T
+	now        time.Time
+	mayPassAll bool
+	sessionLog *controlplane.SessionLog // of the session that was made last
 }
 
 func newPlatform(t *testing.T) *platform {
@@ -42,7 +44,7 @@ func newPlatform(t *testing.T) *platform {
 
 // PassRole lets every role be passed but one.
 func (p *platform) PassRole(_ context.Context, role, service string) error {
-	if role == "arn:aws:iam::"+here.Account+":role/forbidden" || service != taskService && service != ecsService {
+	if role == "arn:aws:iam::"+here.Account+":role/forbidden" && !p.mayPassAll || service != taskService && service != ecsService {
 		return awserr.New("AccessDeniedException", "not %s to %s", role, service)
 	}
 	return nil
@@ -57,7 +59,8 @@ func (p *platform) TaskIdentity(account, role, taskARN string) (api.Identity, er
 }
 
 // Begin makes a session of a node that is called away for none.
-func (p *platform) Begin(_ context.Context, t *controlplane.Task, node, container string, command []string) (types.Session, error) {
+func (p *platform) Begin(_ context.Context, t *controlplane.Task, node, container string, command []string, to *controlplane.SessionLog) (types.Session, error) {
+	p.sessionLog = to
 	if node == "away" {
 		return types.Session{}, awserr.New("TargetNotConnectedException", "away")
 	}
@@ -89,6 +92,10 @@ func (p *platform) ServiceTargetGroup(_ state.Reader, _, _, arn string) (string,
 
 func (p *platform) ServiceRegistry(_ state.Reader, _, _, arn string) (srv, exists bool) {
 	return arn == "srv", arn == "srv" || arn == "a"
+}
+
+func (p *platform) NamespaceExists(_ state.Reader, _, _, ref string) bool {
+	return ref == "prod.local" || ref == "arn:aws:servicediscovery:us-east-1:000000000000:namespace/ns-1"
 }
 
 func (p *platform) Subnet(_, _, id string) (string, bool) { return "us-east-1a", id == "subnet-1" }

@@ -3,6 +3,7 @@ package ecs
 import (
 	"context"
 	"errors"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -18,7 +19,8 @@ import (
 // Sessions is what ExecuteCommand stands on.
 type Sessions interface {
 	// Begin makes a session, for the caller, in which the command will run in a container of the task, once a client opens it.
-	Begin(ctx context.Context, t *controlplane.Task, node, container string, command []string) (types.Session, error)
+	// What it shows is kept in to; nil: nowhere.
+	Begin(ctx context.Context, t *controlplane.Task, node, container string, command []string, to *controlplane.SessionLog) (types.Session, error)
 }
 
 // maxCommand is the length of a command line: it travels in the session's token.
@@ -60,7 +62,11 @@ func (s *Service) executeCommand(ctx context.Context, in *ecs.ExecuteCommandInpu
 	if err != nil {
 		return nil, err
 	}
-	session, err := s.Sessions.Begin(ctx, t, st.Node, name, command)
+	var to *controlplane.SessionLog
+	if d, ok := controlplane.TaskDefinitions.Get(v, scope.FamilyRevisionKey(t.TaskDefinition)); ok {
+		to = controlplane.SessionLogOf(c, d.Shape(), name)
+	}
+	session, err := s.Sessions.Begin(ctx, t, st.Node, name, command, to)
 	if err != nil {
 		return nil, err
 	}
@@ -68,6 +74,31 @@ func (s *Service) executeCommand(ctx context.Context, in *ecs.ExecuteCommandInpu
 		ClusterArn: aws.String(c.ARN()), TaskArn: aws.String(t.ARN()), Interactive: true, Session: &session,
 		ContainerArn: aws.String(scope.ContainerARN(c.Name, t.Id, id.UUIDOf(t.Id+"/"+name))), ContainerName: &name,
 	}, nil
+}
+
+// logGroupName is how CloudWatch Logs wants groups to be called.
+var logGroupName = regexp.MustCompile(`^[.\-_/#A-Za-z0-9]{1,512}$`)
+
+// checkExecLogging holds where a cluster wants its sessions' output kept against what ECS takes: OVERRIDE and a log configuration go together.
+func checkExecLogging(c *types.ClusterConfiguration) error {
+	if c == nil || c.ExecuteCommandConfiguration == nil {
+		return nil
+	}
+	exec := c.ExecuteCommandConfiguration
+	group := ""
+	if exec.LogConfiguration != nil {
+		group = aws.ToString(exec.LogConfiguration.CloudWatchLogGroupName)
+	}
+	override := exec.Logging == types.ExecuteCommandLoggingOverride
+	switch {
+	case override && group == "":
+		return invalid("executeCommandConfiguration.logConfiguration must name a log group when logging is OVERRIDE.")
+	case !override && exec.LogConfiguration != nil:
+		return invalid("executeCommandConfiguration.logConfiguration can only be specified when logging is OVERRIDE.")
+	case override && !logGroupName.MatchString(group):
+		return invalid("executeCommandConfiguration.logConfiguration.cloudWatchLogGroupName is not the name of a log group.")
+	}
+	return nil
 }
 
 // execContainer is the container that a command is to run in: the one named, or the only one.

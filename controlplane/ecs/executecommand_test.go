@@ -1,6 +1,7 @@
 package ecs
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/seed-2f228079/neargate/api"
 	agentapi "github.com/seed-2f228079/neargate/api/agent"
+	"github.com/seed-2f228079/neargate/controlplane"
 	"github.com/seed-2f228079/neargate/internal/awserr"
 )
 
@@ -77,6 +79,48 @@ func TestExecuteCommandOfServices(t *testing.T) {
 	}
 	if kept := must(p, p.updateService, &ecs.UpdateServiceInput{Service: aws.String("s"), DesiredCount: aws.Int32(2)}).Service; kept.EnableExecuteCommand {
 		t.Error("an update without it changed it")
+	}
+}
+
+// TestSessionsAreKeptAsTheClusterSays: a session takes along what its cluster says when it begins, and a cluster says nothing that cannot be done.
+func TestSessionsAreKeptAsTheClusterSays(t *testing.T) {
+	p := world(t)
+	task := must(p, p.runTask, &ecs.RunTaskInput{TaskDefinition: aws.String("web"), EnableExecuteCommand: true}).Tasks[0]
+	p.report("default", agentapi.TaskState_RUNNING)
+	set := func(logging types.ExecuteCommandLogging, to *types.ExecuteCommandLogConfiguration) error {
+		_, err := p.updateCluster(p.ctx(), &ecs.UpdateClusterInput{Cluster: aws.String("default"), Configuration: &types.ClusterConfiguration{
+			ExecuteCommandConfiguration: &types.ExecuteCommandConfiguration{Logging: logging, LogConfiguration: to}}})
+		return err
+	}
+	begin := func() *controlplane.SessionLog {
+		t.Helper()
+		must(p, p.executeCommand, &ecs.ExecuteCommandInput{Task: task.TaskArn, Command: aws.String("sh"), Interactive: true})
+		return p.sessionLog
+	}
+	if to := begin(); to != nil {
+		t.Errorf("without awslogs, and without a word, it is kept in %+v", to)
+	}
+	audit := &types.ExecuteCommandLogConfiguration{CloudWatchLogGroupName: aws.String("audit")}
+	if err := set(types.ExecuteCommandLoggingOverride, audit); err != nil {
+		t.Fatal(err)
+	}
+	if to := begin(); to == nil || *to != (controlplane.SessionLog{Group: "audit", Region: "us-east-1"}) {
+		t.Errorf("it is kept in %+v", to)
+	}
+	shown := must(p, p.describeClusters, &ecs.DescribeClustersInput{Include: []types.ClusterField{types.ClusterFieldConfigurations}}).Clusters[0].Configuration.ExecuteCommandConfiguration
+	if shown.Logging != types.ExecuteCommandLoggingOverride || *shown.LogConfiguration.CloudWatchLogGroupName != "audit" {
+		t.Errorf("the cluster shows %+v", shown)
+	}
+	for want, err := range map[string]error{
+		"must name a log group when logging is OVERRIDE":               set(types.ExecuteCommandLoggingOverride, nil),
+		"can only be specified when logging is OVERRIDE":               set(types.ExecuteCommandLoggingNone, audit),
+		"is not the name of a log group":                               set(types.ExecuteCommandLoggingOverride, &types.ExecuteCommandLogConfiguration{CloudWatchLogGroupName: aws.String("a b")}),
+		"logConfiguration.s3BucketName' is not supported":              set(types.ExecuteCommandLoggingOverride, &types.ExecuteCommandLogConfiguration{S3BucketName: aws.String("b")}),
+		"logConfiguration.cloudWatchEncryptionEnabled' is not support": set(types.ExecuteCommandLoggingOverride, &types.ExecuteCommandLogConfiguration{CloudWatchLogGroupName: aws.String("audit"), CloudWatchEncryptionEnabled: true}),
+	} {
+		if e, ok := awserr.As(err); !ok || !strings.Contains(e.Message, want) {
+			t.Errorf("got %v, want …%s", err, want)
+		}
 	}
 }
 

@@ -46,6 +46,8 @@ func (s *Service) Operations() []api.Operation {
 		api.Read(s.describeContainerInstances, api.Resources(func(c *api.Call, in *ecs.DescribeContainerInstancesInput) []string {
 			return each(in.ContainerInstances, func(ref *string) string { return named(c, "container-instance", in.Cluster, ref) })
 		})),
+		api.Read(s.describeServiceDeployments, api.Resources(func(_ *api.Call, in *ecs.DescribeServiceDeploymentsInput) []string { return in.ServiceDeploymentArns })),
+		api.Read(s.describeServiceRevisions, api.Resources(func(_ *api.Call, in *ecs.DescribeServiceRevisionsInput) []string { return in.ServiceRevisionArns })),
 		api.Read(s.describeServices, api.Resources(func(c *api.Call, in *ecs.DescribeServicesInput) []string {
 			return each(in.Services, func(ref *string) string { return named(c, "service", in.Cluster, ref) })
 		})),
@@ -67,7 +69,11 @@ func (s *Service) Operations() []api.Operation {
 		api.Read(s.listContainerInstances, api.Route("GET /clusters/{cluster}/container-instances"), api.Resource(func(c *api.Call, in *ecs.ListContainerInstancesInput) string {
 			return clusterARN(c, in.Cluster)
 		})),
+		api.Read(s.listServiceDeployments, api.Route("GET /clusters/{cluster}/services/{service}/deployments"), api.Resource(func(c *api.Call, in *ecs.ListServiceDeploymentsInput) string {
+			return named(c, "service", in.Cluster, in.Service)
+		})),
 		api.Read(s.listServices, api.Route("GET /clusters/{cluster}/services")),
+		api.Read(s.listServicesByNamespace),
 		api.Read(s.listTagsForResource, api.Resource(func(_ *api.Call, in *ecs.ListTagsForResourceInput) string { return aws.ToString(in.ResourceArn) })),
 		api.Read(s.listTaskDefinitionFamilies, api.Route("GET /task-definition-families")),
 		api.Read(s.listTaskDefinitions, api.Route("GET /task-definitions")),
@@ -94,6 +100,9 @@ func (s *Service) Operations() []api.Operation {
 		api.Write(s.startTask, api.Resource(func(c *api.Call, in *ecs.StartTaskInput) string {
 			return s.definitionARN(c, in.TaskDefinition)
 		}), api.Tagged(func(c *api.Call, in *ecs.StartTaskInput) string { return named(c, "task", in.Cluster, aws.String("*")) })),
+		api.Write(s.stopServiceDeployment, api.Resource(func(_ *api.Call, in *ecs.StopServiceDeploymentInput) string {
+			return aws.ToString(in.ServiceDeploymentArn)
+		})),
 		api.Write(s.stopTask, api.Route("DELETE /clusters/{cluster}/tasks/{task}"), api.Resource(func(c *api.Call, in *ecs.StopTaskInput) string {
 			return named(c, "task", in.Cluster, in.Task)
 		})),

@@ -14,7 +14,7 @@ import (
 )
 
 // A role is given three times over: its form is looked at when a definition names it (a role that does not exist yet may be named), the
-// caller's right to pass it then and whenever a task is run with it, and whether it lets tasks assume it when one is.
+// caller's right to pass it then and whenever a task or a service is given the definition, and whether it lets tasks assume it when one is run.
 
 // Roles is what ECS asks of IAM.
 type Roles interface {

@@ -62,6 +62,9 @@ func (s *Service) createService(ctx context.Context, in *ecs.CreateServiceInput)
 		if l.definition, err = runnable(tx, scope, in.TaskDefinition, "ClientException"); err != nil {
 			return err
 		}
+		if err := s.passTaskRoles(ctx, l.definition, nil); err != nil {
+			return err
+		}
 		if err := s.checkService(tx, svc, l); err != nil {
 			return err
 		}
@@ -124,8 +127,10 @@ func (s *Service) updateService(ctx context.Context, in *ecs.UpdateServiceInput)
 		svc.Generation++
 		l := changeService(c, svc, in)
 		if in.TaskDefinition != nil {
-			l.definition, err = runnable(tx, scope, in.TaskDefinition, "ClientException")
-		} else {
+			if l.definition, err = runnable(tx, scope, in.TaskDefinition, "ClientException"); err == nil {
+				err = s.passTaskRoles(ctx, l.definition, nil)
+			}
+		} else { // what was passed to the service before is not passed anew
 			l.definition, err = runningDefinition(tx, svc)
 		}
 		if err != nil {

@@ -6,7 +6,6 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ecs/types"
 
-	agentapi "github.com/seed-2f228079/neargate/api/agent"
 	"github.com/seed-2f228079/neargate/controlplane"
 	"github.com/seed-2f228079/neargate/controlplane/state"
 	"github.com/seed-2f228079/neargate/internal/arn"
@@ -15,14 +14,18 @@ import (
 // serviceShape renders a service as DescribeServices shows it.
 func serviceShape(r state.Reader, svc *controlplane.Service, withTags bool) *types.Service {
 	scope := svc.Scope()
-	running, pending := countService(r, svc)
+	counts := controlplane.CountRevisions(r, svc)
+	var running, pending uint32
+	for _, n := range counts {
+		running, pending = running+n.Running, pending+n.Pending
+	}
 	breaker := decode[types.DeploymentConfiguration](svc.DeploymentConfigurationJson).DeploymentCircuitBreaker
 	if breaker == nil {
 		breaker = &types.DeploymentCircuitBreaker{}
 	}
 	out := &types.Service{
 		ServiceArn: aws.String(svc.ARN()), ServiceName: aws.String(svc.Name), ClusterArn: aws.String(scope.ClusterARN(svc.Cluster)),
-		Status: aws.String(svc.Status), DesiredCount: int32(svc.DesiredCount), RunningCount: running[""], PendingCount: pending[""],
+		Status: aws.String(svc.Status), DesiredCount: int32(svc.DesiredCount), RunningCount: int32(running), PendingCount: int32(pending),
 		TaskDefinition:     aws.String(scope.TaskDefinitionARN(svc.TaskDefinition)),
 		LaunchType:         types.LaunchType(svc.LaunchType),
 		SchedulingStrategy: types.SchedulingStrategy(svc.SchedulingStrategy),
@@ -60,7 +63,7 @@ func serviceShape(r state.Reader, svc *controlplane.Service, withTags bool) *typ
 	key := scope.Key(svc.Cluster, svc.Name)
 	for d := range controlplane.Deployments.Scan(r, key) {
 		if d.Status != inactive {
-			out.Deployments = append(out.Deployments, deploymentShape(d, running[d.Id], pending[d.Id]))
+			out.Deployments = append(out.Deployments, deploymentShape(d, counts[controlplane.RevisionID(d.Id)]))
 		}
 	}
 	// PRIMARY first, then the newer ones.
@@ -73,6 +76,10 @@ func serviceShape(r state.Reader, svc *controlplane.Service, withTags bool) *typ
 		}
 		return b.CreatedAt.Compare(*a.CreatedAt)
 	})
+	out.CurrentServiceRevisions = currentRevisions(svc, counts, out.Deployments)
+	if svc.ServiceDeployment != "" {
+		out.CurrentServiceDeployment = aws.String(scope.ServiceDeploymentARN(svc.Cluster, svc.Name, svc.ServiceDeployment))
+	}
 	ring, _ := controlplane.ServiceEventRings.Get(r, key)
 	for _, e := range ring.GetEvents() {
 		out.Events = append(out.Events, types.ServiceEvent{Id: aws.String(e.Id), CreatedAt: timeOf(e.Created), Message: aws.String(e.Message)})
@@ -80,10 +87,10 @@ func serviceShape(r state.Reader, svc *controlplane.Service, withTags bool) *typ
 	return out
 }
 
-func deploymentShape(d *controlplane.Deployment, running, pending int32) types.Deployment {
+func deploymentShape(d *controlplane.Deployment, n *controlplane.RevisionCount) types.Deployment {
 	out := types.Deployment{
 		Id: aws.String(d.Id), Status: aws.String(d.Status), TaskDefinition: aws.String(d.Scope().TaskDefinitionARN(d.TaskDefinition)),
-		DesiredCount: int32(d.DesiredCount), RunningCount: running, PendingCount: pending, FailedTasks: int32(d.FailedTasks),
+		DesiredCount: int32(d.DesiredCount), RunningCount: int32(n.GetRunning()), PendingCount: int32(n.GetPending()), FailedTasks: int32(d.FailedTasks),
 		CreatedAt: timeOf(d.Created), UpdatedAt: timeOf(d.Updated), LaunchType: types.LaunchType(d.LaunchType),
 		PlatformVersion:          optional(d.PlatformVersion),
 		NetworkConfiguration:     decode[*types.NetworkConfiguration](d.NetworkConfigurationJson),
@@ -94,23 +101,4 @@ func deploymentShape(d *controlplane.Deployment, running, pending int32) types.D
 		out.PlatformFamily = aws.String("Linux")
 	}
 	return out
-}
-
-// countService counts the service's tasks by deployment; "" is the sum. A task that leaves counts as running while it
-// runs, as in ECS: a service is not stable before it is gone.
-func countService(r state.Reader, svc *controlplane.Service) (running, pending map[string]int32) {
-	running, pending = map[string]int32{}, map[string]int32{}
-	for st := range controlplane.LiveTasksByService.Scan(r, svc.Scope().Key(svc.Cluster, svc.Name)) {
-		t, ok := controlplane.Tasks.Get(r, controlplane.TaskStatuses.Key(st))
-		switch {
-		case !ok:
-		case st.Observed == agentapi.TaskState_RUNNING:
-			running[""]++
-			running[t.Deployment]++
-		case st.Observed < agentapi.TaskState_RUNNING:
-			pending[""]++
-			pending[t.Deployment]++
-		}
-	}
-	return running, pending
 }

@@ -254,12 +254,23 @@ var supported = map[string]support{
 		refused:  map[string]string{"managedStorageConfiguration": "storage is not encrypted with keys of your own yet"},
 	},
 	"ExecuteCommandConfiguration": {
-		ignored: map[string]string{
-			"logging": "every session is recorded in the log of its server; what is typed and shown in it is kept nowhere yet",
+		honoured: "logConfiguration logging",
+		notes: map[string]string{
+			"logConfiguration": "with logging OVERRIDE only",
+			"logging": "what sessions show goes to CloudWatch Logs by what the task's role may, as on AWS, and with the platform's own rights where the task has none; " +
+				"every session is recorded in the log of its server besides; shown by TestExecIsLogged and TestSessionsAreLoggedThroughTheLeader",
 		},
 		refused: map[string]string{
-			"kmsKeyId":         "sessions are not encrypted with keys of your own",
-			"logConfiguration": "the output of sessions can not be kept yet, in CloudWatch Logs or in S3",
+			"kmsKeyId": "sessions are not encrypted with keys of your own",
+		},
+	},
+	"ExecuteCommandLogConfiguration": {
+		honoured: "cloudWatchLogGroupName",
+		refused: map[string]string{
+			"cloudWatchEncryptionEnabled": "log groups are not encrypted with keys of your own",
+			"s3BucketName":                "the output of sessions can not be kept in S3 yet",
+			"s3EncryptionEnabled":         "the output of sessions can not be kept in S3 yet",
+			"s3KeyPrefix":                 "the output of sessions can not be kept in S3 yet",
 		},
 	},
 }

@@ -155,6 +155,10 @@ func (s *Service) listTasks(ctx context.Context, in *ecs.ListTasksInput) (*ecs.L
 		})
 	}
 	if by := aws.ToString(in.StartedBy); by != "" {
+		// "When you specify startedBy as the filter, it must be the only filter that you use."
+		if aws.ToString(in.ContainerInstance)+aws.ToString(in.Family)+aws.ToString(in.ServiceName) != "" {
+			return nil, invalid("startedBy must be the only filter: it can not be combined with containerInstance, family or serviceName.")
+		}
 		wanted = append(wanted, func(_ *controlplane.TaskStatus, t *controlplane.Task) bool { return t.StartedBy == by })
 	}
 	if in.LaunchType != "" {

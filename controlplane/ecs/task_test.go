@@ -223,6 +223,12 @@ func TestListTasks(t *testing.T) {
 			t.Errorf("%s: %s", c.name, diff)
 		}
 	}
+	for _, in := range []*ecs.ListTasksInput{{Family: aws.String("web")}, {ServiceName: aws.String("active")}, {ContainerInstance: aws.String("0123456789abcdef0123456789abcdef")}} {
+		in.StartedBy = aws.String("me")
+		if _, err := p.listTasks(p.ctx(), in); !awserr.Is(err, "InvalidParameterException") {
+			t.Errorf("startedBy with another filter: %v", err)
+		}
+	}
 	in := &ecs.ListTasksInput{MaxResults: aws.Int32(1)}
 	first := must(p, p.listTasks, in)
 	in.NextToken = first.NextToken

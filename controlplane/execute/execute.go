@@ -5,7 +5,8 @@
 // whose task it is, wherever the client comes. A session lives on the server that has the node's, and ends with either connection.
 //
 // Invariants: the command ends when the client leaves, and the session when the command ends; neither a slow client nor a slow command
-// holds more than a bounded number of messages in memory; every session that was opened leaves one record of how it ended.
+// nor a slow log holds more than a bounded number of messages in memory; a log that takes nothing delays a session once, and a little; every
+// session that was opened leaves one record of how it ended.
 package execute
 
 import (
@@ -38,6 +39,8 @@ type Config struct {
 	Rand  io.Reader
 	Clock clock.Clock
 	Log   *slog.Logger
+	// Keep keeps a part of what a session has shown in its log (logs.Family.KeepSession); nil: nothing is kept.
+	Keep func(ctx context.Context, task string, to *agentapi.SessionLog, events []*agentapi.ShipEvent, mark uint64) error
 	// Ended is told of every session that was opened, once it is over; nil: the log alone is.
 	Ended func(Record)
 
@@ -88,10 +91,12 @@ type claims struct {
 	Command   []string
 	Caller    string // ARN
 	Expires   time.Time
+	// What the session shows is kept there; nil: nowhere.
+	Kept *controlplane.SessionLog `json:",omitempty"`
 }
 
 // Begin makes a session in which the command will run. It changes nothing: until it is opened it is but its token.
-func (s *Service) Begin(ctx context.Context, t *controlplane.Task, node, container string, command []string) (types.Session, error) {
+func (s *Service) Begin(ctx context.Context, t *controlplane.Task, node, container string, command []string, to *controlplane.SessionLog) (types.Session, error) {
 	if !s.Nodes.Connected(node) {
 		if server, err := s.Nodes.Where(ctx, node); err != nil || server == "" {
 			return types.Session{}, awserr.New("TargetNotConnectedException", "The execute command failed due to an internal error. Try again later.")
@@ -100,7 +105,7 @@ func (s *Service) Begin(ctx context.Context, t *controlplane.Task, node, contain
 	call := api.CallFrom(ctx)
 	c := claims{
 		Session: "ecs-execute-command-" + id.Hex(s.Rand, 17), Account: t.Account, Region: t.Region, Cluster: t.Cluster, Task: t.Id,
-		Container: container, Node: node, Command: command, Caller: call.ARN, Expires: s.Clock.Now().Add(tokenLife),
+		Container: container, Node: node, Command: command, Caller: call.ARN, Expires: s.Clock.Now().Add(tokenLife), Kept: to,
 	}
 	text, err := json.Marshal(c)
 	if err != nil {

@@ -33,6 +33,8 @@ type session struct {
 	claims
 	opening datachannel.Opening
 	channel *datachannel.Channel
+	// What is shown goes there too; nil: nowhere.
+	transcript *transcript
 
 	shaken chan []string // the handshake's errors
 	sized  chan struct{} // closed with the first size
@@ -62,6 +64,7 @@ func (s *Service) Serve(ctx context.Context, conn *datachannel.Conn, id string) 
 		return
 	}
 	// A connection does not outlive the end of a context that it is used with: it has its own, for the last words.
+	serving := ctx
 	connected, leave := context.WithCancel(ctx)
 	defer leave()
 	ctx, end := context.WithCancelCause(connected)
@@ -69,6 +72,9 @@ func (s *Service) Serve(ctx context.Context, conn *datachannel.Conn, id string) 
 	x := &session{
 		Service: s, claims: c, opening: opening, channel: datachannel.NewServer(conn, s.Clock), end: end,
 		shaken: make(chan []string, 1), sized: make(chan struct{}), inputs: make(chan *agentapi.ExecInput, maxInput),
+	}
+	if c.Kept != nil && s.Keep != nil {
+		defer x.keepTranscript(serving)()
 	}
 	began := s.Clock.Now()
 	x.touch()
@@ -93,6 +99,25 @@ func (s *Service) Serve(ctx context.Context, conn *datachannel.Conn, id string) 
 	conn.Close()
 	leave()
 	<-read
+}
+
+// keepTranscript begins to keep what the session shows, in the log group that its token names; what it returns ends that. It goes on for
+// a moment when the server shuts down.
+func (x *session) keepTranscript(serving context.Context) (end func()) {
+	to := &agentapi.SessionLog{Session: x.Session, Group: x.Kept.Group, Region: x.Kept.Region}
+	x.transcript = newTranscript(x.Clock, x.Log.With("session", x.Session, "task", x.Task, "group", to.Group),
+		func(ctx context.Context, events []*agentapi.ShipEvent, mark uint64) error {
+			return x.Keep(ctx, x.Task, to, events, mark)
+		})
+	keeping, stop := context.WithCancel(context.WithoutCancel(serving))
+	go x.transcript.run(keeping)
+	return func() {
+		limit := lastWords
+		if serving.Err() != nil {
+			limit = shutdownWords
+		}
+		x.transcript.finish(limit, stop)
+	}
 }
 
 // open reads the first message.
@@ -170,6 +195,9 @@ func (x *session) send(ctx context.Context, kind datachannel.PayloadType, data [
 	piece := sentPiece
 	if !x.terminal() {
 		piece = datachannel.MaxPayload
+	}
+	if x.transcript != nil {
+		x.transcript.add(ctx, data)
 	}
 	for len(data) > 0 {
 		n := min(len(data), piece)

@@ -78,6 +78,7 @@ type site struct {
 	url   string
 	ended chan Record
 	stop  context.CancelFunc
+	log   *controlplane.SessionLog // of sessions that begin
 }
 
 func newSite(t *testing.T) *site {
@@ -107,7 +108,7 @@ func newSite(t *testing.T) *site {
 func (s *site) begin() types.Session {
 	s.t.Helper()
 	ctx := api.WithCall(s.t.Context(), &api.Call{Host: s.url, Identity: api.Identity{ARN: "arn:aws:iam::000000000000:user/ann"}})
-	session, err := s.Begin(ctx, &controlplane.Task{Account: "000000000000", Region: "us-east-1", Cluster: "c", Id: "t"}, "here", "web", []string{"sh", "-i"})
+	session, err := s.Begin(ctx, &controlplane.Task{Account: "000000000000", Region: "us-east-1", Cluster: "c", Id: "t"}, "here", "web", []string{"sh", "-i"}, s.log)
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -303,10 +304,10 @@ func TestBeginNeedsTheNode(t *testing.T) {
 	s := newSite(t)
 	ctx := api.WithCall(t.Context(), &api.Call{Host: "neargate.example", Secure: true})
 	task := &controlplane.Task{Id: "t"}
-	if _, err := s.Begin(ctx, task, "", "web", nil); err == nil || !strings.Contains(err.Error(), "TargetNotConnectedException") {
+	if _, err := s.Begin(ctx, task, "", "web", nil, nil); err == nil || !strings.Contains(err.Error(), "TargetNotConnectedException") {
 		t.Errorf("of a node that is nowhere: %v", err)
 	}
-	session, err := s.Begin(ctx, task, "at s2", "web", nil)
+	session, err := s.Begin(ctx, task, "at s2", "web", nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

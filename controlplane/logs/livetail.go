@@ -229,7 +229,7 @@ func (t *tail) take() types.LiveTailSessionUpdate {
 func liveTailGroups(_ *api.Call, in *cwl.StartLiveTailInput) []string {
 	var list []string
 	for _, identifier := range in.LogGroupIdentifiers {
-		list = append(list, strings.TrimSuffix(identifier, ":*"))
+		list = append(list, strings.TrimSuffix(identifier, ":*")+streamPart)
 	}
 	return list
 }

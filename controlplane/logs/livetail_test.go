@@ -273,7 +273,7 @@ func TestLiveTailNeedsEveryGroup(t *testing.T) {
 			continue
 		}
 		needs := o.Needs(&api.Call{}, &cwl.StartLiveTailInput{LogGroupIdentifiers: []string{arnOf("g"), arnOf("h")}})
-		if len(needs) != 1 || needs[0].Action != "logs:StartLiveTail" || !slices.Equal(needs[0].Resources, []string{arnOf("g"), arnOf("h")}) {
+		if len(needs) != 1 || needs[0].Action != "logs:StartLiveTail" || !slices.Equal(needs[0].Resources, []string{arnOf("g") + ":log-stream:", arnOf("h") + ":log-stream:"}) {
 			t.Errorf("it needs %+v", needs)
 		}
 		return

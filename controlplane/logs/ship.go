@@ -44,9 +44,12 @@ func (f *Family) ship(ctx context.Context, b *agentapi.ShipBatch) (mark uint64, 
 	return f.Take(ctx, b)
 }
 
-// Take takes a batch of a container's output, from a node or from the server that the node is with, and answers the stream's mark. A
+// Take takes a batch of a container's output, from a node or from the server that the node is with, or one of a session of ECS Exec, and answers the stream's mark. A
 // batch without mark and events opens the stream. Its errors are gRPC's.
 func (f *Family) Take(ctx context.Context, b *agentapi.ShipBatch) (mark uint64, err error) {
+	if b.Session != nil {
+		return b.Mark, shipError(f.takeSession(ctx, b))
+	}
 	open := b.Mark == 0 && len(b.Events) == 0
 	s, err := f.outputStream(ctx, b.NodeId, b.TaskId, b.Container, open)
 	if err == nil && open {

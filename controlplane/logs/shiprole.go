@@ -17,6 +17,11 @@ import (
 // may says whether the task's execution role may do something.
 func (f *Family) may(ctx context.Context, t *controlplane.Task, d *controlplane.TaskDefinition, action, resource string) error {
 	_, role := t.Roles(d)
+	return f.mayAs(ctx, role, t, action, resource)
+}
+
+// mayAs says whether a role of the task may do something; without one it is done with the platform's own rights.
+func (f *Family) mayAs(ctx context.Context, role string, t *controlplane.Task, action, resource string) error {
 	if role == "" || f.TaskMay == nil {
 		return nil
 	}
@@ -47,5 +52,8 @@ func (f *Family) mayAppend(ctx context.Context, task string, s *LogStream) error
 
 // streamARN is how policies name a stream, and, without a name, a group that is about to be made.
 func streamARN(scope controlplane.Scope, group, stream string) string {
-	return groupARN(scope, group) + ":log-stream:" + stream
+	return groupARN(scope, group) + streamPart + stream
 }
+
+// streamPart stands between a group's ARN and a stream's name.
+const streamPart = ":log-stream:"

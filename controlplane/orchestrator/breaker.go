@@ -20,7 +20,8 @@ func (s *step) trip() (rolledBack bool) {
 	}
 	reset := breaker.ResetOnHealthyTask == nil || *breaker.ResetOnHealthyTask
 	count, _, unhealthy := failures(s.v, s.service, s.primary, reset)
-	if count += unhealthy; count < threshold(breaker.ThresholdConfiguration, int(s.service.DesiredCount)) {
+	threshold := controlplane.BreakerThreshold(breaker, int(s.service.DesiredCount))
+	if count += unhealthy; count < threshold {
 		return false
 	}
 	s.changePrimary(func(d *controlplane.Deployment) {
@@ -28,17 +29,39 @@ func (s *step) trip() (rolledBack bool) {
 		d.RolloutReason = "ECS deployment circuit breaker: tasks failed to start."
 	})
 	s.event("(service %s) (deployment %s) deployment failed: tasks failed to start.", s.service.Name, s.primary.Id)
+	s.changeRelease(func(r *controlplane.ServiceDeployment) {
+		r.Breaker, r.Failures, r.Threshold = string(types.ServiceDeploymentRollbackMonitorsStatusTriggered), uint32(count), uint32(threshold)
+	})
 	to := s.lastCompleted()
+	switch r := s.release(); {
+	case r.GetRollbackRevision() != "":
+		s.endRelease(types.ServiceDeploymentStatusRollbackFailed, "Tasks failed to start during the rollback.")
+	case !breaker.Rollback:
+		s.endRelease(types.ServiceDeploymentStatusStopped, "Service deployment stopped because the circuit breaker threshold was exceeded.")
+	case to == nil:
+		s.endRelease(types.ServiceDeploymentStatusRollbackFailed, noCandidate)
+	}
 	if !breaker.Rollback || to == nil {
 		return false
 	}
+	s.rollBack(to, "ECS deployment circuit breaker: rolling back to deploymentId "+to.Id+".",
+		"Service deployment rolled back because the circuit breaker threshold was exceeded.")
+	return true
+}
+
+// rollBack makes a deployment that completed PRIMARY again.
+func (s *step) rollBack(to *controlplane.Deployment, rolloutReason, reason string) {
 	s.event("(service %s) rolling back to deployment %s.", s.service.Name, to.Id)
+	s.changeRelease(func(r *controlplane.ServiceDeployment) {
+		r.Status, r.StatusReason, r.RollbackReason = string(types.ServiceDeploymentStatusRollbackInProgress), reason, reason
+		r.RollbackRevision, r.RollbackStarted = controlplane.RevisionID(to.Id), timestamppb.New(s.now)
+	})
 	s.changePrimary(func(d *controlplane.Deployment) { d.Status = deploymentActive })
 	s.primary = to
 	s.changePrimary(func(d *controlplane.Deployment) {
 		d.Status, d.DesiredCount, d.FailedTasks = deploymentPrimary, s.service.DesiredCount, 0
 		d.RolloutState, d.RolledBack = rolloutInProgress, timestamppb.New(s.now)
-		d.RolloutReason = "ECS deployment circuit breaker: rolling back to deploymentId " + d.Id + "."
+		d.RolloutReason = rolloutReason
 	})
 	back := proto.CloneOf(s.service)
 	back.PrimaryDeployment, back.TaskDefinition, back.LaunchType = to.Id, to.TaskDefinition, to.LaunchType
@@ -52,22 +75,6 @@ func (s *step) trip() (rolledBack bool) {
 		back.PlatformVersion = to.PlatformVersion
 	}
 	controlplane.Services.Put(s.tx, back)
-	return true
-}
-
-// threshold is how many failed tasks fail a deployment: half of the desired count, but from 3 to 200, unless another is configured.
-func threshold(c *types.ThresholdConfiguration, desired int) int {
-	if c == nil {
-		c = &types.ThresholdConfiguration{Type: types.ThresholdTypeBoundedPercent, Value: 50}
-	}
-	share := (desired*int(c.Value) + 99) / 100
-	switch c.Type {
-	case types.ThresholdTypeCount:
-		return max(1, int(c.Value))
-	case types.ThresholdTypeUnboundedPercent:
-		return max(1, share)
-	}
-	return max(3, min(200, share))
 }
 
 // lastCompleted is the newest deployment before the present one that completed; nil when there is none.

@@ -47,7 +47,7 @@ func (o *Orchestrator) endOrphans(ctx context.Context, instance state.Key) (time
 			}
 			left = len(orphans) > lostTasks
 			for _, key := range orphans[:min(len(orphans), lostTasks)] {
-				if err := o.lifecycle.end(tx, key, "Container instance deregistration forced by user"); err != nil {
+				if err := o.lifecycle.deregistered(tx, key); err != nil {
 					return err
 				}
 			}

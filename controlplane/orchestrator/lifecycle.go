@@ -124,14 +124,20 @@ func (l *Lifecycle) register(tx *state.Tx, t *controlplane.Task, s *controlplane
 	return s, nil
 }
 
-// Lost ends a task whose node is lost: nobody is there to end it.
-func (l *Lifecycle) Lost(tx *state.Tx, key state.Key) error { return l.end(tx, key, "Host lost") }
+// Lost ends a task whose node is lost: nobody is there to end it. It says what ECS says of an instance that is gone.
+func (l *Lifecycle) Lost(tx *state.Tx, key state.Key) error {
+	reason := "Host lost"
+	if t, ok := controlplane.Tasks.Get(tx, key); ok && t.LaunchType != string(types.LaunchTypeFargate) {
+		s, _ := controlplane.TaskStatuses.Get(tx, key)
+		reason = fmt.Sprintf("Host EC2 (instance %s) terminated.", s.GetNode())
+	}
+	return l.end(tx, key, controlplane.StopTermination, reason)
+}
 
-// end ends a task without asking its agent, which finds it assigned no more.
-func (l *Lifecycle) end(tx *state.Tx, key state.Key, reason string) error {
-	t, ok := controlplane.Tasks.Get(tx, key)
-	s, is := controlplane.TaskStatuses.Get(tx, key)
-	if !ok || !is {
+// deregistered ends a task of a container instance that was deregistered by force.
+func (l *Lifecycle) deregistered(tx *state.Tx, key state.Key) error {
+	s, ok := controlplane.TaskStatuses.Get(tx, key)
+	if !ok {
 		return nil
 	}
 	code := stopEssential
@@ -140,6 +146,16 @@ func (l *Lifecycle) end(tx *state.Tx, key state.Key, reason string) error {
 		code = stopScheduler
 	case s.Observed < agentapi.TaskState_RUNNING:
 		code = stopFailedToStart
+	}
+	return l.end(tx, key, code, "Container instance deregistration forced by user")
+}
+
+// end ends a task without asking its agent, which finds it assigned no more.
+func (l *Lifecycle) end(tx *state.Tx, key state.Key, code, reason string) error {
+	t, ok := controlplane.Tasks.Get(tx, key)
+	s, is := controlplane.TaskStatuses.Get(tx, key)
+	if !ok || !is {
+		return nil
 	}
 	next, changed := s.AdvanceLost(code, cmp.Or(s.StoppedReason, reason), l.clock.Now())
 	if !changed {

@@ -22,6 +22,7 @@ func (o *Orchestrator) retention() *reconciler {
 	kinds := map[state.Key]func(v *state.View, now time.Time) []func(*state.Tx){
 		state.K("task"): o.staleTasks, state.K("service"): o.staleServices,
 		state.K("taskdefinition"): o.staleTaskDefinitions, state.K("clienttoken"): o.staleTokens,
+		state.K("servicedeployment"): o.staleReleases,
 	}
 	return &reconciler{
 		name:   "retention",
@@ -80,6 +81,20 @@ func (o *Orchestrator) staleServices(v *state.View, now time.Time) (stale []func
 			controlplane.ServiceEventRings.Delete(tx, key)
 			controlplane.PutTags(tx, s.Scope(), s.ARN(), nil)
 		})
+	}
+	return stale
+}
+
+// staleReleases are the service deployments of long ago, but for each service's last one.
+func (o *Orchestrator) staleReleases(v *state.View, now time.Time) (stale []func(*state.Tx)) {
+	for d := range controlplane.ServiceDeploymentsByTime.Scan(v, state.K()) {
+		if len(stale) == cleanStep || d.Created.AsTime().Add(controlplane.ServiceDeploymentLife).After(now) {
+			break
+		}
+		if s, ok := controlplane.Services.Get(v, d.Scope().Key(d.Cluster, d.Service)); ok && s.ServiceDeployment == d.Id {
+			continue
+		}
+		stale = append(stale, func(tx *state.Tx) { controlplane.DeleteServiceDeployment(tx, d) })
 	}
 	return stale
 }

@@ -84,14 +84,16 @@ type world struct {
 	names    map[string]int // task ids by order of appearance
 	told     int            // events printed
 	rand     *rand.ChaCha8
+	releases *rand.ChaCha8 // of their ids: they do not change those of tasks
 	placed   int
 }
 
 func newWorld(t *testing.T) *world {
 	w := &world{
 		t: t, clock: clock.NewFake(time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)), names: map[string]int{}, rand: rand.NewChaCha8([32]byte{1}),
-		store:  statetest.New(t, append(slices.Clone(controlplane.Schema), orchestratortest.Endpoints)...),
-		router: &orchestratortest.Router{},
+		releases: rand.NewChaCha8([32]byte{2}),
+		store:    statetest.New(t, append(slices.Clone(controlplane.Schema), orchestratortest.Endpoints)...),
+		router:   &orchestratortest.Router{},
 	}
 	w.o = New(Config{
 		Store: w.store, Clock: w.clock, Rand: w.rand, Log: slog.New(slog.DiscardHandler),
@@ -299,19 +301,57 @@ func (w *world) command(f []string, out *strings.Builder) {
 		w.clock.Advance(d)
 	case "tasks":
 		w.print(out)
+	case "halt": // halt ROLLBACK_REQUESTED | STOP_REQUESTED: StopServiceDeployment
+		w.change(func(tx *state.Tx) error {
+			s, _ := controlplane.Services.Get(tx, scope.Key("default", "web"))
+			r := proto.CloneOf(controlplane.LastServiceDeployment(tx, s))
+			r.Status = f[1]
+			controlplane.ServiceDeployments.Put(tx, r)
+			return nil
+		})
+	case "releases":
+		w.printReleases(out)
 	default:
 		w.t.Fatalf("unknown command %q", f[0])
 	}
 }
 
 func (w *world) deploy(tx *state.Tx, s *controlplane.Service, definition string) {
+	before := slices.Collect(controlplane.Deployments.Scan(tx, scope.Key("default", "web")))
 	s.TaskDefinition = definition
 	s.PrimaryDeployment = "ecs-svc/" + definition
-	controlplane.Services.Put(tx, s)
-	controlplane.Deployments.Put(tx, &controlplane.Deployment{
+	d := &controlplane.Deployment{
 		Account: s.Account, Region: s.Region, Cluster: s.Cluster, Service: s.Name, Id: s.PrimaryDeployment, Status: "PRIMARY", LaunchType: "EC2",
 		TaskDefinition: definition, RolloutState: "IN_PROGRESS", LoadBalancersJson: s.LoadBalancersJson, Created: timestamppb.New(w.clock.Now()),
-	})
+	}
+	controlplane.Deployments.Put(tx, d)
+	controlplane.BeginServiceDeployment(tx, s, d, before, w.clock.Now(), w.releases)
+	controlplane.Services.Put(tx, s)
+}
+
+// printReleases prints the service's history, oldest first.
+func (w *world) printReleases(out *strings.Builder) {
+	list := slices.Collect(controlplane.ServiceDeployments.Scan(w.store.View(), state.K()))
+	slices.SortFunc(list, func(a, b *controlplane.ServiceDeployment) int { return a.Created.AsTime().Compare(b.Created.AsTime()) })
+	count := func(n *controlplane.RevisionCount) string {
+		return fmt.Sprintf("%s %d/%d/%d", n.Revision, n.Requested, n.Running, n.Pending)
+	}
+	for _, r := range list {
+		fmt.Fprintf(out, "release %s %s", count(r.Target), r.Status)
+		if r.StatusReason != "" {
+			fmt.Fprintf(out, " (%s)", r.StatusReason)
+		}
+		for _, n := range r.Sources {
+			fmt.Fprintf(out, " from %s", count(n))
+		}
+		if r.RollbackRevision != "" {
+			fmt.Fprintf(out, " back to %s", r.RollbackRevision)
+		}
+		fmt.Fprintf(out, " breaker %s %d of %d, took %v\n", r.Breaker, r.Failures, r.Threshold, r.Updated.AsTime().Sub(r.Created.AsTime()))
+	}
+	for r := range controlplane.ServiceRevisions.Scan(w.store.View(), state.K()) {
+		fmt.Fprintf(out, "revision %s\n", r.Id)
+	}
 }
 
 // settle steps everything until nothing changes.

@@ -49,7 +49,7 @@ func (o *Orchestrator) services() *reconciler {
 	return &reconciler{
 		name: "services",
 		tables: append([]state.TableInfo{
-			controlplane.Services, controlplane.Deployments, controlplane.TaskStatuses, controlplane.ContainerInstances,
+			controlplane.Services, controlplane.Deployments, controlplane.ServiceDeployments, controlplane.TaskStatuses, controlplane.ContainerInstances,
 		}, o.RouterTables...),
 		list: func(v *state.View) iter.Seq[state.Key] {
 			return func(yield func(state.Key) bool) {
@@ -77,6 +77,8 @@ func (o *Orchestrator) serviceKeys(v *state.View, e state.Event) (keys []state.K
 	case *controlplane.Service:
 		return []state.Key{e.Key}
 	case *controlplane.Deployment:
+		return []state.Key{r.Scope().Key(r.Cluster, r.Service)}
+	case *controlplane.ServiceDeployment:
 		return []state.Key{r.Scope().Key(r.Cluster, r.Service)}
 	case *controlplane.TaskStatus:
 		if r.Service != "" {
@@ -226,7 +228,7 @@ func (s *step) reconcile() error {
 	if s.service.Status != capacity.Active || s.primary == nil {
 		return s.drain()
 	}
-	if s.trip() {
+	if s.obey() || s.trip() {
 		return nil
 	}
 	if s.service.SchedulingStrategy == string(types.SchedulingStrategyDaemon) {
@@ -496,6 +498,7 @@ func (s *step) settle() {
 			d.RolloutState = rolloutCompleted
 			d.RolloutReason = "ECS deployment " + d.Id + " completed."
 		})
+		s.completeRelease()
 		s.event("(service %s) (deployment %s) deployment completed.", s.service.Name, s.primary.Id)
 	}
 	s.event("(service %s) has reached a steady state.", s.service.Name)
@@ -516,11 +519,15 @@ func (s *step) drain() error {
 	if len(s.live) > 0 || s.service.Status != serviceDraining {
 		return nil
 	}
+	if s.forgetReleases() {
+		s.lookAgain(time.Nanosecond)
+		return nil
+	}
 	for d := range controlplane.Deployments.Scan(s.tx, controlplane.Services.Key(s.service)) {
 		controlplane.Deployments.Delete(s.tx, controlplane.Deployments.Key(d))
 	}
 	ended := proto.CloneOf(s.service)
-	ended.Status = serviceInactive
+	ended.Status, ended.ServiceDeployment = serviceInactive, ""
 	ended.InactiveSince = timestamppb.New(s.now)
 	controlplane.Services.Put(s.tx, ended)
 	return nil

@@ -7,11 +7,15 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ecs"
+	ecstypes "github.com/aws/aws-sdk-go-v2/service/ecs/types"
 	"golang.org/x/sys/unix"
 )
 
@@ -111,6 +115,72 @@ func TestExec(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// TestExecIsLogged: what sessions show is in CloudWatch Logs, by what the task's role may; the container's own group has it where the cluster says
+// nothing, and another one where it says so.
+func TestExecIsLogged(t *testing.T) {
+	t.Parallel()
+	p := start(t)
+	c := p.client().ECS
+	p.role("app", "ecs:ListClusters")
+	image := p.pushShell()
+	must(c.RegisterTaskDefinition(t.Context(), &ecs.RegisterTaskDefinitionInput{Family: aws.String("f"), TaskRoleArn: aws.String("app"), ContainerDefinitions: []ecstypes.ContainerDefinition{{
+		Name: aws.String("main"), Image: &image, Memory: aws.Int32(64), Command: []string{"trap 'exit 0' TERM; busybox sleep 600 & wait $!"},
+		LogConfiguration: awslogs("group=own", "create-group=true", "stream-prefix=p")}}}))(t)
+	id := path.Base(*must(c.RunTask(t.Context(), &ecs.RunTaskInput{TaskDefinition: aws.String("f"), EnableExecuteCommand: true}))(t).Tasks[0].TaskArn)
+	p.aws(nil, "ecs", "wait", "tasks-running", "--tasks", id)
+	sessions := func(group string) string {
+		return p.text("events[].message", "logs", "filter-log-events", "--log-group-name", group, "--log-stream-name-prefix", "ecs-execute-command-")
+	}
+	say := func(words string) {
+		t.Helper()
+		if out, errs, err := p.neargate("exec", id, "--", "/bin/busybox", "echo", words); err != nil || out != words+"\n" {
+			t.Fatalf("out %q, errors %q, %v", out, errs, err)
+		}
+	}
+	say("nobody may keep this") // and the session goes on, as on AWS
+	p.mayDo("app", "logs:CreateLogStream", "logs:PutLogEvents")
+	say("by default")
+	p.eventually(func() error {
+		if got := sessions("own"); got != "by default" {
+			return fmt.Errorf("the container's own group has %q", got)
+		}
+		return nil
+	})
+	p.aws(nil, "logs", "create-log-group", "--log-group-name", "audit")
+	p.aws(nil, "ecs", "update-cluster", "--cluster", "default", "--configuration",
+		"executeCommandConfiguration={logging=OVERRIDE,logConfiguration={cloudWatchLogGroupName=audit}}")
+	s := p.onTerminal(binary, "exec", "-it", id, "--", "/bin/busybox", "sh")
+	s.say("echo audited $((40+2)); exit\r")
+	s.until("audited 42\r\n")
+	if err := s.wait(); err != nil {
+		t.Error(err)
+	}
+	if _, err := exec.LookPath("session-manager-plugin"); err == nil {
+		s := p.onTerminal("aws", "ecs", "execute-command", "--cluster", "default", "--task", id, "--interactive", "--command", "/bin/busybox echo from AWS")
+		if err := s.wait(); err != nil {
+			t.Error(err)
+		}
+		p.eventually(func() error {
+			if got := sessions("audit"); !strings.Contains(got, "from AWS") {
+				return fmt.Errorf("the cluster's group has %q", got)
+			}
+			return nil
+		})
+	}
+	p.eventually(func() error {
+		if got := sessions("audit"); !strings.Contains(got, "echo audited $((40+2)); exit\naudited 42") {
+			return fmt.Errorf("the cluster's group has %q", got)
+		}
+		return nil
+	})
+	p.aws(nil, "ecs", "update-cluster", "--cluster", "default", "--configuration", "executeCommandConfiguration={logging=NONE}")
+	before := sessions("own") + sessions("audit")
+	say("kept nowhere")
+	if after := sessions("own") + sessions("audit"); after != before {
+		t.Errorf("with NONE the groups have %q, and had %q", after, before)
 	}
 }
 
