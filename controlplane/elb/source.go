@@ -3,6 +3,7 @@ package elb
 import (
 	"hash/fnv"
 	"strconv"
+	"sync"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/elasticloadbalancingv2/types"
@@ -271,7 +272,7 @@ func (s CheckSource) Tables() []state.TableInfo {
 // Full is every check of the node.
 func (s CheckSource) Full(v *state.View, node string) []*agent.Resource {
 	var out []*agent.Resource
-	ready := readyNodes(v)
+	ready := sync.OnceValue(func() []string { return readyNodes(v) }) // all there are: only for what no task's node probes
 	for g := range TargetGroups.Scan(v, state.K()) {
 		for _, c := range checksOf(v, g) {
 			if prober(c.endpoint, ready) == node {
@@ -284,7 +285,7 @@ func (s CheckSource) Full(v *state.View, node string) []*agent.Resource {
 
 // Delta is the checks that came, went or changed.
 func (s CheckSource) Delta(v *state.View, events []state.Event) []dispatcher.Change {
-	ready := readyNodes(v)
+	ready := sync.OnceValue(func() []string { return readyNodes(v) }) // all there are: only for what no task's node probes
 	var out []dispatcher.Change
 	groups := changedGroups(v, events, s.changed(events))
 	moved := nodesChanged(events)
@@ -300,8 +301,11 @@ func (s CheckSource) Delta(v *state.View, events []state.Event) []dispatcher.Cha
 		for _, c := range checksOf(v, g) {
 			owner := prober(c.endpoint, ready)
 			out = append(out, dispatcher.Change{Node: owner, Name: c.name(), Resource: s.resource(v, c)})
-			for _, n := range ready {
-				if moved && n != owner && c.endpoint.Node == "" {
+			if !moved || c.endpoint.Node != "" {
+				continue
+			}
+			for _, n := range ready() {
+				if n != owner {
 					out = append(out, dispatcher.Change{Node: n, Name: c.name()})
 				}
 			}
@@ -376,12 +380,12 @@ func readyNodes(v *state.View) []string {
 }
 
 // prober is the node that probes the endpoint: by rendezvous hashing, so that a node that comes or goes moves few checks.
-func prober(e *mesh.Endpoint, ready []string) string {
+func prober(e *mesh.Endpoint, ready func() []string) string {
 	if e.Node != "" {
 		return e.Node
 	}
 	best, most := "", uint64(0)
-	for _, n := range ready {
+	for _, n := range ready() {
 		h := fnv.New64a()
 		h.Write([]byte(n + "/" + e.Group + "/" + e.Id))
 		if s := h.Sum64(); best == "" || s > most {

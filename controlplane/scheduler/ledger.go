@@ -105,7 +105,7 @@ type placed struct {
 }
 
 // group counts a task group's tasks by node.
-type group struct{ name string }
+type group struct{ pool, name string }
 
 type pool struct {
 	members []*member // never reordered; removed ones are gone
@@ -229,7 +229,9 @@ func (l *Ledger) Add(nodeID string, t Task) {
 		}
 		l.apply(change{old, false})
 	}
-	l.apply(change{&placed{t, i, l.group(t.Pool, t.Group)}, true})
+	g := l.group(t.Pool, t.Group)
+	t.Pool, t.Group = g.pool, g.name // the same text for all its tasks
+	l.apply(change{&placed{t, i, g}, true})
 }
 
 // Remove gives back what the task took. An unknown task is nothing.
@@ -246,7 +248,7 @@ func (l *Ledger) group(pool, name string) *group {
 	key := pool + "\x00" + name
 	g := l.groups[key]
 	if g == nil {
-		g = &group{name}
+		g = &group{strings.Clone(pool), strings.Clone(name)}
 		l.groups[key] = g
 	}
 	return g
