@@ -11,6 +11,9 @@ import (
 
 // Follow opens what an upload has so far, for readers beside the one who writes. The file stays readable whatever becomes of the upload.
 func (u *Upload) Follow() (*os.File, error) {
+	if err := u.settle(); err != nil {
+		return nil, err
+	}
 	f, err := os.Open(u.store.path("uploads", u.name))
 	if err != nil {
 		return nil, notFound("follow upload", err)
