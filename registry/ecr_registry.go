@@ -2,6 +2,7 @@ package registry
 
 import (
 	"context"
+	"fmt"
 
 	"github.com/aws/aws-sdk-go-v2/service/ecr"
 	"github.com/aws/aws-sdk-go-v2/service/ecr/types"
@@ -26,8 +27,8 @@ func (r *Registry) putReplicationConfiguration(ctx context.Context, in *ecr.PutR
 		for _, d := range rule.Destinations {
 			p := place{value(d.RegistryId), value(d.Region)}
 			switch {
-			case p.account != c.Account && r.remotes[p.region] != nil:
-				return nil, awserr.WithStatus(501, "NotImplemented", "Replication to another account (%s) of another cluster (%s) is not implemented: what is sent there comes to the account of this cluster's credentials.", p.account, p.region)
+			case r.remotes[p.region] != nil && r.remotes[p.region].of(p.account, c.Account) == nil:
+				return nil, invalidParameter("replicationConfiguration", fmt.Sprintf("this cluster has no key for the registry %s in %s that images of account %s may use", p.account, p.region, c.Account))
 			case p.account == c.Account && p.region == c.Region:
 				return nil, awserr.New("InvalidParameterException", "Invalid parameter at 'replicationConfiguration' failed to satisfy constraint: 'a registry cannot be its own destination (%s in %s)'", p.account, p.region)
 			}

@@ -10,6 +10,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -33,6 +34,16 @@ type Remote struct {
 	AccessKeyID     string
 	SecretAccessKey string
 	Client          *http.Client // nil: http.DefaultClient
+	// Accounts are keys for the registries of other accounts there, by account. Without one, what an account sends goes where the key above
+	// leads, and under its own number only.
+	Accounts map[string]RemoteAccount
+}
+
+// RemoteAccount is a key for an account's registry, and whose images may go there: what registry policies say within a cluster.
+type RemoteAccount struct {
+	AccessKeyID     string
+	SecretAccessKey string
+	From            []string // accounts of this cluster
 }
 
 // wholeBlob is up to which size a blob is sent in one request. A larger one has an upload session, which an interruption does
@@ -44,6 +55,7 @@ type remote struct {
 	Remote
 	ecr      *ecr.Client
 	clock    clock.Clock
+	accounts map[string]*remote
 	mu       sync.Mutex
 	password string
 	expires  time.Time
@@ -59,7 +71,24 @@ func newRemote(region string, r Remote, clk clock.Clock) *remote {
 	key := aws.CredentialsProviderFunc(func(context.Context) (aws.Credentials, error) {
 		return aws.Credentials{AccessKeyID: r.AccessKeyID, SecretAccessKey: r.SecretAccessKey}, nil
 	})
-	return &remote{Remote: r, clock: clk, ecr: ecr.New(ecr.Options{BaseEndpoint: &r.Endpoint, Region: region, Credentials: key, HTTPClient: r.Client, Retryer: aws.NopRetryer{}})}
+	c := &remote{Remote: r, clock: clk, accounts: map[string]*remote{}, ecr: ecr.New(ecr.Options{BaseEndpoint: &r.Endpoint, Region: region, Credentials: key, HTTPClient: r.Client, Retryer: aws.NopRetryer{}})}
+	for account, a := range r.Accounts {
+		own := r
+		own.Accounts, own.AccessKeyID, own.SecretAccessKey = nil, a.AccessKeyID, a.SecretAccessKey
+		c.accounts[account] = newRemote(region, own, clk)
+	}
+	return c
+}
+
+// of is how images of an account get to a registry there; nil: they may not.
+func (c *remote) of(account, from string) *remote {
+	switch a, ok := c.Accounts[account]; {
+	case ok && slices.Contains(a.From, from):
+		return c.accounts[account]
+	case !ok && account == from:
+		return c
+	}
+	return nil
 }
 
 // host is the registry's host:port, as image names have it.
@@ -309,15 +338,15 @@ func (c *remote) pushManifest(ctx context.Context, repo, reference, mediaType st
 
 // sendImage brings an image and its tags to the remote cluster: blobs, what is inside an index, the manifest, tags. Whatever is
 // there already is left out, and nothing is done twice after an interruption but the question.
-func (w *replicator) sendImage(ctx context.Context, e *Replication, from *Repository) error {
+func (w *replicator) sendImage(ctx context.Context, e *Replication, from *Repository, to *remote) error {
 	m, err := image(w.Store.View(), from, e.Digest, "")
 	if err != nil {
 		return err
 	}
-	err = w.sendManifest(ctx, e, from, m)
+	err = w.sendManifest(ctx, e, from, to, m)
 	if r, ok := errors.AsType[*remoteError](err); ok && r.code == "NAME_UNKNOWN" {
-		if err = w.remote.createRepository(ctx, from.Name); err == nil {
-			err = w.sendManifest(ctx, e, from, m)
+		if err = to.createRepository(ctx, from.Name); err == nil {
+			err = w.sendManifest(ctx, e, from, to, m)
 		}
 	}
 	if err != nil {
@@ -328,7 +357,7 @@ func (w *replicator) sendImage(ctx context.Context, e *Replication, from *Reposi
 		return err
 	}
 	for _, tag := range tagsOf(w.Store.View(), m) {
-		err := w.remote.pushManifest(ctx, from.Name, tag, m.MediaType, body)
+		err := to.pushManifest(ctx, from.Name, tag, m.MediaType, body)
 		if r, ok := errors.AsType[*remoteError](err); ok && r.code == "TAG_INVALID" {
 			continue // immutable there: as in ECR, the image arrives without it
 		}
@@ -339,18 +368,18 @@ func (w *replicator) sendImage(ctx context.Context, e *Replication, from *Reposi
 	return nil
 }
 
-func (w *replicator) sendManifest(ctx context.Context, e *Replication, from *Repository, m *Manifest) error {
+func (w *replicator) sendManifest(ctx context.Context, e *Replication, from *Repository, to *remote, m *Manifest) error {
 	for _, child := range m.Manifests {
 		c, err := image(w.Store.View(), from, child, "")
 		if err != nil {
 			return err
 		}
-		if err := w.sendManifest(ctx, e, from, c); err != nil {
+		if err := w.sendManifest(ctx, e, from, to, c); err != nil {
 			return err
 		}
 	}
 	for _, d := range m.Blobs {
-		if err := w.sendBlob(ctx, e, from, blob.Digest(d)); err != nil {
+		if err := w.sendBlob(ctx, e, from, to, blob.Digest(d)); err != nil {
 			return err
 		}
 	}
@@ -358,11 +387,11 @@ func (w *replicator) sendManifest(ctx context.Context, e *Replication, from *Rep
 	if err != nil {
 		return err
 	}
-	return w.remote.pushManifest(ctx, from.Name, m.Digest, m.MediaType, body)
+	return to.pushManifest(ctx, from.Name, m.Digest, m.MediaType, body)
 }
 
-func (w *replicator) sendBlob(ctx context.Context, e *Replication, from *Repository, d blob.Digest) error {
-	if has, err := w.remote.hasBlob(ctx, from.Name, d); has || err != nil {
+func (w *replicator) sendBlob(ctx context.Context, e *Replication, from *Repository, to *remote, d blob.Digest) error {
+	if has, err := to.hasBlob(ctx, from.Name, d); has || err != nil {
 		return err
 	}
 	lease, err := w.Blobs.Lease(ctx, d) // it stays here until it is open
@@ -384,7 +413,7 @@ func (w *replicator) sendBlob(ctx context.Context, e *Replication, from *Reposit
 			session = location
 		}
 	}
-	return w.remote.pushBlob(ctx, from.Name, d, content, info.Size, session, func(location string) error {
+	return to.pushBlob(ctx, from.Name, d, content, info.Size, session, func(location string) error {
 		return w.noteUpload(ctx, e, string(d)+" "+location)
 	})
 }

@@ -274,7 +274,11 @@ func (w *replicator) replicate(ctx context.Context, e *Replication) error {
 		return errNotWanted
 	}
 	if w.remote != nil {
-		return w.sendImage(ctx, e, source)
+		to := w.remote.of(e.ToAccount, e.Account)
+		if to == nil {
+			return fmt.Errorf("%w: --remote-regions has no key for account %s of %s that images of account %s may use", errNotLet, e.ToAccount, e.ToRegion, e.Account)
+		}
+		return w.sendImage(ctx, e, source, to)
 	}
 	if e.ToAccount != e.Account {
 		if err := w.mayReplicate(ctx, e); err != nil {

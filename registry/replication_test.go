@@ -252,7 +252,7 @@ func TestPutReplicationConfiguration(t *testing.T) {
 		"InvalidParameterException: Invalid parameter at 'replicationConfiguration' failed to satisfy constraint: 'a registry cannot be its own destination (000000000000 in us-east-1)'")
 	must[ecr.PutReplicationConfigurationOutput](b, put(types.ReplicationDestination{Region: new(region), RegistryId: new("111111111111")}))
 	refused[ecr.PutReplicationConfigurationOutput](b, put(types.ReplicationDestination{Region: new("eu-far-1"), RegistryId: new("111111111111")}),
-		"NotImplemented: Replication to another account (111111111111) of another cluster (eu-far-1) is not implemented: what is sent there comes to the account of this cluster's credentials.")
+		"InvalidParameterException: Invalid parameter at 'replicationConfiguration' failed to satisfy constraint: 'this cluster has no key for the registry 111111111111 in eu-far-1 that images of account 000000000000 may use'")
 	var many []types.ReplicationDestination
 	for i := range 26 {
 		many = append(many, destination(fmt.Sprint("region-", i)))
@@ -529,4 +529,33 @@ func TestReplicationFollowsNoLocation(t *testing.T) {
 		}
 		return false
 	})
+}
+
+// TestReplicationToAccountOfCluster: another account's registry in another cluster is reached with its own key, by those accounts that may use it.
+func TestReplicationToAccountOfCluster(t *testing.T) {
+	const other = "111111111111"
+	there := newCluster(t)
+	b := newBench(t, func(cfg *registry.Config) {
+		cfg.Remotes = map[string]registry.Remote{"far": {Endpoint: there.server.URL, AccessKeyID: "nobody's", SecretAccessKey: "s", Accounts: map[string]registry.RemoteAccount{
+			other: {AccessKeyID: "AKIA", SecretAccessKey: "s", From: []string{account}},
+		}}}
+	})
+	b.create("users")
+	to := func(destination string) *ecr.PutReplicationConfigurationInput {
+		return &ecr.PutReplicationConfigurationInput{ReplicationConfiguration: &types.ReplicationConfiguration{Rules: []types.ReplicationRule{{
+			Destinations: []types.ReplicationDestination{{Region: new("far"), RegistryId: &destination}}}}}}
+	}
+	if _, err := call[ecr.PutReplicationConfigurationOutput](b, "222222222222", region, to(other)); err == nil || !strings.Contains(err.Error(), "that images of account 222222222222 may use") {
+		t.Errorf("an account that the key is not for: %v", err)
+	}
+	must[ecr.PutReplicationConfigurationOutput](b, to(other))
+	b.run()
+	b.pushImage("users", "v1", "1")
+	b.replicated()
+	if m := there.pullAll(there.token, "users", "v1"); m != manifestText("1") {
+		t.Errorf("%s", m)
+	}
+	if d := cmp.Diff(map[string]string{"far": "COMPLETE"}, b.statuses("users", "v1")); d != "" {
+		t.Error(d)
+	}
 }

@@ -269,6 +269,9 @@ func (r *Registry) fetchBack(ctx context.Context, v state.Reader, repo *Reposito
 	err := error(blob.ErrNotFound)
 	for e := range Replications.Scan(v, Manifests.Key(m)) {
 		remote := r.remotes[e.ToRegion]
+		if remote != nil {
+			remote = remote.of(e.ToAccount, e.Account)
+		}
 		if remote == nil || e.Status != replicationComplete {
 			continue
 		}

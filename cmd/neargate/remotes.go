@@ -25,14 +25,23 @@ type remoteRegion struct {
 	AccessKeyID     string `json:"accessKeyId"`
 	SecretAccessKey string `json:"secretAccessKey"`
 	CA              string `json:"ca"` // file with certificates (PEM) to trust instead of the system's
+	// Accounts are keys for other accounts' registries there, and whose images may go to them.
+	Accounts map[string]struct {
+		AccessKeyID     string   `json:"accessKeyId"`
+		SecretAccessKey string   `json:"secretAccessKey"`
+		From            []string `json:"from"` // accounts of this cluster
+	} `json:"accounts"`
 }
 
 func remoteFlag(fl *pflag.FlagSet, file *string) {
 	fl.StringVar(file, "remote-regions", "", `file that names other clusters, by the region that stands for each in ECR's replication rules: `+
-		`{"eu-far-1": {"endpoint": "https://…", "accessKeyId": "…", "secretAccessKey": "…", "ca": "FILE"}}`)
+		`{"eu-far-1": {"endpoint": "https://…", "accessKeyId": "…", "secretAccessKey": "…", "ca": "FILE", "accounts": {"111111111111": {"accessKeyId": "…", "secretAccessKey": "…", "from": ["000000000000"]}}}}`)
 }
 
-var regionRE = regexp.MustCompile(`^[0-9a-z-]{2,25}$`)
+var (
+	regionRE  = regexp.MustCompile(`^[0-9a-z-]{2,25}$`)
+	accountRE = regexp.MustCompile(`^[0-9]{12}$`)
+)
 
 // readRemotes reads that file; its credentials are the reason why it is one. local is this cluster's default region.
 func readRemotes(file, local string) (map[string]registry.Remote, error) {
@@ -71,11 +80,23 @@ func readRemotes(file, local string) (map[string]registry.Remote, error) {
 				return nil, fmt.Errorf("--remote-regions: %s: %q is not a URL like https://host:port", region, u)
 			}
 		}
+		accounts := map[string]registry.RemoteAccount{}
+		for account, a := range r.Accounts {
+			if a.AccessKeyID == "" || a.SecretAccessKey == "" || len(a.From) == 0 {
+				return nil, fmt.Errorf("--remote-regions: account %s of %s needs accessKeyId, secretAccessKey and from", account, region)
+			}
+			for _, number := range append([]string{account}, a.From...) {
+				if !accountRE.MatchString(number) {
+					return nil, fmt.Errorf("--remote-regions: %s: %q is no account's number of 12 digits", region, number)
+				}
+			}
+			accounts[account] = registry.RemoteAccount(a)
+		}
 		client, err := remoteClient(r.CA)
 		if err != nil {
 			return nil, fmt.Errorf("--remote-regions: %s: %w", region, err)
 		}
-		out[region] = registry.Remote{Endpoint: r.Endpoint, Registry: r.Registry, AccessKeyID: r.AccessKeyID, SecretAccessKey: r.SecretAccessKey, Client: client}
+		out[region] = registry.Remote{Endpoint: r.Endpoint, Registry: r.Registry, AccessKeyID: r.AccessKeyID, SecretAccessKey: r.SecretAccessKey, Client: client, Accounts: accounts}
 	}
 	return out, nil
 }

@@ -96,13 +96,16 @@ func TestReplicationBetweenClusters(t *testing.T) {
 
 func TestReadRemotes(t *testing.T) {
 	for text, want := range map[string]string{
-		`{"far": {"endpoint": "https://x:1", "accessKeyId": "a", "secretAccessKey": "s"}}`:           "",
-		`{"us-east-1": {"endpoint": "https://x", "accessKeyId": "a", "secretAccessKey": "s"}}`:       "us-east-1 is this cluster's own region",
-		`{"Far": {"endpoint": "https://x", "accessKeyId": "a", "secretAccessKey": "s"}}`:             `"Far" is no region's name`,
-		`{"far": {"endpoint": "https://x", "accessKeyId": "a"}}`:                                     "far needs accessKeyId and secretAccessKey",
-		`{"far": {"endpoint": "x:1", "accessKeyId": "a", "secretAccessKey": "s"}}`:                   `far: "x:1" is not a URL like https://host:port`,
-		`{"far": {"accessKeyId": "a", "secretAccessKey": "s"}}`:                                      `far: "" is not a URL like https://host:port`,
-		`{"far": {"url": "https://x"}}`:                                                              `unknown field "url"`,
+		`{"far": {"endpoint": "https://x:1", "accessKeyId": "a", "secretAccessKey": "s"}}`:     "",
+		`{"us-east-1": {"endpoint": "https://x", "accessKeyId": "a", "secretAccessKey": "s"}}`: "us-east-1 is this cluster's own region",
+		`{"Far": {"endpoint": "https://x", "accessKeyId": "a", "secretAccessKey": "s"}}`:       `"Far" is no region's name`,
+		`{"far": {"endpoint": "https://x", "accessKeyId": "a"}}`:                               "far needs accessKeyId and secretAccessKey",
+		`{"far": {"endpoint": "x:1", "accessKeyId": "a", "secretAccessKey": "s"}}`:             `far: "x:1" is not a URL like https://host:port`,
+		`{"far": {"accessKeyId": "a", "secretAccessKey": "s"}}`:                                `far: "" is not a URL like https://host:port`,
+		`{"far": {"endpoint": "https://x", "accessKeyId": "a", "secretAccessKey": "s", "accounts": {"111111111111": {"accessKeyId": "b", "secretAccessKey": "t", "from": ["000000000000"]}}}}`: "",
+		`{"far": {"endpoint": "https://x", "accessKeyId": "a", "secretAccessKey": "s", "accounts": {"111111111111": {"accessKeyId": "b", "secretAccessKey": "t"}}}}`:                           "account 111111111111 of far needs accessKeyId, secretAccessKey and from",
+		`{"far": {"endpoint": "https://x", "accessKeyId": "a", "secretAccessKey": "s", "accounts": {"111111111111": {"accessKeyId": "b", "secretAccessKey": "t", "from": ["me"]}}}}`:           `"me" is no account's number`,
+		`{"far": {"url": "https://x"}}`: `unknown field "url"`,
 		`{"far": {"endpoint": "https://x", "accessKeyId": "a", "secretAccessKey": "s", "ca": "/x"}}`: "no such file",
 	} {
 		file := filepath.Join(t.TempDir(), "f")
