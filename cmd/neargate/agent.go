@@ -1,12 +1,14 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"os"
@@ -15,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/seed-2f228079/neargate/agent"
+	"github.com/seed-2f228079/neargate/agent/imds"
 	agentapi "github.com/seed-2f228079/neargate/api/agent"
 	"github.com/seed-2f228079/neargate/internal/clock"
 	"github.com/seed-2f228079/neargate/internal/datadir"
@@ -52,7 +55,7 @@ is killed or loses its servers, they go on running, and the next start takes the
 	fl.StringVar(&f.cluster, "cluster", "default", "ECS cluster that this host is a container instance of")
 	fl.StringVar(&f.runtime, "runtime", "native", "what runs containers: native, docker or fake")
 	fl.StringVar(&f.address, "address", "", "IP at which host ports and load balancers answer (default: that of the way to the first server)")
-	fl.StringVar(&f.zone, "availability-zone", "us-east-1a", "availability zone of this host")
+	fl.StringVar(&f.zone, "availability-zone", "", "availability zone of this host (default: on an instance of EC2 what its metadata says, elsewhere us-east-1a)")
 	fl.StringVar(&f.dns, "dns", "", "address of a DNS server besides that of the tasks, at their gateway's port 53")
 	reachFlags(fl, &f.reach)
 	policyFlags(fl, &f.policy)
@@ -111,8 +114,9 @@ func runAgent(ctx context.Context, f agentFlags, out io.Writer) (err error) {
 	}
 	defer conn.Close()
 	client := agentapi.NewDispatcherClient(conn)
+	instance := readInstance(ctx, log)
 	host, err := newHost(ctx, hostConfig{
-		dir: dir, node: credential.ID(), runtime: f.runtime, dns: f.dns, address: f.address, cluster: f.cluster, zone: f.zone,
+		dir: dir, node: credential.ID(), runtime: f.runtime, dns: f.dns, address: f.address, cluster: f.cluster, zone: cmp.Or(f.zone, instance.Zone, "us-east-1a"), instance: instance,
 		policy: f.policy, reach: f.reach, upkeep: f.upkeep, gear: f.gear, warm: f.warm, client: client, images: images, log: log,
 	})
 	if err != nil {
@@ -159,4 +163,17 @@ func addressTowards(server string) (string, error) {
 	}
 	defer conn.Close()
 	return conn.LocalAddr().(*net.UDPAddr).IP.String(), nil
+}
+
+// readInstance is what EC2 says of this host; empty elsewhere.
+func readInstance(ctx context.Context, log *slog.Logger) imds.Instance {
+	at := imds.Find(os.Getenv, "/sys")
+	if at == "" {
+		return imds.Instance{}
+	}
+	i, err := imds.Read(ctx, at)
+	if err != nil {
+		log.Warn("this host looks like an instance of EC2, whose metadata cannot be read: it has no attributes of one", "error", err)
+	}
+	return i
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"net/netip"
@@ -20,6 +21,7 @@ import (
 
 	"github.com/seed-2f228079/neargate/agent"
 	"github.com/seed-2f228079/neargate/agent/forward"
+	"github.com/seed-2f228079/neargate/agent/imds"
 	"github.com/seed-2f228079/neargate/agent/metadata"
 	"github.com/seed-2f228079/neargate/agent/network"
 	"github.com/seed-2f228079/neargate/agent/runtime"
@@ -37,18 +39,19 @@ import (
 
 // hostConfig is what a host of tasks is told.
 type hostConfig struct {
-	dir     *datadir.Dir
-	node    string // the node's id
-	runtime string
-	dns     string // address of the DNS server besides the tasks' gateway; may be empty
-	address string // IP at which host ports and load balancers answer, besides loopback
-	cluster string
-	zone    string // availability zone
-	policy  agent.Policy
-	reach   reach
-	upkeep  agent.Upkeep
-	gear    gear
-	warm    warm
+	dir      *datadir.Dir
+	node     string // the node's id
+	runtime  string
+	dns      string // address of the DNS server besides the tasks' gateway; may be empty
+	address  string // IP at which host ports and load balancers answer, besides loopback
+	cluster  string
+	zone     string // availability zone
+	instance imds.Instance
+	policy   agent.Policy
+	reach    reach
+	upkeep   agent.Upkeep
+	gear     gear
+	warm     warm
 	// client reaches the servers that give this host's tasks their network; nil: the host chooses it, being the only one.
 	client agentapi.DispatcherClient
 	images http.RoundTripper // to registries; nil: the usual one
@@ -288,6 +291,7 @@ func (h *host) config(client agentapi.DispatcherClient) (agent.Config, error) {
 			"ecs.os-type": "linux", "ecs.os-family": "LINUX", "ecs.cpu-architecture": architecture(), "ecs.availability-zone": h.cfg.zone,
 		},
 	}
+	maps.Copy(cfg.Attributes, h.cfg.instance.Attributes())
 	if h.network != nil {
 		cfg.Network = h.network.Offer
 		if lacks := h.network.LacksIPv6(); lacks != "" {
