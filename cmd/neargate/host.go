@@ -142,7 +142,7 @@ func (w warm) check() error {
 	switch {
 	case w.most < 0 || w.most > 100:
 		return fmt.Errorf("--warm is between 0 and 100, not %d", w.most)
-	case w.memory == 0:
+	case w.most > 0 && w.memory == 0:
 		return errors.New("--warm-memory must be positive; --warm 0 keeps none")
 	}
 	return nil

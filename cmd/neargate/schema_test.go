@@ -15,6 +15,7 @@ var global = map[string]string{
 	"elb.address":        "addresses of load balancers are the host's: a claim that two accounts must not both have",
 	"peers.usedtoken":    "one-time tokens are the cluster's, not an account's",
 	"dispatcher.lineage": "one record: the name of the state's lineage",
+	"upgrade.version":    "one record: the version that all servers speak",
 }
 
 // worldwide are the tables of services that have no regions: their keys begin with the account alone.
