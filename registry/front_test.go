@@ -57,7 +57,7 @@ func newBench(t testing.TB, change ...func(*registry.Config)) *bench {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b.server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { b.reg.Handler().ServeHTTP(w, r) }))
+	b.server = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { b.reg.Handler().ServeHTTP(w, r) }))
 	t.Cleanup(b.server.Close)
 	c := registry.Config{
 		Store: b.store, Blobs: b.blobs, Seal: sealer, Clock: b.clock, Region: region,
@@ -74,6 +74,7 @@ func newBench(t testing.TB, change ...func(*registry.Config)) *bench {
 	if b.reg, err = registry.New(c); err != nil {
 		t.Fatal(err)
 	}
+	b.server.Start()
 	b.token = b.login(account, region)
 	return b
 }
