@@ -76,7 +76,7 @@ func TestReplicationKilled(t *testing.T) {
 	for round := range 6 {
 		rnd := rand.New(rand.NewPCG(seed, uint64(round)))
 		some, stop, done := make(chan struct{}), make(chan struct{}), make(chan struct{})
-		due, at := 1+rnd.IntN(4), here.listen
+		due, at, pause := 1+rnd.IntN(4), here.listen, time.Duration(rnd.IntN(300))*time.Millisecond
 		go func() {
 			defer close(done)
 			for i := 0; ; i++ {
@@ -113,7 +113,7 @@ func TestReplicationKilled(t *testing.T) {
 		case <-done:
 			t.Fatalf("only %d pushes of round %d succeeded", len(digests), round)
 		}
-		time.Sleep(time.Duration(rnd.IntN(300)) * time.Millisecond) // any moment will do
+		time.Sleep(pause) // any moment will do
 		killed := []*platform{here, there}[round%2]
 		if err := killed.cmd.Process.Kill(); err != nil {
 			t.Fatal(err)
