@@ -72,7 +72,7 @@ func benchRegistry(ctx context.Context, s settings) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	p, err := startPlatform(ctx, s.neargate, filepath.Join(dir, "neargate"), "fake")
+	p, err := startPlatform(ctx, s.neargate, filepath.Join(dir, "neargate"), "fake", "--registry-rate", "0") // the limit of one address would be what is measured
 	if err != nil {
 		return err
 	}
