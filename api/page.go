@@ -28,7 +28,7 @@ type Pages struct{ seal Sealer }
 // NewPages returns the mechanism over the cluster's sealing key.
 func NewPages(s Sealer) *Pages { return &Pages{s} }
 
-// Page returns the page of at most limit items that in asks for, and the token of the next one: nil when there is none.
+// Page returns the page of at most limit items that in asks for, never nil, and the token of the next one: nil when there is none.
 //
 // in is the operation's input; its token member is NextToken or Marker, and every other member but the page size is part
 // of the filter. scan yields, in ascending order of key, the items whose key is greater than after ("" starts at the
@@ -47,7 +47,7 @@ func Page[K ~string, T any](ctx context.Context, p *Pages, in any, limit int, sc
 		}
 		after = K(k)
 	}
-	var page []T
+	page := []T{} // to clients an empty list is another thing than none
 	for item := range scan(after) {
 		if len(page) == limit {
 			next := p.token(string(key(page[limit-1])), bound)

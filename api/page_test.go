@@ -70,6 +70,13 @@ func TestPagesSurviveChanges(t *testing.T) {
 	}
 }
 
+func TestEmptyPageIsAList(t *testing.T) {
+	page, next, err := api.Page(call("0", "r", "ListServices"), api.NewPages(newSealer(t)), &ecs.ListServicesInput{}, 2, listing{}.scan, self)
+	if err != nil || page == nil || len(page) != 0 || next != nil {
+		t.Errorf("got %#v, %v, %v; want an empty list", page, next, err)
+	}
+}
+
 func TestLastFullPageHasNoToken(t *testing.T) {
 	page, next, err := api.Page(call("0", "r", "ListServices"), api.NewPages(newSealer(t)), &ecs.ListServicesInput{}, 2, listing{"a", "b"}.scan, self)
 	if err != nil || len(page) != 2 || next != nil {

@@ -93,6 +93,9 @@ func TestNetworkInterfacesAreThoseOfTasks(t *testing.T) {
 	if _, err := s.describeNetworkInterfaces(ctx, &ec2.DescribeNetworkInterfacesInput{NetworkInterfaceIds: []string{both.NetworkInterfaceID()}, MaxResults: new(int32(5))}); !awserr.Is(err, "InvalidParameterCombination") {
 		t.Errorf("ids and pages: %v", err)
 	}
+	if out, err := s.describeNetworkInterfaces(ctx, &ec2.DescribeNetworkInterfacesInput{Filters: filter("description", "nobody's")}); err != nil || out.NetworkInterfaces == nil || len(out.NetworkInterfaces) != 0 {
+		t.Errorf("a filter that none fits: %+v, %v, want an empty list", out, err)
+	}
 	if _, err := s.describeNetworkInterfaces(ctx, &ec2.DescribeNetworkInterfacesInput{Filters: filter("color", "red")}); !awserr.Is(err, "InvalidParameterValue") {
 		t.Errorf("an unknown filter: %v", err)
 	}
