@@ -22,8 +22,8 @@ import (
 func newService(scope controlplane.Scope, c *controlplane.Cluster, in *ecs.CreateServiceInput) (*controlplane.Service, *launch) {
 	svc := &controlplane.Service{
 		Account: scope.Account, Region: scope.Region, Cluster: c.Name, Name: aws.ToString(in.ServiceName), Status: active, Generation: 1,
-		DesiredCount: uint32(max(0, aws.ToInt32(in.DesiredCount))), SchedulingStrategy: string(in.SchedulingStrategy), LaunchType: string(in.LaunchType),
-		PlatformVersion: aws.ToString(in.PlatformVersion), HealthCheckGraceSeconds: uint32(max(0, aws.ToInt32(in.HealthCheckGracePeriodSeconds))),
+		DesiredCount: uint32(aws.ToInt32(in.DesiredCount)), SchedulingStrategy: string(in.SchedulingStrategy), LaunchType: string(in.LaunchType),
+		PlatformVersion: aws.ToString(in.PlatformVersion), HealthCheckGraceSeconds: uint32(aws.ToInt32(in.HealthCheckGracePeriodSeconds)),
 		LoadBalancersJson: controlplane.EncodeShape(in.LoadBalancers), ServiceRegistriesJson: controlplane.EncodeShape(in.ServiceRegistries),
 		NetworkConfigurationJson: controlplane.EncodeShape(in.NetworkConfiguration),
 		PlacementConstraintsJson: controlplane.EncodeShape(in.PlacementConstraints), PlacementStrategyJson: controlplane.EncodeShape(in.PlacementStrategy),
@@ -44,13 +44,13 @@ func newService(scope controlplane.Scope, c *controlplane.Cluster, in *ecs.Creat
 // changeService applies an UpdateService; what the request leaves out stays.
 func changeService(c *controlplane.Cluster, svc *controlplane.Service, in *ecs.UpdateServiceInput) *launch {
 	if in.DesiredCount != nil {
-		svc.DesiredCount = uint32(max(0, *in.DesiredCount))
+		svc.DesiredCount = uint32(*in.DesiredCount)
 	}
 	if in.PlatformVersion != nil {
 		svc.PlatformVersion = *in.PlatformVersion
 	}
 	if in.HealthCheckGracePeriodSeconds != nil {
-		svc.HealthCheckGraceSeconds = uint32(max(0, *in.HealthCheckGracePeriodSeconds))
+		svc.HealthCheckGraceSeconds = uint32(*in.HealthCheckGracePeriodSeconds)
 	}
 	if len(in.CapacityProviderStrategy) > 0 || in.CapacityProviderStrategy != nil && svc.CapacityProviderStrategyJson != "" {
 		svc.LaunchType = "" // an empty strategy takes one away; a launch type it leaves alone
@@ -109,15 +109,31 @@ func launchOf(c *controlplane.Cluster, svc *controlplane.Service) *launch {
 	}
 }
 
+// checkCounts refuses numbers that a request gives and its service can not have.
+func checkCounts(strategy string, desired, grace *int32) error {
+	switch {
+	case desired != nil && strategy == string(types.SchedulingStrategyDaemon):
+		return invalid("The daemon scheduling strategy does not support a desired count for services. Remove the desired count value and try again")
+	case aws.ToInt32(desired) < 0:
+		return invalid("desiredCount can not be negative.")
+	case aws.ToInt32(grace) < 0:
+		return invalid("healthCheckGracePeriodSeconds can not be negative.")
+	}
+	return nil
+}
+
 // checkService completes the record and refuses what can not be. It sets the task definition to the launch's.
 func (s *Service) checkService(r state.Reader, svc *controlplane.Service, l *launch) error {
 	if svc.DeploymentController != string(types.DeploymentControllerTypeEcs) {
 		return client("'deploymentController.type' is not supported by this platform with the value %s: only ECS is, yet.", svc.DeploymentController)
 	}
+	daemon := svc.SchedulingStrategy == string(types.SchedulingStrategyDaemon)
+	if daemon && (len(l.strategy) > 0 || l.launchType == "" && len(decode[[]types.CapacityProviderStrategyItem](l.cluster.DefaultStrategyJson)) > 0) {
+		return invalid("Specifying a capacity provider strategy is not supported when you create a service using the DAEMON scheduling strategy.")
+	}
 	if err := s.check(r, l); err != nil {
 		return err
 	}
-	daemon := svc.SchedulingStrategy == string(types.SchedulingStrategyDaemon)
 	switch {
 	case daemon && l.fargate():
 		return invalid("The daemon scheduling strategy is not supported with the FARGATE launch type.")

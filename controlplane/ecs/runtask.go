@@ -2,6 +2,7 @@ package ecs
 
 import (
 	"context"
+	"regexp"
 	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -24,8 +25,8 @@ func (s *Service) runTask(ctx context.Context, in *ecs.RunTaskInput) (*ecs.RunTa
 	if count < 1 || count > 10 {
 		return nil, invalid("count must be between 1 and 10.")
 	}
-	if strings.HasPrefix(aws.ToString(in.Group), "service:") {
-		return nil, invalid("Invalid namespace for group.")
+	if err := checkNames(in.Group, in.StartedBy); err != nil {
+		return nil, err
 	}
 	if err := refuse(in); err != nil {
 		return nil, err
@@ -120,13 +121,27 @@ func (s *Service) earlierTasks(tx *state.Tx, scope controlplane.Scope, cluster s
 	return nil
 }
 
+var startedByForm = regexp.MustCompile(`^[a-zA-Z0-9/_-]{0,128}$`)
+
+// checkNames refuses a group that services have and a startedBy that AWS would not take: "Up to 128 letters (uppercase and lowercase), numbers,
+// hyphens (-), forward slash (/), and underscores (_) are allowed."
+func checkNames(group, startedBy *string) error {
+	if strings.HasPrefix(aws.ToString(group), "service:") {
+		return invalid("Invalid namespace for group.")
+	}
+	if !startedByForm.MatchString(aws.ToString(startedBy)) {
+		return invalid("startedBy can have up to 128 letters, numbers, hyphens, forward slashes and underscores.")
+	}
+	return nil
+}
+
 // startTask implements ecs:StartTask: the caller chooses the container instances, so the tasks have their nodes at once.
 func (s *Service) startTask(ctx context.Context, in *ecs.StartTaskInput) (*ecs.StartTaskOutput, error) {
 	if len(in.ContainerInstances) < 1 || len(in.ContainerInstances) > 10 {
 		return nil, invalid("Container instances must have between 1 and 10 elements.")
 	}
-	if strings.HasPrefix(aws.ToString(in.Group), "service:") {
-		return nil, invalid("Invalid namespace for group.")
+	if err := checkNames(in.Group, in.StartedBy); err != nil {
+		return nil, err
 	}
 	if err := refuse(in); err != nil {
 		return nil, err

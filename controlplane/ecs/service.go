@@ -58,6 +58,9 @@ func (s *Service) createService(ctx context.Context, in *ecs.CreateServiceInput)
 		if err != nil {
 			return err
 		}
+		if err := checkCounts(string(in.SchedulingStrategy), in.DesiredCount, in.HealthCheckGracePeriodSeconds); err != nil {
+			return err
+		}
 		svc, l := newService(scope, c, in)
 		if l.definition, err = runnable(tx, scope, in.TaskDefinition, "ClientException"); err != nil {
 			return err
@@ -122,6 +125,9 @@ func (s *Service) updateService(ctx context.Context, in *ecs.UpdateServiceInput)
 		}
 		if old.Status != active {
 			return awserr.New("ServiceNotActiveException", "Service was not ACTIVE.")
+		}
+		if err := checkCounts(old.SchedulingStrategy, in.DesiredCount, in.HealthCheckGracePeriodSeconds); err != nil {
+			return err
 		}
 		svc := proto.CloneOf(old)
 		svc.Generation++
