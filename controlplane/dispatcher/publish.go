@@ -64,6 +64,7 @@ func (s *Server) restart(r state.Revision) {
 			t.full = true
 			clear(t.waiting)
 		}
+		s.note(sub)
 		sub.signal()
 	}
 	s.wake()
@@ -94,6 +95,7 @@ func (s *Server) put(sub *subscriber, source Source, r state.Revision, c Change)
 	}
 	if t := sub.sets[source.Kind()]; t != nil {
 		t.waiting[c.Name] = pending{r, c.Resource}
+		s.note(sub)
 		sub.signal()
 	}
 }
