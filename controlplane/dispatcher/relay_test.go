@@ -9,6 +9,7 @@ import (
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 
 	agentapi "github.com/seed-2f228079/neargate/api/agent"
 	"github.com/seed-2f228079/neargate/controlplane"
@@ -223,7 +224,7 @@ func TestNewLeaderLearns(t *testing.T) {
 	}
 }
 
-// TestSilentNodeOfAFollower: a node that is heard of stays, one that is not is given up, and its session ends.
+// TestSilentNodeOfAFollower: a node that is heard of stays, however much else there is to tell of, one that is not is given up, and its session ends.
 func TestSilentNodeOfAFollower(t *testing.T) {
 	s := newSeveral(t, 2*time.Second)
 	leader, followers := s.split()
@@ -238,6 +239,23 @@ func TestSilentNodeOfAFollower(t *testing.T) {
 			case <-time.After(100 * time.Millisecond):
 				_ = loud.stream.Send(&agentapi.Up{Body: &agentapi.Up_Heartbeat{Heartbeat: &agentapi.Heartbeat{}}})
 			}
+		}
+	})
+	other := leader.task("elsewhere")
+	beating.Go(func() {
+		for epoch := uint64(2); ; epoch++ {
+			select {
+			case <-stop:
+				return
+			case <-time.After(5 * time.Millisecond):
+			}
+			_, _ = leader.Store.Update(t.Context(), func(tx *state.Tx) error {
+				s, _ := controlplane.TaskStatuses.Get(tx, controlplane.Tasks.Key(other))
+				s = proto.CloneOf(s)
+				s.Epoch = epoch
+				controlplane.TaskStatuses.Put(tx, s)
+				return nil
+			})
 		}
 	})
 	defer beating.Wait()
