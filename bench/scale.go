@@ -88,7 +88,9 @@ func (r *scaled) print() {
 	rate := func(n int, d time.Duration) float64 { return float64(n) / d.Seconds() }
 	fmt.Printf("\n%d hosts, %d tasks (%s)\n", r.hosts, n, r.load)
 	fmt.Printf("  hosts joined            %8.1f s  %6.0f/s   server's CPU %.1f s, hosts' %.1f s\n", r.join.Seconds(), rate(r.hosts, r.join), r.cpuJoin.Seconds(), r.hostsJoin.Seconds())
-	perHost := func(d time.Duration) string { return us(time.Duration(float64(d) / restTime.Seconds() / float64(r.hosts))) }
+	perHost := func(d time.Duration) string {
+		return us(time.Duration(float64(d) / restTime.Seconds() / float64(r.hosts)))
+	}
 	fmt.Printf("  at rest                 server's CPU %s a host and second, hosts' %s\n", perHost(r.cpuRest), perHost(r.hostsRest))
 	fmt.Printf("  all tasks running       %8.1f s  %6.0f/s   server's CPU %.1f s, %s a task, hosts' %s\n", r.create.Seconds(), rate(n, r.create), r.cpuCreate.Seconds(), us(r.cpuCreate/time.Duration(n)), us(r.hostsCreate/time.Duration(n)))
 	fmt.Printf("  update of %6d tasks  %8.1f s  %6.0f/s   server's CPU %.1f s, %s a task\n", r.hosts, r.update.Seconds(), rate(r.hosts, r.update), r.cpuUpdate.Seconds(), us(r.cpuUpdate/time.Duration(r.hosts)))
