@@ -101,7 +101,7 @@ type Config struct {
 	Self    string
 	Servers func() []string
 
-	Heartbeat time.Duration // how often agents report; 3 s
+	Heartbeat time.Duration // how often agents report; 4 s
 	Lease     time.Duration // silent for longer: the lease is lost; 10 s
 	Grace     time.Duration // after that: the node is DOWN; 20 s
 }
@@ -139,7 +139,7 @@ var Schema = state.Schema{lineage}
 // New makes a server. Register it with a grpc.Server and Run it.
 func New(c Config) *Server {
 	if c.Heartbeat == 0 {
-		c.Heartbeat = 3 * time.Second
+		c.Heartbeat = 4 * time.Second
 	}
 	if c.Lease == 0 {
 		c.Lease = 10 * time.Second

@@ -21,10 +21,12 @@ import (
 const ProtocolGRPC = "h2"
 
 // A host that lost its power or its network sends no FIN: a connection that has been silent is probed, and given up when no answer
-// comes.
+// comes. What an agent sends, its heartbeats above all, probes as well: the kernel gives up what is not confirmed within patience. So its own probes
+// find servers that hang, and have to be in time only for another server to hear of the node before it is given up (30 s).
 const (
-	silence  = 10 * time.Second // the least that gRPC allows a client
-	patience = 5 * time.Second
+	silence      = 10 * time.Second
+	agentSilence = 15 * time.Second
+	patience     = 5 * time.Second
 )
 
 // window is how much of one stream may be under way, or wait for a reader who is slow, and connWindow of all streams of a connection. They are
@@ -92,7 +94,7 @@ func (c *Credential) DialServers(servers []string) (*grpc.ClientConn, error) {
 			return new(net.Dialer).DialContext(ctx, "tcp", server)
 		}),
 		grpc.WithSharedWriteBuffer(true), grpc.WithReadBufferSize(noReadBuffer), grpc.WithStaticStreamWindowSize(window), grpc.WithStaticConnWindowSize(connWindow),
-		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: silence, Timeout: patience}),
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: agentSilence, Timeout: patience}),
 		grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 3 * time.Second},
 			MinConnectTimeout: dialTimeout,
