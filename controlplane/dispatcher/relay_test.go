@@ -34,10 +34,13 @@ func newSeveral(t *testing.T, lease time.Duration) *several {
 func newSeveralBy(t *testing.T, lease time.Duration, of func(server string) clock.Clock) *several {
 	s := &several{t: t, planes: map[string]*plane{}}
 	s.Cluster = testcluster.New(t, testcluster.Config{Servers: 3, Schema: planeSchema, Configure: func(o *raft.Options) { o.Clock = of(o.NodeID) }})
+	made := make(chan struct{}) // closed when planes has all of them
+	defer close(made)
 	for _, server := range s.Servers() {
 		s.planes[server.ID] = newPlaneOn(t, Config{
 			Store: server.Store(), Clock: of(server.ID), Traffic: &traffic{}, Heartbeat: 40 * time.Millisecond, Lease: lease, Grace: time.Second, Self: server.ID,
 			Leader: func(ctx context.Context, msg *Relay) (*RelayAnswer, error) {
+				<-made
 				leader := s.planes[server.Store().Leadership().Leader]
 				if leader == nil || leader.Self == server.ID {
 					return nil, errors.New("nobody else leads")
