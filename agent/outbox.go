@@ -10,6 +10,7 @@ import (
 // newest word is kept.
 type outbox struct {
 	ready chan struct{} // holds one token while there is something to send
+	soon  chan struct{} // holds one token while there is something that can wait for more
 
 	mu         sync.Mutex
 	tasks      map[string]*agentapi.TaskStatus
@@ -24,7 +25,7 @@ type endpointKey struct{ group, endpoint string }
 
 func newOutbox() *outbox {
 	return &outbox{
-		ready: make(chan struct{}, 1), tasks: map[string]*agentapi.TaskStatus{},
+		ready: make(chan struct{}, 1), soon: make(chan struct{}, 1), tasks: map[string]*agentapi.TaskStatus{},
 		checks: map[endpointKey]*agentapi.HealthTransition{}, dirty: map[endpointKey]bool{},
 		drained: map[endpointKey]*agentapi.Drained{}, acks: map[agentapi.Kind]uint64{},
 	}
@@ -37,10 +38,24 @@ func (o *outbox) wake() {
 	}
 }
 
+// wakeSoon has what was put in go with whatever is urgent, or after patience.
+func (o *outbox) wakeSoon() {
+	select {
+	case o.soon <- struct{}{}:
+	default:
+	}
+}
+
+// task puts in a task's status. That it is on its way to run can wait: most tasks run a moment later, and saying only that saves the control plane
+// half of its writing.
 func (o *outbox) task(s *agentapi.TaskStatus) {
 	o.mu.Lock()
 	o.tasks[s.TaskId] = s
 	o.mu.Unlock()
+	if s.State < agentapi.TaskState_RUNNING {
+		o.wakeSoon()
+		return
+	}
 	o.wake()
 }
 
@@ -66,10 +81,15 @@ func (o *outbox) host(h *agentapi.HostHealth) {
 	o.wake()
 }
 
+// ack puts in an acknowledgement. Nobody waits for that of assignments: their tasks' statuses say more.
 func (o *outbox) ack(k agentapi.Kind, rev uint64) {
 	o.mu.Lock()
 	o.acks[k] = max(o.acks[k], rev)
 	o.mu.Unlock()
+	if k == agentapi.Kind_ASSIGNMENTS {
+		o.wakeSoon()
+		return
+	}
 	o.wake()
 }
 

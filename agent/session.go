@@ -225,12 +225,16 @@ func (s *session) receive(ctx context.Context) error {
 	}
 }
 
+// patience is how long what is not urgent waits for something that takes it along.
+const patience = 200 * time.Millisecond
+
 // send is the only goroutine that writes to the stream.
 func (s *session) send(ctx context.Context) {
 	beat := time.Duration(s.welcome.HeartbeatMillis) * time.Millisecond
 	if beat <= 0 {
 		beat = time.Second
 	}
+	var later <-chan time.Time // when what is not urgent goes
 	for {
 		var ups []*agentapi.Up
 		select {
@@ -239,8 +243,14 @@ func (s *session) send(ctx context.Context) {
 			return
 		case <-s.a.cfg.Clock.After(beat):
 			ups = []*agentapi.Up{{Body: &agentapi.Up_Heartbeat{Heartbeat: &agentapi.Heartbeat{}}}}
+		case <-s.a.out.soon:
+			if later == nil {
+				later = s.a.cfg.Clock.After(patience)
+			}
+		case <-later:
+			later, ups = nil, s.a.out.take()
 		case <-s.a.out.ready:
-			ups = s.a.out.take()
+			later, ups = nil, s.a.out.take()
 		}
 		for _, u := range ups {
 			if err := s.stream.Send(u); err != nil {

@@ -186,9 +186,8 @@ func TestDependencies(t *testing.T) {
 			as.Spec.Containers[1].DependsOn = depend("a", c.condition)
 			h.send(1, true, nil, as)
 			if c.condition != "START" {
-				h.until("c to run while b waits", func() bool {
-					st := h.last[taskA]
-					return st != nil && len(st.Containers) == 3 && st.Containers[2].State == agentapi.ContainerState_CONTAINER_RUNNING
+				h.pass(s.clock, time.Millisecond, "c to run while b waits", func(st *agentapi.TaskStatus) bool {
+					return len(st.Containers) == 3 && st.Containers[2].State == agentapi.ContainerState_CONTAINER_RUNNING
 				})
 				if st := h.last[taskA]; st.State >= agentapi.TaskState_RUNNING || st.Containers[1].State >= agentapi.ContainerState_CONTAINER_RUNNING {
 					t.Fatalf("b did not wait: %v", st)

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"sync"
@@ -28,6 +29,7 @@ const (
 	scaleCluster = "scale"
 	scaleToken   = "bench-scale-join-token"
 	startTime    = 100 * time.Millisecond // of a container
+	restTime     = 15 * time.Second       // how long the hosts are looked at while they have nothing to do
 )
 
 var scaleZones = []string{"zone-a", "zone-b", "zone-c"}
@@ -40,6 +42,9 @@ type scaled struct {
 	idle, full, peak          int           // server's resident memory in kB: hosts without tasks, all tasks running, at most
 	cpuJoin, cpuCreate        time.Duration // of the server
 	cpuUpdate                 time.Duration
+	cpuRest                   time.Duration // in restTime, with all hosts joined and nothing to do
+	hostsJoin, hostsCreate    time.Duration // CPU of this process, which shares the cores with the server
+	hostsRest                 time.Duration
 	describeIdle, runIdle     samples
 	describeBusy, runBusy     samples
 	describeErrs, runFailures int
@@ -56,6 +61,9 @@ func benchScale(ctx context.Context, s settings) error {
 		}
 		one, err := scale(ctx, s, n)
 		if err != nil {
+			if one != nil && one.cpuCreate > 0 {
+				one.print() // what was measured before
+			}
 			return fmt.Errorf("%d hosts: %w", n, err)
 		}
 		one.print()
@@ -80,8 +88,12 @@ func (r *scaled) print() {
 	n := r.tasks
 	rate := func(n int, d time.Duration) float64 { return float64(n) / d.Seconds() }
 	fmt.Printf("\n%d hosts, %d tasks (%s)\n", r.hosts, n, r.load)
-	fmt.Printf("  hosts joined            %8.1f s  %6.0f/s   server's CPU %.1f s\n", r.join.Seconds(), rate(r.hosts, r.join), r.cpuJoin.Seconds())
-	fmt.Printf("  all tasks running       %8.1f s  %6.0f/s   server's CPU %.1f s, %s a task\n", r.create.Seconds(), rate(n, r.create), r.cpuCreate.Seconds(), us(r.cpuCreate/time.Duration(n)))
+	fmt.Printf("  hosts joined            %8.1f s  %6.0f/s   server's CPU %.1f s, hosts' %.1f s\n", r.join.Seconds(), rate(r.hosts, r.join), r.cpuJoin.Seconds(), r.hostsJoin.Seconds())
+	perHost := func(d time.Duration) string {
+		return us(time.Duration(float64(d) / restTime.Seconds() / float64(r.hosts)))
+	}
+	fmt.Printf("  at rest                 server's CPU %s a host and second, hosts' %s\n", perHost(r.cpuRest), perHost(r.hostsRest))
+	fmt.Printf("  all tasks running       %8.1f s  %6.0f/s   server's CPU %.1f s, %s a task, hosts' %s\n", r.create.Seconds(), rate(n, r.create), r.cpuCreate.Seconds(), us(r.cpuCreate/time.Duration(n)), us(r.hostsCreate/time.Duration(n)))
 	fmt.Printf("  update of %6d tasks  %8.1f s  %6.0f/s   server's CPU %.1f s, %s a task\n", r.hosts, r.update.Seconds(), rate(r.hosts, r.update), r.cpuUpdate.Seconds(), us(r.cpuUpdate/time.Duration(r.hosts)))
 	fmt.Printf("  a zone lost             %8.1f s to the first replacement, %.1f s to the last of %d\n", r.detect.Seconds(), r.replace.Seconds(), n/3)
 	fmt.Printf("  server's memory         %8.1f MB without tasks, %.1f MB with (%.2f kB a task), at most %.1f MB\n", float64(r.idle)/1024, float64(r.full)/1024, float64(r.full-r.idle)/float64(n), float64(r.peak)/1024)
@@ -125,6 +137,8 @@ func scale(ctx context.Context, s settings, hosts int) (r *scaled, err error) {
 	if err := api.WaitReady(ready); err != nil {
 		return nil, err
 	}
+	// Garbage of the hosts is not what is measured, and the cores are shared: it may pile up.
+	defer debug.SetGCPercent(debug.SetGCPercent(400))
 	b := &scaling{ctx: ctx, api: api, pid: p.Process.Pid, r: &scaled{hosts: hosts, tasks: hosts * s.hostTasks}, tasks: hosts * s.hostTasks}
 	// A host has room for twice its tasks, so that two zones can take what a third one had.
 	return b.r, b.run(fleet.Config{
@@ -147,20 +161,19 @@ func (b *scaling) run(cfg fleet.Config) (err error) {
 	if _, err := b.api.ECS.CreateCluster(b.ctx, &ecs.CreateClusterInput{ClusterName: aws.String(scaleCluster)}); err != nil {
 		return err
 	}
-	before := cpuOf(b.pid)
+	before, own := cpuOf(b.pid), b.ownCPU()
 	began := time.Now()
 	if b.fleet, err = fleet.Begin(b.ctx, cfg); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, b.fleet.Close()) }()
-	b.r.join, b.r.cpuJoin = time.Since(began), cpuOf(b.pid)-before
-	b.r.idle = b.memory()
+	b.r.join, b.r.cpuJoin, b.r.hostsJoin = time.Since(began), cpuOf(b.pid)-before, b.ownCPU()-own
 	fmt.Printf("%d hosts have joined in %.1f s\n", b.r.hosts, b.r.join.Seconds())
-	for i, step := range []func() error{b.fill, b.quiet, b.update, b.loseZone} {
+	for i, step := range []func() error{b.rest, b.fill, b.quiet, b.update, b.loseZone} {
 		if err := step(); err != nil {
 			return err
 		}
-		fmt.Printf("step %d of 4 is done after %.1f s (%d sessions)\n", i+1, time.Since(began).Seconds(), b.fleet.Sessions())
+		fmt.Printf("step %d of 5 is done after %.1f s (%d sessions)\n", i+1, time.Since(began).Seconds(), b.fleet.Sessions())
 	}
 	b.r.load = load()
 	return nil
@@ -183,6 +196,24 @@ func (b *scaling) memory() (now int) {
 	return now
 }
 
+// ownCPU is that of the hosts, and of what little else this process does: it is the server's parent, which is not in it.
+func (b *scaling) ownCPU() time.Duration {
+	p, _ := readProcess(os.Getpid())
+	return p.own
+}
+
+// rest measures what hosts cost that have nothing to do.
+func (b *scaling) rest() error {
+	before, own := cpuOf(b.pid), b.ownCPU()
+	select {
+	case <-time.After(restTime):
+	case <-b.ctx.Done():
+		return b.ctx.Err()
+	}
+	b.r.cpuRest, b.r.hostsRest, b.r.idle = cpuOf(b.pid)-before, b.ownCPU()-own, b.memory()
+	return nil
+}
+
 // register makes the next revision of a task definition.
 func (b *scaling) register(family string) (string, error) {
 	out, err := b.api.ECS.RegisterTaskDefinition(b.ctx, &ecs.RegisterTaskDefinitionInput{
@@ -197,7 +228,7 @@ func (b *scaling) register(family string) (string, error) {
 
 // fill makes the services, all at once, and waits until their tasks run.
 func (b *scaling) fill() error {
-	before := cpuOf(b.pid)
+	before, own := cpuOf(b.pid), b.ownCPU()
 	definition, err := b.register("web")
 	if err != nil {
 		return err
@@ -223,7 +254,7 @@ func (b *scaling) fill() error {
 	if err := b.until("the service's deployment is over", b.complete); err != nil {
 		return err
 	}
-	b.r.create, b.r.cpuCreate, b.r.full = time.Since(began), cpuOf(b.pid)-before, b.memory()
+	b.r.create, b.r.cpuCreate, b.r.hostsCreate, b.r.full = time.Since(began), cpuOf(b.pid)-before, b.ownCPU()-own, b.memory()
 	return nil
 }
 

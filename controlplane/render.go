@@ -15,7 +15,13 @@ import (
 // by container name ("sha256:…"); a container without one runs what its tag means when it is pulled.
 // executionRole is the ARN of the role as which the platform acts for the task; agents are not told it. Empty: there is none.
 func RenderTaskSpec(t *Task, d *TaskDefinition, digests map[string]string) (spec *agentapi.TaskSpec, executionRole string, err error) {
-	def := d.Shape()
+	return (*Plans)(nil).Render(t, d, digests)
+}
+
+// Render is RenderTaskSpec.
+func (p *Plans) Render(t *Task, d *TaskDefinition, digests map[string]string) (spec *agentapi.TaskSpec, executionRole string, err error) {
+	plan := p.of(d)
+	def := plan.def
 	over := DecodeShape[types.TaskOverride](t.OverridesJson)
 	cpu, memory, err := TaskSize(first(over.Cpu, def.Cpu), first(over.Memory, def.Memory))
 	if err != nil {
@@ -37,11 +43,10 @@ func RenderTaskSpec(t *Task, d *TaskDefinition, digests map[string]string) (spec
 	if spec.Interception, err = ParseProxy(def.ProxyConfiguration); err != nil {
 		return nil, "", fmt.Errorf("render task %s: %w", t.Id, err)
 	}
-	order, err := StartOrder(behindRouter(def.ContainerDefinitions))
-	if err != nil {
-		return nil, "", fmt.Errorf("render task %s: %w", t.Id, err)
+	if plan.err != nil {
+		return nil, "", fmt.Errorf("render task %s: %w", t.Id, plan.err)
 	}
-	for _, c := range order {
+	for _, c := range plan.order {
 		override := ContainerOverride(over, aws.ToString(c.Name))
 		spec.HasSecrets = spec.HasSecrets || needsSecrets(c, override)
 		r := renderContainer(c, override, def)

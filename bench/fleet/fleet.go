@@ -2,7 +2,8 @@
 // the agents' protocol as package agent does, but its tasks are entries of a map: thousands share a process, so that what is
 // measured is the servers.
 //
-// A host reports a task ACTIVATING at once and RUNNING after Start, and STOPPED when it is told to stop. It follows assignments only: what
+// A host reports a task ACTIVATING soon, RUNNING after Start, and STOPPED when it is told to stop; as with an agent, what is not urgent goes with
+// what is, or a moment later. It follows assignments only: what
 // proxies and DNS servers subscribe to is not in it.
 package fleet
 

@@ -31,7 +31,63 @@ type host struct {
 	// incarnation and revision are where it is, for the next hello.
 	incarnation string
 	revision    uint64
-	out         chan *agentapi.Up
+}
+
+// patience is how long what is not urgent waits for something that takes it along, as with an agent.
+const patience = 200 * time.Millisecond
+
+// line is one session's way up. Whoever has something to say sends it: a goroutine for that would be one more a host, asleep for most of its life.
+type line struct {
+	stream agentapi.Dispatcher_SessionClient
+	end    context.CancelFunc
+	beat   time.Duration
+
+	mu    sync.Mutex             // held while sending
+	timer *time.Timer            // of the next heartbeat, or of what waits
+	tasks []*agentapi.TaskStatus // that wait
+	ack   uint64                 // that waits; 0: none
+}
+
+// later has an acknowledgement and statuses wait for what is urgent.
+func (l *line) later(ack uint64, tasks []*agentapi.TaskStatus) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.ack == 0 {
+		l.timer.Reset(patience)
+	}
+	l.ack, l.tasks = ack, append(l.tasks, tasks...)
+}
+
+// say sends statuses, and what has waited; nothing at all is a heartbeat. A session that takes nothing any more ends.
+func (l *line) say(tasks ...*agentapi.TaskStatus) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.stream.Context().Err() != nil {
+		return
+	}
+	for _, old := range l.tasks {
+		if !slices.ContainsFunc(tasks, func(t *agentapi.TaskStatus) bool { return t.TaskId == old.TaskId }) {
+			tasks = append(tasks, old)
+		}
+	}
+	var ups []*agentapi.Up
+	if l.ack != 0 {
+		ups = append(ups, &agentapi.Up{Body: &agentapi.Up_Ack{Ack: &agentapi.Ack{Kind: agentapi.Kind_ASSIGNMENTS, Revision: l.ack}}})
+	}
+	if len(tasks) > 0 {
+		ups = append(ups, &agentapi.Up{Body: &agentapi.Up_Status{Status: &agentapi.StatusReport{Tasks: tasks}}})
+	}
+	if len(ups) == 0 {
+		ups = append(ups, &agentapi.Up{Body: &agentapi.Up_Heartbeat{Heartbeat: &agentapi.Heartbeat{}}})
+	}
+	l.ack, l.tasks = 0, nil
+	for _, up := range ups {
+		if l.stream.Send(up) != nil {
+			l.end()
+			return
+		}
+	}
+	l.timer.Reset(l.beat)
 }
 
 func newHost(f *Fleet, number int, id string, conn *grpc.ClientConn) *host {
@@ -110,39 +166,21 @@ func (h *host) session(ctx context.Context, client agentapi.DispatcherClient) er
 	h.fleet.connected.Add(1)
 	defer h.fleet.connected.Add(-1)
 	h.first.Do(func() { close(h.welcomed) })
-	out := make(chan *agentapi.Up, 16)
 	h.mu.Lock()
-	h.incarnation, h.out = welcome.Incarnation, out
+	h.incarnation = welcome.Incarnation
 	h.mu.Unlock()
-	var sender sync.WaitGroup
-	sender.Go(func() {
-		defer cancel()
-		beat := time.Duration(welcome.HeartbeatMillis) * time.Millisecond
-		timer := time.NewTimer(beat)
-		defer timer.Stop()
-		for {
-			up := &agentapi.Up{Body: &agentapi.Up_Heartbeat{Heartbeat: &agentapi.Heartbeat{}}}
-			select {
-			case up = <-out:
-			case <-timer.C:
-			case <-ctx.Done():
-				return
-			}
-			if stream.Send(up) != nil {
-				return
-			}
-			timer.Reset(beat)
-		}
-	})
-	defer sender.Wait()
-	defer cancel()
+	up := &line{stream: stream, end: cancel, beat: time.Duration(welcome.HeartbeatMillis) * time.Millisecond}
+	up.mu.Lock()
+	up.timer = time.AfterFunc(up.beat, func() { up.say() })
+	up.mu.Unlock()
+	defer up.timer.Stop()
 	for {
 		down, err := stream.Recv()
 		if err != nil {
 			return err
 		}
 		if u := down.GetUpdate(); u != nil {
-			h.apply(ctx, u)
+			h.apply(up, u)
 		}
 		if c := down.GetClose(); c != nil {
 			return fmt.Errorf("closed: %s", c.Reason)
@@ -150,20 +188,9 @@ func (h *host) session(ctx context.Context, client agentapi.DispatcherClient) er
 	}
 }
 
-// say sends up to whichever session stands; ctx is that session's.
-func (h *host) say(ctx context.Context, up *agentapi.Up) {
-	h.mu.Lock()
-	out := h.out
-	h.mu.Unlock()
-	select {
-	case out <- up:
-	case <-ctx.Done():
-	}
-}
-
 // apply makes an update effective and acknowledges it.
-func (h *host) apply(ctx context.Context, u *agentapi.Update) {
-	var report []*agentapi.TaskStatus
+func (h *host) apply(up *line, u *agentapi.Update) {
+	var stopped, activating []*agentapi.TaskStatus
 	var begun []string
 	h.mu.Lock()
 	for _, r := range u.Resources {
@@ -179,14 +206,14 @@ func (h *host) apply(ctx context.Context, u *agentapi.Update) {
 				t.Containers = append(t.Containers, &agentapi.ContainerStatus{Name: c.Name, State: agentapi.ContainerState_CONTAINER_STOPPED, ExitCode: new(int32(143))})
 			}
 			h.tasks[a.TaskId] = t
-			report = append(report, t)
+			stopped = append(stopped, t)
 		case t == nil:
 			t = &agentapi.TaskStatus{TaskId: a.TaskId, Epoch: a.Epoch, State: agentapi.TaskState_ACTIVATING, PullStarted: timestamppb.Now(), PullStopped: timestamppb.Now()}
 			for _, c := range a.Spec.GetContainers() {
 				t.Containers = append(t.Containers, &agentapi.ContainerStatus{Name: c.Name, State: agentapi.ContainerState_CONTAINER_PULLED})
 			}
 			h.tasks[a.TaskId] = t
-			report, begun = append(report, t), append(begun, a.TaskId)
+			activating, begun = append(activating, t), append(begun, a.TaskId)
 		}
 	}
 	for _, id := range u.Removed {
@@ -205,12 +232,12 @@ func (h *host) apply(ctx context.Context, u *agentapi.Update) {
 	}
 	h.revision = u.Revision
 	h.mu.Unlock()
-	if len(report) > 0 {
-		h.say(ctx, &agentapi.Up{Body: &agentapi.Up_Status{Status: &agentapi.StatusReport{Tasks: report}}})
+	up.later(u.Revision, activating)
+	if len(stopped) > 0 {
+		up.say(stopped...)
 	}
-	h.say(ctx, &agentapi.Up{Body: &agentapi.Up_Ack{Ack: &agentapi.Ack{Kind: u.Kind, Revision: u.Revision}}})
 	if len(begun) > 0 {
-		time.AfterFunc(h.fleet.cfg.Start, func() { h.begin(ctx, begun) })
+		time.AfterFunc(h.fleet.cfg.Start, func() { h.begin(up, begun) })
 	}
 }
 
@@ -223,7 +250,7 @@ func (h *host) drop(id string) {
 }
 
 // begin is the tasks' containers running.
-func (h *host) begin(ctx context.Context, ids []string) {
+func (h *host) begin(up *line, ids []string) {
 	var report []*agentapi.TaskStatus
 	h.mu.Lock()
 	for _, id := range ids {
@@ -249,6 +276,6 @@ func (h *host) begin(ctx context.Context, ids []string) {
 	}
 	h.mu.Unlock()
 	if len(report) > 0 {
-		h.say(ctx, &agentapi.Up{Body: &agentapi.Up_Status{Status: &agentapi.StatusReport{Tasks: report}}})
+		up.say(report...)
 	}
 }

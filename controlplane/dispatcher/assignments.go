@@ -16,6 +16,8 @@ type Assignments struct {
 	// platform's own rights; ok is false for images of other registries. Nil: there are none.
 	Credentials func(account, region, image string, as *api.Identity) (user, password string, ok bool)
 	Roles       Roles // needed with Credentials
+	// Plans keep what was read of definitions; nil: each is read for every task.
+	Plans *controlplane.Plans
 	// DefaultGroup is the id of the default VPC's default security group; nil: there are no security groups.
 	DefaultGroup func(account, region string) string
 }
@@ -77,7 +79,7 @@ func (a Assignments) resource(v *state.View, s *controlplane.TaskStatus) *agenta
 		return nil
 	}
 	deployment, _ := controlplane.Deployments.Get(v, t.Scope().Key(t.Cluster, t.Service, t.Deployment))
-	spec, role, err := controlplane.RenderTaskSpec(t, d, deployment.GetImageDigests())
+	spec, role, err := a.Plans.Render(t, d, deployment.GetImageDigests())
 	if err != nil {
 		a.Log.Error("an assigned task cannot be rendered", "task", t.Id, "error", err)
 		return nil

@@ -28,17 +28,16 @@ func (s *Server) beat(ctx context.Context) error {
 		return nil
 	}
 	known, leader := map[string]told{}, ""
+	var changed <-chan struct{} // since the last beat was made
+	var due time.Time           // of a beat about who has been heard of: however much else there is to tell
 	for ctx.Err() == nil {
-		tick := s.Clock.After(s.Heartbeat / 2)
-		s.mu.Lock()
-		changed := s.changed
-		s.mu.Unlock()
 		l := s.Store.Leadership()
 		if l.Term != 0 || l.Leader == "" || l.Changed == nil {
 			leader = ""
+			s.tellNobody()
 			select {
 			case <-l.Changed:
-			case <-tick:
+			case <-s.Clock.After(s.Heartbeat / 2):
 			case <-ctx.Done():
 			}
 			continue
@@ -48,13 +47,14 @@ func (s *Server) beat(ctx context.Context) error {
 			clear(known)
 		}
 		// The first beat, and whenever it is time, is also about who has been heard of.
-		again := len(known) == 0
+		left := due.Sub(s.Clock.Now())
+		again := len(known) == 0 || left <= 0
 		if !again {
 			select {
 			case <-changed:
 			case <-l.Changed:
 				continue
-			case <-tick:
+			case <-s.Clock.After(left):
 				again = true
 			case <-ctx.Done():
 				return nil
@@ -65,7 +65,11 @@ func (s *Server) beat(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		}
-		if err := s.tell(ctx, known, again); err != nil {
+		if again {
+			due = s.Clock.Now().Add(s.Heartbeat / 2)
+		}
+		var err error
+		if changed, err = s.tell(ctx, known, again); err != nil {
 			clear(known)
 			if ctx.Err() == nil {
 				s.Log.Debug("cannot tell the leader of this server's nodes; trying again", "leader", leader, "error", err)
@@ -79,18 +83,19 @@ func (s *Server) beat(ctx context.Context) error {
 	return nil
 }
 
-// tell sends one beat. The first to a leader brings what proxies have said about drains as well: that is in memory too.
-func (s *Server) tell(ctx context.Context, known map[string]told, seen bool) error {
+// tell sends one beat; changed is closed when there is more to tell. The first to a leader brings what proxies have said about drains as
+// well: that is in memory too.
+func (s *Server) tell(ctx context.Context, known map[string]told, seen bool) (changed <-chan struct{}, err error) {
 	ctx, cancel := context.WithTimeout(ctx, s.Lease)
 	defer cancel()
 	first := len(known) == 0
-	b := s.compose(known, seen)
+	b, changed := s.compose(known, seen)
 	a, err := s.Leader(ctx, &Relay{Body: &Relay_Beat{b}})
 	if err != nil {
-		return err
+		return changed, err
 	}
 	if a.SendAll {
-		return errors.New("it knows nothing of them")
+		return changed, errors.New("it knows nothing of them")
 	}
 	for _, node := range a.Lost {
 		delete(known, node)
@@ -102,43 +107,81 @@ func (s *Server) tell(ctx context.Context, known map[string]told, seen bool) err
 	}
 	known[""] = told{} // this leader has been told
 	if !first || s.Traffic == nil {
-		return nil
+		return changed, nil
 	}
 	for _, n := range b.Nodes {
 		if list := s.Traffic.Repeat(n.Node); len(list) > 0 {
 			if _, err := s.Leader(ctx, &Relay{Body: &Relay_Traffic{&TrafficReport{Node: n.Node, Drained: list}}}); err != nil {
-				return err
+				return changed, err
 			}
 		}
 	}
-	return nil
+	return changed, nil
 }
 
-// compose makes a beat of what differs from known, and notes it there.
-func (s *Server) compose(known map[string]told, seen bool) *Beat {
+// compose makes a beat of what differs from known, and notes it there; changed is closed when something has changed after it.
+func (s *Server) compose(known map[string]told, seen bool) (b *Beat, changed <-chan struct{}) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	b := &Beat{All: len(known) == 0, Published: map[int32]uint64{}}
+	s.telling, changed = true, s.change()
+	b = &Beat{All: len(known) == 0, Published: map[int32]uint64{}}
 	for kind, r := range s.published {
 		b.Published[int32(kind)] = uint64(r)
 	}
-	now := s.Clock.Now()
-	for node, sub := range s.subscribers {
+	add := func(sub *subscriber) {
 		if !sub.joined {
-			continue // the leader has not heard of it: it would take the node for one that it has given up
+			return // the leader has not heard of it: it would take the node for one that it has given up
 		}
-		was, is := known[node], told{sub.seen, s.standing(sub)}
+		was, is := known[sub.node], told{sub.seen, s.standing(sub)}
 		if same(was.sets, is.sets) && (!seen || was.seen.Equal(is.seen)) {
-			continue
+			return
 		}
-		known[node] = is
-		n := &BeatNode{Node: node, SilentMillis: uint64(now.Sub(sub.seen).Milliseconds())}
+		known[sub.node] = is
+		n := &BeatNode{Node: sub.node, SilentMillis: uint64(s.Clock.Now().Sub(sub.seen).Milliseconds())}
 		for _, set := range is.sets {
 			n.Sets = append(n.Sets, set)
 		}
 		b.Nodes = append(b.Nodes, n)
 	}
-	return b
+	some := s.takeMoved()
+	if seen || b.All {
+		for _, sub := range s.subscribers {
+			add(sub)
+		}
+		return b, changed
+	}
+	for _, sub := range some {
+		if s.subscribers[sub.node] == sub {
+			add(sub)
+		}
+	}
+	return b, changed
+}
+
+// note remembers that a subscriber's standing may have changed, for the next beat: it need not look at all of them. s.mu is held.
+func (s *Server) note(sub *subscriber) {
+	if s.telling && !sub.moved {
+		sub.moved = true
+		s.moved = append(s.moved, sub)
+	}
+}
+
+// takeMoved takes those that note remembers. s.mu is held.
+func (s *Server) takeMoved() []*subscriber {
+	some := s.moved
+	for _, sub := range some {
+		sub.moved = false
+	}
+	s.moved = nil
+	return some
+}
+
+// tellNobody ends note's remembering: this server leads, or nobody does.
+func (s *Server) tellNobody() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.telling = false
+	s.takeMoved()
 }
 
 // standing is how far a subscriber is with each kind. s.mu is held.

@@ -101,7 +101,7 @@ type Config struct {
 	Self    string
 	Servers func() []string
 
-	Heartbeat time.Duration // how often agents report; 3 s
+	Heartbeat time.Duration // how often agents report; 4 s
 	Lease     time.Duration // silent for longer: the lease is lost; 10 s
 	Grace     time.Duration // after that: the node is DOWN; 20 s
 }
@@ -116,8 +116,11 @@ type Server struct {
 	subscribers map[string]*subscriber // by node
 	callbacks   map[string]*callback   // by request: those whom no agent has answered yet
 	published   map[agentapi.Kind]state.Revision
-	changed     chan struct{} // closed when acknowledgements, leases or published revisions change
+	changed     chan struct{} // closed when acknowledgements, leases or published revisions change; nil: nobody waits for it
 	watching    bool          // the publisher follows: sessions may begin
+
+	telling bool          // another server leads and is told of this one's nodes
+	moved   []*subscriber // whose standing has changed since the last beat, while telling
 
 	// On the leader: nodes that have their session with another server, and how far each of those has published.
 	remotes map[string]*remote
@@ -136,7 +139,7 @@ var Schema = state.Schema{lineage}
 // New makes a server. Register it with a grpc.Server and Run it.
 func New(c Config) *Server {
 	if c.Heartbeat == 0 {
-		c.Heartbeat = 3 * time.Second
+		c.Heartbeat = 4 * time.Second
 	}
 	if c.Lease == 0 {
 		c.Lease = 10 * time.Second
@@ -148,7 +151,7 @@ func New(c Config) *Server {
 		c.OldestAgent = version.OldestAgent
 	}
 	s := &Server{
-		Config: c, subscribers: map[string]*subscriber{}, callbacks: map[string]*callback{}, published: map[agentapi.Kind]state.Revision{}, changed: make(chan struct{}),
+		Config: c, subscribers: map[string]*subscriber{}, callbacks: map[string]*callback{}, published: map[agentapi.Kind]state.Revision{},
 		remotes: map[string]*remote{}, beats: map[string]map[int32]uint64{}, lost: map[string][]string{},
 	}
 	s.reports = newReports(s)
@@ -221,6 +224,16 @@ func (s *Server) incarnation(ctx context.Context) (string, error) {
 
 // wake tells those who wait that something changed. s.mu is held.
 func (s *Server) wake() {
-	close(s.changed)
-	s.changed = make(chan struct{})
+	if s.changed != nil {
+		close(s.changed)
+		s.changed = nil
+	}
+}
+
+// change is what wake closes next. s.mu is held.
+func (s *Server) change() <-chan struct{} {
+	if s.changed == nil {
+		s.changed = make(chan struct{})
+	}
+	return s.changed
 }

@@ -18,6 +18,7 @@ func (s *Server) publish(ctx context.Context) error {
 			tables = append(tables, t)
 		}
 	}
+	changes, events := make([][]Change, len(s.Sources)), []state.Event(nil)
 	for ctx.Err() == nil {
 		v := s.Store.View()
 		w := s.Store.Watch(ctx, v.Revision(), tables...)
@@ -33,9 +34,8 @@ func (s *Server) publish(ctx context.Context) error {
 				}
 				return err
 			}
-			changes := make([][]Change, len(s.Sources))
 			for i, source := range s.Sources {
-				var events []state.Event
+				changes[i], events = nil, events[:0]
 				for _, e := range b.Events {
 					if wants[i][e.Table] {
 						events = append(events, e)
@@ -45,6 +45,7 @@ func (s *Server) publish(ctx context.Context) error {
 					changes[i] = source.Delta(b.View, events)
 				}
 			}
+			clear(events[:cap(events)]) // they hold records
 			s.hand(b.Revision, changes)
 		}
 	}
@@ -64,6 +65,7 @@ func (s *Server) restart(r state.Revision) {
 			t.full = true
 			clear(t.waiting)
 		}
+		s.note(sub)
 		sub.signal()
 	}
 	s.wake()
@@ -94,6 +96,7 @@ func (s *Server) put(sub *subscriber, source Source, r state.Revision, c Change)
 	}
 	if t := sub.sets[source.Kind()]; t != nil {
 		t.waiting[c.Name] = pending{r, c.Resource}
+		s.note(sub)
 		sub.signal()
 	}
 }

@@ -9,6 +9,7 @@ import (
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 
 	agentapi "github.com/seed-2f228079/neargate/api/agent"
 	"github.com/seed-2f228079/neargate/controlplane"
@@ -33,10 +34,13 @@ func newSeveral(t *testing.T, lease time.Duration) *several {
 func newSeveralBy(t *testing.T, lease time.Duration, of func(server string) clock.Clock) *several {
 	s := &several{t: t, planes: map[string]*plane{}}
 	s.Cluster = testcluster.New(t, testcluster.Config{Servers: 3, Schema: planeSchema, Configure: func(o *raft.Options) { o.Clock = of(o.NodeID) }})
+	made := make(chan struct{}) // closed when planes has all of them
+	defer close(made)
 	for _, server := range s.Servers() {
 		s.planes[server.ID] = newPlaneOn(t, Config{
 			Store: server.Store(), Clock: of(server.ID), Traffic: &traffic{}, Heartbeat: 40 * time.Millisecond, Lease: lease, Grace: time.Second, Self: server.ID,
 			Leader: func(ctx context.Context, msg *Relay) (*RelayAnswer, error) {
+				<-made
 				leader := s.planes[server.Store().Leadership().Leader]
 				if leader == nil || leader.Self == server.ID {
 					return nil, errors.New("nobody else leads")
@@ -223,7 +227,7 @@ func TestNewLeaderLearns(t *testing.T) {
 	}
 }
 
-// TestSilentNodeOfAFollower: a node that is heard of stays, one that is not is given up, and its session ends.
+// TestSilentNodeOfAFollower: a node that is heard of stays, however much else there is to tell of, one that is not is given up, and its session ends.
 func TestSilentNodeOfAFollower(t *testing.T) {
 	s := newSeveral(t, 2*time.Second)
 	leader, followers := s.split()
@@ -238,6 +242,23 @@ func TestSilentNodeOfAFollower(t *testing.T) {
 			case <-time.After(100 * time.Millisecond):
 				_ = loud.stream.Send(&agentapi.Up{Body: &agentapi.Up_Heartbeat{Heartbeat: &agentapi.Heartbeat{}}})
 			}
+		}
+	})
+	other := leader.task("elsewhere")
+	beating.Go(func() {
+		for epoch := uint64(2); ; epoch++ {
+			select {
+			case <-stop:
+				return
+			case <-time.After(5 * time.Millisecond):
+			}
+			_, _ = leader.Store.Update(t.Context(), func(tx *state.Tx) error {
+				s, _ := controlplane.TaskStatuses.Get(tx, controlplane.Tasks.Key(other))
+				s = proto.CloneOf(s)
+				s.Epoch = epoch
+				controlplane.TaskStatuses.Put(tx, s)
+				return nil
+			})
 		}
 	})
 	defer beating.Wait()

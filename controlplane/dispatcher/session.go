@@ -5,7 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -19,6 +19,14 @@ import (
 
 // maxInbox bounds what traffic reports may wait; the stream is not read meanwhile.
 const maxInbox = 64
+
+// inbox is what a subscriber has reported of traffic and of its host, beside the receiver, so that a slow commit does not hold up heartbeats. Its
+// goroutine is there while something waits: thousands of hosts have nothing to say.
+type inbox struct {
+	waiting chan *agentapi.Up
+	left    atomic.Int32  // waiting or being taken in
+	worker  chan struct{} // capacity 1: holds what the goroutine holds, or whoever has ended it for good
+}
 
 // Session is the stream of one subscriber: Hello, Welcome, then updates down and acknowledgements and reports up.
 func (s *Server) Session(stream agentapi.Dispatcher_SessionServer) error {
@@ -57,6 +65,7 @@ func (s *Server) Session(stream agentapi.Dispatcher_SessionServer) error {
 	}
 	s.mu.Lock()
 	sub.joined = true
+	s.note(sub)
 	s.wake()
 	s.mu.Unlock()
 	s.Log.Info("agent connected", "node", sub.node, "name", hello.NodeName, "session", sub.session)
@@ -153,19 +162,13 @@ func (s *Server) serve(ctx context.Context, cancel context.CancelCauseFunc, stre
 	if err != nil {
 		return err
 	}
-	inbox := make(chan *agentapi.Up, maxInbox)
-	var traffic sync.WaitGroup
-	traffic.Add(1)
+	in := &inbox{worker: make(chan struct{}, 1)}
 	go func() {
-		defer traffic.Done()
-		s.takeTraffic(ctx, sub, inbox)
-	}()
-	go func() {
-		cancel(s.receive(ctx, stream, sub, inbox))
+		cancel(s.receive(ctx, stream, sub, in))
 	}()
 	err = s.send(ctx, stream, sub)
 	cancel(err)
-	traffic.Wait()
+	in.worker <- struct{}{} // it has ended, and none begins any more
 	if reason, ok := context.Cause(ctx).(closed); ok {
 		_ = stream.Send(&agentapi.Down{Body: &agentapi.Down_Close{Close: &agentapi.Close{Reason: string(reason)}}})
 		return status.Error(codes.Aborted, string(reason))
@@ -199,7 +202,7 @@ func (s *Server) send(ctx context.Context, stream agentapi.Dispatcher_SessionSer
 	}
 }
 
-func (s *Server) receive(ctx context.Context, stream agentapi.Dispatcher_SessionServer, sub *subscriber, inbox chan<- *agentapi.Up) error {
+func (s *Server) receive(ctx context.Context, stream agentapi.Dispatcher_SessionServer, sub *subscriber, in *inbox) error {
 	for {
 		up, err := stream.Recv()
 		if err != nil {
@@ -210,7 +213,10 @@ func (s *Server) receive(ctx context.Context, stream agentapi.Dispatcher_Session
 		if ack := up.GetAck(); ack != nil {
 			if t := sub.sets[ack.Kind]; t != nil {
 				t.acknowledge(state.Revision(ack.Revision))
-				sub.signal()
+				if t.full || len(t.waiting) > 0 {
+					sub.signal() // it may have waited for this
+				}
+				s.note(sub)
 				s.wake()
 			}
 		}
@@ -222,10 +228,8 @@ func (s *Server) receive(ctx context.Context, stream agentapi.Dispatcher_Session
 			if s.Traffic == nil && up.GetHost() == nil {
 				return status.Error(codes.Unimplemented, "this server takes no reports of traffic")
 			}
-			select {
-			case inbox <- up:
-			case <-ctx.Done():
-				return ctx.Err()
+			if err := s.takeTraffic(ctx, sub, in, up); err != nil {
+				return err
 			}
 		case *agentapi.Up_Hello:
 			return status.Error(codes.InvalidArgument, "a second Hello")
@@ -233,24 +237,48 @@ func (s *Server) receive(ctx context.Context, stream agentapi.Dispatcher_Session
 	}
 }
 
-// takeTraffic hands reports of proxies and health checkers, and of the host itself, on, beside the receiver, so that a slow commit does not hold up
-// heartbeats. A report that cannot be taken in ends the session: the agent repeats what it knows in the next one.
-func (s *Server) takeTraffic(ctx context.Context, sub *subscriber, inbox <-chan *agentapi.Up) {
+// takeTraffic has a report of proxies and health checkers, or of the host itself, taken in after those before it.
+func (s *Server) takeTraffic(ctx context.Context, sub *subscriber, in *inbox, up *agentapi.Up) error {
+	if in.waiting == nil {
+		in.waiting = make(chan *agentapi.Up, maxInbox)
+	}
+	select {
+	case in.waiting <- up:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	if in.left.Add(1) > 1 {
+		return nil
+	}
+	select {
+	case in.worker <- struct{}{}:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	go func() {
+		defer func() { <-in.worker }()
+		s.workTraffic(ctx, sub, in)
+	}()
+	return nil
+}
+
+// workTraffic takes in what waits. A report that cannot be taken in ends the session: the agent repeats what it knows in the next one.
+func (s *Server) workTraffic(ctx context.Context, sub *subscriber, in *inbox) {
 	for {
-		var err error
-		select {
-		case up := <-inbox:
-			err = s.takeReport(ctx, sub.node, up)
-		case <-ctx.Done():
+		err := s.takeReport(ctx, sub.node, <-in.waiting)
+		if ctx.Err() != nil {
 			return
 		}
-		if err != nil && ctx.Err() == nil {
+		if err != nil {
 			s.Log.Error("cannot take in a report", "node", sub.node, "error", err)
 			s.mu.Lock()
 			if sub.close != nil {
 				sub.close("a report could not be taken in: " + err.Error())
 			}
 			s.mu.Unlock()
+			return
+		}
+		if in.left.Add(-1) == 0 {
 			return
 		}
 	}

@@ -18,6 +18,7 @@ type subscriber struct {
 	session     string
 	incarnation string    // that it was told
 	joined      bool      // the leader knows of this session
+	moved       bool      // it is in Server.moved
 	seen        time.Time // last sign of life
 	sets        map[agentapi.Kind]*set
 	ready       chan struct{} // capacity 1: there is something to send
@@ -86,8 +87,13 @@ func (s *Server) next(sub *subscriber) *agentapi.Update {
 		}
 		if t.full {
 			t.full, t.filling = false, true
+			s.note(sub)
 			return &agentapi.Update{Kind: kind, Full: true}
 		}
+		if len(t.waiting) == 0 {
+			continue
+		}
+		s.note(sub)
 		if u := t.delta(kind); u != nil {
 			t.inFlight = append(t.inFlight, t.sent)
 			return u
@@ -138,6 +144,7 @@ func (s *Server) fill(sub *subscriber, u *agentapi.Update) bool {
 	defer s.mu.Unlock()
 	t := sub.sets[u.Kind]
 	t.filling = false
+	s.note(sub)
 	t.sent = state.Revision(u.Revision)
 	t.inFlight = append(t.inFlight, t.sent)
 	return s.subscribers[sub.node] == sub
@@ -173,7 +180,7 @@ func (s *Server) WaitAcked(ctx context.Context, kind agentapi.Kind, r state.Revi
 	limit := s.Clock.After(maxWait)
 	for {
 		s.mu.Lock()
-		ok, changed := s.acknowledged(kind, r), s.changed
+		ok, changed := s.acknowledged(kind, r), s.change()
 		s.mu.Unlock()
 		if ok {
 			return true

@@ -21,11 +21,23 @@ import (
 const ProtocolGRPC = "h2"
 
 // A host that lost its power or its network sends no FIN: a connection that has been silent is probed, and given up when no answer
-// comes.
+// comes. What an agent sends, its heartbeats above all, probes as well: the kernel gives up what is not confirmed within patience. So its own probes
+// find servers that hang, and have to be in time only for another server to hear of the node before it is given up (30 s).
 const (
-	silence  = 10 * time.Second // the least that gRPC allows a client
-	patience = 5 * time.Second
+	silence      = 10 * time.Second
+	agentSilence = 15 * time.Second
+	patience     = 5 * time.Second
 )
+
+// window is how much of one stream may be under way, or wait for a reader who is slow, and connWindow of all streams of a connection. They are
+// fixed: gRPC's way of finding them out answers every message that comes on a quiet connection with a ping, which costs more than the message.
+const (
+	window     = 1 << 20
+	connWindow = 4 << 20
+)
+
+// A connection hands out a TLS record at a time, which it holds already: a buffer for reading in front of it would save nothing.
+const noReadBuffer = 0
 
 // peerInfo is what gRPC knows about the peer of a call.
 type peerInfo struct {
@@ -61,8 +73,8 @@ func AuthorizeNode(ctx context.Context, node string) error {
 func GRPCServerOptions() []grpc.ServerOption {
 	return []grpc.ServerOption{
 		grpc.Creds(accepted{}),
-		// Ten thousand agents say little, each at its time: they share buffers for writing, and a small one each for reading will do.
-		grpc.SharedWriteBuffer(true), grpc.ReadBufferSize(2 << 10),
+		// Ten thousand agents say little, each at its time: they share buffers for writing.
+		grpc.SharedWriteBuffer(true), grpc.ReadBufferSize(noReadBuffer), grpc.StaticStreamWindowSize(window), grpc.StaticConnWindowSize(connWindow),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: silence, Timeout: patience}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: silence / 2, PermitWithoutStream: true}),
 	}
@@ -81,7 +93,8 @@ func (c *Credential) DialServers(servers []string) (*grpc.ClientConn, error) {
 			server := servers[(next.Add(1)-1)%uint32(len(servers))]
 			return new(net.Dialer).DialContext(ctx, "tcp", server)
 		}),
-		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: silence, Timeout: patience}),
+		grpc.WithSharedWriteBuffer(true), grpc.WithReadBufferSize(noReadBuffer), grpc.WithStaticStreamWindowSize(window), grpc.WithStaticConnWindowSize(connWindow),
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: agentSilence, Timeout: patience}),
 		grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 3 * time.Second},
 			MinConnectTimeout: dialTimeout,

@@ -24,8 +24,9 @@ type Port struct {
 }
 
 type protocol struct {
-	roles []Role // empty: anybody
-	shown bool   // anybody who shows a certificate, whoever has signed it: it proves a key
+	roles []Role      // empty: anybody
+	shown bool        // anybody who shows a certificate, whoever has signed it: it proves a key
+	tls   *tls.Config // of all its connections, made by Serve: one each would take 2 kB for as long as the connection stands
 	conns chan net.Conn
 	addr  net.Addr
 	once  sync.Once
@@ -73,6 +74,9 @@ func (p *Port) Serve(ctx context.Context, l net.Listener) error {
 	var g errgroup.Group
 	g.SetLimit(maxHandshakes)
 	config := &tls.Config{GetConfigForClient: p.configFor}
+	for name, h := range p.protocols {
+		h.tls = p.config(name, h)
+	}
 	defer func() {
 		for _, h := range p.protocols {
 			h.Close()
@@ -133,20 +137,23 @@ func (p *Port) greet(ctx context.Context, conn *tls.Conn) {
 // one and nothing else.
 func (p *Port) configFor(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 	for _, name := range hello.SupportedProtos {
-		h := p.protocols[name]
-		if h == nil {
-			continue
+		if h := p.protocols[name]; h != nil {
+			return h.tls, nil
 		}
-		config := p.credential.peerTLS([]string{name}, h.roles...)
-		switch {
-		case h.shown:
-			config.VerifyConnection = nil
-		case len(h.roles) == 0:
-			config.ClientAuth, config.VerifyConnection = tls.NoClientCert, nil
-		}
-		return config, nil
 	}
 	return nil, fmt.Errorf("no protocol in common: the peer offers %q", slices.Clone(hello.SupportedProtos))
+}
+
+// config is for a protocol's connections. What it shows and believes is looked up anew for each.
+func (p *Port) config(name string, h *protocol) *tls.Config {
+	config := p.credential.peerTLS([]string{name}, h.roles...)
+	switch {
+	case h.shown:
+		config.VerifyConnection = nil
+	case len(h.roles) == 0:
+		config.ClientAuth, config.VerifyConnection = tls.NoClientCert, nil
+	}
+	return config
 }
 
 // ConnPeer says who is at the other end of a connection that a Port has handed over.
