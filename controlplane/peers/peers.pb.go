@@ -83,6 +83,75 @@ func (x *UsedToken) GetEnds() *timestamppb.Timestamp {
 	return nil
 }
 
+// Authorities are the cluster's certificate authorities, as all servers should have them: one record. The keys are in no record.
+type Authorities struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Generation    uint64                 `protobuf:"varint,1,opt,name=generation,proto3" json:"generation,omitempty"`    // grows with every change
+	Phase         string                 `protobuf:"bytes,2,opt,name=phase,proto3" json:"phase,omitempty"`               // of the exchange of one for another; empty: there is none under way
+	Certificates  [][]byte               `protobuf:"bytes,3,rep,name=certificates,proto3" json:"certificates,omitempty"` // DER, the oldest first
+	Since         *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=since,proto3" json:"since,omitempty"`               // when it became so
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Authorities) Reset() {
+	*x = Authorities{}
+	mi := &file_controlplane_peers_peers_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Authorities) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Authorities) ProtoMessage() {}
+
+func (x *Authorities) ProtoReflect() protoreflect.Message {
+	mi := &file_controlplane_peers_peers_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Authorities.ProtoReflect.Descriptor instead.
+func (*Authorities) Descriptor() ([]byte, []int) {
+	return file_controlplane_peers_peers_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Authorities) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *Authorities) GetPhase() string {
+	if x != nil {
+		return x.Phase
+	}
+	return ""
+}
+
+func (x *Authorities) GetCertificates() [][]byte {
+	if x != nil {
+		return x.Certificates
+	}
+	return nil
+}
+
+func (x *Authorities) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
 var File_controlplane_peers_peers_proto protoreflect.FileDescriptor
 
 const file_controlplane_peers_peers_proto_rawDesc = "" +
@@ -91,7 +160,14 @@ const file_controlplane_peers_peers_proto_rawDesc = "" +
 	"\tUsedToken\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04host\x18\x02 \x01(\tR\x04host\x12.\n" +
-	"\x04ends\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x04endsB<Z:github.com/seed-2f228079/neargate/controlplane/peers;peersb\x06proto3"
+	"\x04ends\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x04ends\"\x99\x01\n" +
+	"\vAuthorities\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x01 \x01(\x04R\n" +
+	"generation\x12\x14\n" +
+	"\x05phase\x18\x02 \x01(\tR\x05phase\x12\"\n" +
+	"\fcertificates\x18\x03 \x03(\fR\fcertificates\x120\n" +
+	"\x05since\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x05sinceB<Z:github.com/seed-2f228079/neargate/controlplane/peers;peersb\x06proto3"
 
 var (
 	file_controlplane_peers_peers_proto_rawDescOnce sync.Once
@@ -105,18 +181,20 @@ func file_controlplane_peers_peers_proto_rawDescGZIP() []byte {
 	return file_controlplane_peers_peers_proto_rawDescData
 }
 
-var file_controlplane_peers_peers_proto_msgTypes = make([]protoimpl.MessageInfo, 1)
+var file_controlplane_peers_peers_proto_msgTypes = make([]protoimpl.MessageInfo, 2)
 var file_controlplane_peers_peers_proto_goTypes = []any{
 	(*UsedToken)(nil),             // 0: neargate.peers.v1.UsedToken
-	(*timestamppb.Timestamp)(nil), // 1: google.protobuf.Timestamp
+	(*Authorities)(nil),           // 1: neargate.peers.v1.Authorities
+	(*timestamppb.Timestamp)(nil), // 2: google.protobuf.Timestamp
 }
 var file_controlplane_peers_peers_proto_depIdxs = []int32{
-	1, // 0: neargate.peers.v1.UsedToken.ends:type_name -> google.protobuf.Timestamp
-	1, // [1:1] is the sub-list for method output_type
-	1, // [1:1] is the sub-list for method input_type
-	1, // [1:1] is the sub-list for extension type_name
-	1, // [1:1] is the sub-list for extension extendee
-	0, // [0:1] is the sub-list for field type_name
+	2, // 0: neargate.peers.v1.UsedToken.ends:type_name -> google.protobuf.Timestamp
+	2, // 1: neargate.peers.v1.Authorities.since:type_name -> google.protobuf.Timestamp
+	2, // [2:2] is the sub-list for method output_type
+	2, // [2:2] is the sub-list for method input_type
+	2, // [2:2] is the sub-list for extension type_name
+	2, // [2:2] is the sub-list for extension extendee
+	0, // [0:2] is the sub-list for field type_name
 }
 
 func init() { file_controlplane_peers_peers_proto_init() }
@@ -130,7 +208,7 @@ func file_controlplane_peers_peers_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_controlplane_peers_peers_proto_rawDesc), len(file_controlplane_peers_peers_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   1,
+			NumMessages:   2,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

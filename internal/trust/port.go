@@ -1,8 +1,10 @@
 package trust
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -21,6 +23,52 @@ type Port struct {
 	credential *Credential
 	log        *slog.Logger
 	protocols  map[string]*protocol
+
+	mu   sync.Mutex
+	live map[*tracked]*x509.Certificate // connections of hosts, with what they have shown
+}
+
+// tracked is a connection that the port knows of until it is closed.
+type tracked struct {
+	net.Conn
+	port *Port
+}
+
+// Close implements net.Conn.
+func (t *tracked) Close() error {
+	t.port.mu.Lock()
+	delete(t.port.live, t)
+	t.port.mu.Unlock()
+	return t.Conn.Close()
+}
+
+// Cut closes the connections of hosts whose certificates are of an authority that is no longer trusted, and says how many there were. They were let in
+// while it was; so was who has stolen its key.
+func (p *Port) Cut() int {
+	trusted := p.credential.current().authorities
+	var old []*tracked
+	p.mu.Lock()
+	for t, cert := range p.live {
+		if !signedBy(cert, trusted) {
+			old = append(old, t)
+		}
+	}
+	p.mu.Unlock()
+	for _, t := range old {
+		t.Close()
+	}
+	return len(old)
+}
+
+// Outdated says whether a connection that a Port has handed over is of a host which has shown a certificate of another authority than the one that
+// servers show theirs of: it should come by a new one.
+func (p *Port) Outdated(conn net.Conn) bool {
+	secured, ok := conn.(*tls.Conn)
+	if !ok {
+		return false
+	}
+	chain, own := secured.ConnectionState().PeerCertificates, p.credential.current().certificate.Leaf
+	return len(chain) > 0 && !bytes.Equal(chain[0].AuthorityKeyId, own.AuthorityKeyId)
 }
 
 type protocol struct {
@@ -39,7 +87,7 @@ const (
 
 // NewPort makes a port that shows credential.
 func NewPort(credential *Credential, log *slog.Logger) *Port {
-	return &Port{credential: credential, log: log, protocols: map[string]*protocol{}}
+	return &Port{credential: credential, log: log, protocols: map[string]*protocol{}, live: map[*tracked]*x509.Certificate{}}
 }
 
 // Handle is the listener for one protocol, spoken by hosts of the given roles. Its connections are *tls.Conn with the handshake
@@ -98,14 +146,15 @@ func (p *Port) Serve(ctx context.Context, l net.Listener) error {
 			return fmt.Errorf("peer port %s: %w", l.Addr(), err)
 		}
 		g.Go(func() error {
-			p.greet(ctx, tls.Server(conn, config))
+			raw := &tracked{conn, p}
+			p.greet(ctx, raw, tls.Server(raw, config))
 			return nil
 		})
 	}
 }
 
 // greet shakes hands and passes the connection on to its protocol's handler.
-func (p *Port) greet(ctx context.Context, conn *tls.Conn) {
+func (p *Port) greet(ctx context.Context, raw *tracked, conn *tls.Conn) {
 	limit, cancel := context.WithTimeout(ctx, handshakeTimeout)
 	defer cancel()
 	if err := conn.HandshakeContext(limit); err != nil {
@@ -115,10 +164,16 @@ func (p *Port) greet(ctx context.Context, conn *tls.Conn) {
 		}
 		return
 	}
-	h := p.protocols[conn.ConnectionState().NegotiatedProtocol]
+	session := conn.ConnectionState()
+	h := p.protocols[session.NegotiatedProtocol]
 	if h == nil { // who names no protocol at all gets past the negotiation
 		conn.Close()
 		return
+	}
+	if len(session.PeerCertificates) > 0 && !h.shown {
+		p.mu.Lock()
+		p.live[raw] = session.PeerCertificates[0]
+		p.mu.Unlock()
 	}
 	select {
 	case h.conns <- conn:
