@@ -47,8 +47,11 @@ type Config struct {
 	Store   *state.Store
 	// Dial connects to the server with an id, at address, and makes sure that it is that one.
 	Dial func(ctx context.Context, protocol, id, address string) (net.Conn, error)
-	// Authority is what this server hands to others of; nil: there is none.
-	Authority *trust.Authority
+	// Authority is this server's, of which it hands others what they lack; nil: there is none.
+	Authority interface {
+		Ring() (trust.Ring, <-chan struct{})
+		Hand(id string) ([]byte, error)
+	}
 	// Outdated says whether a connection's other end should come by a new one: its certificate is being replaced. Nil: none should.
 	Outdated func(net.Conn) bool
 	// Peer is the id of the server at the other end of a connection.

@@ -20,12 +20,14 @@ import (
 	"google.golang.org/grpc/status"
 
 	agentapi "github.com/seed-2f228079/neargate/api/agent"
+	"github.com/seed-2f228079/neargate/controlplane"
 	"github.com/seed-2f228079/neargate/controlplane/dispatcher"
 	"github.com/seed-2f228079/neargate/controlplane/peers"
 	"github.com/seed-2f228079/neargate/controlplane/state"
 	"github.com/seed-2f228079/neargate/controlplane/upgrade"
 	"github.com/seed-2f228079/neargate/internal/clock"
 	"github.com/seed-2f228079/neargate/internal/testcluster"
+	"github.com/seed-2f228079/neargate/internal/trust"
 	"github.com/seed-2f228079/neargate/storage/blob"
 	"github.com/seed-2f228079/neargate/storage/stream"
 )
@@ -37,6 +39,10 @@ type several struct {
 	blobs map[string]*peers.Blobs
 	logs  map[string]*stream.Store
 	at    map[string]string // addresses by protocol and id
+	// keys are the servers' folders of keys, and authorities what was opened there.
+	keys        map[string]string
+	mu          sync.Mutex
+	authorities map[string]*trust.Authority
 }
 
 // nobody dispatches.
@@ -57,7 +63,7 @@ func (l takes) Take(_ context.Context, b *agentapi.ShipBatch) (uint64, error) {
 }
 
 func newSeveral(t *testing.T) *several {
-	s := &several{Cluster: testcluster.New(t, testcluster.Config{Servers: 3, Schema: slices.Concat(peers.Schema, upgrade.Schema)}), of: map[string]*peers.Peers{}, blobs: map[string]*peers.Blobs{}, logs: map[string]*stream.Store{}, at: map[string]string{}}
+	s := &several{Cluster: testcluster.New(t, testcluster.Config{Servers: 3, Schema: slices.Concat(peers.Schema, upgrade.Schema, controlplane.Schema)}), of: map[string]*peers.Peers{}, blobs: map[string]*peers.Blobs{}, logs: map[string]*stream.Store{}, at: map[string]string{}, keys: map[string]string{}, authorities: map[string]*trust.Authority{}}
 	listen := func(protocol, id string) net.Listener {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
@@ -71,6 +77,7 @@ func newSeveral(t *testing.T) *several {
 	t.Cleanup(func() { cancel(); running.Wait() })
 	for _, server := range s.Servers() {
 		id := server.ID
+		s.openAuthority(t, id)
 		store, err := blob.Open(t.TempDir(), blob.Options{})
 		if err != nil {
 			t.Fatal(err)
@@ -82,7 +89,7 @@ func newSeveral(t *testing.T) *several {
 		t.Cleanup(func() { events.Close() })
 		s.logs[id] = events
 		p := peers.New(peers.Config{
-			ID: id, Engine: server.Engine(), Store: server.Store(), Clock: clock.Real{}, Log: slog.New(slog.DiscardHandler), Dispatcher: nobody{}, Blobs: store, Streams: events, Logs: takes{server.Store()},
+			ID: id, Engine: server.Engine(), Store: server.Store(), Clock: clock.Real{}, Log: slog.New(slog.DiscardHandler), Dispatcher: nobody{}, Blobs: store, Streams: events, Authority: opened{s, id}, Logs: takes{server.Store()},
 			Dial: func(ctx context.Context, protocol, id, _ string) (net.Conn, error) {
 				return new(net.Dialer).DialContext(ctx, "tcp", s.at[protocol+id])
 			},
