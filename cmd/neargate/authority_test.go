@@ -25,6 +25,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ecs"
 
 	"github.com/seed-2f228079/neargate/client"
+	"github.com/seed-2f228079/neargate/controlplane/state/etcd/etcdtest"
 )
 
 // thief has the key of a certificate authority, and calls himself a server.
@@ -116,11 +117,80 @@ func (s *servers) authority(what string, ok func(*client.Authority) bool) *clien
 	return last
 }
 
+// exchangeAuthority exchanges the authority of one server, whose public port speaks TLS: clients with the file of before go on until the old one is retired, those
+// with the file of now before and after.
+func (s *site) exchangeAuthority(t *testing.T, cfg client.Config) {
+	t.Helper()
+	answers := func(bundle string) error {
+		cfg := cfg
+		cfg.CABundle = bundle
+		c, err := client.New(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = c.Clusters(t.Context())
+		return err
+	}
+	kept := func() string {
+		t.Helper()
+		text, err := os.ReadFile(cfg.CABundle)
+		if err != nil {
+			t.Fatal(err)
+		}
+		name := filepath.Join(t.TempDir(), "ca.pem")
+		if err := os.WriteFile(name, text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return name
+	}
+	until := func(phase string) {
+		t.Helper()
+		eventually(t, func() error {
+			c, err := client.New(cfg)
+			if err != nil {
+				return err
+			}
+			a, err := c.Authority(t.Context())
+			if err == nil && (a.Phase != phase || a.Behind > 0) {
+				err = fmt.Errorf("not %s: %+v", phase, a)
+			}
+			return err
+		})
+	}
+	before := kept()
+	if _, err := s.RotateAuthority(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	until("issuing")
+	both := kept()
+	for _, bundle := range []string{before, both} {
+		if err := answers(bundle); err != nil {
+			t.Errorf("before the old authority is retired: %v", err)
+		}
+	}
+	if _, err := s.RetireAuthority(t.Context(), false); err != nil {
+		t.Fatal(err)
+	}
+	until("steady")
+	if err := answers(before); err == nil || !strings.Contains(err.Error(), "certificate") {
+		t.Errorf("with the old authority alone, once it is retired: %v", err)
+	}
+	if err := answers(both); err != nil {
+		t.Errorf("with both, once the old one is retired: %v", err)
+	}
+}
+
 // TestAuthorityRotation: three servers, under load, get another certificate authority while one of them and a host are away and their leader is
 // killed twice. Everybody comes back by what he had; nothing that was acknowledged is lost, no task ends, and whoever has stolen the old
 // authority is let in nowhere.
-func TestAuthorityRotation(t *testing.T) {
-	s := startServers(t, 3)
+func TestAuthorityRotation(t *testing.T) { rotateAuthority(t) }
+
+func TestAuthorityRotationOnEtcd(t *testing.T) {
+	rotateAuthority(t, "--state", "etcd", "--etcd-endpoints", etcdtest.Start(t).Endpoint)
+}
+
+func rotateAuthority(t *testing.T, flags ...string) {
+	s := startServers(t, 3, flags...)
 	if _, err := s.all[0].ECS.CreateCluster(t.Context(), &ecs.CreateClusterInput{ClusterName: new("apart")}); err != nil {
 		t.Fatal(err)
 	}
@@ -209,8 +279,8 @@ func TestAuthorityRotation(t *testing.T) {
 		if !bytes.Contains(kept[0], kept[2]) || strings.Count(string(kept[0]), "PRIVATE KEY-----") != 2 {
 			t.Errorf("server %s keeps more than the new authority", one.peers)
 		}
-		if _, err := os.Stat(filepath.Join(one.dir, "keys", "authority-next.pem")); err == nil {
-			t.Errorf("server %s keeps what it had prepared", one.peers)
+		if prepared, err := filepath.Glob(filepath.Join(one.dir, "keys", "authority-next*")); err != nil || len(prepared) > 0 {
+			t.Errorf("server %s keeps %v (%v)", one.peers, prepared, err)
 		}
 	}
 	for i := range agents {

@@ -30,7 +30,7 @@ var authorities = state.NewTable("peers.authorities", func(*Authorities) state.K
 //
 // Invariants:
 //
-//  1. A key goes from server to server over the peer port alone, never into the state.
+//  1. A key goes from server to server over the peer port alone, sealed to the receiver's host key; never into the state.
 //  2. A server's own generation never goes back. A record of an earlier one, from a restored snapshot, is replaced by what the servers have.
 //  3. The phase moves on from one that a server could miss only when every member, with a vote or without, says that it is there.
 type Rotation struct {
@@ -57,6 +57,7 @@ const (
 func (r *Rotation) Run(ctx context.Context) error {
 	var running sync.WaitGroup
 	defer running.Wait()
+	running.Go(func() { r.register(ctx) })
 	running.Go(func() { r.cut(ctx) })
 	running.Go(func() { r.follow(ctx) })
 	return r.Store.RunLeader(ctx, r.lead)
@@ -312,14 +313,6 @@ func hostsWithout(v *state.View, ids []string, present bool) []*controlplane.Nod
 		}
 	}
 	return list
-}
-
-// handAuthority answers another server.
-func (p *Peers) handAuthority(_ context.Context, _ string, body []byte) ([]byte, error) {
-	if p.Authority == nil {
-		return nil, nil
-	}
-	return p.Authority.Hand(string(body))
 }
 
 // standing is what this server says of itself.

@@ -4,7 +4,10 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io"
 	"log/slog"
+	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -60,8 +63,8 @@ func (o opened) last() *trust.Authority {
 	return o.s.authorities[o.id]
 }
 
-func (o opened) Ring() (trust.Ring, <-chan struct{}) { return o.last().Ring() }
-func (o opened) Hand(id string) ([]byte, error)      { return o.last().Hand(id) }
+func (o opened) Ring() (trust.Ring, <-chan struct{})       { return o.last().Ring() }
+func (o opened) Hand(id string, to []byte) ([]byte, error) { return o.last().Hand(id, to) }
 
 // rotating are the rotations of several servers.
 type rotating struct {
@@ -340,4 +343,62 @@ type quick struct {
 func (q quick) After(d time.Duration) <-chan time.Time {
 	q.looks.Add(1)
 	return q.Real.After(d / 50)
+}
+
+// Who has the old authority's key can call himself any server. The new one's he gets not: it is for members alone, sealed to the host key that each said was
+// its own before, and what was said is not replaced.
+func TestNewAuthorityIsForServersAlone(t *testing.T) {
+	r := newRotating(t)
+	if err := r.ask("POST /operator/authority/rotation", false); err != nil {
+		t.Fatal(err)
+	}
+	r.Await("the new authority issues", func() bool { return r.at(trust.Issuing) })
+	leader, follower := r.Leader(), r.Followers(r.Leader())[0]
+	post := func(as, path string, body []byte) (int, []byte) {
+		t.Helper()
+		client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			r.dialling.Lock()
+			defer r.dialling.Unlock()
+			conn, err := new(net.Dialer).DialContext(ctx, "tcp", r.several.at[peers.ProtocolRelay+leader.ID])
+			if err == nil {
+				r.dialled[conn.LocalAddr().String()] = as
+			}
+			return conn, err
+		}}}
+		answer, err := client.Post("http://server"+path, "", bytes.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer answer.Body.Close()
+		text, err := io.ReadAll(answer.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return answer.StatusCode, text
+	}
+	newest := r.ids()[1]
+	thief, err := trust.OpenAuthority(t.TempDir(), clock.Real{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := thief.HostKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ring, _ := r.authorities[leader.ID].Ring()
+	ring.Generation += 100
+	ring.Phase, ring.Authorities = trust.Steady, ring.Authorities[1:]
+	for _, as := range []string{"thief", follower.ID} {
+		code, _ := post(as, "/server-key", key)
+		if as == "thief" && code == http.StatusOK {
+			t.Error("who is no member has a host key")
+		}
+		code, text := post(as, "/authority", []byte(newest))
+		if (as == "thief") == (code == http.StatusOK) || bytes.Contains(text, []byte("PRIVATE KEY")) {
+			t.Errorf("as %s: %d %q", as, code, text)
+		}
+		if err := thief.Take(ring, text); err == nil {
+			t.Errorf("as %s: he has the new authority", as)
+		}
+	}
 }

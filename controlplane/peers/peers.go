@@ -50,7 +50,7 @@ type Config struct {
 	// Authority is this server's, of which it hands others what they lack; nil: there is none.
 	Authority interface {
 		Ring() (trust.Ring, <-chan struct{})
-		Hand(id string) ([]byte, error)
+		Hand(id string, to []byte) ([]byte, error)
 	}
 	// Outdated says whether a connection's other end should come by a new one: its certificate is being replaced. Nil: none should.
 	Outdated func(net.Conn) bool

@@ -152,6 +152,59 @@ func (x *Authorities) GetSince() *timestamppb.Timestamp {
 	return nil
 }
 
+// ServerKey is the host key that a server has said is its own: what is handed to it is sealed to that.
+type ServerKey struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Server        string                 `protobuf:"bytes,1,opt,name=server,proto3" json:"server,omitempty"` // id
+	Key           []byte                 `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`       // public, PKIX
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ServerKey) Reset() {
+	*x = ServerKey{}
+	mi := &file_controlplane_peers_peers_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ServerKey) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ServerKey) ProtoMessage() {}
+
+func (x *ServerKey) ProtoReflect() protoreflect.Message {
+	mi := &file_controlplane_peers_peers_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ServerKey.ProtoReflect.Descriptor instead.
+func (*ServerKey) Descriptor() ([]byte, []int) {
+	return file_controlplane_peers_peers_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *ServerKey) GetServer() string {
+	if x != nil {
+		return x.Server
+	}
+	return ""
+}
+
+func (x *ServerKey) GetKey() []byte {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
 var File_controlplane_peers_peers_proto protoreflect.FileDescriptor
 
 const file_controlplane_peers_peers_proto_rawDesc = "" +
@@ -167,7 +220,10 @@ const file_controlplane_peers_peers_proto_rawDesc = "" +
 	"generation\x12\x14\n" +
 	"\x05phase\x18\x02 \x01(\tR\x05phase\x12\"\n" +
 	"\fcertificates\x18\x03 \x03(\fR\fcertificates\x120\n" +
-	"\x05since\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x05sinceB<Z:github.com/seed-2f228079/neargate/controlplane/peers;peersb\x06proto3"
+	"\x05since\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\"5\n" +
+	"\tServerKey\x12\x16\n" +
+	"\x06server\x18\x01 \x01(\tR\x06server\x12\x10\n" +
+	"\x03key\x18\x02 \x01(\fR\x03keyB<Z:github.com/seed-2f228079/neargate/controlplane/peers;peersb\x06proto3"
 
 var (
 	file_controlplane_peers_peers_proto_rawDescOnce sync.Once
@@ -181,15 +237,16 @@ func file_controlplane_peers_peers_proto_rawDescGZIP() []byte {
 	return file_controlplane_peers_peers_proto_rawDescData
 }
 
-var file_controlplane_peers_peers_proto_msgTypes = make([]protoimpl.MessageInfo, 2)
+var file_controlplane_peers_peers_proto_msgTypes = make([]protoimpl.MessageInfo, 3)
 var file_controlplane_peers_peers_proto_goTypes = []any{
 	(*UsedToken)(nil),             // 0: neargate.peers.v1.UsedToken
 	(*Authorities)(nil),           // 1: neargate.peers.v1.Authorities
-	(*timestamppb.Timestamp)(nil), // 2: google.protobuf.Timestamp
+	(*ServerKey)(nil),             // 2: neargate.peers.v1.ServerKey
+	(*timestamppb.Timestamp)(nil), // 3: google.protobuf.Timestamp
 }
 var file_controlplane_peers_peers_proto_depIdxs = []int32{
-	2, // 0: neargate.peers.v1.UsedToken.ends:type_name -> google.protobuf.Timestamp
-	2, // 1: neargate.peers.v1.Authorities.since:type_name -> google.protobuf.Timestamp
+	3, // 0: neargate.peers.v1.UsedToken.ends:type_name -> google.protobuf.Timestamp
+	3, // 1: neargate.peers.v1.Authorities.since:type_name -> google.protobuf.Timestamp
 	2, // [2:2] is the sub-list for method output_type
 	2, // [2:2] is the sub-list for method input_type
 	2, // [2:2] is the sub-list for extension type_name
@@ -208,7 +265,7 @@ func file_controlplane_peers_peers_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_controlplane_peers_peers_proto_rawDesc), len(file_controlplane_peers_peers_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   2,
+			NumMessages:   3,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

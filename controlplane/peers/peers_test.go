@@ -43,6 +43,9 @@ type several struct {
 	keys        map[string]string
 	mu          sync.Mutex
 	authorities map[string]*trust.Authority
+
+	dialling sync.Mutex
+	dialled  map[string]string // ids of those who have dialled, by the address that they have there
 }
 
 // nobody dispatches.
@@ -63,7 +66,7 @@ func (l takes) Take(_ context.Context, b *agentapi.ShipBatch) (uint64, error) {
 }
 
 func newSeveral(t *testing.T) *several {
-	s := &several{Cluster: testcluster.New(t, testcluster.Config{Servers: 3, Schema: slices.Concat(peers.Schema, upgrade.Schema, controlplane.Schema)}), of: map[string]*peers.Peers{}, blobs: map[string]*peers.Blobs{}, logs: map[string]*stream.Store{}, at: map[string]string{}, keys: map[string]string{}, authorities: map[string]*trust.Authority{}}
+	s := &several{Cluster: testcluster.New(t, testcluster.Config{Servers: 3, Schema: slices.Concat(peers.Schema, upgrade.Schema, controlplane.Schema)}), of: map[string]*peers.Peers{}, blobs: map[string]*peers.Blobs{}, logs: map[string]*stream.Store{}, at: map[string]string{}, dialled: map[string]string{}, keys: map[string]string{}, authorities: map[string]*trust.Authority{}}
 	listen := func(protocol, id string) net.Listener {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
@@ -90,10 +93,20 @@ func newSeveral(t *testing.T) *several {
 		s.logs[id] = events
 		p := peers.New(peers.Config{
 			ID: id, Engine: server.Engine(), Store: server.Store(), Clock: clock.Real{}, Log: slog.New(slog.DiscardHandler), Dispatcher: nobody{}, Blobs: store, Streams: events, Authority: opened{s, id}, Logs: takes{server.Store()},
-			Dial: func(ctx context.Context, protocol, id, _ string) (net.Conn, error) {
-				return new(net.Dialer).DialContext(ctx, "tcp", s.at[protocol+id])
+			Dial: func(ctx context.Context, protocol, to, _ string) (net.Conn, error) {
+				s.dialling.Lock() // until it is noted whose connection it is
+				defer s.dialling.Unlock()
+				conn, err := new(net.Dialer).DialContext(ctx, "tcp", s.at[protocol+to])
+				if err == nil {
+					s.dialled[conn.LocalAddr().String()] = id
+				}
+				return conn, err
 			},
-			Peer:     func(net.Conn) (string, bool) { return "some server", true },
+			Peer: func(conn net.Conn) (string, bool) {
+				s.dialling.Lock()
+				defer s.dialling.Unlock()
+				return s.dialled[conn.RemoteAddr().String()], true
+			},
 			Forwards: listen(peers.ProtocolForward, id), Relays: listen(peers.ProtocolRelay, id),
 			Forwarded: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				switch r.URL.Path {

@@ -15,6 +15,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 
 	"github.com/seed-2f228079/neargate/internal/datadir"
 )
@@ -220,8 +221,11 @@ func (a *Authority) certify(key crypto.PublicKey, who Identity) (der []byte, aut
 	return der, authorities, err
 }
 
-// nextFile holds the authority that this server has made, until servers have agreed upon it.
-const nextFile = "authority-next.pem"
+// nextFiles hold the authorities that this server has made, by their ids, until servers have agreed upon one. What is asked for twice must not overwrite
+// the first, which may be agreed upon yet.
+const nextFiles = "authority-next-"
+
+func (a *Authority) nextFile(id string) string { return filepath.Join(a.keys, nextFiles+id+".pem") }
 
 // Prepare makes a new authority, kept beside the one that there is, and is its certificate. Nothing follows from it before Take.
 func (a *Authority) Prepare() ([]byte, error) {
@@ -235,10 +239,11 @@ func (a *Authority) Prepare() ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("new certificate authority: %w", err)
 	}
-	if err := datadir.WriteFile(filepath.Join(a.keys, nextFile), text); err != nil {
+	cert := r.issuers[0].cert
+	if err := datadir.WriteFile(a.nextFile(AuthorityID(cert)), text); err != nil {
 		return nil, fmt.Errorf("new certificate authority: %w", err)
 	}
-	return r.issuers[0].cert.Raw, nil
+	return cert.Raw, nil
 }
 
 // held finds an authority among those that this server has, taken or only prepared.
@@ -246,10 +251,10 @@ func (a *Authority) held(id string) (issuer, bool) {
 	a.mu.RLock()
 	i, ok := a.ring.find(id)
 	a.mu.RUnlock()
-	if ok {
-		return i, true
+	if _, err := hex.DecodeString(id); ok || err != nil || id == "" { // it comes from other servers
+		return i, ok
 	}
-	text, err := os.ReadFile(filepath.Join(a.keys, nextFile))
+	text, err := os.ReadFile(a.nextFile(id))
 	if err != nil {
 		return issuer{}, false
 	}
@@ -271,16 +276,7 @@ func (a *Authority) Missing(r Ring) []string {
 	return ids
 }
 
-// Hand is an authority with its key, for another server; nil: it is not here.
-func (a *Authority) Hand(id string) ([]byte, error) {
-	i, ok := a.held(id)
-	if !ok {
-		return nil, nil
-	}
-	return i.pem()
-}
-
-// Take puts a ring in the place of what this server has, if it is of a later generation; handed are authorities that it was missing. It is on the
+// Take puts a ring in the place of what this server has, if it is of a later generation; handed are those that it was missing, as other servers' Hand has made them. It is on the
 // disk, and in this server's own certificates, before Take returns.
 func (a *Authority) Take(r Ring, handed ...[]byte) error {
 	a.taking.Lock()
@@ -291,13 +287,15 @@ func (a *Authority) Take(r Ring, handed ...[]byte) error {
 	if err := r.check(); err != nil {
 		return fmt.Errorf("take authorities: %w", err)
 	}
+	received, err := a.receive(handed)
+	if err != nil {
+		return fmt.Errorf("take authorities: %w", err)
+	}
 	next := ring{generation: r.Generation, phase: r.Phase}
 	for i, id := range r.IDs() {
 		one, ok := a.held(id)
-		for _, text := range handed {
-			if got, err := parseRing(text); err == nil && !ok {
-				one, ok = got.find(id)
-			}
+		if !ok {
+			one, ok = ring{issuers: received}.find(id)
 		}
 		if !ok || !bytes.Equal(one.cert.Raw, r.Authorities[i]) {
 			return fmt.Errorf("take authorities: the key of %s is not here", id)
@@ -316,19 +314,21 @@ func (a *Authority) Take(r Ring, handed ...[]byte) error {
 	own := a.own
 	a.mu.Unlock()
 	for _, c := range own {
-		p, err := c.renew(context.Background())
-		if err != nil {
-			return fmt.Errorf("take authorities: %w", err)
+		p, failed := c.renew(context.Background())
+		if failed != nil {
+			err = errors.Join(err, failed)
+			continue
 		}
 		c.set(p)
 	}
-	if err := a.settle(text); err != nil {
-		return fmt.Errorf("take authorities: %w", err)
-	}
+	err = errors.Join(err, a.settle(text))
 	a.mu.Lock()
 	close(a.changed)
 	a.changed = make(chan struct{})
 	a.mu.Unlock()
+	if err != nil {
+		return fmt.Errorf("authorities were taken, but: %w", err)
+	}
 	return nil
 }
 
@@ -347,19 +347,18 @@ func (a *Authority) settle(text []byte) error {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	next := filepath.Join(a.keys, nextFile)
-	prepared, err := os.ReadFile(next)
+	// What was prepared and not agreed upon can be no more, once something else is. Between exchanges it may be.
+	prepared, err := filepath.Glob(filepath.Join(a.keys, nextFiles+"*.pem"))
 	if err != nil {
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil
-		}
 		return err
 	}
-	// What has been agreed upon is in the ring by now.
-	if r, err := parseRing(prepared); err == nil {
-		if _, taken := a.ring.find(AuthorityID(r.issuers[0].cert)); !taken {
-			return nil
+	for _, name := range prepared {
+		id := strings.TrimSuffix(strings.TrimPrefix(filepath.Base(name), nextFiles), ".pem")
+		if _, taken := a.ring.find(id); taken || a.ring.phase.both() {
+			if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return err
+			}
 		}
 	}
-	return os.Remove(next)
+	return nil
 }

@@ -48,7 +48,7 @@ func turn(t *testing.T, a *Authority) Phase {
 
 // A server that crashes anywhere within Take has, at its next start, what was or what is to be, and all of its files agree.
 func TestTakeOutlivesACrash(t *testing.T) {
-	written := []string{authorityFile, authorityPublicFile, foundingFile, nextFile} // in this order
+	written := []string{authorityFile, authorityPublicFile, foundingFile} // in this order, and then what was prepared is removed
 	files := func(keys string) map[string][]byte {
 		all := map[string][]byte{}
 		for _, name := range written {
@@ -78,9 +78,14 @@ func TestTakeOutlivesACrash(t *testing.T) {
 			if _, err := a.Prepare(); err != nil {
 				t.Fatal(err)
 			}
+			prepared, err := filepath.Glob(filepath.Join(keys, nextFiles+"*"))
+			if err != nil || len(prepared) != 1 {
+				t.Fatalf("%v is prepared (%v)", prepared, err)
+			}
+			written = append(written, filepath.Base(prepared[0]))
 			before = files(keys)
 			r.Generation, r.Phase = r.Generation+1, Spreading
-			next, err := parseRing(before[nextFile])
+			next, err := parseRing(before[written[3]])
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -164,14 +169,31 @@ func TestTakeRefuses(t *testing.T) {
 	if now, _ := a.Ring(); now.Generation != own.Generation || len(now.Authorities) != 2 {
 		t.Errorf("it was %+v and is %+v", own, now)
 	}
-	text, err := b.Hand(other.IDs()[0])
+	var keys [][]byte
+	for _, one := range []*Authority{a, b} {
+		key, err := one.HostKey()
+		if err != nil {
+			t.Fatal(err)
+		}
+		keys = append(keys, key)
+	}
+	text, err := b.Hand(other.IDs()[0], keys[1])
 	if err != nil || text == nil {
 		t.Fatal(err)
+	}
+	if err := a.Take(Ring{Generation: 9, Phase: Steady, Authorities: other.Authorities}, text); err == nil {
+		t.Error("what was sealed to another server's key is opened")
+	}
+	if text, err = b.Hand(other.IDs()[0], keys[0]); err != nil {
+		t.Fatal(err)
+	}
+	if bytes.Contains(text, []byte("PRIVATE KEY")) {
+		t.Error("it is handed over in clear")
 	}
 	if err := a.Take(Ring{Generation: 9, Phase: Steady, Authorities: other.Authorities}, text); err != nil {
 		t.Error(err)
 	}
-	if text, err := a.Hand(own.IDs()[0]); text != nil || err != nil {
+	if text, err := a.Hand(own.IDs()[0], keys[1]); text != nil || err != nil {
 		t.Errorf("what was retired is still handed out (%v)", err)
 	}
 }
