@@ -24,6 +24,9 @@ type Credential struct {
 	log   *slog.Logger
 	renew func(ctx context.Context) (papers, error)
 	early chan earlier // what Hasten has asked for
+	// held is over making papers and showing them, so that none of before come after those of a newer ring; nil: there is no ring.
+	held  sync.Locker
+	conns connections
 
 	mu      sync.RWMutex
 	papers  papers
@@ -72,6 +75,7 @@ func (a *Authority) PublicCredential(names []string, log *slog.Logger) (*Credent
 
 func (a *Authority) selfSigned(log *slog.Logger, issue func(issuer, *ecdsa.PrivateKey) ([]byte, error)) (*Credential, error) {
 	c := newCredential(a.clock, log, papers{})
+	c.held = &a.taking
 	c.renew = func(context.Context) (papers, error) {
 		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 		if err != nil {
@@ -168,7 +172,8 @@ func (c *Credential) Run(ctx context.Context) error {
 		if wait > 0 {
 			continue
 		}
-		p, err := c.renew(ctx)
+		before, _ := c.Papers()
+		p, err := c.renewNow(ctx)
 		switch {
 		case ctx.Err() != nil:
 			return nil
@@ -177,11 +182,11 @@ func (c *Credential) Run(ctx context.Context) error {
 			c.log.Warn("cannot renew the certificate; trying again", "error", err, "ends", c.current().certificate.Leaf.NotAfter, "retry_in", wait)
 			continue
 		}
-		c.set(p)
 		c.log.Info("certificate renewed", "ends", p.certificate.Leaf.NotAfter)
 		// Never soon: a certificate that comes with half its life over, of a server whose clock is days behind, would be renewed without end.
 		early = 0
-		if want != nil && !c.has(*want) { // the server that was asked is behind the others
+		// The server that was asked may be behind the others. If it gave something new it may as well be ahead of them: then the next session will tell.
+		if want != nil && !c.has(*want) && c.has(before) {
 			wait, retry = retry, min(2*retry, lastRenewalRetry)
 			soon = c.clock.Now().Add(wait)
 			continue
@@ -189,6 +194,18 @@ func (c *Credential) Run(ctx context.Context) error {
 		want, soon, retry = nil, time.Time{}, firstRenewalRetry
 		wait = max(c.untilRenewal(), lastRenewalRetry)
 	}
+}
+
+func (c *Credential) renewNow(ctx context.Context) (papers, error) {
+	if c.held != nil {
+		c.held.Lock()
+		defer c.held.Unlock()
+	}
+	p, err := c.renew(ctx)
+	if err == nil {
+		c.set(p)
+	}
+	return p, err
 }
 
 // untilRenewal is how long there is time until a certificate should be renewed.

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -23,42 +22,10 @@ type Port struct {
 	credential *Credential
 	log        *slog.Logger
 	protocols  map[string]*protocol
-
-	mu   sync.Mutex
-	live map[*tracked]*x509.Certificate // connections of hosts, with what they have shown
 }
 
-// tracked is a connection that the port knows of until it is closed.
-type tracked struct {
-	net.Conn
-	port *Port
-}
-
-// Close implements net.Conn.
-func (t *tracked) Close() error {
-	t.port.mu.Lock()
-	delete(t.port.live, t)
-	t.port.mu.Unlock()
-	return t.Conn.Close()
-}
-
-// Cut closes the connections of hosts whose certificates are of an authority that is no longer trusted, and says how many there were. They were let in
-// while it was; so was who has stolen its key.
-func (p *Port) Cut() int {
-	trusted := p.credential.current().authorities
-	var old []*tracked
-	p.mu.Lock()
-	for t, cert := range p.live {
-		if !signedBy(cert, trusted) {
-			old = append(old, t)
-		}
-	}
-	p.mu.Unlock()
-	for _, t := range old {
-		t.Close()
-	}
-	return len(old)
-}
+// Cut is Credential.Cut, of the connections that came in and of those that this server has made.
+func (p *Port) Cut() int { return p.credential.Cut() }
 
 // Outdated says whether a connection that a Port has handed over is of a host which has shown a certificate of another authority than the one that
 // servers show theirs of: it should come by a new one.
@@ -87,7 +54,7 @@ const (
 
 // NewPort makes a port that shows credential.
 func NewPort(credential *Credential, log *slog.Logger) *Port {
-	return &Port{credential: credential, log: log, protocols: map[string]*protocol{}, live: map[*tracked]*x509.Certificate{}}
+	return &Port{credential: credential, log: log, protocols: map[string]*protocol{}}
 }
 
 // Handle is the listener for one protocol, spoken by hosts of the given roles. Its connections are *tls.Conn with the handshake
@@ -146,7 +113,7 @@ func (p *Port) Serve(ctx context.Context, l net.Listener) error {
 			return fmt.Errorf("peer port %s: %w", l.Addr(), err)
 		}
 		g.Go(func() error {
-			raw := &tracked{conn, p}
+			raw := p.credential.conns.track(conn)
 			p.greet(ctx, raw, tls.Server(raw, config))
 			return nil
 		})
@@ -171,9 +138,7 @@ func (p *Port) greet(ctx context.Context, raw *tracked, conn *tls.Conn) {
 		return
 	}
 	if len(session.PeerCertificates) > 0 && !h.shown {
-		p.mu.Lock()
-		p.live[raw] = session.PeerCertificates[0]
-		p.mu.Unlock()
+		raw.shows(session.PeerCertificates[0])
 	}
 	select {
 	case h.conns <- conn:

@@ -10,7 +10,9 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -339,6 +341,69 @@ func TestHostsFollowTheAuthority(t *testing.T) {
 	if err := cred.peerTLS([]string{ProtocolGRPC}, Server).VerifyConnection(tls.ConnectionState{PeerCertificates: []*x509.Certificate{chain}}); !refused(err) {
 		t.Errorf("the host lets itself be served by the old authority: %v", err)
 	}
+}
+
+// A host that gets something newer than it was asked to have is content with it: nobody will ask it again.
+func TestRenewalThatBringsMore(t *testing.T) {
+	c := startCluster(t, "secret")
+	cred := mustJoin(t, c.host(t, "secret"))
+	turn(t, c.authority)
+	turn(t, c.authority)
+	want, _ := c.authority.Wanted()
+	turn(t, c.authority) // servers show certificates of the new one, which this host does not know
+	if err := call(t, cred, c.addr); err == nil {
+		t.Fatal("it lets itself be served by whom it does not know")
+	}
+	turn(t, c.authority)
+	cred.Hasten(want, 0)
+	run(t, cred) // by the token
+	waitFor(t, "new papers", func() bool { p, _ := cred.Papers(); return len(p.Authorities) == 1 && p.Issuer == want.Issuer })
+	leaf := cred.current().certificate.Leaf
+	for range 3 {
+		waitFor(t, "both renewals waiting", func() bool { return c.clock.Waiters() >= 2 })
+		c.clock.Advance(renewalLook)
+	}
+	waitFor(t, "both renewals waiting", func() bool { return c.clock.Waiters() >= 2 })
+	if !cred.current().certificate.Leaf.Equal(leaf) {
+		t.Error("renewed again and again")
+	}
+}
+
+// A renewal of a server's own that is under way while the authority is exchanged does not bring the old one back.
+func TestServersRenewalWhileTheAuthorityIsExchanged(t *testing.T) {
+	a, err := OpenAuthority(t.TempDir(), clock.Real{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := a.ServerCredential("s", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var renewing sync.WaitGroup
+	stop := make(chan struct{})
+	for range 4 {
+		renewing.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				if _, err := c.renewNow(t.Context()); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	for range 20 {
+		turn(t, a)
+		want, _ := a.Ring()
+		if p, _ := c.Papers(); !slices.Equal(p.Authorities, want.IDs()) {
+			t.Errorf("in phase %q this server trusts %v, not %v", want.Phase, p.Authorities, want.IDs())
+		}
+	}
+	close(stop)
+	renewing.Wait()
 }
 
 // A host that was not waited for comes back by the token as the same node, whether it noticed when it dialled or is started anew.
