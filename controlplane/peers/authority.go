@@ -177,7 +177,7 @@ func (r *Rotation) lead(ctx context.Context) error {
 		v := r.Store.View()
 		a, _ := authorities.Get(v, authorityKey)
 		agreed := ringOf(a)
-		idle := own.Generation == agreed.Generation && (agreed.Phase == trust.Steady || agreed.Phase == trust.Issuing)
+		idle := own.Generation == agreed.Generation && (a == nil || slices.Equal(own.IDs(), agreed.IDs())) && (agreed.Phase == trust.Steady || agreed.Phase == trust.Issuing)
 		if !idle {
 			err := r.step(ctx, own, agreed)
 			if err != nil && err.Error() != said && ctx.Err() == nil {
@@ -194,6 +194,10 @@ func (r *Rotation) lead(ctx context.Context) error {
 func (r *Rotation) step(ctx context.Context, own, agreed trust.Ring) error {
 	switch {
 	case own.Generation > agreed.Generation: // the state is of before
+		return r.agree(ctx, agreed.Generation, own)
+	case own.Generation == agreed.Generation && !slices.Equal(own.IDs(), agreed.IDs()): // it is from elsewhere
+		r.Log.Warn("the state names other certificate authorities than the servers have; going on with the servers' own")
+		own.Generation++
 		return r.agree(ctx, agreed.Generation, own)
 	case own.Generation < agreed.Generation:
 		for _, id := range r.Authority.Missing(agreed) {

@@ -322,13 +322,16 @@ func TestRotationAndRestoredStates(t *testing.T) {
 		t.Fatal(err)
 	}
 	foreign, _ := elsewhere.Ring()
-	foreign.Generation = n + 7
-	if _, err := r.Update(t.Context(), func(tx *state.Tx) error { peers.Agree(tx, foreign); return nil }); err != nil {
-		t.Fatal(err)
-	}
-	r.Await("the servers' own is in its place", func() bool { now, _ := peers.Agreed(r.Leader().Store().View()); return now == n+8 && r.same() })
-	if got := r.ids(); !slices.Equal(got, want) {
-		t.Errorf("the servers had %v and have %v", want, got)
+	for _, later := range []uint64{0, 7} {
+		foreign.Generation = n + later
+		if _, err := r.Update(t.Context(), func(tx *state.Tx) error { peers.Agree(tx, foreign); return nil }); err != nil {
+			t.Fatal(err)
+		}
+		n = foreign.Generation + 1
+		r.Await("the servers' own is in its place", func() bool { now, _ := peers.Agreed(r.Leader().Store().View()); return now == n && r.same() })
+		if got := r.ids(); !slices.Equal(got, want) {
+			t.Errorf("the servers had %v and have %v", want, got)
+		}
 	}
 	turn()
 	end()
@@ -400,5 +403,24 @@ func TestNewAuthorityIsForServersAlone(t *testing.T) {
 		if err := thief.Take(ring, text); err == nil {
 			t.Errorf("as %s: he has the new authority", as)
 		}
+	}
+}
+
+// A platform of one process has no authority, and says so.
+func TestNoAuthorityToRotate(t *testing.T) {
+	o := &peers.Operator{}
+	asked := 0
+	for _, resource := range o.Resources() {
+		if !strings.Contains(resource.Route, "/operator/authority") {
+			continue
+		}
+		asked++
+		err := resource.Read(t.Context(), reflect.New(resource.In).Interface(), func(...any) error { return nil })
+		if err == nil || !strings.Contains(err.Error(), "has no certificate authority") {
+			t.Errorf("%s: %v", resource.Route, err)
+		}
+	}
+	if asked != 3 {
+		t.Errorf("%d routes", asked)
 	}
 }
