@@ -348,7 +348,7 @@ func (q quick) After(d time.Duration) <-chan time.Time {
 	return q.Real.After(d / 50)
 }
 
-// Who has the old authority's key can call himself any server. The new one's he gets not: it is for members alone, sealed to the host key that each said was
+// Who has the old authority's key can call himself any server. He does not get the new one's: it is for members alone, sealed to the host key that each said was
 // its own before, and what was said is not replaced.
 func TestNewAuthorityIsForServersAlone(t *testing.T) {
 	r := newRotating(t)
