@@ -53,6 +53,9 @@ type Config struct {
 	Environment map[string]string
 	// Network is what the host says of the addresses of its tasks; nil: they have none of the cluster's network.
 	Network func() (*agentapi.HostNetwork, error)
+	// Papers are the authorities of this host's certificate, and a channel that is closed when they are others; nil: it has none. Renew has it renewed.
+	Papers func() (*agentapi.Papers, <-chan struct{})
+	Renew  func(*agentapi.Renew)
 	// Metadata is where tasks ask about themselves.
 	Metadata MetadataURIs
 	// LogRetention is how long the logs of a task stay on this host after its end; 0: 30 days.

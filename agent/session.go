@@ -40,6 +40,10 @@ func (a *Agent) connectLoop(ctx context.Context) error {
 		if a.cfg.Clock.Now().Sub(began) > lastReconnect {
 			wait = firstReconnect
 		}
+		if errors.Is(err, errOtherPapers) {
+			a.log.Info("the next session with the control plane is by the new certificate")
+			continue
+		}
 		a.log.Warn("session with the control plane ended; tasks go on", "error", err, "retry_in", wait)
 		select {
 		case <-ctx.Done():
@@ -58,6 +62,10 @@ func (a *Agent) session(ctx context.Context) error {
 	stream, err := a.cfg.Client.Session(ctx)
 	if err != nil {
 		return err
+	}
+	var others <-chan struct{}
+	if a.cfg.Papers != nil {
+		_, others = a.cfg.Papers() // before hello asks for them
 	}
 	a.out.newSession()
 	hello, err := a.hello()
@@ -78,7 +86,14 @@ func (a *Agent) session(ctx context.Context) error {
 	a.greeted = true
 	a.connected.Store(true)
 	defer a.connected.Store(false)
-	s := &session{a: a, stream: stream, welcome: welcome, fail: cancel, boxes: map[agentapi.Kind]*mailbox{}}
+	// What was asked for in this session outlives it if only the certificate is another one: its calls have connections of their own.
+	calls, endCalls := context.WithCancel(tasks)
+	context.AfterFunc(ctx, func() {
+		if !errors.Is(context.Cause(ctx), errOtherPapers) {
+			endCalls()
+		}
+	})
+	s := &session{a: a, calls: calls, stream: stream, welcome: welcome, fail: cancel, boxes: map[agentapi.Kind]*mailbox{}}
 	s.sameIncarnation = a.pos.Incarnation == "" || a.pos.Incarnation == welcome.Incarnation
 	a.log.Info("session with the control plane", "session", welcome.SessionId, "incarnation", welcome.Incarnation)
 	var wg sync.WaitGroup
@@ -88,6 +103,13 @@ func (a *Agent) session(ctx context.Context) error {
 		defer wg.Done()
 		s.send(ctx)
 	}()
+	wg.Go(func() {
+		select {
+		case <-others:
+			cancel(errOtherPapers)
+		case <-ctx.Done():
+		}
+	})
 	err = s.receive(ctx)
 	cancel(err)
 	wg.Wait()
@@ -96,6 +118,9 @@ func (a *Agent) session(ctx context.Context) error {
 	}
 	return err
 }
+
+// errOtherPapers ends a session, for the next to go by the new certificate and to say which it is.
+var errOtherPapers = errors.New("this host's certificate is of another authority now")
 
 func (a *Agent) hello() (*agentapi.Hello, error) {
 	h, err := a.cfg.hello()
@@ -117,6 +142,9 @@ func (c *Config) hello() (*agentapi.Hello, error) {
 		NodeId: c.NodeID, NodeName: c.NodeName, Resources: c.Resources, Attributes: c.Attributes,
 		Cluster: c.Cluster, Version: c.Version, Runtime: c.Driver.Name(), Address: c.Address, Speaks: version.Speaks,
 	}
+	if c.Papers != nil {
+		h.Papers, _ = c.Papers()
+	}
 	if c.Network == nil {
 		return h, nil
 	}
@@ -129,6 +157,7 @@ func (c *Config) hello() (*agentapi.Hello, error) {
 
 type session struct {
 	a               *Agent
+	calls           context.Context // of what the server asks for by calls of their own
 	stream          agentapi.Dispatcher_SessionClient
 	welcome         *agentapi.Welcome
 	sameIncarnation bool
@@ -204,9 +233,13 @@ func (s *session) receive(ctx context.Context) error {
 		case *agentapi.Down_Close:
 			return errors.New("the server closed the session: " + b.Close.Reason)
 		case *agentapi.Down_Logs:
-			go s.a.sendLogs(ctx, b.Logs)
+			go s.a.sendLogs(s.calls, b.Logs)
+		case *agentapi.Down_Renew:
+			if s.a.cfg.Renew != nil {
+				s.a.cfg.Renew(b.Renew)
+			}
 		case *agentapi.Down_Exec:
-			s.a.wg.Go(func() { s.a.exec(ctx, b.Exec) })
+			s.a.wg.Go(func() { s.a.exec(s.calls, b.Exec) })
 		case *agentapi.Down_Update:
 			box := s.boxes[b.Update.Kind]
 			if box == nil {

@@ -1547,6 +1547,7 @@ type Node struct {
 	Health        *agent.HostHealth      `protobuf:"bytes,30,opt,name=health,proto3" json:"health,omitempty"`                              // as the agent said last
 	HealthSince   *timestamppb.Timestamp `protobuf:"bytes,31,opt,name=health_since,json=healthSince,proto3" json:"health_since,omitempty"` // when it became what it is
 	Speaks        uint32                 `protobuf:"varint,180,opt,name=speaks,proto3" json:"speaks,omitempty"`                            // version that its agent's build understands, as it said with its last hello; 0: the first
+	Papers        *agent.Papers          `protobuf:"bytes,340,opt,name=papers,proto3" json:"papers,omitempty"`                             // as the agent said with its last hello
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1684,6 +1685,13 @@ func (x *Node) GetSpeaks() uint32 {
 		return x.Speaks
 	}
 	return 0
+}
+
+func (x *Node) GetPapers() *agent.Papers {
+	if x != nil {
+		return x.Papers
+	}
+	return nil
 }
 
 // ContainerInstance is a node's membership in a cluster: key account, region, cluster, id.
@@ -2644,7 +2652,7 @@ const file_controlplane_controlplane_proto_rawDesc = "" +
 	"\aversion\x18\x11 \x01(\x04R\aversion\x12C\n" +
 	"\x0fprotected_until\x18\x12 \x01(\v2\x1a.google.protobuf.TimestampR\x0eprotectedUntil\x12'\n" +
 	"\x0fsecurity_groups\x18( \x03(\tR\x0esecurityGroups\x12\x13\n" +
-	"\x04gpus\x18\xac\x02 \x03(\tR\x04gpus\"\xa9\x05\n" +
+	"\x04gpus\x18\xac\x02 \x03(\tR\x04gpus\"\xdd\x05\n" +
 	"\x04Node\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x16\n" +
@@ -2667,7 +2675,8 @@ const file_controlplane_controlplane_proto_rawDesc = "" +
 	"\anetwork\x18( \x01(\v2\x1e.neargate.agent.v1.HostNetworkR\anetwork\x125\n" +
 	"\x06health\x18\x1e \x01(\v2\x1d.neargate.agent.v1.HostHealthR\x06health\x12=\n" +
 	"\fhealth_since\x18\x1f \x01(\v2\x1a.google.protobuf.TimestampR\vhealthSince\x12\x17\n" +
-	"\x06speaks\x18\xb4\x01 \x01(\rR\x06speaks\x1a=\n" +
+	"\x06speaks\x18\xb4\x01 \x01(\rR\x06speaks\x122\n" +
+	"\x06papers\x18\xd4\x02 \x01(\v2\x19.neargate.agent.v1.PapersR\x06papers\x1a=\n" +
 	"\x0fAttributesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xb2\x03\n" +
@@ -2801,6 +2810,7 @@ var file_controlplane_controlplane_proto_goTypes = []any{
 	(*agent.NodeResources)(nil),   // 26: neargate.agent.v1.NodeResources
 	(*agent.HostNetwork)(nil),     // 27: neargate.agent.v1.HostNetwork
 	(*agent.HostHealth)(nil),      // 28: neargate.agent.v1.HostHealth
+	(*agent.Papers)(nil),          // 29: neargate.agent.v1.Papers
 }
 var file_controlplane_controlplane_proto_depIdxs = []int32{
 	23, // 0: neargate.controlplane.v1.Cluster.created:type_name -> google.protobuf.Timestamp
@@ -2832,24 +2842,25 @@ var file_controlplane_controlplane_proto_depIdxs = []int32{
 	27, // 26: neargate.controlplane.v1.Node.network:type_name -> neargate.agent.v1.HostNetwork
 	28, // 27: neargate.controlplane.v1.Node.health:type_name -> neargate.agent.v1.HostHealth
 	23, // 28: neargate.controlplane.v1.Node.health_since:type_name -> google.protobuf.Timestamp
-	23, // 29: neargate.controlplane.v1.ContainerInstance.registered:type_name -> google.protobuf.Timestamp
-	21, // 30: neargate.controlplane.v1.ContainerInstance.attributes:type_name -> neargate.controlplane.v1.ContainerInstance.AttributesEntry
-	22, // 31: neargate.controlplane.v1.Tags.tags:type_name -> neargate.controlplane.v1.Tags.TagsEntry
-	23, // 32: neargate.controlplane.v1.ClientToken.expires:type_name -> google.protobuf.Timestamp
-	23, // 33: neargate.controlplane.v1.ServiceRevision.created:type_name -> google.protobuf.Timestamp
-	18, // 34: neargate.controlplane.v1.ServiceDeployment.target:type_name -> neargate.controlplane.v1.RevisionCount
-	18, // 35: neargate.controlplane.v1.ServiceDeployment.sources:type_name -> neargate.controlplane.v1.RevisionCount
-	23, // 36: neargate.controlplane.v1.ServiceDeployment.created:type_name -> google.protobuf.Timestamp
-	23, // 37: neargate.controlplane.v1.ServiceDeployment.started:type_name -> google.protobuf.Timestamp
-	23, // 38: neargate.controlplane.v1.ServiceDeployment.updated:type_name -> google.protobuf.Timestamp
-	23, // 39: neargate.controlplane.v1.ServiceDeployment.finished:type_name -> google.protobuf.Timestamp
-	23, // 40: neargate.controlplane.v1.ServiceDeployment.stopped:type_name -> google.protobuf.Timestamp
-	23, // 41: neargate.controlplane.v1.ServiceDeployment.rollback_started:type_name -> google.protobuf.Timestamp
-	42, // [42:42] is the sub-list for method output_type
-	42, // [42:42] is the sub-list for method input_type
-	42, // [42:42] is the sub-list for extension type_name
-	42, // [42:42] is the sub-list for extension extendee
-	0,  // [0:42] is the sub-list for field type_name
+	29, // 29: neargate.controlplane.v1.Node.papers:type_name -> neargate.agent.v1.Papers
+	23, // 30: neargate.controlplane.v1.ContainerInstance.registered:type_name -> google.protobuf.Timestamp
+	21, // 31: neargate.controlplane.v1.ContainerInstance.attributes:type_name -> neargate.controlplane.v1.ContainerInstance.AttributesEntry
+	22, // 32: neargate.controlplane.v1.Tags.tags:type_name -> neargate.controlplane.v1.Tags.TagsEntry
+	23, // 33: neargate.controlplane.v1.ClientToken.expires:type_name -> google.protobuf.Timestamp
+	23, // 34: neargate.controlplane.v1.ServiceRevision.created:type_name -> google.protobuf.Timestamp
+	18, // 35: neargate.controlplane.v1.ServiceDeployment.target:type_name -> neargate.controlplane.v1.RevisionCount
+	18, // 36: neargate.controlplane.v1.ServiceDeployment.sources:type_name -> neargate.controlplane.v1.RevisionCount
+	23, // 37: neargate.controlplane.v1.ServiceDeployment.created:type_name -> google.protobuf.Timestamp
+	23, // 38: neargate.controlplane.v1.ServiceDeployment.started:type_name -> google.protobuf.Timestamp
+	23, // 39: neargate.controlplane.v1.ServiceDeployment.updated:type_name -> google.protobuf.Timestamp
+	23, // 40: neargate.controlplane.v1.ServiceDeployment.finished:type_name -> google.protobuf.Timestamp
+	23, // 41: neargate.controlplane.v1.ServiceDeployment.stopped:type_name -> google.protobuf.Timestamp
+	23, // 42: neargate.controlplane.v1.ServiceDeployment.rollback_started:type_name -> google.protobuf.Timestamp
+	43, // [43:43] is the sub-list for method output_type
+	43, // [43:43] is the sub-list for method input_type
+	43, // [43:43] is the sub-list for extension type_name
+	43, // [43:43] is the sub-list for extension extendee
+	0,  // [0:43] is the sub-list for field type_name
 }
 
 func init() { file_controlplane_controlplane_proto_init() }

@@ -544,6 +544,7 @@ type Down struct {
 	//	*Down_Close
 	//	*Down_Logs
 	//	*Down_Exec
+	//	*Down_Renew
 	Body          isDown_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -631,6 +632,15 @@ func (x *Down) GetExec() *ExecRequest {
 	return nil
 }
 
+func (x *Down) GetRenew() *Renew {
+	if x != nil {
+		if x, ok := x.Body.(*Down_Renew); ok {
+			return x.Renew
+		}
+	}
+	return nil
+}
+
 type isDown_Body interface {
 	isDown_Body()
 }
@@ -658,6 +668,10 @@ type Down_Exec struct {
 	Exec *ExecRequest `protobuf:"bytes,20,opt,name=exec,proto3,oneof"`
 }
 
+type Down_Renew struct {
+	Renew *Renew `protobuf:"bytes,340,opt,name=renew,proto3,oneof"` // when the papers of the host's hello are not those that it should have
+}
+
 func (*Down_Welcome) isDown_Body() {}
 
 func (*Down_Update) isDown_Body() {}
@@ -667,6 +681,8 @@ func (*Down_Close) isDown_Body() {}
 func (*Down_Logs) isDown_Body() {}
 
 func (*Down_Exec) isDown_Body() {}
+
+func (*Down_Renew) isDown_Body() {}
 
 type LogRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1120,6 +1136,7 @@ type Hello struct {
 	Health        *HostHealth   `protobuf:"bytes,30,opt,name=health,proto3" json:"health,omitempty"`
 	Started       bool          `protobuf:"varint,31,opt,name=started,proto3" json:"started,omitempty"` // the first hello of this process: a container instance that was deregistered is one again
 	Speaks        uint32        `protobuf:"varint,180,opt,name=speaks,proto3" json:"speaks,omitempty"`  // the version of this protocol that the agent's build understands; 0: the first
+	Papers        *Papers       `protobuf:"bytes,340,opt,name=papers,proto3" json:"papers,omitempty"`   // unset: the host has none, or says nothing of them
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1264,6 +1281,13 @@ func (x *Hello) GetSpeaks() uint32 {
 		return x.Speaks
 	}
 	return 0
+}
+
+func (x *Hello) GetPapers() *Papers {
+	if x != nil {
+		return x.Papers
+	}
+	return nil
 }
 
 type NodeResources struct {
@@ -6385,6 +6409,112 @@ func (x *SessionLog) GetRegion() string {
 	return ""
 }
 
+// Papers name the authorities of a host's certificate, by the identifiers of their keys.
+type Papers struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Issuer        string                 `protobuf:"bytes,1,opt,name=issuer,proto3" json:"issuer,omitempty"`           // who has signed it
+	Authorities   []string               `protobuf:"bytes,2,rep,name=authorities,proto3" json:"authorities,omitempty"` // whom the host trusts, the oldest first
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Papers) Reset() {
+	*x = Papers{}
+	mi := &file_api_agent_agent_proto_msgTypes[73]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Papers) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Papers) ProtoMessage() {}
+
+func (x *Papers) ProtoReflect() protoreflect.Message {
+	mi := &file_api_agent_agent_proto_msgTypes[73]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Papers.ProtoReflect.Descriptor instead.
+func (*Papers) Descriptor() ([]byte, []int) {
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{73}
+}
+
+func (x *Papers) GetIssuer() string {
+	if x != nil {
+		return x.Issuer
+	}
+	return ""
+}
+
+func (x *Papers) GetAuthorities() []string {
+	if x != nil {
+		return x.Authorities
+	}
+	return nil
+}
+
+// Renew asks the host to renew its certificate now: the cluster's authority is being exchanged. With the new papers it begins a new session.
+type Renew struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Wanted        *Papers                `protobuf:"bytes,1,opt,name=wanted,proto3" json:"wanted,omitempty"`
+	WithinMillis  uint32                 `protobuf:"varint,2,opt,name=within_millis,json=withinMillis,proto3" json:"within_millis,omitempty"` // at a moment that the host draws
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Renew) Reset() {
+	*x = Renew{}
+	mi := &file_api_agent_agent_proto_msgTypes[74]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Renew) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Renew) ProtoMessage() {}
+
+func (x *Renew) ProtoReflect() protoreflect.Message {
+	mi := &file_api_agent_agent_proto_msgTypes[74]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Renew.ProtoReflect.Descriptor instead.
+func (*Renew) Descriptor() ([]byte, []int) {
+	return file_api_agent_agent_proto_rawDescGZIP(), []int{74}
+}
+
+func (x *Renew) GetWanted() *Papers {
+	if x != nil {
+		return x.Wanted
+	}
+	return nil
+}
+
+func (x *Renew) GetWithinMillis() uint32 {
+	if x != nil {
+		return x.WithinMillis
+	}
+	return 0
+}
+
 var File_api_agent_agent_proto protoreflect.FileDescriptor
 
 const file_api_agent_agent_proto_rawDesc = "" +
@@ -6398,13 +6528,14 @@ const file_api_agent_agent_proto_rawDesc = "" +
 	"\x06health\x18\x05 \x01(\v2\x1f.neargate.agent.v1.HealthReportH\x00R\x06health\x12:\n" +
 	"\adrained\x18\x06 \x01(\v2\x1e.neargate.agent.v1.DrainReportH\x00R\adrained\x123\n" +
 	"\x04host\x18\x1e \x01(\v2\x1d.neargate.agent.v1.HostHealthH\x00R\x04hostB\x06\n" +
-	"\x04body\"\x98\x02\n" +
+	"\x04body\"\xcb\x02\n" +
 	"\x04Down\x126\n" +
 	"\awelcome\x18\x01 \x01(\v2\x1a.neargate.agent.v1.WelcomeH\x00R\awelcome\x123\n" +
 	"\x06update\x18\x02 \x01(\v2\x19.neargate.agent.v1.UpdateH\x00R\x06update\x120\n" +
 	"\x05close\x18\x03 \x01(\v2\x18.neargate.agent.v1.CloseH\x00R\x05close\x123\n" +
 	"\x04logs\x18\x04 \x01(\v2\x1d.neargate.agent.v1.LogRequestH\x00R\x04logs\x124\n" +
-	"\x04exec\x18\x14 \x01(\v2\x1e.neargate.agent.v1.ExecRequestH\x00R\x04execB\x06\n" +
+	"\x04exec\x18\x14 \x01(\v2\x1e.neargate.agent.v1.ExecRequestH\x00R\x04exec\x121\n" +
+	"\x05renew\x18\xd4\x02 \x01(\v2\x18.neargate.agent.v1.RenewH\x00R\x05renewB\x06\n" +
 	"\x04body\"\xb1\x01\n" +
 	"\n" +
 	"LogRequest\x12\x0e\n" +
@@ -6438,7 +6569,7 @@ const file_api_agent_agent_proto_rawDesc = "" +
 	"timeMillis\x12\x12\n" +
 	"\x04text\x18\x02 \x01(\tR\x04text\"\x1d\n" +
 	"\aShipAck\x12\x12\n" +
-	"\x04mark\x18\x01 \x01(\x04R\x04mark\"\x9d\x06\n" +
+	"\x04mark\x18\x01 \x01(\x04R\x04mark\"\xd1\x06\n" +
 	"\x05Hello\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x1b\n" +
 	"\tnode_name\x18\x02 \x01(\tR\bnodeName\x12 \n" +
@@ -6458,7 +6589,8 @@ const file_api_agent_agent_proto_rawDesc = "" +
 	"\anetwork\x18( \x01(\v2\x1e.neargate.agent.v1.HostNetworkR\anetwork\x125\n" +
 	"\x06health\x18\x1e \x01(\v2\x1d.neargate.agent.v1.HostHealthR\x06health\x12\x18\n" +
 	"\astarted\x18\x1f \x01(\bR\astarted\x12\x17\n" +
-	"\x06speaks\x18\xb4\x01 \x01(\rR\x06speaks\x1a<\n" +
+	"\x06speaks\x18\xb4\x01 \x01(\rR\x06speaks\x122\n" +
+	"\x06papers\x18\xd4\x02 \x01(\v2\x19.neargate.agent.v1.PapersR\x06papers\x1a<\n" +
 	"\x0eRevisionsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\x05R\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\x1a=\n" +
@@ -6960,7 +7092,13 @@ const file_api_agent_agent_proto_rawDesc = "" +
 	"SessionLog\x12\x18\n" +
 	"\asession\x18\x01 \x01(\tR\asession\x12\x14\n" +
 	"\x05group\x18\x02 \x01(\tR\x05group\x12\x16\n" +
-	"\x06region\x18\x03 \x01(\tR\x06region*y\n" +
+	"\x06region\x18\x03 \x01(\tR\x06region\"B\n" +
+	"\x06Papers\x12\x16\n" +
+	"\x06issuer\x18\x01 \x01(\tR\x06issuer\x12 \n" +
+	"\vauthorities\x18\x02 \x03(\tR\vauthorities\"_\n" +
+	"\x05Renew\x121\n" +
+	"\x06wanted\x18\x01 \x01(\v2\x19.neargate.agent.v1.PapersR\x06wanted\x12#\n" +
+	"\rwithin_millis\x18\x02 \x01(\rR\fwithinMillis*y\n" +
 	"\x04Kind\x12\x14\n" +
 	"\x10KIND_UNSPECIFIED\x10\x00\x12\x0f\n" +
 	"\vASSIGNMENTS\x10\x01\x12\r\n" +
@@ -7025,7 +7163,7 @@ func file_api_agent_agent_proto_rawDescGZIP() []byte {
 }
 
 var file_api_agent_agent_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
-var file_api_agent_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 83)
+var file_api_agent_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 85)
 var file_api_agent_agent_proto_goTypes = []any{
 	(Kind)(0),                      // 0: neargate.agent.v1.Kind
 	(DesiredState)(0),              // 1: neargate.agent.v1.DesiredState
@@ -7106,17 +7244,19 @@ var file_api_agent_agent_proto_goTypes = []any{
 	(*EFSVolume)(nil),              // 76: neargate.agent.v1.EFSVolume
 	(*Interception)(nil),           // 77: neargate.agent.v1.Interception
 	(*SessionLog)(nil),             // 78: neargate.agent.v1.SessionLog
-	nil,                            // 79: neargate.agent.v1.Hello.RevisionsEntry
-	nil,                            // 80: neargate.agent.v1.Hello.AttributesEntry
-	nil,                            // 81: neargate.agent.v1.ContainerSpec.EnvironmentEntry
-	nil,                            // 82: neargate.agent.v1.ContainerSpec.LabelsEntry
-	nil,                            // 83: neargate.agent.v1.ContainerSpec.SysctlsEntry
-	nil,                            // 84: neargate.agent.v1.LogConfiguration.OptionsEntry
-	nil,                            // 85: neargate.agent.v1.VolumeSpec.DriverOptionsEntry
-	nil,                            // 86: neargate.agent.v1.ContainerSecrets.EnvironmentEntry
-	nil,                            // 87: neargate.agent.v1.ContainerSecrets.FilesEntry
-	nil,                            // 88: neargate.agent.v1.ContainerSecrets.LogOptionsEntry
-	(*timestamppb.Timestamp)(nil),  // 89: google.protobuf.Timestamp
+	(*Papers)(nil),                 // 79: neargate.agent.v1.Papers
+	(*Renew)(nil),                  // 80: neargate.agent.v1.Renew
+	nil,                            // 81: neargate.agent.v1.Hello.RevisionsEntry
+	nil,                            // 82: neargate.agent.v1.Hello.AttributesEntry
+	nil,                            // 83: neargate.agent.v1.ContainerSpec.EnvironmentEntry
+	nil,                            // 84: neargate.agent.v1.ContainerSpec.LabelsEntry
+	nil,                            // 85: neargate.agent.v1.ContainerSpec.SysctlsEntry
+	nil,                            // 86: neargate.agent.v1.LogConfiguration.OptionsEntry
+	nil,                            // 87: neargate.agent.v1.VolumeSpec.DriverOptionsEntry
+	nil,                            // 88: neargate.agent.v1.ContainerSecrets.EnvironmentEntry
+	nil,                            // 89: neargate.agent.v1.ContainerSecrets.FilesEntry
+	nil,                            // 90: neargate.agent.v1.ContainerSecrets.LogOptionsEntry
+	(*timestamppb.Timestamp)(nil),  // 91: google.protobuf.Timestamp
 }
 var file_api_agent_agent_proto_depIdxs = []int32{
 	15,  // 0: neargate.agent.v1.Up.hello:type_name -> neargate.agent.v1.Hello
@@ -7131,111 +7271,114 @@ var file_api_agent_agent_proto_depIdxs = []int32{
 	19,  // 9: neargate.agent.v1.Down.close:type_name -> neargate.agent.v1.Close
 	8,   // 10: neargate.agent.v1.Down.logs:type_name -> neargate.agent.v1.LogRequest
 	70,  // 11: neargate.agent.v1.Down.exec:type_name -> neargate.agent.v1.ExecRequest
-	89,  // 12: neargate.agent.v1.LogRequest.since:type_name -> google.protobuf.Timestamp
-	10,  // 13: neargate.agent.v1.LogChunk.lines:type_name -> neargate.agent.v1.LogLine
-	89,  // 14: neargate.agent.v1.LogLine.at:type_name -> google.protobuf.Timestamp
-	13,  // 15: neargate.agent.v1.ShipBatch.events:type_name -> neargate.agent.v1.ShipEvent
-	78,  // 16: neargate.agent.v1.ShipBatch.session:type_name -> neargate.agent.v1.SessionLog
-	0,   // 17: neargate.agent.v1.Hello.kinds:type_name -> neargate.agent.v1.Kind
-	79,  // 18: neargate.agent.v1.Hello.revisions:type_name -> neargate.agent.v1.Hello.RevisionsEntry
-	16,  // 19: neargate.agent.v1.Hello.resources:type_name -> neargate.agent.v1.NodeResources
-	80,  // 20: neargate.agent.v1.Hello.attributes:type_name -> neargate.agent.v1.Hello.AttributesEntry
-	38,  // 21: neargate.agent.v1.Hello.tasks:type_name -> neargate.agent.v1.TaskStatus
-	65,  // 22: neargate.agent.v1.Hello.network:type_name -> neargate.agent.v1.HostNetwork
-	69,  // 23: neargate.agent.v1.Hello.health:type_name -> neargate.agent.v1.HostHealth
-	17,  // 24: neargate.agent.v1.NodeResources.reserved_ports:type_name -> neargate.agent.v1.PortRange
-	0,   // 25: neargate.agent.v1.Update.kind:type_name -> neargate.agent.v1.Kind
-	21,  // 26: neargate.agent.v1.Update.resources:type_name -> neargate.agent.v1.Resource
-	25,  // 27: neargate.agent.v1.Resource.assignment:type_name -> neargate.agent.v1.Assignment
-	44,  // 28: neargate.agent.v1.Resource.listener:type_name -> neargate.agent.v1.Listener
-	43,  // 29: neargate.agent.v1.Resource.target_group:type_name -> neargate.agent.v1.TargetGroup
-	53,  // 30: neargate.agent.v1.Resource.check:type_name -> neargate.agent.v1.HealthCheck
-	58,  // 31: neargate.agent.v1.Resource.zone:type_name -> neargate.agent.v1.Zone
-	66,  // 32: neargate.agent.v1.Resource.peer:type_name -> neargate.agent.v1.Peer
-	67,  // 33: neargate.agent.v1.Resource.security_group:type_name -> neargate.agent.v1.SecurityGroup
-	0,   // 34: neargate.agent.v1.Ack.kind:type_name -> neargate.agent.v1.Kind
-	25,  // 35: neargate.agent.v1.KeptTask.assignment:type_name -> neargate.agent.v1.Assignment
-	38,  // 36: neargate.agent.v1.KeptTask.status:type_name -> neargate.agent.v1.TaskStatus
-	1,   // 37: neargate.agent.v1.Assignment.desired:type_name -> neargate.agent.v1.DesiredState
-	26,  // 38: neargate.agent.v1.Assignment.spec:type_name -> neargate.agent.v1.TaskSpec
-	27,  // 39: neargate.agent.v1.TaskSpec.containers:type_name -> neargate.agent.v1.ContainerSpec
-	36,  // 40: neargate.agent.v1.TaskSpec.volumes:type_name -> neargate.agent.v1.VolumeSpec
-	77,  // 41: neargate.agent.v1.TaskSpec.interception:type_name -> neargate.agent.v1.Interception
-	81,  // 42: neargate.agent.v1.ContainerSpec.environment:type_name -> neargate.agent.v1.ContainerSpec.EnvironmentEntry
-	35,  // 43: neargate.agent.v1.ContainerSpec.ports:type_name -> neargate.agent.v1.PortMapping
-	37,  // 44: neargate.agent.v1.ContainerSpec.mounts:type_name -> neargate.agent.v1.MountPoint
-	82,  // 45: neargate.agent.v1.ContainerSpec.labels:type_name -> neargate.agent.v1.ContainerSpec.LabelsEntry
-	32,  // 46: neargate.agent.v1.ContainerSpec.health_check:type_name -> neargate.agent.v1.ContainerCheck
-	33,  // 47: neargate.agent.v1.ContainerSpec.depends_on:type_name -> neargate.agent.v1.Dependency
-	34,  // 48: neargate.agent.v1.ContainerSpec.restart:type_name -> neargate.agent.v1.RestartPolicy
-	29,  // 49: neargate.agent.v1.ContainerSpec.tmpfs:type_name -> neargate.agent.v1.Tmpfs
-	30,  // 50: neargate.agent.v1.ContainerSpec.devices:type_name -> neargate.agent.v1.Device
-	31,  // 51: neargate.agent.v1.ContainerSpec.ulimits:type_name -> neargate.agent.v1.Ulimit
-	83,  // 52: neargate.agent.v1.ContainerSpec.sysctls:type_name -> neargate.agent.v1.ContainerSpec.SysctlsEntry
-	28,  // 53: neargate.agent.v1.ContainerSpec.log:type_name -> neargate.agent.v1.LogConfiguration
-	75,  // 54: neargate.agent.v1.ContainerSpec.fire_lens:type_name -> neargate.agent.v1.FireLens
-	84,  // 55: neargate.agent.v1.LogConfiguration.options:type_name -> neargate.agent.v1.LogConfiguration.OptionsEntry
-	85,  // 56: neargate.agent.v1.VolumeSpec.driver_options:type_name -> neargate.agent.v1.VolumeSpec.DriverOptionsEntry
-	76,  // 57: neargate.agent.v1.VolumeSpec.efs:type_name -> neargate.agent.v1.EFSVolume
-	3,   // 58: neargate.agent.v1.TaskStatus.state:type_name -> neargate.agent.v1.TaskState
-	39,  // 59: neargate.agent.v1.TaskStatus.containers:type_name -> neargate.agent.v1.ContainerStatus
-	89,  // 60: neargate.agent.v1.TaskStatus.pull_started:type_name -> google.protobuf.Timestamp
-	89,  // 61: neargate.agent.v1.TaskStatus.pull_stopped:type_name -> google.protobuf.Timestamp
-	89,  // 62: neargate.agent.v1.TaskStatus.started:type_name -> google.protobuf.Timestamp
-	89,  // 63: neargate.agent.v1.TaskStatus.stopping:type_name -> google.protobuf.Timestamp
-	89,  // 64: neargate.agent.v1.TaskStatus.execution_stopped:type_name -> google.protobuf.Timestamp
-	89,  // 65: neargate.agent.v1.TaskStatus.stopped:type_name -> google.protobuf.Timestamp
-	89,  // 66: neargate.agent.v1.TaskStatus.connected:type_name -> google.protobuf.Timestamp
-	4,   // 67: neargate.agent.v1.TaskStatus.health:type_name -> neargate.agent.v1.Health
-	2,   // 68: neargate.agent.v1.ContainerStatus.state:type_name -> neargate.agent.v1.ContainerState
-	40,  // 69: neargate.agent.v1.ContainerStatus.ports:type_name -> neargate.agent.v1.PortBinding
-	89,  // 70: neargate.agent.v1.ContainerStatus.started:type_name -> google.protobuf.Timestamp
-	89,  // 71: neargate.agent.v1.ContainerStatus.finished:type_name -> google.protobuf.Timestamp
-	4,   // 72: neargate.agent.v1.ContainerStatus.health:type_name -> neargate.agent.v1.Health
-	89,  // 73: neargate.agent.v1.ContainerStatus.health_since:type_name -> google.protobuf.Timestamp
-	38,  // 74: neargate.agent.v1.StatusReport.tasks:type_name -> neargate.agent.v1.TaskStatus
-	5,   // 75: neargate.agent.v1.Endpoint.state:type_name -> neargate.agent.v1.EndpointState
-	42,  // 76: neargate.agent.v1.TargetGroup.endpoints:type_name -> neargate.agent.v1.Endpoint
-	45,  // 77: neargate.agent.v1.Listener.rules:type_name -> neargate.agent.v1.Rule
-	46,  // 78: neargate.agent.v1.Rule.conditions:type_name -> neargate.agent.v1.Condition
-	48,  // 79: neargate.agent.v1.Rule.actions:type_name -> neargate.agent.v1.Action
-	47,  // 80: neargate.agent.v1.Condition.query:type_name -> neargate.agent.v1.QueryPair
-	49,  // 81: neargate.agent.v1.Action.forward:type_name -> neargate.agent.v1.Forward
-	51,  // 82: neargate.agent.v1.Action.redirect:type_name -> neargate.agent.v1.Redirect
-	52,  // 83: neargate.agent.v1.Action.fixed:type_name -> neargate.agent.v1.FixedResponse
-	50,  // 84: neargate.agent.v1.Forward.groups:type_name -> neargate.agent.v1.WeightedGroup
-	55,  // 85: neargate.agent.v1.HealthReport.transitions:type_name -> neargate.agent.v1.HealthTransition
-	5,   // 86: neargate.agent.v1.HealthTransition.state:type_name -> neargate.agent.v1.EndpointState
-	57,  // 87: neargate.agent.v1.DrainReport.drained:type_name -> neargate.agent.v1.Drained
-	59,  // 88: neargate.agent.v1.Zone.records:type_name -> neargate.agent.v1.RecordSet
-	89,  // 89: neargate.agent.v1.RoleCredentialsAnswer.expires:type_name -> google.protobuf.Timestamp
-	64,  // 90: neargate.agent.v1.TaskSecretsAnswer.containers:type_name -> neargate.agent.v1.ContainerSecrets
-	86,  // 91: neargate.agent.v1.ContainerSecrets.environment:type_name -> neargate.agent.v1.ContainerSecrets.EnvironmentEntry
-	87,  // 92: neargate.agent.v1.ContainerSecrets.files:type_name -> neargate.agent.v1.ContainerSecrets.FilesEntry
-	88,  // 93: neargate.agent.v1.ContainerSecrets.log_options:type_name -> neargate.agent.v1.ContainerSecrets.LogOptionsEntry
-	68,  // 94: neargate.agent.v1.SecurityGroup.ingress:type_name -> neargate.agent.v1.TrafficRule
-	68,  // 95: neargate.agent.v1.SecurityGroup.egress:type_name -> neargate.agent.v1.TrafficRule
-	71,  // 96: neargate.agent.v1.ExecRequest.terminal:type_name -> neargate.agent.v1.TerminalSize
-	89,  // 97: neargate.agent.v1.ExecRequest.expires:type_name -> google.protobuf.Timestamp
-	73,  // 98: neargate.agent.v1.ExecOutput.exit:type_name -> neargate.agent.v1.ExecExit
-	71,  // 99: neargate.agent.v1.ExecInput.resize:type_name -> neargate.agent.v1.TerminalSize
-	6,   // 100: neargate.agent.v1.Dispatcher.Session:input_type -> neargate.agent.v1.Up
-	9,   // 101: neargate.agent.v1.Dispatcher.Logs:input_type -> neargate.agent.v1.LogChunk
-	12,  // 102: neargate.agent.v1.Dispatcher.ShipLogs:input_type -> neargate.agent.v1.ShipBatch
-	60,  // 103: neargate.agent.v1.Dispatcher.RoleCredentials:input_type -> neargate.agent.v1.RoleCredentialsRequest
-	62,  // 104: neargate.agent.v1.Dispatcher.TaskSecrets:input_type -> neargate.agent.v1.TaskSecretsRequest
-	72,  // 105: neargate.agent.v1.Dispatcher.ExecSession:input_type -> neargate.agent.v1.ExecOutput
-	7,   // 106: neargate.agent.v1.Dispatcher.Session:output_type -> neargate.agent.v1.Down
-	11,  // 107: neargate.agent.v1.Dispatcher.Logs:output_type -> neargate.agent.v1.LogsRead
-	14,  // 108: neargate.agent.v1.Dispatcher.ShipLogs:output_type -> neargate.agent.v1.ShipAck
-	61,  // 109: neargate.agent.v1.Dispatcher.RoleCredentials:output_type -> neargate.agent.v1.RoleCredentialsAnswer
-	63,  // 110: neargate.agent.v1.Dispatcher.TaskSecrets:output_type -> neargate.agent.v1.TaskSecretsAnswer
-	74,  // 111: neargate.agent.v1.Dispatcher.ExecSession:output_type -> neargate.agent.v1.ExecInput
-	106, // [106:112] is the sub-list for method output_type
-	100, // [100:106] is the sub-list for method input_type
-	100, // [100:100] is the sub-list for extension type_name
-	100, // [100:100] is the sub-list for extension extendee
-	0,   // [0:100] is the sub-list for field type_name
+	80,  // 12: neargate.agent.v1.Down.renew:type_name -> neargate.agent.v1.Renew
+	91,  // 13: neargate.agent.v1.LogRequest.since:type_name -> google.protobuf.Timestamp
+	10,  // 14: neargate.agent.v1.LogChunk.lines:type_name -> neargate.agent.v1.LogLine
+	91,  // 15: neargate.agent.v1.LogLine.at:type_name -> google.protobuf.Timestamp
+	13,  // 16: neargate.agent.v1.ShipBatch.events:type_name -> neargate.agent.v1.ShipEvent
+	78,  // 17: neargate.agent.v1.ShipBatch.session:type_name -> neargate.agent.v1.SessionLog
+	0,   // 18: neargate.agent.v1.Hello.kinds:type_name -> neargate.agent.v1.Kind
+	81,  // 19: neargate.agent.v1.Hello.revisions:type_name -> neargate.agent.v1.Hello.RevisionsEntry
+	16,  // 20: neargate.agent.v1.Hello.resources:type_name -> neargate.agent.v1.NodeResources
+	82,  // 21: neargate.agent.v1.Hello.attributes:type_name -> neargate.agent.v1.Hello.AttributesEntry
+	38,  // 22: neargate.agent.v1.Hello.tasks:type_name -> neargate.agent.v1.TaskStatus
+	65,  // 23: neargate.agent.v1.Hello.network:type_name -> neargate.agent.v1.HostNetwork
+	69,  // 24: neargate.agent.v1.Hello.health:type_name -> neargate.agent.v1.HostHealth
+	79,  // 25: neargate.agent.v1.Hello.papers:type_name -> neargate.agent.v1.Papers
+	17,  // 26: neargate.agent.v1.NodeResources.reserved_ports:type_name -> neargate.agent.v1.PortRange
+	0,   // 27: neargate.agent.v1.Update.kind:type_name -> neargate.agent.v1.Kind
+	21,  // 28: neargate.agent.v1.Update.resources:type_name -> neargate.agent.v1.Resource
+	25,  // 29: neargate.agent.v1.Resource.assignment:type_name -> neargate.agent.v1.Assignment
+	44,  // 30: neargate.agent.v1.Resource.listener:type_name -> neargate.agent.v1.Listener
+	43,  // 31: neargate.agent.v1.Resource.target_group:type_name -> neargate.agent.v1.TargetGroup
+	53,  // 32: neargate.agent.v1.Resource.check:type_name -> neargate.agent.v1.HealthCheck
+	58,  // 33: neargate.agent.v1.Resource.zone:type_name -> neargate.agent.v1.Zone
+	66,  // 34: neargate.agent.v1.Resource.peer:type_name -> neargate.agent.v1.Peer
+	67,  // 35: neargate.agent.v1.Resource.security_group:type_name -> neargate.agent.v1.SecurityGroup
+	0,   // 36: neargate.agent.v1.Ack.kind:type_name -> neargate.agent.v1.Kind
+	25,  // 37: neargate.agent.v1.KeptTask.assignment:type_name -> neargate.agent.v1.Assignment
+	38,  // 38: neargate.agent.v1.KeptTask.status:type_name -> neargate.agent.v1.TaskStatus
+	1,   // 39: neargate.agent.v1.Assignment.desired:type_name -> neargate.agent.v1.DesiredState
+	26,  // 40: neargate.agent.v1.Assignment.spec:type_name -> neargate.agent.v1.TaskSpec
+	27,  // 41: neargate.agent.v1.TaskSpec.containers:type_name -> neargate.agent.v1.ContainerSpec
+	36,  // 42: neargate.agent.v1.TaskSpec.volumes:type_name -> neargate.agent.v1.VolumeSpec
+	77,  // 43: neargate.agent.v1.TaskSpec.interception:type_name -> neargate.agent.v1.Interception
+	83,  // 44: neargate.agent.v1.ContainerSpec.environment:type_name -> neargate.agent.v1.ContainerSpec.EnvironmentEntry
+	35,  // 45: neargate.agent.v1.ContainerSpec.ports:type_name -> neargate.agent.v1.PortMapping
+	37,  // 46: neargate.agent.v1.ContainerSpec.mounts:type_name -> neargate.agent.v1.MountPoint
+	84,  // 47: neargate.agent.v1.ContainerSpec.labels:type_name -> neargate.agent.v1.ContainerSpec.LabelsEntry
+	32,  // 48: neargate.agent.v1.ContainerSpec.health_check:type_name -> neargate.agent.v1.ContainerCheck
+	33,  // 49: neargate.agent.v1.ContainerSpec.depends_on:type_name -> neargate.agent.v1.Dependency
+	34,  // 50: neargate.agent.v1.ContainerSpec.restart:type_name -> neargate.agent.v1.RestartPolicy
+	29,  // 51: neargate.agent.v1.ContainerSpec.tmpfs:type_name -> neargate.agent.v1.Tmpfs
+	30,  // 52: neargate.agent.v1.ContainerSpec.devices:type_name -> neargate.agent.v1.Device
+	31,  // 53: neargate.agent.v1.ContainerSpec.ulimits:type_name -> neargate.agent.v1.Ulimit
+	85,  // 54: neargate.agent.v1.ContainerSpec.sysctls:type_name -> neargate.agent.v1.ContainerSpec.SysctlsEntry
+	28,  // 55: neargate.agent.v1.ContainerSpec.log:type_name -> neargate.agent.v1.LogConfiguration
+	75,  // 56: neargate.agent.v1.ContainerSpec.fire_lens:type_name -> neargate.agent.v1.FireLens
+	86,  // 57: neargate.agent.v1.LogConfiguration.options:type_name -> neargate.agent.v1.LogConfiguration.OptionsEntry
+	87,  // 58: neargate.agent.v1.VolumeSpec.driver_options:type_name -> neargate.agent.v1.VolumeSpec.DriverOptionsEntry
+	76,  // 59: neargate.agent.v1.VolumeSpec.efs:type_name -> neargate.agent.v1.EFSVolume
+	3,   // 60: neargate.agent.v1.TaskStatus.state:type_name -> neargate.agent.v1.TaskState
+	39,  // 61: neargate.agent.v1.TaskStatus.containers:type_name -> neargate.agent.v1.ContainerStatus
+	91,  // 62: neargate.agent.v1.TaskStatus.pull_started:type_name -> google.protobuf.Timestamp
+	91,  // 63: neargate.agent.v1.TaskStatus.pull_stopped:type_name -> google.protobuf.Timestamp
+	91,  // 64: neargate.agent.v1.TaskStatus.started:type_name -> google.protobuf.Timestamp
+	91,  // 65: neargate.agent.v1.TaskStatus.stopping:type_name -> google.protobuf.Timestamp
+	91,  // 66: neargate.agent.v1.TaskStatus.execution_stopped:type_name -> google.protobuf.Timestamp
+	91,  // 67: neargate.agent.v1.TaskStatus.stopped:type_name -> google.protobuf.Timestamp
+	91,  // 68: neargate.agent.v1.TaskStatus.connected:type_name -> google.protobuf.Timestamp
+	4,   // 69: neargate.agent.v1.TaskStatus.health:type_name -> neargate.agent.v1.Health
+	2,   // 70: neargate.agent.v1.ContainerStatus.state:type_name -> neargate.agent.v1.ContainerState
+	40,  // 71: neargate.agent.v1.ContainerStatus.ports:type_name -> neargate.agent.v1.PortBinding
+	91,  // 72: neargate.agent.v1.ContainerStatus.started:type_name -> google.protobuf.Timestamp
+	91,  // 73: neargate.agent.v1.ContainerStatus.finished:type_name -> google.protobuf.Timestamp
+	4,   // 74: neargate.agent.v1.ContainerStatus.health:type_name -> neargate.agent.v1.Health
+	91,  // 75: neargate.agent.v1.ContainerStatus.health_since:type_name -> google.protobuf.Timestamp
+	38,  // 76: neargate.agent.v1.StatusReport.tasks:type_name -> neargate.agent.v1.TaskStatus
+	5,   // 77: neargate.agent.v1.Endpoint.state:type_name -> neargate.agent.v1.EndpointState
+	42,  // 78: neargate.agent.v1.TargetGroup.endpoints:type_name -> neargate.agent.v1.Endpoint
+	45,  // 79: neargate.agent.v1.Listener.rules:type_name -> neargate.agent.v1.Rule
+	46,  // 80: neargate.agent.v1.Rule.conditions:type_name -> neargate.agent.v1.Condition
+	48,  // 81: neargate.agent.v1.Rule.actions:type_name -> neargate.agent.v1.Action
+	47,  // 82: neargate.agent.v1.Condition.query:type_name -> neargate.agent.v1.QueryPair
+	49,  // 83: neargate.agent.v1.Action.forward:type_name -> neargate.agent.v1.Forward
+	51,  // 84: neargate.agent.v1.Action.redirect:type_name -> neargate.agent.v1.Redirect
+	52,  // 85: neargate.agent.v1.Action.fixed:type_name -> neargate.agent.v1.FixedResponse
+	50,  // 86: neargate.agent.v1.Forward.groups:type_name -> neargate.agent.v1.WeightedGroup
+	55,  // 87: neargate.agent.v1.HealthReport.transitions:type_name -> neargate.agent.v1.HealthTransition
+	5,   // 88: neargate.agent.v1.HealthTransition.state:type_name -> neargate.agent.v1.EndpointState
+	57,  // 89: neargate.agent.v1.DrainReport.drained:type_name -> neargate.agent.v1.Drained
+	59,  // 90: neargate.agent.v1.Zone.records:type_name -> neargate.agent.v1.RecordSet
+	91,  // 91: neargate.agent.v1.RoleCredentialsAnswer.expires:type_name -> google.protobuf.Timestamp
+	64,  // 92: neargate.agent.v1.TaskSecretsAnswer.containers:type_name -> neargate.agent.v1.ContainerSecrets
+	88,  // 93: neargate.agent.v1.ContainerSecrets.environment:type_name -> neargate.agent.v1.ContainerSecrets.EnvironmentEntry
+	89,  // 94: neargate.agent.v1.ContainerSecrets.files:type_name -> neargate.agent.v1.ContainerSecrets.FilesEntry
+	90,  // 95: neargate.agent.v1.ContainerSecrets.log_options:type_name -> neargate.agent.v1.ContainerSecrets.LogOptionsEntry
+	68,  // 96: neargate.agent.v1.SecurityGroup.ingress:type_name -> neargate.agent.v1.TrafficRule
+	68,  // 97: neargate.agent.v1.SecurityGroup.egress:type_name -> neargate.agent.v1.TrafficRule
+	71,  // 98: neargate.agent.v1.ExecRequest.terminal:type_name -> neargate.agent.v1.TerminalSize
+	91,  // 99: neargate.agent.v1.ExecRequest.expires:type_name -> google.protobuf.Timestamp
+	73,  // 100: neargate.agent.v1.ExecOutput.exit:type_name -> neargate.agent.v1.ExecExit
+	71,  // 101: neargate.agent.v1.ExecInput.resize:type_name -> neargate.agent.v1.TerminalSize
+	79,  // 102: neargate.agent.v1.Renew.wanted:type_name -> neargate.agent.v1.Papers
+	6,   // 103: neargate.agent.v1.Dispatcher.Session:input_type -> neargate.agent.v1.Up
+	9,   // 104: neargate.agent.v1.Dispatcher.Logs:input_type -> neargate.agent.v1.LogChunk
+	12,  // 105: neargate.agent.v1.Dispatcher.ShipLogs:input_type -> neargate.agent.v1.ShipBatch
+	60,  // 106: neargate.agent.v1.Dispatcher.RoleCredentials:input_type -> neargate.agent.v1.RoleCredentialsRequest
+	62,  // 107: neargate.agent.v1.Dispatcher.TaskSecrets:input_type -> neargate.agent.v1.TaskSecretsRequest
+	72,  // 108: neargate.agent.v1.Dispatcher.ExecSession:input_type -> neargate.agent.v1.ExecOutput
+	7,   // 109: neargate.agent.v1.Dispatcher.Session:output_type -> neargate.agent.v1.Down
+	11,  // 110: neargate.agent.v1.Dispatcher.Logs:output_type -> neargate.agent.v1.LogsRead
+	14,  // 111: neargate.agent.v1.Dispatcher.ShipLogs:output_type -> neargate.agent.v1.ShipAck
+	61,  // 112: neargate.agent.v1.Dispatcher.RoleCredentials:output_type -> neargate.agent.v1.RoleCredentialsAnswer
+	63,  // 113: neargate.agent.v1.Dispatcher.TaskSecrets:output_type -> neargate.agent.v1.TaskSecretsAnswer
+	74,  // 114: neargate.agent.v1.Dispatcher.ExecSession:output_type -> neargate.agent.v1.ExecInput
+	109, // [109:115] is the sub-list for method output_type
+	103, // [103:109] is the sub-list for method input_type
+	103, // [103:103] is the sub-list for extension type_name
+	103, // [103:103] is the sub-list for extension extendee
+	0,   // [0:103] is the sub-list for field type_name
 }
 
 func init() { file_api_agent_agent_proto_init() }
@@ -7258,6 +7401,7 @@ func file_api_agent_agent_proto_init() {
 		(*Down_Close)(nil),
 		(*Down_Logs)(nil),
 		(*Down_Exec)(nil),
+		(*Down_Renew)(nil),
 	}
 	file_api_agent_agent_proto_msgTypes[15].OneofWrappers = []any{
 		(*Resource_Assignment)(nil),
@@ -7282,7 +7426,7 @@ func file_api_agent_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_agent_agent_proto_rawDesc), len(file_api_agent_agent_proto_rawDesc)),
 			NumEnums:      6,
-			NumMessages:   83,
+			NumMessages:   85,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

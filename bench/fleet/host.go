@@ -8,10 +8,10 @@ import (
 	"sync"
 	"time"
 
-	"google.golang.org/grpc"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	agentapi "github.com/seed-2f228079/neargate/api/agent"
+	"github.com/seed-2f228079/neargate/internal/trust"
 )
 
 // host is one of the fleet.
@@ -20,7 +20,7 @@ type host struct {
 	id       string
 	zone     string
 	number   int
-	conn     *grpc.ClientConn
+	conn     *trust.Servers
 	end      context.CancelFunc
 	welcomed chan struct{} // closed at the first welcome
 	first    sync.Once
@@ -90,7 +90,7 @@ func (l *line) say(tasks ...*agentapi.TaskStatus) {
 	l.timer.Reset(l.beat)
 }
 
-func newHost(f *Fleet, number int, id string, conn *grpc.ClientConn) *host {
+func newHost(f *Fleet, number int, id string, conn *trust.Servers) *host {
 	return &host{
 		fleet: f, id: id, number: number, zone: f.cfg.Zones[number%len(f.cfg.Zones)], conn: conn, welcomed: make(chan struct{}),
 		tasks: map[string]*agentapi.TaskStatus{},

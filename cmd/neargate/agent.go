@@ -3,14 +3,11 @@ package main
 import (
 	"cmp"
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net"
-	"net/http"
 	"os"
 	"time"
 
@@ -104,7 +101,7 @@ func runAgent(ctx context.Context, f agentFlags, out io.Writer) (err error) {
 		}
 		return err
 	}
-	images, err := clusterTransport(credential)
+	images, err := newClusterTransport(credential)
 	if err != nil {
 		return err
 	}
@@ -117,7 +114,7 @@ func runAgent(ctx context.Context, f agentFlags, out io.Writer) (err error) {
 	instance := readInstance(ctx, log)
 	host, err := newHost(ctx, hostConfig{
 		dir: dir, node: credential.ID(), runtime: f.runtime, dns: f.dns, address: f.address, cluster: f.cluster, zone: cmp.Or(f.zone, instance.Zone, "us-east-1a"), instance: instance,
-		policy: f.policy, reach: f.reach, upkeep: f.upkeep, gear: f.gear, warm: f.warm, client: client, images: images, log: log,
+		policy: f.policy, reach: f.reach, upkeep: f.upkeep, gear: f.gear, warm: f.warm, client: client, images: images, credential: credential, log: log,
 	})
 	if err != nil {
 		return err
@@ -141,18 +138,6 @@ func runAgent(ctx context.Context, f agentFlags, out io.Writer) (err error) {
 	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopGrace)
 	defer cancel()
 	return errors.Join(err, host.driver.Close(end, false))
-}
-
-// clusterTransport carries requests to registries, the cluster's own among them, whose certificate is of the cluster's authority.
-func clusterTransport(c *trust.Credential) (http.RoundTripper, error) {
-	roots, err := x509.SystemCertPool()
-	if err != nil {
-		return nil, fmt.Errorf("certificates that this system trusts: %w", err)
-	}
-	roots.AppendCertsFromPEM(c.Authorities())
-	t := http.DefaultTransport.(*http.Transport).Clone()
-	t.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots}
-	return t, nil
 }
 
 // addressTowards is this host's own address on the way to a server. No packet is sent.

@@ -108,6 +108,7 @@ func (f serverFlags) settings(secret *trust.Secret) map[string]string {
 type peerPort struct {
 	*trust.Port
 	credential *trust.Credential
+	authority  *trust.Authority
 	parts      []part
 	admit      func(ctx context.Context, a peers.Admission) error // set before it serves
 }
@@ -124,11 +125,12 @@ func newPeerPort(f serverFlags, dir *datadir.Dir, authority *trust.Authority, fo
 	case f.joinToken != "" && len(f.joinToken) < trust.WeakToken:
 		log.Warn("the join token is short: take one of 16 random characters or more")
 	}
-	p := &peerPort{}
+	p := &peerPort{authority: authority}
 	if p.credential, err = authority.ServerCredential(dir.ID(), log); err != nil {
 		return nil, err
 	}
 	p.Port = trust.NewPort(p.credential, log)
+	gather := func() (*trust.Founding, error) { return trust.Gather(dir.Keys(), dir.SealingKey()) }
 	tokens := trust.NewTokens(dir.SealingKey())
 	admission := trust.NewAdmission(p.Port, trust.AdmissionConfig{
 		Authority: authority, Clock: clock.Real{}, Log: log,
@@ -154,11 +156,11 @@ func newPeerPort(f serverFlags, dir *datadir.Dir, authority *trust.Authority, fo
 			}
 			return err
 		},
-		Founding: func() (*trust.Founding, error) { return trust.Gather(dir.Keys(), dir.SealingKey()) },
+		Founding: gather,
 	})
 	p.parts = []part{{"admission", admission.Run}, {"certificate", p.credential.Run}}
 	if founding != nil && len(founding.Members) > 0 {
-		p.parts = append(p.parts, part{"formation", trust.NewHearth(p.Port, founding, clock.Real{}, log)})
+		p.parts = append(p.parts, part{"formation", trust.NewHearth(p.Port, founding, gather, clock.Real{}, log)})
 	}
 	return p, nil
 }
@@ -169,7 +171,7 @@ func (p *peerPort) cluster(dir *datadir.Dir, founding *trust.Founding, listen ne
 	if err != nil {
 		return nil, err
 	}
-	c := &clusterConfig{port: p.Port, credential: p.credential, address: address}
+	c := &clusterConfig{port: p.Port, credential: p.credential, authority: p.authority, address: address}
 	if founding == nil {
 		c.members = []raft.Server{{ID: dir.ID(), Address: address}}
 		return c, nil

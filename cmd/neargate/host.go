@@ -32,6 +32,7 @@ import (
 	agentapi "github.com/seed-2f228079/neargate/api/agent"
 	"github.com/seed-2f228079/neargate/api/server"
 	"github.com/seed-2f228079/neargate/internal/datadir"
+	"github.com/seed-2f228079/neargate/internal/trust"
 	"github.com/seed-2f228079/neargate/mesh/healthcheck"
 	"github.com/seed-2f228079/neargate/mesh/proxy"
 	"github.com/seed-2f228079/neargate/servicediscovery/dns"
@@ -55,7 +56,9 @@ type hostConfig struct {
 	// client reaches the servers that give this host's tasks their network; nil: the host chooses it, being the only one.
 	client agentapi.DispatcherClient
 	images http.RoundTripper // to registries; nil: the usual one
-	log    *slog.Logger
+	// credential is this host's; nil: it is the servers' own, and needs none.
+	credential *trust.Credential
+	log        *slog.Logger
 }
 
 // host is everything that serves tasks on this machine: the driver, the agent and the data planes.
@@ -292,6 +295,9 @@ func (h *host) config(client agentapi.DispatcherClient) (agent.Config, error) {
 		},
 	}
 	maps.Copy(cfg.Attributes, h.cfg.instance.Attributes())
+	if c := h.cfg.credential; c != nil {
+		cfg.Papers, cfg.Renew = papersOf(c), renewing(c)
+	}
 	if h.network != nil {
 		cfg.Network = h.network.Offer
 		if lacks := h.network.LacksIPv6(); lacks != "" {

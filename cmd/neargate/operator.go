@@ -18,7 +18,7 @@ func operatorCommand() *cobra.Command {
 		Use: "operator", Short: "Look after the servers of a cluster",
 		Long: `Look after the servers of a cluster: by its public API, any of whose servers answers, with the root credentials.`,
 	}
-	cmd.AddCommand(membersCommand(), removeCommand(), tokenCommand(), snapshotCommand(), scrubCommand(), objectStoreCommand())
+	cmd.AddCommand(membersCommand(), removeCommand(), tokenCommand(), snapshotCommand(), scrubCommand(), objectStoreCommand(), authorityCommand())
 	return cmd
 }
 

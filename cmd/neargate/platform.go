@@ -97,8 +97,9 @@ type clusterConfig struct {
 	credential *trust.Credential
 	address    string        // of the peer port, as the others reach it
 	members    []raft.Server // of a cluster that is new
-	blobCopies int           // on so many servers a layer is before its push is acknowledged
-	logCopies  int           // likewise a log event
+	authority  *trust.Authority
+	blobCopies int // on so many servers a layer is before its push is acknowledged
+	logCopies  int // likewise a log event
 }
 
 // controlPlane is one server: state, families, reconcilers, registry and the public port.
@@ -269,6 +270,9 @@ func newControlPlane(cfg controlConfig) (_ *controlPlane, err error) {
 			servicediscovery.Source{Names: elb.Names{Service: balancing}},
 		},
 	}
+	if cfg.cluster != nil {
+		dispatching.Papers = wantedPapers(cfg.cluster.authority)
+	}
 	if c.peers != nil {
 		dispatching.Leader, dispatching.Self, dispatching.Servers = c.peers.Relay, cfg.dir.ID(), c.peers.Others
 	}
@@ -295,6 +299,9 @@ func newControlPlane(cfg controlConfig) (_ *controlPlane, err error) {
 	operator := peers.Operator{Engine: c.engine, Store: c.store, Peers: c.peers, Rand: rand.Reader, Clock: real}
 	if cfg.cluster != nil {
 		operator.Tokens = trust.NewTokens(cfg.dir.SealingKey())
+		operator.Rotation = &peers.Rotation{
+			Authority: cfg.cluster.authority, Store: c.store, Engine: c.engine, Peers: c.peers, Cut: cfg.cluster.port.Cut, Clock: real, Log: cfg.log,
+		}
 	}
 	c.resources = append(c.resources, operator.Resources()...)
 	serving := server.Config{
@@ -338,7 +345,7 @@ func newControlPlane(cfg controlConfig) (_ *controlPlane, err error) {
 	c.parts = append(c.parts, nextParts(c)...)
 	if c.peers != nil {
 		c.peers.Forwarded, c.peers.Dispatcher = c.public.Forwarded(), c.dispatcher
-		c.parts = append(c.parts, part{"peers", c.peers.Run})
+		c.parts = append(c.parts, part{"peers", c.peers.Run}, part{"authority", operator.Rotation.Run})
 	}
 	return c, nil
 }
@@ -448,6 +455,7 @@ func (cfg controlConfig) peers(engine peers.Group, store *state.Store) peers.Con
 	return peers.Config{
 		ID: cfg.dir.ID(), Address: c.address, Engine: engine, Store: store, Dial: c.dial, Clock: clock.Real{}, Log: cfg.log,
 		Forwards: c.port.Handle(peers.ProtocolForward, trust.Server), Relays: c.port.Handle(peers.ProtocolRelay, trust.Server),
+		Authority: c.authority, Outdated: c.port.Outdated,
 		Peer: func(conn net.Conn) (string, bool) {
 			who, ok := trust.ConnPeer(conn)
 			return who.ID, ok

@@ -19,7 +19,7 @@ import (
 	"github.com/seed-2f228079/neargate/internal/ociclient/ocitest"
 )
 
-// TestAgentPullsOverTLS: an agent trusts the registry of its cluster because it has joined it.
+// TestAgentPullsOverTLS: an agent trusts the registry of its cluster because it has joined it, and goes on to when the cluster's authority is exchanged.
 func TestAgentPullsOverTLS(t *testing.T) {
 	if lacks := native.Check(); len(lacks) > 0 {
 		t.Skip("this host cannot run containers: " + strings.Join(lacks, "; "))
@@ -40,11 +40,22 @@ func TestAgentPullsOverTLS(t *testing.T) {
 	}
 	s.startAgent("native", token)
 
+	s.pullsAndRuns(t, cfg, "web")
+	s.exchangeAuthority(t, cfg)
+	if s.Client, err = client.New(cfg); err != nil {
+		t.Fatal(err)
+	}
+	s.pullsAndRuns(t, cfg, "later")
+}
+
+// pullsAndRuns pushes an image to a new repository and has the agent run it.
+func (s *site) pullsAndRuns(t *testing.T, cfg client.Config, name string) {
+	t.Helper()
 	authorities := x509.NewCertPool()
 	if text, err := os.ReadFile(cfg.CABundle); err != nil || !authorities.AppendCertsFromPEM(text) {
 		t.Fatal(err)
 	}
-	repository, err := s.ECR.CreateRepository(t.Context(), &ecr.CreateRepositoryInput{RepositoryName: new("web")})
+	repository, err := s.ECR.CreateRepository(t.Context(), &ecr.CreateRepositoryInput{RepositoryName: &name})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -54,7 +65,7 @@ func TestAgentPullsOverTLS(t *testing.T) {
 	if _, err := push.Push(t.Context(), image, ociclient.Credentials{User: cfg.AccessKey, Password: cfg.SecretKey}, built); err != nil {
 		t.Fatal(err)
 	}
-	task, err := s.Run(t.Context(), client.Deployment{Name: "web", Image: image, Cluster: "apart", Command: []string{"exit", "7"}, CPU: 256, Memory: 128})
+	task, err := s.Run(t.Context(), client.Deployment{Name: name, Image: image, Cluster: "apart", Command: []string{"exit", "7"}, CPU: 256, Memory: 128})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -57,7 +57,7 @@ func (r Rule) Join(tx *state.Tx, h *agentapi.Hello, now time.Time) error {
 	n := &controlplane.Node{
 		Id: h.NodeId, Name: h.NodeName, Status: NodeReady, Resources: h.Resources, Attributes: maps.Clone(h.Attributes), Address: h.Address,
 		Version: h.Version, Runtime: h.Runtime, Serverless: r.Serverless, EveryCluster: r.EveryCluster, Registered: timestamppb.New(now),
-		Health: h.Health, HealthSince: timestamppb.New(now), Speaks: h.Speaks,
+		Health: h.Health, HealthSince: timestamppb.New(now), Speaks: h.Speaks, Papers: h.Papers,
 	}
 	old, ok := controlplane.Nodes.Get(tx, state.K(n.Id))
 	if err := place(tx, n, h.Network, old); err != nil {

@@ -93,6 +93,8 @@ type Config struct {
 	Secrets Secrets
 	// Authorize says whether who is on the other end of the stream may act for the node; nil: everybody who can connect.
 	Authorize func(ctx context.Context, nodeID string) error
+	// Papers are those that hosts should have, and a channel that is closed when they are others; nil: hosts have none.
+	Papers func() (*agentapi.Papers, <-chan struct{})
 	// OldestAgent is the lowest version of agents that get a session; version.OldestAgent.
 	OldestAgent uint32
 	// Leader passes a message on to the server that leads, whose Relayed takes it in. Nil: this server is alone.

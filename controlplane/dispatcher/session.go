@@ -105,7 +105,7 @@ func (s *Server) catchUp(ctx context.Context, h *agentapi.Hello, incarnation str
 // subscribe makes the node's new subscriber and ends the older session, if there is one.
 func (s *Server) subscribe(h *agentapi.Hello, incarnation string, close func(string)) (*subscriber, error) {
 	sub := &subscriber{
-		node: h.NodeId, session: id.Hex(s.Rand, 16), incarnation: incarnation, sets: map[agentapi.Kind]*set{}, ready: make(chan struct{}, 1), gone: make(chan struct{}), close: close,
+		node: h.NodeId, papers: h.Papers, session: id.Hex(s.Rand, 16), incarnation: incarnation, sets: map[agentapi.Kind]*set{}, ready: make(chan struct{}, 1), gone: make(chan struct{}), close: close,
 	}
 	served := map[agentapi.Kind]bool{}
 	for _, source := range s.Sources {
@@ -194,8 +194,15 @@ func (s *Server) send(ctx context.Context, stream agentapi.Dispatcher_SessionSer
 				return err
 			}
 		}
+		renew, others := s.renewal(sub)
+		if renew != nil {
+			if err := stream.Send(&agentapi.Down{Body: &agentapi.Down_Renew{Renew: renew}}); err != nil {
+				return err
+			}
+		}
 		select {
 		case <-sub.ready:
+		case <-others:
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}

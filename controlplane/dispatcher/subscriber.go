@@ -24,6 +24,8 @@ type subscriber struct {
 	ready       chan struct{} // capacity 1: there is something to send
 	gone        chan struct{} // closed when the session has ended
 	close       func(reason string)
+	papers      *agentapi.Papers // that its host has; nil: it did not say
+	told        *agentapi.Papers // that it should have; the session's sender's
 	// requests are what the node is still to be asked for.
 	requests []*agentapi.Down
 }

@@ -18,7 +18,7 @@ import (
 var usedTokens = state.NewTable("peers.usedtoken", func(t *UsedToken) state.Key { return state.K(t.Id) })
 
 // Schema is this package's tables.
-var Schema = state.Schema{usedTokens}
+var Schema = state.Schema{usedTokens, authorities, serverKeys}
 
 // Why a host is not taken in although its token is good.
 var (

@@ -23,8 +23,10 @@ type Operator struct {
 	Store  *state.Store
 	Peers  *Peers        // nil: there are no other servers
 	Tokens *trust.Tokens // nil: no host can join
-	Rand   io.Reader
-	Clock  clock.Clock
+	// Rotation exchanges the certificate authority; nil: there is none.
+	Rotation *Rotation
+	Rand     io.Reader
+	Clock    clock.Clock
 }
 
 // A ServerDescription is one server as the leader sees it.
@@ -70,13 +72,13 @@ type (
 // Resources are what the REST API has of it.
 func (o *Operator) Resources() []api.RESTResource {
 	const all = "*"
-	return []api.RESTResource{
+	return append(o.authorityResources(), []api.RESTResource{
 		api.Change("POST /operator/tokens", "Make a token by which one host joins the cluster.", func(*api.Call, *CreateJoinTokenInput) string { return all }, o.createJoinToken),
 		api.Document("GET /operator/servers", "The servers of the cluster, as the leader sees them.", func(*api.Call, *ListServersInput) string { return all }, o.listServers),
 		api.Change("DELETE /operator/servers/{server}", "Remove a server from the cluster.", func(*api.Call, *RemoveServerInput) string { return all }, o.removeServer),
 		api.Upload("PUT /operator/snapshot", "Replace all of the state by a snapshot.", func(*api.Call, *RestoreSnapshotInput) string { return all }, o.restoreSnapshot),
 		api.Download("GET /operator/snapshot", "All of the state, without the registry's blobs.", func(*api.Call, *SaveSnapshotInput) string { return all }, o.saveSnapshot),
-	}
+	}...)
 }
 
 func (o *Operator) listServers(ctx context.Context, _ *ListServersInput) (*ListServersOutput, error) {
@@ -110,7 +112,7 @@ func (o *Operator) standings(ctx context.Context, members []state.Member) (all m
 	} else {
 		all = map[string]Standing{}
 		for _, m := range members { // this server alone
-			all[m.ID] = Standing{version.Speaks, o.Store.Revision()}
+			all[m.ID] = Standing{Speaks: version.Speaks, Revision: o.Store.Revision()}
 		}
 	}
 	for _, s := range all {

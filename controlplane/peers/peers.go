@@ -26,6 +26,7 @@ import (
 	"github.com/seed-2f228079/neargate/controlplane/dispatcher"
 	"github.com/seed-2f228079/neargate/controlplane/state"
 	"github.com/seed-2f228079/neargate/internal/clock"
+	"github.com/seed-2f228079/neargate/internal/trust"
 	"github.com/seed-2f228079/neargate/storage/blob"
 	"github.com/seed-2f228079/neargate/storage/stream"
 )
@@ -46,6 +47,13 @@ type Config struct {
 	Store   *state.Store
 	// Dial connects to the server with an id, at address, and makes sure that it is that one.
 	Dial func(ctx context.Context, protocol, id, address string) (net.Conn, error)
+	// Authority is this server's, of which it hands others what they lack; nil: there is none.
+	Authority interface {
+		Ring() (trust.Ring, <-chan struct{})
+		Hand(id string, to []byte) ([]byte, error)
+	}
+	// Outdated says whether a connection's other end should come by a new one: its certificate is being replaced. Nil: none should.
+	Outdated func(net.Conn) bool
 	// Peer is the id of the server at the other end of a connection.
 	Peer func(net.Conn) (id string, ok bool)
 	// Forwards and Relays yield the connections of other servers.
@@ -331,7 +339,10 @@ func (p *Peers) follow(ctx context.Context) error {
 	return nil
 }
 
-type peerKey struct{}
+type (
+	peerKey struct{}
+	connKey struct{}
+)
 
 // serve answers HTTP on the connections that l yields until ctx ends.
 func (p *Peers) serve(ctx context.Context, l net.Listener, h http.Handler) error {
@@ -340,8 +351,16 @@ func (p *Peers) serve(ctx context.Context, l net.Listener, h http.Handler) error
 		ErrorLog: slog.NewLogLogger(p.Log.Handler(), slog.LevelDebug),
 		ConnContext: func(ctx context.Context, conn net.Conn) context.Context {
 			id, _ := p.Peer(conn.(plain).Conn)
-			return context.WithValue(ctx, peerKey{}, id)
+			return context.WithValue(context.WithValue(ctx, peerKey{}, id), connKey{}, conn.(plain).Conn)
 		},
+	}
+	if p.Outdated != nil {
+		s.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if conn, ok := r.Context().Value(connKey{}).(net.Conn); ok && r.Header.Get("Upgrade") == "" && p.Outdated(conn) {
+				w.Header().Set("Connection", "close") // after the answer
+			}
+			h.ServeHTTP(w, r)
+		})
 	}
 	done := make(chan error, 1)
 	go func() { done <- s.Serve(plainListener{l}) }()

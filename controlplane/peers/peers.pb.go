@@ -83,6 +83,128 @@ func (x *UsedToken) GetEnds() *timestamppb.Timestamp {
 	return nil
 }
 
+// Authorities are the cluster's certificate authorities, as all servers should have them: one record. The keys are in no record.
+type Authorities struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Generation    uint64                 `protobuf:"varint,1,opt,name=generation,proto3" json:"generation,omitempty"`    // grows with every change
+	Phase         string                 `protobuf:"bytes,2,opt,name=phase,proto3" json:"phase,omitempty"`               // of the exchange of one for another; empty: there is none under way
+	Certificates  [][]byte               `protobuf:"bytes,3,rep,name=certificates,proto3" json:"certificates,omitempty"` // DER, the oldest first
+	Since         *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=since,proto3" json:"since,omitempty"`               // when it became so
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Authorities) Reset() {
+	*x = Authorities{}
+	mi := &file_controlplane_peers_peers_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Authorities) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Authorities) ProtoMessage() {}
+
+func (x *Authorities) ProtoReflect() protoreflect.Message {
+	mi := &file_controlplane_peers_peers_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Authorities.ProtoReflect.Descriptor instead.
+func (*Authorities) Descriptor() ([]byte, []int) {
+	return file_controlplane_peers_peers_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Authorities) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *Authorities) GetPhase() string {
+	if x != nil {
+		return x.Phase
+	}
+	return ""
+}
+
+func (x *Authorities) GetCertificates() [][]byte {
+	if x != nil {
+		return x.Certificates
+	}
+	return nil
+}
+
+func (x *Authorities) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+// ServerKey is the host key that a server has said is its own: what is handed to it is sealed to that.
+type ServerKey struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Server        string                 `protobuf:"bytes,1,opt,name=server,proto3" json:"server,omitempty"` // id
+	Key           []byte                 `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`       // public, PKIX
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ServerKey) Reset() {
+	*x = ServerKey{}
+	mi := &file_controlplane_peers_peers_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ServerKey) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ServerKey) ProtoMessage() {}
+
+func (x *ServerKey) ProtoReflect() protoreflect.Message {
+	mi := &file_controlplane_peers_peers_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ServerKey.ProtoReflect.Descriptor instead.
+func (*ServerKey) Descriptor() ([]byte, []int) {
+	return file_controlplane_peers_peers_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *ServerKey) GetServer() string {
+	if x != nil {
+		return x.Server
+	}
+	return ""
+}
+
+func (x *ServerKey) GetKey() []byte {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
 var File_controlplane_peers_peers_proto protoreflect.FileDescriptor
 
 const file_controlplane_peers_peers_proto_rawDesc = "" +
@@ -91,7 +213,17 @@ const file_controlplane_peers_peers_proto_rawDesc = "" +
 	"\tUsedToken\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04host\x18\x02 \x01(\tR\x04host\x12.\n" +
-	"\x04ends\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x04endsB<Z:github.com/seed-2f228079/neargate/controlplane/peers;peersb\x06proto3"
+	"\x04ends\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x04ends\"\x99\x01\n" +
+	"\vAuthorities\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x01 \x01(\x04R\n" +
+	"generation\x12\x14\n" +
+	"\x05phase\x18\x02 \x01(\tR\x05phase\x12\"\n" +
+	"\fcertificates\x18\x03 \x03(\fR\fcertificates\x120\n" +
+	"\x05since\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\"5\n" +
+	"\tServerKey\x12\x16\n" +
+	"\x06server\x18\x01 \x01(\tR\x06server\x12\x10\n" +
+	"\x03key\x18\x02 \x01(\fR\x03keyB<Z:github.com/seed-2f228079/neargate/controlplane/peers;peersb\x06proto3"
 
 var (
 	file_controlplane_peers_peers_proto_rawDescOnce sync.Once
@@ -105,18 +237,21 @@ func file_controlplane_peers_peers_proto_rawDescGZIP() []byte {
 	return file_controlplane_peers_peers_proto_rawDescData
 }
 
-var file_controlplane_peers_peers_proto_msgTypes = make([]protoimpl.MessageInfo, 1)
+var file_controlplane_peers_peers_proto_msgTypes = make([]protoimpl.MessageInfo, 3)
 var file_controlplane_peers_peers_proto_goTypes = []any{
 	(*UsedToken)(nil),             // 0: neargate.peers.v1.UsedToken
-	(*timestamppb.Timestamp)(nil), // 1: google.protobuf.Timestamp
+	(*Authorities)(nil),           // 1: neargate.peers.v1.Authorities
+	(*ServerKey)(nil),             // 2: neargate.peers.v1.ServerKey
+	(*timestamppb.Timestamp)(nil), // 3: google.protobuf.Timestamp
 }
 var file_controlplane_peers_peers_proto_depIdxs = []int32{
-	1, // 0: neargate.peers.v1.UsedToken.ends:type_name -> google.protobuf.Timestamp
-	1, // [1:1] is the sub-list for method output_type
-	1, // [1:1] is the sub-list for method input_type
-	1, // [1:1] is the sub-list for extension type_name
-	1, // [1:1] is the sub-list for extension extendee
-	0, // [0:1] is the sub-list for field type_name
+	3, // 0: neargate.peers.v1.UsedToken.ends:type_name -> google.protobuf.Timestamp
+	3, // 1: neargate.peers.v1.Authorities.since:type_name -> google.protobuf.Timestamp
+	2, // [2:2] is the sub-list for method output_type
+	2, // [2:2] is the sub-list for method input_type
+	2, // [2:2] is the sub-list for extension type_name
+	2, // [2:2] is the sub-list for extension extendee
+	0, // [0:2] is the sub-list for field type_name
 }
 
 func init() { file_controlplane_peers_peers_proto_init() }
@@ -130,7 +265,7 @@ func file_controlplane_peers_peers_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_controlplane_peers_peers_proto_rawDesc), len(file_controlplane_peers_peers_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   1,
+			NumMessages:   3,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -20,12 +20,14 @@ import (
 	"google.golang.org/grpc/status"
 
 	agentapi "github.com/seed-2f228079/neargate/api/agent"
+	"github.com/seed-2f228079/neargate/controlplane"
 	"github.com/seed-2f228079/neargate/controlplane/dispatcher"
 	"github.com/seed-2f228079/neargate/controlplane/peers"
 	"github.com/seed-2f228079/neargate/controlplane/state"
 	"github.com/seed-2f228079/neargate/controlplane/upgrade"
 	"github.com/seed-2f228079/neargate/internal/clock"
 	"github.com/seed-2f228079/neargate/internal/testcluster"
+	"github.com/seed-2f228079/neargate/internal/trust"
 	"github.com/seed-2f228079/neargate/storage/blob"
 	"github.com/seed-2f228079/neargate/storage/stream"
 )
@@ -37,6 +39,13 @@ type several struct {
 	blobs map[string]*peers.Blobs
 	logs  map[string]*stream.Store
 	at    map[string]string // addresses by protocol and id
+	// keys are the servers' folders of keys, and authorities what was opened there.
+	keys        map[string]string
+	mu          sync.Mutex
+	authorities map[string]*trust.Authority
+
+	dialling sync.Mutex
+	dialled  map[string]string // ids of those who have dialled, by the address that they have there
 }
 
 // nobody dispatches.
@@ -57,7 +66,7 @@ func (l takes) Take(_ context.Context, b *agentapi.ShipBatch) (uint64, error) {
 }
 
 func newSeveral(t *testing.T) *several {
-	s := &several{Cluster: testcluster.New(t, testcluster.Config{Servers: 3, Schema: slices.Concat(peers.Schema, upgrade.Schema)}), of: map[string]*peers.Peers{}, blobs: map[string]*peers.Blobs{}, logs: map[string]*stream.Store{}, at: map[string]string{}}
+	s := &several{Cluster: testcluster.New(t, testcluster.Config{Servers: 3, Schema: slices.Concat(peers.Schema, upgrade.Schema, controlplane.Schema)}), of: map[string]*peers.Peers{}, blobs: map[string]*peers.Blobs{}, logs: map[string]*stream.Store{}, at: map[string]string{}, dialled: map[string]string{}, keys: map[string]string{}, authorities: map[string]*trust.Authority{}}
 	listen := func(protocol, id string) net.Listener {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
@@ -71,6 +80,7 @@ func newSeveral(t *testing.T) *several {
 	t.Cleanup(func() { cancel(); running.Wait() })
 	for _, server := range s.Servers() {
 		id := server.ID
+		s.openAuthority(t, id)
 		store, err := blob.Open(t.TempDir(), blob.Options{})
 		if err != nil {
 			t.Fatal(err)
@@ -82,11 +92,21 @@ func newSeveral(t *testing.T) *several {
 		t.Cleanup(func() { events.Close() })
 		s.logs[id] = events
 		p := peers.New(peers.Config{
-			ID: id, Engine: server.Engine(), Store: server.Store(), Clock: clock.Real{}, Log: slog.New(slog.DiscardHandler), Dispatcher: nobody{}, Blobs: store, Streams: events, Logs: takes{server.Store()},
-			Dial: func(ctx context.Context, protocol, id, _ string) (net.Conn, error) {
-				return new(net.Dialer).DialContext(ctx, "tcp", s.at[protocol+id])
+			ID: id, Engine: server.Engine(), Store: server.Store(), Clock: clock.Real{}, Log: slog.New(slog.DiscardHandler), Dispatcher: nobody{}, Blobs: store, Streams: events, Authority: opened{s, id}, Logs: takes{server.Store()},
+			Dial: func(ctx context.Context, protocol, to, _ string) (net.Conn, error) {
+				s.dialling.Lock() // until it is noted whose connection it is
+				defer s.dialling.Unlock()
+				conn, err := new(net.Dialer).DialContext(ctx, "tcp", s.at[protocol+to])
+				if err == nil {
+					s.dialled[conn.LocalAddr().String()] = id
+				}
+				return conn, err
 			},
-			Peer:     func(net.Conn) (string, bool) { return "some server", true },
+			Peer: func(conn net.Conn) (string, bool) {
+				s.dialling.Lock()
+				defer s.dialling.Unlock()
+				return s.dialled[conn.RemoteAddr().String()], true
+			},
 			Forwards: listen(peers.ProtocolForward, id), Relays: listen(peers.ProtocolRelay, id),
 			Forwarded: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				switch r.URL.Path {

@@ -8,13 +8,14 @@ import (
 	"time"
 
 	"github.com/seed-2f228079/neargate/controlplane/state"
-	"github.com/seed-2f228079/neargate/internal/version"
 )
 
 // Standing is what a server says about itself.
 type Standing struct {
 	Speaks   uint32         `json:"speaks"`   // the version of its build
 	Revision state.Revision `json:"revision"` // what it has applied
+	// Authority is the generation of the certificate authorities that it has taken.
+	Authority uint64 `json:"authority,omitempty"`
 }
 
 // standingTimeout is how long a server may take to say it.
@@ -23,7 +24,7 @@ const standingTimeout = 2 * time.Second
 // Standing is a server's, this one's or another's, as of now.
 func (p *Peers) Standing(ctx context.Context, id string) (Standing, error) {
 	if id == p.ID {
-		return Standing{version.Speaks, p.Store.Revision()}, nil
+		return p.standing(), nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, standingTimeout)
 	defer cancel()

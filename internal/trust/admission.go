@@ -202,11 +202,11 @@ func (a *Admission) renew(_ context.Context, conn *tls.Conn) error {
 }
 
 func (a *Admission) certify(conn net.Conn, prove func([]byte) ([]byte, error), key *ecdsa.PublicKey, who Identity) error {
-	der, err := a.Authority.issueHost(key, who)
+	der, authorities, err := a.Authority.certify(key, who)
 	if err != nil {
 		return err
 	}
-	return send(conn, prove, answer{Certificate: der, Authorities: [][]byte{a.Authority.cert.Raw}})
+	return send(conn, prove, answer{Certificate: der, Authorities: authorities})
 }
 
 // keyOf is the key in a request. The request is signed with it, so it is the host's own.

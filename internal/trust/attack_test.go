@@ -331,12 +331,12 @@ func TestTamperedAnswer(t *testing.T) {
 				return
 			}
 			id, _ := KeyID(key)
-			der, err := c.authority.issueHost(key, Identity{Agent, id})
+			der, err := c.authority.issueHost(c.authority.ring.signs(), key, Identity{Agent, id})
 			if err != nil {
 				t.Error(err)
 				return
 			}
-			reply, err := json.Marshal(answer{Certificate: der, Authorities: [][]byte{c.authority.cert.Raw}})
+			reply, err := json.Marshal(answer{Certificate: der, Authorities: c.authority.certificates()})
 			if err != nil {
 				t.Error(err)
 				return

@@ -16,6 +16,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/seed-2f228079/neargate/internal/clock"
@@ -29,15 +30,22 @@ const (
 	clockSkew     = 24 * time.Hour // by which hosts' clocks may lag behind, or the clock of who certifies may run ahead
 )
 
-// Authority signs the cluster's certificates. Safe for concurrent use.
+// Authority signs the cluster's certificates. While it is exchanged for another it is two in one (rotation.go). Safe for concurrent use.
 type Authority struct {
-	cert  *x509.Certificate
-	key   crypto.Signer
+	keys  string // the folder
 	clock clock.Clock
+
+	taking sync.Mutex // held by Prepare and Take, over their I/O
+
+	mu   sync.RWMutex
+	ring ring
+	own  []*Credential // that it has made for this server
+	// changed is closed with the next Take.
+	changed chan struct{}
 }
 
 // The files of an authority in the folder of keys. The first holds its certificate and key, so that the two are always of one
-// kind; the second the certificate alone, for people to hand to clients.
+// kind; the second the certificate alone, for people to hand to clients. While there are two, both files have both, the older one first.
 const (
 	authorityFile       = "authority.pem"
 	authorityPublicFile = "ca.pem"
@@ -55,15 +63,12 @@ func OpenAuthority(keys string, c clock.Clock) (*Authority, error) {
 	if err != nil {
 		return nil, fmt.Errorf("certificate authority: %w", err)
 	}
-	certs, key, err := parse(text)
+	r, err := parseRing(text)
 	if err != nil {
 		return nil, fmt.Errorf("certificate authority: %s: %w", name, err)
 	}
-	if len(certs) != 1 || !certs[0].IsCA || key == nil {
-		return nil, fmt.Errorf("certificate authority: %s holds no authority's certificate with its key", name)
-	}
-	a := &Authority{cert: certs[0], key: key, clock: c}
-	if err := datadir.WriteFile(filepath.Join(keys, authorityPublicFile), a.PEM()); err != nil {
+	a := &Authority{keys: keys, clock: c, ring: r, changed: make(chan struct{})}
+	if err := a.settle(text); err != nil {
 		return nil, fmt.Errorf("certificate authority: %w", err)
 	}
 	return a, nil
@@ -101,22 +106,22 @@ func found(now time.Time) ([]byte, error) {
 	return append(encodeCertificates(der), secret...), nil
 }
 
-// PEM is the authority's certificate, which clients of the public port need to trust it.
-func (a *Authority) PEM() []byte { return encodeCertificates(a.cert.Raw) }
+// PEM is what clients of the public port need to trust it: the authority's certificate, or those of both.
+func (a *Authority) PEM() []byte { return encodeCertificates(a.certificates()...) }
 
 // PublicFile is where OpenAuthority leaves what PEM returns.
 func (a *Authority) PublicFile(keys string) string { return filepath.Join(keys, authorityPublicFile) }
 
 // issueHost signs the certificate by which a host is known on the peer port.
-func (a *Authority) issueHost(pub crypto.PublicKey, who Identity) ([]byte, error) {
-	return a.issue(pub, &x509.Certificate{
+func (a *Authority) issueHost(by issuer, pub crypto.PublicKey, who Identity) ([]byte, error) {
+	return a.issue(by, pub, &x509.Certificate{
 		Subject: pkix.Name{Organization: []string{"Neargate"}, OrganizationalUnit: []string{string(who.Role)}, CommonName: who.ID},
 		URIs:    []*url.URL{who.uri()}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth},
 	})
 }
 
 // issuePublic signs the certificate of the public port. It speaks for names, not for a host: it is worth nothing on the peer port.
-func (a *Authority) issuePublic(pub crypto.PublicKey, names []string) ([]byte, error) {
+func (a *Authority) issuePublic(by issuer, pub crypto.PublicKey, names []string) ([]byte, error) {
 	t := &x509.Certificate{
 		Subject:     pkix.Name{Organization: []string{"Neargate"}, CommonName: "Neargate public port"},
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
@@ -128,17 +133,17 @@ func (a *Authority) issuePublic(pub crypto.PublicKey, names []string) ([]byte, e
 			t.DNSNames = append(t.DNSNames, n)
 		}
 	}
-	return a.issue(pub, t)
+	return a.issue(by, pub, t)
 }
 
-func (a *Authority) issue(pub crypto.PublicKey, t *x509.Certificate) ([]byte, error) {
+func (a *Authority) issue(by issuer, pub crypto.PublicKey, t *x509.Certificate) ([]byte, error) {
 	now := a.clock.Now()
 	t.SerialNumber, t.NotBefore, t.NotAfter = serial(), now.Add(-clockSkew), now.Add(hostLife)
 	t.KeyUsage, t.BasicConstraintsValid = x509.KeyUsageDigitalSignature, true
-	if t.NotAfter.After(a.cert.NotAfter) {
-		t.NotAfter = a.cert.NotAfter
+	if t.NotAfter.After(by.cert.NotAfter) {
+		t.NotAfter = by.cert.NotAfter
 	}
-	der, err := x509.CreateCertificate(rand.Reader, t, a.cert, pub, a.key)
+	der, err := x509.CreateCertificate(rand.Reader, t, by.cert, pub, by.key)
 	if err != nil {
 		return nil, fmt.Errorf("sign certificate: %w", err)
 	}
@@ -152,6 +157,9 @@ func serial() *big.Int {
 	b[0] &= 0x7f
 	return new(big.Int).SetBytes(b[:])
 }
+
+// EncodeCertificate is a certificate in PEM.
+func EncodeCertificate(der []byte) []byte { return encodeCertificates(der) }
 
 func encodeCertificates(ders ...[]byte) []byte {
 	var out []byte

@@ -23,9 +23,18 @@ type Credential struct {
 	clock clock.Clock
 	log   *slog.Logger
 	renew func(ctx context.Context) (papers, error)
+	early chan earlier // what Hasten has asked for
+	// held is over making papers and showing them, so that none of before come after those of a newer ring; nil: there is no ring.
+	held  sync.Locker
+	conns connections
 
-	mu     sync.RWMutex
-	papers papers
+	mu      sync.RWMutex
+	papers  papers
+	changed chan struct{} // closed when the authorities of the papers are others
+}
+
+func newCredential(c clock.Clock, log *slog.Logger, p papers) *Credential {
+	return &Credential{clock: c, log: log, papers: p, early: make(chan earlier, 1), changed: make(chan struct{})}
 }
 
 // papers are one state of a credential.
@@ -52,33 +61,46 @@ func (p papers) roots() *x509.CertPool {
 
 // ServerCredential is the credential of a server, which holds the authority and so certifies itself. Its key lives in memory.
 func (a *Authority) ServerCredential(id string, log *slog.Logger) (*Credential, error) {
-	return a.selfSigned(log, func(key *ecdsa.PrivateKey) ([]byte, error) {
-		return a.issueHost(&key.PublicKey, Identity{Server, id})
+	return a.selfSigned(log, func(by issuer, key *ecdsa.PrivateKey) ([]byte, error) {
+		return a.issueHost(by, &key.PublicKey, Identity{Server, id})
 	})
 }
 
 // PublicCredential is the credential of the public port, for the names and addresses by which clients know it.
 func (a *Authority) PublicCredential(names []string, log *slog.Logger) (*Credential, error) {
-	return a.selfSigned(log, func(key *ecdsa.PrivateKey) ([]byte, error) { return a.issuePublic(&key.PublicKey, names) })
+	return a.selfSigned(log, func(by issuer, key *ecdsa.PrivateKey) ([]byte, error) {
+		return a.issuePublic(by, &key.PublicKey, names)
+	})
 }
 
-func (a *Authority) selfSigned(log *slog.Logger, issue func(*ecdsa.PrivateKey) ([]byte, error)) (*Credential, error) {
-	renew := func(context.Context) (papers, error) {
+func (a *Authority) selfSigned(log *slog.Logger, issue func(issuer, *ecdsa.PrivateKey) ([]byte, error)) (*Credential, error) {
+	c := newCredential(a.clock, log, papers{})
+	c.held = &a.taking
+	c.renew = func(context.Context) (papers, error) {
 		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 		if err != nil {
 			return papers{}, err
 		}
-		der, err := issue(key)
+		a.mu.RLock()
+		by, authorities := a.ring.shows(), a.ring.trusted()
+		a.mu.RUnlock()
+		der, err := issue(by, key)
 		if err != nil {
 			return papers{}, err
 		}
-		return newPapers(key, der, []*x509.Certificate{a.cert})
+		return newPapers(key, der, authorities)
 	}
-	first, err := renew(context.Background())
+	a.taking.Lock()
+	defer a.taking.Unlock()
+	first, err := c.renew(context.Background())
 	if err != nil {
 		return nil, err
 	}
-	return &Credential{clock: a.clock, log: log, renew: renew, papers: first}, nil
+	c.set(first)
+	a.mu.Lock()
+	a.own = append(a.own, c)
+	a.mu.Unlock()
+	return c, nil
 }
 
 func (c *Credential) current() papers {
@@ -112,22 +134,46 @@ const (
 	renewalLook = 10 * time.Minute
 )
 
-// Run renews the certificate when half of its life has passed, or when by this host's clock it has yet to begin, until ctx ends.
+// Run renews the certificate when half of its life has passed, when by this host's clock it has yet to begin, or when Hasten asks for it, until
+// ctx ends.
 func (c *Credential) Run(ctx context.Context) error {
 	retry := firstRenewalRetry
 	// Hosts that joined together do not have to renew together.
 	early := mathrand.N(hostLife / 16)
 	wait := c.untilRenewal() - early
+	var want *Papers // that were asked for, and are not there yet
+	var soon time.Time
+	var timer <-chan time.Time // nil: to be set to wait
 	for {
+		if timer == nil {
+			timer = c.clock.After(min(wait, renewalLook))
+		}
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-c.clock.After(min(wait, renewalLook)):
+		case h := <-c.early:
+			switch {
+			case h.want != nil && !c.has(*h.want):
+				want, retry = h.want, firstEarlyRetry
+				wait = spread(h.within)
+			case h.want == nil && soon.IsZero():
+				wait = 0
+			default:
+				continue
+			}
+			soon, timer = c.clock.Now().Add(wait), nil
+			continue
+		case <-timer:
+			timer = nil
 		}
-		if wait = c.untilRenewal() - early; wait > 0 {
+		if wait = c.untilRenewal() - early; !soon.IsZero() {
+			wait = min(wait, soon.Sub(c.clock.Now()))
+		}
+		if wait > 0 {
 			continue
 		}
-		p, err := c.renew(ctx)
+		before, _ := c.Papers()
+		p, err := c.renewNow(ctx)
 		switch {
 		case ctx.Err() != nil:
 			return nil
@@ -136,14 +182,30 @@ func (c *Credential) Run(ctx context.Context) error {
 			c.log.Warn("cannot renew the certificate; trying again", "error", err, "ends", c.current().certificate.Leaf.NotAfter, "retry_in", wait)
 			continue
 		}
-		c.mu.Lock()
-		c.papers = p
-		c.mu.Unlock()
 		c.log.Info("certificate renewed", "ends", p.certificate.Leaf.NotAfter)
 		// Never soon: a certificate that comes with half its life over, of a server whose clock is days behind, would be renewed without end.
-		early, retry = 0, firstRenewalRetry
+		early = 0
+		// The server that was asked may be behind the others. If it gave something new it may as well be ahead of them: then the next session will tell.
+		if want != nil && !c.has(*want) && c.has(before) {
+			wait, retry = retry, min(2*retry, lastRenewalRetry)
+			soon = c.clock.Now().Add(wait)
+			continue
+		}
+		want, soon, retry = nil, time.Time{}, firstRenewalRetry
 		wait = max(c.untilRenewal(), lastRenewalRetry)
 	}
+}
+
+func (c *Credential) renewNow(ctx context.Context) (papers, error) {
+	if c.held != nil {
+		c.held.Lock()
+		defer c.held.Unlock()
+	}
+	p, err := c.renew(ctx)
+	if err == nil {
+		c.set(p)
+	}
+	return p, err
 }
 
 // untilRenewal is how long there is time until a certificate should be renewed.
@@ -180,7 +242,7 @@ func (c *Credential) peerTLS(protocols []string, roles ...Role) *tls.Config {
 		VerifyConnection: func(cs tls.ConnectionState) error {
 			who, err := verify(cs.PeerCertificates, c.current().roots(), c.clock.Now())
 			if err != nil {
-				return fmt.Errorf("peer refused: %w", err)
+				return &refusedError{err}
 			}
 			for _, r := range roles {
 				if who.Role == r {

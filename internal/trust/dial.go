@@ -37,15 +37,17 @@ func (c *Credential) AnyServer(protocol string, servers []string) func(context.C
 // Dial connects to the peer port at address and speaks one of its protocols with the host that who names; without an id any host of
 // that role will do. The connection is a *tls.Conn with the handshake done.
 func (c *Credential) Dial(ctx context.Context, protocol string, who Identity, address string) (net.Conn, error) {
-	raw, err := new(net.Dialer).DialContext(ctx, "tcp", address)
+	dialled, err := new(net.Dialer).DialContext(ctx, "tcp", address)
 	if err != nil {
 		return nil, err
 	}
+	raw := c.conns.track(dialled)
 	conn := tls.Client(raw, c.peerTLS([]string{protocol}, who.Role))
 	if err := conn.HandshakeContext(ctx); err != nil {
 		raw.Close()
 		return nil, err
 	}
+	raw.shows(conn.ConnectionState().PeerCertificates[0])
 	peer, err := peerOf(conn)
 	if err == nil && who.ID != "" && peer != who {
 		err = fmt.Errorf("peer refused: it is %s and not %s", peer, who)

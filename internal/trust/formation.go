@@ -107,7 +107,7 @@ func (f *forming) stranger() (*Credential, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Credential{clock: f.Clock, log: f.Log, papers: p}, nil
+	return newCredential(f.Clock, f.Log, p), nil
 }
 
 func (f *forming) greeting() greeting {

@@ -87,7 +87,7 @@ func (f *founder) serve(c *Founding) {
 		f.t.Fatal(err)
 	}
 	port := NewPort(credential, log)
-	hand := NewHearth(port, c, clock.Real{}, log)
+	hand := NewHearth(port, c, func() (*Founding, error) { return Gather(f.dir, c.Sealing) }, clock.Real{}, log)
 	ctx, cancel := context.WithCancel(f.t.Context())
 	var running sync.WaitGroup
 	running.Go(func() { _ = port.Serve(ctx, borrowed{f.l}) })

@@ -51,13 +51,36 @@ func LoadFounding(keys string) (*Founding, error) {
 	if err == nil {
 		err = json.Unmarshal(text, f)
 	}
-	if err == nil {
-		err = f.check()
-	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
+	// The authority may be another one by now: its own file knows.
+	switch authority, err := os.ReadFile(filepath.Join(keys, authorityFile)); {
+	case err == nil:
+		if err := f.follow(keys, authority); err != nil {
+			return nil, err
+		}
+	case !errors.Is(err, fs.ErrNotExist):
+		return nil, err
+	}
+	if err := f.check(); err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
 	return f, f.write(keys, authorityFile, f.Authority)
+}
+
+// follow has the founding hold the authority that there is now, and no other: who comes late is handed it, and one that has had its time is
+// gone from the disk.
+func (f *Founding) follow(keys string, authority []byte) error {
+	if bytes.Equal(f.Authority, authority) {
+		return nil
+	}
+	f.Authority = authority
+	text, err := json.Marshal(f)
+	if err != nil {
+		return err
+	}
+	return f.write(keys, foundingFile, text)
 }
 
 // keep makes f this server's, for good.
@@ -91,12 +114,9 @@ func (f *Founding) write(keys, name string, want []byte) error {
 
 // check refuses what is no founding: it comes from a file or from another server.
 func (f *Founding) check() error {
-	certs, key, err := parse(f.Authority)
-	switch {
+	switch _, err := parseRing(f.Authority); {
 	case err != nil:
 		return fmt.Errorf("authority: %w", err)
-	case len(certs) != 1 || !certs[0].IsCA || key == nil:
-		return errors.New("it holds no authority's certificate with its key")
 	case len(f.Sealing) == 0:
 		return errors.New("it is not complete")
 	}

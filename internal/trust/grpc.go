@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -81,16 +82,43 @@ func GRPCServerOptions() []grpc.ServerOption {
 }
 
 // DialServers connects to any of the servers, always to one at a time, and to the next one when that is gone.
-func (c *Credential) DialServers(servers []string) (*grpc.ClientConn, error) {
+func (c *Credential) DialServers(servers []string) (*Servers, error) {
 	if len(servers) == 0 {
 		return nil, errors.New("no servers are known")
 	}
-	var next atomic.Uint32
-	next.Store(rand.Uint32N(uint32(len(servers)))) // agents spread over the servers
-	return grpc.NewClient("passthrough:///servers",
-		grpc.WithTransportCredentials(dialled{c}),
+	s := &Servers{credential: c, servers: servers}
+	var err error
+	s.current, err = s.dial()
+	return s, err
+}
+
+// Servers are gRPC's way to the servers. When the credential's authorities change, calls that begin from then on go by a new connection; the old
+// one is closed when the last of its calls has ended. So calls that last, a followed log or a command, are not broken off.
+type Servers struct {
+	credential *Credential
+	servers    []string
+	next       atomic.Uint32
+
+	mu      sync.Mutex
+	current *way
+	closed  bool
+}
+
+// way is one connection with what it was made with.
+type way struct {
+	*grpc.ClientConn
+	papers Papers
+	calls  int  // under way
+	left   bool // closed with the last of them
+}
+
+func (s *Servers) dial() (*way, error) {
+	s.next.Store(rand.Uint32N(uint32(len(s.servers)))) // agents spread over the servers
+	papers, _ := s.credential.Papers()
+	conn, err := grpc.NewClient("passthrough:///servers",
+		grpc.WithTransportCredentials(dialled{s.credential}),
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
-			server := servers[(next.Add(1)-1)%uint32(len(servers))]
+			server := s.servers[(s.next.Add(1)-1)%uint32(len(s.servers))]
 			return new(net.Dialer).DialContext(ctx, "tcp", server)
 		}),
 		grpc.WithSharedWriteBuffer(true), grpc.WithReadBufferSize(noReadBuffer), grpc.WithStaticStreamWindowSize(window), grpc.WithStaticConnWindowSize(connWindow),
@@ -101,6 +129,71 @@ func (c *Credential) DialServers(servers []string) (*grpc.ClientConn, error) {
 		}),
 		grpc.WithDisableServiceConfig(),
 	)
+	if err != nil {
+		return nil, err
+	}
+	return &way{ClientConn: conn, papers: papers}, nil
+}
+
+// take is the way for a call, and what to do at its end.
+func (s *Servers) take() (*way, func(), error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.closed && !s.credential.has(s.current.papers) {
+		w, err := s.dial()
+		if err != nil {
+			return nil, nil, err
+		}
+		s.leave(s.current)
+		s.current = w
+	}
+	w := s.current
+	w.calls++
+	return w, sync.OnceFunc(func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if w.calls--; w.left && w.calls == 0 {
+			w.Close()
+		}
+	}), nil
+}
+
+// leave has a way end with its calls. s.mu is held.
+func (s *Servers) leave(w *way) {
+	if w.left = true; w.calls == 0 {
+		w.Close()
+	}
+}
+
+// Invoke implements grpc.ClientConnInterface.
+func (s *Servers) Invoke(ctx context.Context, method string, args, reply any, opts ...grpc.CallOption) error {
+	w, ended, err := s.take()
+	if err != nil {
+		return err
+	}
+	defer ended()
+	return w.ClientConn.Invoke(ctx, method, args, reply, opts...)
+}
+
+// NewStream implements grpc.ClientConnInterface.
+func (s *Servers) NewStream(ctx context.Context, desc *grpc.StreamDesc, method string, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+	w, ended, err := s.take()
+	if err != nil {
+		return nil, err
+	}
+	stream, err := w.ClientConn.NewStream(ctx, desc, method, append(opts, grpc.OnFinish(func(error) { ended() }))...)
+	if err != nil {
+		ended()
+	}
+	return stream, err
+}
+
+// Close breaks off what is under way.
+func (s *Servers) Close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closed = true
+	return s.current.Close()
 }
 
 // accepted are gRPC's credentials on a server behind a Port, which has shaken hands already.
@@ -135,6 +228,9 @@ func (d dialled) ClientHandshake(ctx context.Context, _ string, raw net.Conn) (n
 	conn := tls.Client(raw, d.credential.peerTLS([]string{ProtocolGRPC}, Server))
 	if err := conn.HandshakeContext(ctx); err != nil {
 		raw.Close()
+		if refused(err) {
+			d.credential.hasten(earlier{})
+		}
 		return nil, nil, err
 	}
 	who, err := peerOf(conn)
@@ -142,7 +238,22 @@ func (d dialled) ClientHandshake(ctx context.Context, _ string, raw net.Conn) (n
 		raw.Close()
 		return nil, nil, err
 	}
-	return conn, infoOf(who), nil
+	return &refusable{conn, d.credential}, infoOf(who), nil
+}
+
+// refusable notices that the server has refused this host's certificate: with TLS 1.3 the client hears so after its handshake.
+type refusable struct {
+	net.Conn
+	credential *Credential
+}
+
+// Read implements net.Conn.
+func (r *refusable) Read(p []byte) (int, error) {
+	n, err := r.Conn.Read(p)
+	if err != nil && refused(err) {
+		r.credential.hasten(earlier{})
+	}
+	return n, err
 }
 
 func (dialled) ServerHandshake(net.Conn) (net.Conn, credentials.AuthInfo, error) {

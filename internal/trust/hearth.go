@@ -72,15 +72,17 @@ func (r *reply) exchange(conn *tls.Conn, secret *Secret, g greeting) error {
 type hearth struct {
 	secret   *Secret
 	greet    func() greeting
-	founding *Founding // nil: there is no cluster yet
+	founding *Founding                 // nil: there is no cluster yet
+	gather   func() (*Founding, error) // what servers hold now
 	clock    clock.Clock
 	log      *slog.Logger
 	listener net.Listener
 }
 
-// NewHearth has a port, which does not serve yet, hand the founding to those of its members that do not have it.
-func NewHearth(p *Port, f *Founding, c clock.Clock, log *slog.Logger) func(context.Context) error {
-	h := &hearth{secret: &Secret{key: f.Secret}, founding: f, clock: c, log: log, listener: p.handleShown(protocolForm), greet: func() greeting { return greeting{} }}
+// NewHearth has a port, which does not serve yet, hand the founding to those of its members that do not have it: with what servers hold by now,
+// which gather knows.
+func NewHearth(p *Port, f *Founding, gather func() (*Founding, error), c clock.Clock, log *slog.Logger) func(context.Context) error {
+	h := &hearth{secret: &Secret{key: f.Secret}, founding: f, gather: gather, clock: c, log: log, listener: p.handleShown(protocolForm), greet: func() greeting { return greeting{} }}
 	return h.run
 }
 
@@ -113,7 +115,12 @@ func (h *hearth) answer(ctx context.Context, conn *tls.Conn) error {
 	if h.founding != nil {
 		// The key, not the id, is what makes it that member: hosts that know the secret must not get what servers hold.
 		if m := h.founding.member(g.ID); m != nil && m.Key == key {
-			r.Founding = h.founding
+			now, err := h.gather()
+			if err != nil {
+				return err // it asks again
+			}
+			now.Members = h.founding.Members
+			r.Founding = now
 		} else {
 			r.Formed = true
 		}

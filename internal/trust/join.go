@@ -66,7 +66,7 @@ func (m *Membership) Join(ctx context.Context) (*Credential, error) {
 			return nil, fmt.Errorf("join the cluster: %w", err)
 		}
 	}
-	c := &Credential{clock: m.Clock, log: m.Log, papers: p}
+	c := newCredential(m.Clock, m.Log, p)
 	c.renew = func(ctx context.Context) (papers, error) { return m.again(ctx, c, key) }
 	return c, nil
 }
@@ -157,13 +157,23 @@ func strangerTLS() *tls.Config {
 	return &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS13, NextProtos: []string{protocolJoin}}
 }
 
-// again renews by the certificate; one that has ended, or has yet to begin, proves nothing, then it takes the token.
+// again renews by the certificate; one that has ended, or has yet to begin, proves nothing, then it takes the token. So it does when the
+// certificate is refused: the authority was exchanged, and this host was not waited for.
 func (m *Membership) again(ctx context.Context, c *Credential, key *ecdsa.PrivateKey) (papers, error) {
 	leaf, now := c.current().certificate.Leaf, m.Clock.Now()
 	if (now.After(leaf.NotAfter) || now.Before(leaf.NotBefore)) && m.Secret != nil {
 		return m.ask(ctx, key, strangerTLS(), m.Secret)
 	}
-	return m.ask(ctx, key, c.peerTLS([]string{protocolRenew}, Server), nil)
+	p, err := m.ask(ctx, key, c.peerTLS([]string{protocolRenew}, Server), nil)
+	if refused(err) && m.Secret != nil {
+		byToken, failed := m.ask(ctx, key, strangerTLS(), m.Secret)
+		if failed == nil {
+			m.Log.Warn("the certificate was refused; this host has joined anew, as the same node", "error", err)
+			return byToken, nil
+		}
+		err = errors.Join(err, failed)
+	}
+	return p, err
 }
 
 // ask gets a certificate from the first server that can be reached, and keeps it.

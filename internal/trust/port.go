@@ -1,6 +1,7 @@
 package trust
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -21,6 +22,20 @@ type Port struct {
 	credential *Credential
 	log        *slog.Logger
 	protocols  map[string]*protocol
+}
+
+// Cut is Credential.Cut, of the connections that came in and of those that this server has made.
+func (p *Port) Cut() int { return p.credential.Cut() }
+
+// Outdated says whether a connection that a Port has handed over is of a host which has shown a certificate of another authority than the one that
+// servers show theirs of: it should come by a new one.
+func (p *Port) Outdated(conn net.Conn) bool {
+	secured, ok := conn.(*tls.Conn)
+	if !ok {
+		return false
+	}
+	chain, own := secured.ConnectionState().PeerCertificates, p.credential.current().certificate.Leaf
+	return len(chain) > 0 && !bytes.Equal(chain[0].AuthorityKeyId, own.AuthorityKeyId)
 }
 
 type protocol struct {
@@ -102,14 +117,15 @@ func (p *Port) Serve(ctx context.Context, l net.Listener) error {
 			return fmt.Errorf("peer port %s: %w", l.Addr(), err)
 		}
 		g.Go(func() error {
-			p.greet(ctx, tls.Server(conn, config))
+			raw := p.credential.conns.track(conn)
+			p.greet(ctx, raw, tls.Server(raw, config))
 			return nil
 		})
 	}
 }
 
 // greet shakes hands and passes the connection on to its protocol's handler.
-func (p *Port) greet(ctx context.Context, conn *tls.Conn) {
+func (p *Port) greet(ctx context.Context, raw *tracked, conn *tls.Conn) {
 	limit, cancel := context.WithTimeout(ctx, handshakeTimeout)
 	defer cancel()
 	if err := conn.HandshakeContext(limit); err != nil {
@@ -119,10 +135,14 @@ func (p *Port) greet(ctx context.Context, conn *tls.Conn) {
 		}
 		return
 	}
-	h := p.protocols[conn.ConnectionState().NegotiatedProtocol]
+	session := conn.ConnectionState()
+	h := p.protocols[session.NegotiatedProtocol]
 	if h == nil { // who names no protocol at all gets past the negotiation
 		conn.Close()
 		return
+	}
+	if len(session.PeerCertificates) > 0 && !h.shown {
+		raw.shows(session.PeerCertificates[0])
 	}
 	select {
 	case h.conns <- conn:

@@ -26,6 +26,7 @@ import (
 type cluster struct {
 	keys      string
 	authority *Authority
+	port      *Port
 	addr      string
 	clock     *clock.Fake
 	log       *lockedBuffer
@@ -74,6 +75,7 @@ func startCluster(t *testing.T, token string) *cluster {
 	}
 	secret := secretOf(t, token)
 	port := NewPort(credential, log)
+	c.port = port
 	admission := NewAdmission(port, AdmissionConfig{Authority: c.authority, Clock: c.clock, Log: log, Secret: func(id string) *Secret {
 		if id == "" {
 			return secret
