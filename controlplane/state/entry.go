@@ -39,7 +39,7 @@ func (tx *Transaction) Encode() []byte {
 	if tx.encoded != nil {
 		return tx.encoded
 	}
-	var b []byte
+	b := make([]byte, 0, tx.sizeHint())
 	b = binary.AppendUvarint(b, uint64(len(tx.Guards)))
 	for _, g := range tx.Guards {
 		b = append(b, byte(g.Kind))
@@ -73,6 +73,25 @@ func (tx *Transaction) Encode() []byte {
 	}
 	tx.encoded = b
 	return b
+}
+
+// sizeHint is no less than what tx takes encoded as long as no text in it is longer than 16 KiB, and a few bytes an item more: grown by appending, an
+// encoded transaction would cost thrice its size.
+func (tx *Transaction) sizeHint() int {
+	const number, length = 4, 2 // bytes of most revisions and counts, and of most lengths
+	n := 2 * number
+	for i := range tx.Guards {
+		g := &tx.Guards[i]
+		n += 1 + 3*length + number + len(g.Space) + len(g.Key) + len(g.End)
+	}
+	for i := range tx.Ops {
+		op := &tx.Ops[i]
+		n += 1 + 2*length + 2*number + len(op.Table) + len(op.Key) + len(op.Value)
+		for _, e := range op.Touched {
+			n += 2*length + len(e.Space) + len(e.Key)
+		}
+	}
+	return n
 }
 
 // DecodeEntry undoes EncodeEntry. Values are copies: they do not keep the entry alive.
