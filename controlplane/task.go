@@ -38,6 +38,13 @@ func securityGroups(t *Task) []string {
 	return vpc.SecurityGroups
 }
 
+// TaskHost is what a task is shown with of the host that it is on, or was.
+type TaskHost struct {
+	Zone, Architecture string
+	Connected          bool   // its agent is
+	Instance           string // id of its container instance; empty: there is none
+}
+
 // DeleteTask removes a stopped task with everything that hangs on it.
 func DeleteTask(tx *state.Tx, s *TaskStatus) {
 	key := TaskStatuses.Key(s)
