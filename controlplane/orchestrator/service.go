@@ -275,7 +275,7 @@ func (s *step) members() []member {
 		if status.Desired > agentapi.TaskState_RUNNING {
 			continue
 		}
-		m := member{id: status.Id, at: i, node: status.Node, zone: h.zones[status.Node], created: l.task.Created.AsTime().UnixNano(), unplaceable: status.PlacementFailure != ""}
+		m := member{id: status.Id, at: i, node: status.Node, zone: h.zones[status.Node], created: l.task.Created.GetSeconds()*1e9 + int64(l.task.Created.GetNanos()), unplaceable: status.PlacementFailure != ""}
 		m.current = l.task.Deployment == s.primary.Id && !s.instanceDraining(h, status.Node)
 		m.running = status.Observed == agentapi.TaskState_RUNNING
 		// A task of which an essential container has a health check counts once that has succeeded.

@@ -102,8 +102,9 @@ func DecodeEntry(b []byte) ([]*Transaction, error) {
 	}
 	n := d.count(1)
 	txs := make([]*Transaction, 0, n)
+	d.names = map[string]string{}
 	for range n {
-		part := decoder{b: d.bytes()}
+		part := decoder{b: d.bytes(), names: d.names}
 		if d.err != nil {
 			break
 		}
@@ -127,7 +128,7 @@ func (d *decoder) transaction() *Transaction {
 	}
 	for i := range tx.Guards {
 		g := &tx.Guards[i]
-		g.Kind, g.Space, g.Key = GuardKind(d.byte()), d.string(), Key(d.string())
+		g.Kind, g.Space, g.Key = GuardKind(d.byte()), d.name(), Key(d.string())
 		switch g.Kind {
 		case GuardRevision:
 			g.Revision = Revision(d.uvarint())
@@ -144,7 +145,7 @@ func (d *decoder) transaction() *Transaction {
 	for i := range tx.Ops {
 		op := &tx.Ops[i]
 		kind := d.byte()
-		op.Table, op.Key = d.string(), Key(d.string())
+		op.Table, op.Key = d.name(), Key(d.string())
 		switch kind {
 		case opPut:
 			op.Value = append([]byte{}, d.bytes()...)
@@ -157,7 +158,7 @@ func (d *decoder) transaction() *Transaction {
 			op.Touched = make([]IndexEntry, n)
 		}
 		for j := range op.Touched {
-			op.Touched[j] = IndexEntry{Space: d.string(), Key: Key(d.string())}
+			op.Touched[j] = IndexEntry{Space: d.name(), Key: Key(d.string())}
 		}
 	}
 	d.finish()
@@ -171,8 +172,9 @@ func appendString(b []byte, s string) []byte {
 
 // decoder reads what append… wrote. After the first error it returns zero values.
 type decoder struct {
-	b   []byte
-	err error
+	b     []byte
+	err   error
+	names map[string]string // of tables and spaces that the entry has named: they are few and come again and again
 }
 
 func (d *decoder) fail(err error) {
@@ -225,6 +227,17 @@ func (d *decoder) bytes() []byte {
 }
 
 func (d *decoder) string() string { return string(d.bytes()) }
+
+// name is a string that is likely to have been there before.
+func (d *decoder) name() string {
+	b := d.bytes()
+	if s, ok := d.names[string(b)]; ok {
+		return s
+	}
+	s := string(b)
+	d.names[s] = s
+	return s
+}
 
 func (d *decoder) finish() {
 	if len(d.b) > 0 {
