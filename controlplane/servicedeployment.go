@@ -100,12 +100,16 @@ func CountRevisions(r state.Reader, s *Service) map[string]*RevisionCount {
 	counts := map[string]*RevisionCount{primary: {Revision: primary}}
 	last, n := "", (*RevisionCount)(nil) // most tasks are of the deployment of the one before
 	for key, st := range LiveTasksByService.ScanKeys(r, s.Scope().Key(s.Cluster, s.Name)) {
-		t, ok := Tasks.Get(r, key)
-		if !ok {
-			continue
+		deployment := st.Deployment
+		if deployment == "" {
+			t, ok := Tasks.Get(r, key)
+			if !ok {
+				continue
+			}
+			deployment = t.Deployment
 		}
-		if n == nil || t.Deployment != last {
-			last = t.Deployment
+		if n == nil || deployment != last {
+			last = deployment
 			revision := RevisionID(last)
 			if n = counts[revision]; n == nil {
 				n = &RevisionCount{Revision: revision}

@@ -13,7 +13,7 @@ import (
 // CreateTask puts the task and its first status, and its tags when there are any.
 func CreateTask(tx *state.Tx, t *Task, tags map[string]string) *TaskStatus {
 	status := &TaskStatus{
-		Account: t.Account, Region: t.Region, Cluster: t.Cluster, Id: t.Id, Service: t.Service,
+		Account: t.Account, Region: t.Region, Cluster: t.Cluster, Id: t.Id, Service: t.Service, Deployment: t.Deployment,
 		Desired: agentapi.TaskState_RUNNING, Observed: agentapi.TaskState_PROVISIONING, Version: 1,
 		SecurityGroups: securityGroups(t),
 	}
