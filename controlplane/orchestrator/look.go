@@ -51,6 +51,13 @@ func (l *looks) set(service state.Key, live []liveTask) {
 	}
 }
 
+// forget forgets all: who does not lead does not look.
+func (l *looks) forget() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	clear(l.of)
+}
+
 // liveTasks reads the service's tasks in v, in the order of their keys; known are those of a look before, in that order.
 func liveTasks(v *state.View, service state.Key, known []knownTask) []liveTask {
 	live := make([]liveTask, 0, len(known))
@@ -67,18 +74,46 @@ func liveTasks(v *state.View, service state.Key, known []knownTask) []liveTask {
 	return live
 }
 
-// hosts are what looks ask of nodes, of all of them, made anew when one has changed. Immutable.
+// hosts are what looks have asked of nodes since a node or a container instance last changed: seldom, beside tasks.
 type hosts struct {
-	nodes     state.Version
-	instances state.Version
-	zones     map[string]string // by node
-	resting   map[resting]bool
+	nodes, instances state.Version
+
+	mu sync.RWMutex
+	of map[string]*host // by node
 }
 
-// resting: the node is of the cluster, and its container instance there is not ACTIVE.
-type resting struct {
-	scope         controlplane.Scope
-	cluster, node string
+// host is immutable.
+type host struct {
+	zone    string
+	resting []membership // those that are not ACTIVE
+}
+
+type membership struct {
+	scope   controlplane.Scope
+	cluster string
+}
+
+// in returns the node's, as it is in v, whose tables are of h's versions.
+func (h *hosts) in(v *state.View, node string) *host {
+	h.mu.RLock()
+	one := h.of[node]
+	h.mu.RUnlock()
+	if one != nil {
+		return one
+	}
+	one = &host{}
+	if n, ok := controlplane.Nodes.Get(v, state.K(node)); ok {
+		one.zone = n.Attributes["ecs.availability-zone"]
+	}
+	for c := range controlplane.ContainerInstancesByNode.Scan(v, state.K(node)) {
+		if c.Status != capacity.Active {
+			one.resting = append(one.resting, membership{c.Scope(), c.Cluster})
+		}
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.of[node] = one
+	return one
 }
 
 // hostsCache has the last ones.
@@ -87,22 +122,13 @@ type hostsCache struct {
 	last *hosts
 }
 
-func (c *hostsCache) in(v *state.View) *hosts {
+// of are the hosts of v's versions of the tables.
+func (c *hostsCache) of(v *state.View) *hosts {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	nodes, instances := controlplane.Nodes.Version(v), controlplane.ContainerInstances.Version(v)
-	if h := c.last; h != nil && h.nodes == nodes && h.instances == instances {
-		return h
+	if c.last == nil || c.last.nodes != nodes || c.last.instances != instances {
+		c.last = &hosts{nodes: nodes, instances: instances, of: map[string]*host{}}
 	}
-	h := &hosts{nodes: nodes, instances: instances, zones: map[string]string{}, resting: map[resting]bool{}}
-	for n := range controlplane.Nodes.Scan(v, state.K()) {
-		h.zones[n.Id] = n.Attributes["ecs.availability-zone"]
-	}
-	for c := range controlplane.ContainerInstances.Scan(v, state.K()) {
-		if c.Status != capacity.Active {
-			h.resting[resting{c.Scope(), c.Cluster, c.Node}] = true
-		}
-	}
-	c.last = h
-	return h
+	return c.last
 }

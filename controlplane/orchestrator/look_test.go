@@ -58,7 +58,7 @@ func TestLooksAgreeWithRecords(t *testing.T) {
 	}
 }
 
-// TestHostsFollowTheirRecords: they are made anew when a node or an instance changes, and not otherwise.
+// TestHostsFollowTheirRecords: they are forgotten when a node or an instance changes, and not otherwise.
 func TestHostsFollowTheirRecords(t *testing.T) {
 	store := statetest.New(t, controlplane.Schema...)
 	put := func(fn func(tx *state.Tx)) *state.View {
@@ -70,25 +70,28 @@ func TestHostsFollowTheirRecords(t *testing.T) {
 	}
 	instance := &controlplane.ContainerInstance{Account: scope.Account, Region: scope.Region, Cluster: "default", Id: "i", Node: "n", Status: "ACTIVE"}
 	var c hostsCache
-	first := c.in(put(func(tx *state.Tx) {
+	v := put(func(tx *state.Tx) {
 		controlplane.Nodes.Put(tx, &controlplane.Node{Id: "n", Attributes: map[string]string{"ecs.availability-zone": "z"}})
 		controlplane.ContainerInstances.Put(tx, instance)
-	}))
-	at := resting{scope, "default", "n"}
-	if first.zones["n"] != "z" || first.resting[at] {
-		t.Errorf("got %+v", first)
+	})
+	first := c.of(v)
+	at := membership{scope, "default"}
+	if h := first.in(v, "n"); h.zone != "z" || len(h.resting) != 0 || first.in(v, "n") != h {
+		t.Errorf("got %+v", h)
 	}
-	if again := c.in(put(func(tx *state.Tx) {
+	if again := c.of(put(func(tx *state.Tx) {
 		controlplane.Clusters.Put(tx, &controlplane.Cluster{Account: scope.Account, Region: scope.Region, Name: "default"})
 	})); again != first {
-		t.Error("made anew for a cluster")
+		t.Error("forgotten for a cluster")
 	}
 	draining := proto.CloneOf(instance)
 	draining.Status = "DRAINING"
-	if now := c.in(put(func(tx *state.Tx) { controlplane.ContainerInstances.Put(tx, draining) })); !now.resting[at] || first.resting[at] {
-		t.Errorf("it drains: %+v", now)
+	v = put(func(tx *state.Tx) { controlplane.ContainerInstances.Put(tx, draining) })
+	if h := c.of(v).in(v, "n"); !slices.Equal(h.resting, []membership{at}) || len(first.in(v, "n").resting) != 0 {
+		t.Errorf("it drains: %+v", h)
 	}
-	if now := c.in(put(func(tx *state.Tx) { controlplane.Nodes.Delete(tx, state.K("n")) })); now.zones["n"] != "" {
-		t.Errorf("it is gone: %+v", now)
+	v = put(func(tx *state.Tx) { controlplane.Nodes.Delete(tx, state.K("n")) })
+	if h := c.of(v).in(v, "n"); h.zone != "" {
+		t.Errorf("it is gone: %+v", h)
 	}
 }

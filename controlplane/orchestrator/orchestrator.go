@@ -93,6 +93,7 @@ func New(c Config, l *Lifecycle) *Orchestrator {
 // Run works whenever this server leads, until ctx ends.
 func (o *Orchestrator) Run(ctx context.Context) error {
 	return o.Store.RunLeader(ctx, func(ctx context.Context) error {
+		defer o.looks.forget()
 		g, ctx := errgroup.WithContext(ctx)
 		for _, r := range []*reconciler{o.services(), o.leaving(), o.nodes(), o.instances(), o.retention()} {
 			g.Go(func() error { return r.run(ctx, o.Store, o.Clock, o.Log) })

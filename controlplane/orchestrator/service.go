@@ -268,15 +268,19 @@ func (s *step) members() []member {
 	if s.wanted != nil {
 		return s.wanted
 	}
-	h, routed := s.hosts.in(s.v), s.routed()
+	known, routed := s.hosts.of(s.v), s.routed()
 	s.wanted = make([]member, 0, len(s.live))
 	for i, l := range s.live {
 		status := l.status
 		if status.Desired > agentapi.TaskState_RUNNING {
 			continue
 		}
-		m := member{id: status.Id, at: i, node: status.Node, zone: h.zones[status.Node], created: l.task.Created.GetSeconds()*1e9 + int64(l.task.Created.GetNanos()), unplaceable: status.PlacementFailure != ""}
-		m.current = l.task.Deployment == s.primary.Id && !s.instanceDraining(h, status.Node)
+		h := &host{}
+		if status.Node != "" {
+			h = known.in(s.v, status.Node)
+		}
+		m := member{id: status.Id, at: i, node: status.Node, zone: h.zone, created: l.task.Created.GetSeconds()*1e9 + int64(l.task.Created.GetNanos()), unplaceable: status.PlacementFailure != ""}
+		m.current = l.task.Deployment == s.primary.Id && !s.draining(h)
 		m.running = status.Observed == agentapi.TaskState_RUNNING
 		// A task of which an essential container has a health check counts once that has succeeded.
 		m.healthy = m.running && (status.Health == "" || status.Health == "HEALTHY") && (!routed || s.lifecycle.routers.Healthy(s.v, l.task))
@@ -295,12 +299,9 @@ func (s *step) routed() bool {
 	return set(s.service.LoadBalancersJson) || set(s.service.ServiceRegistriesJson) || has(s.primary) || slices.ContainsFunc(s.others, has)
 }
 
-// instanceDraining: tasks of the serverless pool are on no container instance.
-func (s *step) instanceDraining(h *hosts, node string) bool {
-	if len(h.resting) == 0 || s.service.LaunchType == string(types.LaunchTypeFargate) {
-		return false
-	}
-	return h.resting[resting{s.service.Scope(), s.service.Cluster, node}]
+// draining says whether the host's container instance drains; tasks of the serverless pool are on none.
+func (s *step) draining(h *host) bool {
+	return s.service.LaunchType != string(types.LaunchTypeFargate) && slices.Contains(h.resting, membership{s.service.Scope(), s.service.Cluster})
 }
 
 const failedContainerHealth = "Task failed container health checks"

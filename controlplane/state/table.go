@@ -67,7 +67,7 @@ func (t *Table[T]) GetRevision(r Reader, k Key) (T, Revision, bool) {
 }
 
 // Version names what the table holds in a view: as long as it is the same, so are all records. Comparable, and holds nothing of the view but the
-// table. It is for what is made from all of a table that seldom changes.
+// table. It is for what is found out from a table that seldom changes.
 type Version struct{ of *tableState }
 
 // Version is that of the table in v.
