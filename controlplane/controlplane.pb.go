@@ -1351,6 +1351,8 @@ type TaskStatus struct {
 	Version          uint64 `protobuf:"varint,17,opt,name=version,proto3" json:"version,omitempty"` // ECS's version counter of the task
 	// Until then scaling in and deployments spare the task; unset: they need not.
 	ProtectedUntil *timestamppb.Timestamp `protobuf:"bytes,18,opt,name=protected_until,json=protectedUntil,proto3" json:"protected_until,omitempty"`
+	// Repeated from the task, so that a service's tasks are counted without them; empty: from before there was the field.
+	Deployment string `protobuf:"bytes,19,opt,name=deployment,proto3" json:"deployment,omitempty"`
 	// Repeated from the task, for the index: of one with network mode awsvpc; "default" stands for its VPC's default group.
 	SecurityGroups []string `protobuf:"bytes,40,rep,name=security_groups,json=securityGroups,proto3" json:"security_groups,omitempty"`
 	Gpus           []string `protobuf:"bytes,300,rep,name=gpus,proto3" json:"gpus,omitempty"` // ids of those of its node that it has to itself: set once, with the node
@@ -1512,6 +1514,13 @@ func (x *TaskStatus) GetProtectedUntil() *timestamppb.Timestamp {
 		return x.ProtectedUntil
 	}
 	return nil
+}
+
+func (x *TaskStatus) GetDeployment() string {
+	if x != nil {
+		return x.Deployment
+	}
+	return ""
 }
 
 func (x *TaskStatus) GetSecurityGroups() []string {
@@ -2629,7 +2638,7 @@ const file_controlplane_controlplane_proto_rawDesc = "" +
 	"\x17placement_strategy_json\x18\x11 \x01(\tR\x15placementStrategyJson\x124\n" +
 	"\acreated\x18\x12 \x01(\v2\x1a.google.protobuf.TimestampR\acreated\x124\n" +
 	"\x16enable_execute_command\x18\x13 \x01(\bR\x14enableExecuteCommand\x12+\n" +
-	"\x11availability_zone\x18\x14 \x01(\tR\x10availabilityZone\"\xe9\x05\n" +
+	"\x11availability_zone\x18\x14 \x01(\tR\x10availabilityZone\"\x89\x06\n" +
 	"\n" +
 	"TaskStatus\x12\x18\n" +
 	"\aaccount\x18\x01 \x01(\tR\aaccount\x12\x16\n" +
@@ -2650,7 +2659,10 @@ const file_controlplane_controlplane_proto_rawDesc = "" +
 	"\x06health\x18\x0f \x01(\tR\x06health\x12+\n" +
 	"\x11placement_failure\x18\x10 \x01(\tR\x10placementFailure\x12\x18\n" +
 	"\aversion\x18\x11 \x01(\x04R\aversion\x12C\n" +
-	"\x0fprotected_until\x18\x12 \x01(\v2\x1a.google.protobuf.TimestampR\x0eprotectedUntil\x12'\n" +
+	"\x0fprotected_until\x18\x12 \x01(\v2\x1a.google.protobuf.TimestampR\x0eprotectedUntil\x12\x1e\n" +
+	"\n" +
+	"deployment\x18\x13 \x01(\tR\n" +
+	"deployment\x12'\n" +
 	"\x0fsecurity_groups\x18( \x03(\tR\x0esecurityGroups\x12\x13\n" +
 	"\x04gpus\x18\xac\x02 \x03(\tR\x04gpus\"\xdd\x05\n" +
 	"\x04Node\x12\x0e\n" +

@@ -98,16 +98,23 @@ func EndServiceDeployment(tx *state.Tx, s *Service, d *ServiceDeployment, status
 func CountRevisions(r state.Reader, s *Service) map[string]*RevisionCount {
 	primary := RevisionID(s.PrimaryDeployment)
 	counts := map[string]*RevisionCount{primary: {Revision: primary}}
-	for st := range LiveTasksByService.Scan(r, s.Scope().Key(s.Cluster, s.Name)) {
-		t, ok := Tasks.Get(r, TaskStatuses.Key(st))
-		if !ok {
-			continue
+	last, n := "", (*RevisionCount)(nil) // most tasks are of the deployment of the one before
+	for key, st := range LiveTasksByService.ScanKeys(r, s.Scope().Key(s.Cluster, s.Name)) {
+		deployment := st.Deployment
+		if deployment == "" {
+			t, ok := Tasks.Get(r, key)
+			if !ok {
+				continue
+			}
+			deployment = t.Deployment
 		}
-		revision := RevisionID(t.Deployment)
-		n := counts[revision]
-		if n == nil {
-			n = &RevisionCount{Revision: revision}
-			counts[revision] = n
+		if n == nil || deployment != last {
+			last = deployment
+			revision := RevisionID(last)
+			if n = counts[revision]; n == nil {
+				n = &RevisionCount{Revision: revision}
+				counts[revision] = n
+			}
 		}
 		if st.Desired <= agentapi.TaskState_RUNNING {
 			n.Requested++

@@ -13,7 +13,7 @@ import (
 // CreateTask puts the task and its first status, and its tags when there are any.
 func CreateTask(tx *state.Tx, t *Task, tags map[string]string) *TaskStatus {
 	status := &TaskStatus{
-		Account: t.Account, Region: t.Region, Cluster: t.Cluster, Id: t.Id, Service: t.Service,
+		Account: t.Account, Region: t.Region, Cluster: t.Cluster, Id: t.Id, Service: t.Service, Deployment: t.Deployment,
 		Desired: agentapi.TaskState_RUNNING, Observed: agentapi.TaskState_PROVISIONING, Version: 1,
 		SecurityGroups: securityGroups(t),
 	}
@@ -36,6 +36,13 @@ func securityGroups(t *Task) []string {
 		return []string{DefaultSecurityGroup}
 	}
 	return vpc.SecurityGroups
+}
+
+// TaskHost is what a task is shown with of the host that it is on, or was.
+type TaskHost struct {
+	Zone, Architecture string
+	Connected          bool   // its agent is
+	Instance           string // id of its container instance; empty: there is none
 }
 
 // DeleteTask removes a stopped task with everything that hangs on it.

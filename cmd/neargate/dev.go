@@ -112,6 +112,7 @@ func roots(account string, fallback func() (id, secret string, err error)) ([]au
 // dev runs until ctx ends.
 func dev(ctx context.Context, f devFlags, out io.Writer) (err error) {
 	began := time.Now()
+	paceCollector()
 	if err := errors.Join(f.state.check(), f.blobs.check()); err != nil {
 		return err
 	}

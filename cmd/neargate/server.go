@@ -125,6 +125,7 @@ func logger(out io.Writer, verbose bool) *slog.Logger {
 // runServer runs until ctx ends.
 func runServer(ctx context.Context, f serverFlags, out io.Writer) (err error) {
 	began := time.Now()
+	paceCollector()
 	if err := f.check(); err != nil {
 		return err
 	}

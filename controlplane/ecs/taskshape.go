@@ -17,6 +17,26 @@ import (
 
 // taskShape renders a task as DescribeTasks shows it.
 func (s *Service) taskShape(r state.Reader, t *controlplane.Task, st *controlplane.TaskStatus, withTags bool) types.Task {
+	return s.taskShapeOn(r, t, st, taskHost(r, st), withTags)
+}
+
+// taskHost is what r knows of the host that a task is on.
+func taskHost(r state.Reader, st *controlplane.TaskStatus) controlplane.TaskHost {
+	h := controlplane.TaskHost{Connected: true}
+	if st.Node == "" {
+		return h
+	}
+	if n, ok := controlplane.Nodes.Get(r, state.K(st.Node)); ok {
+		h.Zone, h.Architecture, h.Connected = n.Attributes["ecs.availability-zone"], n.Attributes["ecs.cpu-architecture"], n.Status == "READY"
+	}
+	if ci, ok := membership(r, &controlplane.ContainerInstance{Account: st.Account, Region: st.Region, Cluster: st.Cluster, Node: st.Node}); ok {
+		h.Instance = ci.Id
+	}
+	return h
+}
+
+// taskShapeOn is taskShape with a host that was read before.
+func (s *Service) taskShapeOn(r state.Reader, t *controlplane.Task, st *controlplane.TaskStatus, host controlplane.TaskHost, withTags bool) types.Task {
 	scope := t.Scope()
 	def, defined := controlplane.TaskDefinitions.Get(r, scope.FamilyRevisionKey(t.TaskDefinition))
 	var shape types.TaskDefinition
@@ -52,19 +72,15 @@ func (s *Service) taskShape(r state.Reader, t *controlplane.Task, st *controlpla
 	}
 	if st.Node != "" {
 		out.Connectivity, out.ConnectivityAt = types.ConnectivityConnected, timeOf(report.GetConnected())
-		if n, ok := controlplane.Nodes.Get(r, state.K(st.Node)); ok {
-			out.AvailabilityZone = optional(n.Attributes["ecs.availability-zone"])
-			if arch := n.Attributes["ecs.cpu-architecture"]; arch != "" {
-				out.Attributes = append(out.Attributes, types.Attribute{Name: aws.String("ecs.cpu-architecture"), Value: aws.String(arch)})
-			}
-			if n.Status != "READY" {
-				out.Connectivity = types.ConnectivityDisconnected
-			}
+		if !host.Connected {
+			out.Connectivity = types.ConnectivityDisconnected
 		}
-		if t.LaunchType == string(types.LaunchTypeEc2) {
-			if ci, ok := membership(r, &controlplane.ContainerInstance{Account: t.Account, Region: t.Region, Cluster: t.Cluster, Node: st.Node}); ok {
-				out.ContainerInstanceArn = aws.String(ci.ARN())
-			}
+		out.AvailabilityZone = optional(host.Zone)
+		if host.Architecture != "" {
+			out.Attributes = append(out.Attributes, types.Attribute{Name: aws.String("ecs.cpu-architecture"), Value: aws.String(host.Architecture)})
+		}
+		if t.LaunchType == string(types.LaunchTypeEc2) && host.Instance != "" {
+			out.ContainerInstanceArn = aws.String(scope.ContainerInstanceARN(t.Cluster, host.Instance))
 		}
 	}
 	if withTags {

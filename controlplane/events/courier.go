@@ -123,10 +123,14 @@ func (c *courier) read(p *pattern.Pattern, pos uint64) (list []parcel, next uint
 		if e.Account != c.hook.Account || e.Region != c.hook.Region {
 			continue
 		}
-		if is, err := p.Match(r.Data[8:]); err != nil || !is {
+		body, ok := c.text(r, e)
+		if !ok {
 			continue
 		}
-		if list = append(list, parcel{e, bytes.Clone(r.Data[8:])}); len(list) == eventsAtOnce {
+		if is, err := p.Match(body); err != nil || !is {
+			continue
+		}
+		if list = append(list, parcel{e, bytes.Clone(body)}); len(list) == eventsAtOnce {
 			return list, next, nil
 		}
 	}

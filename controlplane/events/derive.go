@@ -7,6 +7,7 @@ import (
 	"iter"
 	"slices"
 	"strings"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
@@ -26,14 +27,25 @@ const (
 // tables are those whose changes are events.
 var tables = []state.TableInfo{controlplane.TaskStatuses, controlplane.ContainerInstances, controlplane.Nodes, controlplane.Deployments, controlplane.ServiceEventRings}
 
-// derive makes the events of one change; v is some time after it.
-func (s *Service) derive(v *state.View, c state.Event) []Event {
-	switch c.Table {
-	case controlplane.TaskStatuses:
+// derive makes the events of one change, as the stream has them; v is some time after it.
+func (s *Service) derive(v *state.View, c state.Event) [][]byte {
+	if c.Table == controlplane.TaskStatuses {
 		old, now := change[*controlplane.TaskStatus](c)
-		if now != nil && (old == nil || old.Version != now.Version) {
-			return s.task(v, c, now)
+		if now == nil || old != nil && old.Version == now.Version {
+			return nil
 		}
+		return [][]byte{s.taskRecord(v, c.Revision, now)}
+	}
+	var list [][]byte
+	for _, e := range s.told(v, c) {
+		list = append(list, e.record())
+	}
+	return list
+}
+
+// told are the events of a change of anything but a task.
+func (s *Service) told(v *state.View, c state.Event) []Event {
+	switch c.Table {
 	case controlplane.ContainerInstances:
 		old, now := change[*controlplane.ContainerInstance](c)
 		if now != nil && (old == nil || old.Version != now.Version || old.Status != now.Status) {
@@ -68,20 +80,15 @@ func change[M proto.Message](c state.Event) (old, now M) {
 }
 
 func (s *Service) event(c state.Event, ordinal int, detailType string, scope controlplane.Scope, resource string, detail json.RawMessage) Event {
-	name := id.UUIDOf(fmt.Sprintf("%s/%s/%d/%d", c.Table.Name(), c.Key, c.Revision, ordinal))
-	return Event{
-		Version: "0", ID: name, DetailType: detailType, Source: "aws.ecs", Account: scope.Account, Region: scope.Region, Time: s.Clock.Now().UTC(),
-		Resources: []string{resource}, text: detail, Cursor: cursor(c.Revision, name), revision: c.Revision,
-	}
+	return event(c, ordinal, s.Clock.Now(), detailType, scope, resource, detail)
 }
 
-func (s *Service) task(v *state.View, c state.Event, st *controlplane.TaskStatus) []Event {
-	detail, ok := s.Shapes.TaskDetail(v, st)
-	if !ok {
-		return nil // its task is gone by now
+func event(c state.Event, ordinal int, at time.Time, detailType string, scope controlplane.Scope, resource string, detail json.RawMessage) Event {
+	name := id.UUIDOf(fmt.Sprintf("%s/%s/%d/%d", c.Table.Name(), c.Key, c.Revision, ordinal))
+	return Event{
+		Version: "0", ID: name, DetailType: detailType, Source: "aws.ecs", Account: scope.Account, Region: scope.Region, Time: at.UTC(),
+		Resources: []string{resource}, text: detail, Cursor: cursor(c.Revision, name), revision: c.Revision,
 	}
-	t := &controlplane.Task{Account: st.Account, Region: st.Region, Cluster: st.Cluster, Id: st.Id}
-	return []Event{s.event(c, 0, taskChange, t.Scope(), t.ARN(), with(detail, map[string]any{"updatedAt": s.Clock.Now().UTC()}))}
 }
 
 func (s *Service) instance(v *state.View, c state.Event, ordinal int, ci *controlplane.ContainerInstance) Event {
@@ -158,7 +165,7 @@ func until(ring []*controlplane.ServiceEvent, seen string) []*controlplane.Servi
 }
 
 // missed yields events of what changed after from and is there still, in the order of its changes.
-func (s *Service) missed(v *state.View, from state.Revision) iter.Seq[Event] {
+func (s *Service) missed(v *state.View, from state.Revision) iter.Seq[[]byte] {
 	var list []state.Event
 	add := func(c state.Event) { list = append(list, c) }
 	missed(v, controlplane.TaskStatuses, from, nil, add)

@@ -15,7 +15,6 @@ package events
 
 import (
 	"context"
-	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -56,7 +55,9 @@ type Config struct {
 
 // Shapes show records as ECS does, as JSON objects that have members; ecs.Service is one.
 type Shapes interface {
-	TaskDetail(r state.Reader, st *controlplane.TaskStatus) (string, bool)
+	// TaskHost is what is to be kept of the task's host, TaskDetail the task as of st. False: it is gone.
+	TaskHost(r state.Reader, st *controlplane.TaskStatus) controlplane.TaskHost
+	TaskDetail(r state.Reader, st *controlplane.TaskStatus, host controlplane.TaskHost) (string, bool)
 	ContainerInstanceDetail(r state.Reader, ci *controlplane.ContainerInstance) string
 }
 
@@ -93,6 +94,7 @@ type Event struct {
 
 	revision state.Revision
 	text     json.RawMessage // Detail, of an event that is derived
+	task     *TaskChange     // of a task's event: what Detail is made from by whoever wants it
 }
 
 // EventID is what server-sent events are resumed by.
@@ -155,9 +157,9 @@ func (s *Service) followFrom(ctx context.Context, from state.Revision) (state.Re
 	}
 }
 
-// derived yields the events of a batch, each made when it is asked for: a batch may be all that the history has.
-func (s *Service) derived(b state.Batch) iter.Seq[Event] {
-	return func(yield func(Event) bool) {
+// derived yields the events of a batch as the stream has them, each made when it is asked for: a batch may be all that the history has.
+func (s *Service) derived(b state.Batch) iter.Seq[[]byte] {
+	return func(yield func([]byte) bool) {
 		for _, c := range b.Events {
 			for _, e := range s.derive(b.View, c) {
 				if !yield(e) {
@@ -175,19 +177,15 @@ const (
 )
 
 // keep appends events; with the last of them the stream has everything up to revision.
-func (s *Service) keep(ctx context.Context, events iter.Seq[Event], revision state.Revision) error {
+func (s *Service) keep(ctx context.Context, events iter.Seq[[]byte], revision state.Revision) error {
 	now := s.Clock.Now().UnixMilli()
 	b, size := stream.Batch{Ingested: now}, 0
-	for e := range events {
+	for data := range events {
 		if len(b.Records) == keptAtOnce || size >= keptBytes {
 			if err := s.append(ctx, b); err != nil {
 				return err
 			}
 			b.Records, size = nil, 0
-		}
-		data, err := e.record()
-		if err != nil {
-			return err
 		}
 		b.Records, size = append(b.Records, stream.Record{Time: now, Data: data}), size+len(data)
 	}
@@ -196,21 +194,6 @@ func (s *Service) keep(ctx context.Context, events iter.Seq[Event], revision sta
 	}
 	b.Mark = uint64(revision)
 	return s.append(ctx, b)
-}
-
-// record is what the stream has of a derived event: revision, and JSON.
-func (e Event) record() ([]byte, error) {
-	envelope, err := json.Marshal(struct {
-		Event
-		Detail *struct{} `json:"detail,omitempty"` // in place of Event's; it is text already
-	}{Event: e})
-	if err != nil {
-		return nil, err
-	}
-	b := make([]byte, 0, 8+len(envelope)+len(`,"detail":`)+len(e.text))
-	b = binary.BigEndian.AppendUint64(b, uint64(e.revision))
-	b = append(append(b, envelope[:len(envelope)-1]...), `,"detail":`...)
-	return append(append(b, e.text...), '}'), nil
 }
 
 func (s *Service) append(ctx context.Context, b stream.Batch) error {

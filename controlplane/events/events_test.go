@@ -28,8 +28,12 @@ var here = controlplane.Scope{Account: "000000000000", Region: "us-east-1"}
 // shapes show a task's state alone.
 type shapes struct{}
 
-func (shapes) TaskDetail(_ state.Reader, st *controlplane.TaskStatus) (string, bool) {
-	return fmt.Sprintf(`{"lastStatus":%q,"version":%d}`, st.Observed, st.Version), true
+func (shapes) TaskHost(_ state.Reader, st *controlplane.TaskStatus) controlplane.TaskHost {
+	return controlplane.TaskHost{Zone: "zone of " + st.Node, Connected: true}
+}
+
+func (shapes) TaskDetail(_ state.Reader, st *controlplane.TaskStatus, host controlplane.TaskHost) (string, bool) {
+	return fmt.Sprintf(`{"lastStatus":%q,"version":%d,"zone":%q}`, st.Observed, st.Version, host.Zone), true
 }
 
 func (shapes) ContainerInstanceDetail(_ state.Reader, ci *controlplane.ContainerInstance) string {
@@ -253,7 +257,11 @@ func TestGap(t *testing.T) {
 	w.task("a", 2, agentapi.TaskState_RUNNING)
 	w.task("b", 2, agentapi.TaskState_RUNNING)
 	revision, _, _ := parseCursor(before.Cursor)
-	late := slices.Collect(w.missed(w.Store.View(), revision))
+	var late []Event
+	for data := range w.missed(w.Store.View(), revision) {
+		e, _ := read(stream.Record{Data: data})
+		late = append(late, e)
+	}
 	if len(late) != 2 || late[0].Resources[0] != here.TaskARN("c", "a") || late[1].Resources[0] != here.TaskARN("c", "b") {
 		t.Fatalf("missed %v", late)
 	}
@@ -280,10 +288,10 @@ func TestLargeEventsAreKeptInParts(t *testing.T) {
 		t.Fatal(err)
 	}
 	const n = 40
-	large := func(yield func(Event) bool) {
+	large := func(yield func([]byte) bool) {
 		for i := range n {
 			e := Event{ID: fmt.Sprint(i), Account: here.Account, Region: here.Region, text: text(map[string]any{"number": i, "large": strings.Repeat("x", stream.MaxBatch/n)})}
-			if !yield(e) {
+			if !yield(e.record()) {
 				return
 			}
 		}

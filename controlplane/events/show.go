@@ -2,15 +2,12 @@ package events
 
 import (
 	"context"
-	"encoding/binary"
-	"encoding/json"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/seed-2f228079/neargate/api"
 	"github.com/seed-2f228079/neargate/controlplane"
-	"github.com/seed-2f228079/neargate/controlplane/state"
 	"github.com/seed-2f228079/neargate/internal/arn"
 	"github.com/seed-2f228079/neargate/internal/awserr"
 	"github.com/seed-2f228079/neargate/storage/stream"
@@ -54,7 +51,7 @@ func (s *Service) show(ctx context.Context, in *GetEventsInput, emit func(...Eve
 				return err
 			}
 			next = r.Position + 1
-			if e, ok := read(r); ok && wanted(r, &e) {
+			if e, ok := read(r); ok && wanted(r, &e) && s.complete(&e) {
 				if err := emit(e); err != nil {
 					return err
 				}
@@ -67,17 +64,6 @@ func (s *Service) show(ctx context.Context, in *GetEventsInput, emit func(...Eve
 			return ctx.Err()
 		}
 	}
-}
-
-func read(r stream.Record) (e Event, ok bool) {
-	return e, len(r.Data) > 8 && json.Unmarshal(r.Data[8:], &e) == nil
-}
-
-func revisionOf(r stream.Record) state.Revision {
-	if len(r.Data) < 8 {
-		return 0
-	}
-	return state.Revision(binary.BigEndian.Uint64(r.Data))
 }
 
 // position is where in this server's stream to begin: after the event that the cursor is of or, if it is not here, after those of

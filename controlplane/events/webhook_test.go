@@ -26,6 +26,7 @@ import (
 	"github.com/seed-2f228079/neargate/controlplane/events/pattern"
 	"github.com/seed-2f228079/neargate/controlplane/state"
 	"github.com/seed-2f228079/neargate/internal/clock"
+	"github.com/seed-2f228079/neargate/storage/stream"
 )
 
 const secret = "a canary of a secret"
@@ -258,7 +259,8 @@ func TestNewLeaderPassesOverWhatIsDoneWith(t *testing.T) {
 		t.Fatal(err)
 	}
 	got, _, err := c.read(&pattern.Pattern{}, pos)
-	if err != nil || len(got) != 1 || got[0].event.ID != list[1].ID {
+	late, _ := read(stream.Record{Data: list[1]})
+	if err != nil || len(got) != 1 || got[0].event.ID != late.ID {
 		t.Errorf("%v, read %v", err, got)
 	}
 }

@@ -33,8 +33,8 @@ func (s *step) planDaemon() (start []*controlplane.Task, stop []victim) {
 		s.changePrimary(func(d *controlplane.Deployment) { d.DesiredCount = s.service.DesiredCount })
 	}
 	occupied := map[string]bool{} // instances that have a task, also one that is leaving
-	for _, status := range s.live {
-		occupied[s.daemonInstance(s.tasks[status.Id])] = true
+	for _, l := range s.live {
+		occupied[s.daemonInstance(l.task)] = true
 	}
 	spare := -((len(instances)*int(s.service.MinimumHealthyPercent) + 99) / 100)
 	members := s.members()
@@ -44,7 +44,7 @@ func (s *step) planDaemon() (start []*controlplane.Task, stop []victim) {
 		}
 	}
 	for _, m := range members {
-		_, wanted := instances[s.daemonInstance(s.tasks[m.id])]
+		_, wanted := instances[s.daemonInstance(s.live[m.at].task)]
 		switch {
 		case m.failed != "":
 			stop = append(stop, victim{m.id, m.failed, false})

@@ -35,8 +35,8 @@ func (s *step) complete(tasks []*controlplane.Task) error {
 	}
 	strategy := controlplane.DecodeShape[[]types.CapacityProviderStrategyItem](s.primary.CapacityProviderStrategyJson)
 	using := map[string]int{}
-	for _, status := range s.live {
-		using[s.tasks[status.Id].CapacityProvider]++
+	for _, l := range s.live {
+		using[l.task.CapacityProvider]++
 	}
 	for _, t := range tasks {
 		t.Demand = def.Demand

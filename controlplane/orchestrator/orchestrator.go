@@ -74,7 +74,8 @@ type Config struct {
 type Orchestrator struct {
 	Config
 	lifecycle *Lifecycle
-	sizes     sizes
+	looks     looks
+	hosts     hostsCache
 	ages      clock.Ages[state.Key] // of running tasks, and of the last failure of services
 }
 
@@ -86,12 +87,13 @@ func New(c Config, l *Lifecycle) *Orchestrator {
 	if c.ServiceRetention == 0 {
 		c.ServiceRetention = 24 * time.Hour
 	}
-	return &Orchestrator{Config: c, lifecycle: l, sizes: sizes{of: map[state.Key]int{}}}
+	return &Orchestrator{Config: c, lifecycle: l, looks: looks{of: map[state.Key][]knownTask{}}}
 }
 
 // Run works whenever this server leads, until ctx ends.
 func (o *Orchestrator) Run(ctx context.Context) error {
 	return o.Store.RunLeader(ctx, func(ctx context.Context) error {
+		defer o.looks.forget()
 		g, ctx := errgroup.WithContext(ctx)
 		for _, r := range []*reconciler{o.services(), o.leaving(), o.nodes(), o.instances(), o.retention()} {
 			g.Go(func() error { return r.run(ctx, o.Store, o.Clock, o.Log) })

@@ -14,6 +14,7 @@ type situation struct {
 // member is one task of the service.
 type member struct {
 	id string
+	at int // among the look's live tasks
 	// current: of the primary deployment and not on a draining instance. Others are to be replaced.
 	current bool
 	healthy bool
@@ -43,7 +44,7 @@ func plan(s situation) (start int, stop []victim, blocked bool) {
 	minimum := (s.desired*s.minimumPercent + 99) / 100
 	maximum := s.desired * s.maximumPercent / 100
 
-	var current, old []member
+	current, old := make([]member, 0, len(s.tasks)), []member(nil)
 	for _, m := range s.tasks {
 		switch {
 		case m.failed != "":
@@ -63,12 +64,14 @@ func plan(s situation) (start int, stop []victim, blocked bool) {
 		return n
 	}
 
-	surplus := map[string]bool{}
-	for m := range victims(unprotected(current), len(current)-s.desired) {
-		stop = append(stop, victim{m.id, "", true})
-		surplus[m.id] = true
+	if n := len(current) - s.desired; n > 0 {
+		surplus := map[string]bool{}
+		for m := range victims(unprotected(current), n) {
+			stop = append(stop, victim{m.id, "", true})
+			surplus[m.id] = true
+		}
+		current = slices.DeleteFunc(current, func(c member) bool { return surplus[c.id] })
 	}
-	current = slices.DeleteFunc(current, func(c member) bool { return surplus[c.id] })
 
 	missing := s.desired - len(current)
 	room := max(maximum-len(current)-len(old), s.desired-len(current)-len(old), 0)

@@ -4,8 +4,8 @@ import (
 	"context"
 	"fmt"
 	"iter"
+	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/ecs/types"
@@ -62,7 +62,7 @@ func (o *Orchestrator) services() *reconciler {
 		},
 		keys:      o.serviceKeys,
 		reconcile: o.reconcileService,
-		rest:      func(key state.Key) time.Duration { return time.Duration(o.sizes.get(key)) * restPerTask },
+		rest:      func(key state.Key) time.Duration { return time.Duration(o.looks.size(key)) * restPerTask },
 		workers:   o.Workers,
 	}
 }
@@ -122,26 +122,6 @@ func (o *Orchestrator) taskOf(e state.Event) (state.Key, bool) {
 // set says whether a list kept as JSON has members.
 func set(list string) bool { return list != "" && list != "[]" && list != "null" }
 
-// sizes are the live tasks of services when they were last looked at.
-type sizes struct {
-	mu sync.Mutex
-	of map[state.Key]int
-}
-
-func (s *sizes) get(k state.Key) int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.of[k]
-}
-
-func (s *sizes) set(k state.Key, n int) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.of[k] = n; n == 0 {
-		delete(s.of, k)
-	}
-}
-
 // step is one look at one service: what there is, and the transaction in which it changes.
 //
 // The tasks are read from a view, not from the transaction: this reconciler alone creates tasks of services, and a report that
@@ -154,8 +134,8 @@ type step struct {
 	service *controlplane.Service
 	primary *controlplane.Deployment
 	others  []*controlplane.Deployment
-	live    []*controlplane.TaskStatus // also those that are leaving
-	tasks   map[string]*controlplane.Task
+	live    []liveTask
+	wanted  []member // see members; nil: not made yet
 	again   time.Duration
 
 	// What is left to do of what this look has found.
@@ -171,10 +151,10 @@ func (o *Orchestrator) reconcileService(ctx context.Context, key state.Key) (aga
 		}
 		return s.reconcile()
 	}); err != nil || s == nil {
-		o.sizes.set(key, 0)
+		o.looks.set(key, nil)
 		return 0, err
 	}
-	o.sizes.set(key, len(s.live))
+	o.looks.set(key, s.live)
 	for len(s.starting)+len(s.stopping) > 0 {
 		starting, stopping := s.starting, s.stopping
 		stale := false
@@ -197,7 +177,7 @@ func (o *Orchestrator) look(tx *state.Tx, key state.Key) *step {
 	if !ok {
 		return nil
 	}
-	s := &step{Orchestrator: o, tx: tx, v: o.Store.View(), now: o.Clock.Now(), service: service, tasks: map[string]*controlplane.Task{}}
+	s := &step{Orchestrator: o, tx: tx, v: o.Store.View(), now: o.Clock.Now(), service: service}
 	for d := range controlplane.Deployments.Scan(tx, key) {
 		if d.Id == service.PrimaryDeployment {
 			s.primary = d
@@ -205,12 +185,7 @@ func (o *Orchestrator) look(tx *state.Tx, key state.Key) *step {
 			s.others = append(s.others, d)
 		}
 	}
-	for status := range controlplane.LiveTasksByService.Scan(s.v, key) {
-		if t, ok := controlplane.Tasks.Get(s.v, controlplane.TaskStatuses.Key(status)); ok {
-			s.live = append(s.live, status)
-			s.tasks[status.Id] = t
-		}
-	}
+	s.live = liveTasks(s.v, key, o.looks.get(key))
 	return s
 }
 
@@ -289,64 +264,66 @@ func (s *step) situation() situation {
 }
 
 // members are the tasks that nobody wants gone.
-func (s *step) members() (list []member) {
-	draining := map[string]bool{}
-	for _, status := range s.live {
+func (s *step) members() []member {
+	if s.wanted != nil {
+		return s.wanted
+	}
+	known, routed := s.hosts.of(s.v), s.routed()
+	s.wanted = make([]member, 0, len(s.live))
+	for i, l := range s.live {
+		status := l.status
 		if status.Desired > agentapi.TaskState_RUNNING {
 			continue
 		}
-		t := s.tasks[status.Id]
-		m := member{id: status.Id, node: status.Node, created: t.Created.AsTime().UnixNano(), unplaceable: status.PlacementFailure != ""}
-		if n, ok := controlplane.Nodes.Get(s.v, state.K(status.Node)); ok {
-			m.zone = n.Attributes["ecs.availability-zone"]
+		h := &host{}
+		if status.Node != "" {
+			h = known.in(s.v, status.Node)
 		}
-		if _, known := draining[status.Node]; !known && status.Node != "" {
-			draining[status.Node] = s.instanceDraining(status.Node)
-		}
-		m.current = t.Deployment == s.primary.Id && !draining[status.Node]
+		m := member{id: status.Id, at: i, node: status.Node, zone: h.zone, created: l.task.Created.GetSeconds()*1e9 + int64(l.task.Created.GetNanos()), unplaceable: status.PlacementFailure != ""}
+		m.current = l.task.Deployment == s.primary.Id && !s.draining(h)
 		m.running = status.Observed == agentapi.TaskState_RUNNING
 		// A task of which an essential container has a health check counts once that has succeeded.
-		m.healthy = m.running && (status.Health == "" || status.Health == "HEALTHY") && s.lifecycle.routers.Healthy(s.v, t)
-		m.failed = s.failed(t, status)
+		m.healthy = m.running && (status.Health == "" || status.Health == "HEALTHY") && (!routed || s.lifecycle.routers.Healthy(s.v, l.task))
+		m.failed = s.failed(l, routed)
 		if m.protected = status.Protected(s.now); m.protected {
 			s.lookAgain(status.ProtectedUntil.AsTime().Sub(s.now))
 		}
-		list = append(list, m)
+		s.wanted = append(s.wanted, m)
 	}
-	return list
+	return s.wanted
 }
 
-// instanceDraining: tasks of the serverless pool are on no container instance.
-func (s *step) instanceDraining(node string) bool {
-	if s.service.LaunchType == string(types.LaunchTypeFargate) {
-		return false
-	}
-	for c := range controlplane.ContainerInstancesByNode.Scan(s.v, state.K(node)) {
-		if c.Cluster == s.service.Cluster && c.Scope() == s.service.Scope() {
-			return c.Status != capacity.Active
-		}
-	}
-	return false
+// routed says whether routers may have endpoints of the service's tasks, by any of its deployments.
+func (s *step) routed() bool {
+	has := func(d *controlplane.Deployment) bool { return set(d.LoadBalancersJson) || set(d.ServiceRegistriesJson) }
+	return set(s.service.LoadBalancersJson) || set(s.service.ServiceRegistriesJson) || has(s.primary) || slices.ContainsFunc(s.others, has)
+}
+
+// draining says whether the host's container instance drains; tasks of the serverless pool are on none.
+func (s *step) draining(h *host) bool {
+	return s.service.LaunchType != string(types.LaunchTypeFargate) && slices.Contains(h.resting, membership{s.service.Scope(), s.service.Cluster})
 }
 
 const failedContainerHealth = "Task failed container health checks"
 
 // failed is why a running task has to be replaced; during the grace period after its start, health checks are not asked.
-func (s *step) failed(t *controlplane.Task, status *controlplane.TaskStatus) string {
+func (s *step) failed(l liveTask, routed bool) string {
+	status := l.status
 	if status.Observed != agentapi.TaskState_RUNNING {
 		return ""
 	}
 	why := ""
-	if status.Health == "UNHEALTHY" {
+	switch {
+	case status.Health == "UNHEALTHY":
 		why = failedContainerHealth
-	} else {
-		why = s.lifecycle.routers.Failed(s.v, t)
+	case routed:
+		why = s.lifecycle.routers.Failed(s.v, l.task)
 	}
 	if why == "" {
 		return ""
 	}
 	grace := time.Duration(s.service.HealthCheckGraceSeconds) * time.Second
-	if left := grace - s.ages.Of(controlplane.TaskStatuses.Key(status), status.Report.GetStarted().AsTime(), s.now); left > 0 {
+	if left := grace - s.ages.Of(l.key, status.Report.GetStarted().AsTime(), s.now); left > 0 {
 		s.lookAgain(left)
 		return ""
 	}
@@ -450,8 +427,7 @@ func (s *step) stop(list []victim) error {
 		if reason == "" {
 			reason = "Scaling activity initiated by (deployment " + s.service.PrimaryDeployment + ")"
 		}
-		before := s.tasks[v.id]
-		status, err := s.lifecycle.Stop(s.tx, controlplane.Tasks.Key(before), stopScheduler, reason, v.planned)
+		status, err := s.lifecycle.Stop(s.tx, s.service.Scope().Key(s.service.Cluster, v.id), stopScheduler, reason, v.planned)
 		if err != nil {
 			return err
 		}
@@ -480,8 +456,8 @@ func (s *step) stop(list []victim) error {
 // that has what it wants says so.
 func (s *step) settle() {
 	byDeployment := map[string]int{}
-	for _, status := range s.live {
-		byDeployment[s.tasks[status.Id].Deployment]++
+	for _, l := range s.live {
+		byDeployment[l.task.Deployment]++
 	}
 	others := s.forgetDeployments(byDeployment)
 	healthy := 0
@@ -507,9 +483,9 @@ func (s *step) settle() {
 // drain ends a service that was deleted: no task is left, then no deployment.
 func (s *step) drain() error {
 	var list []victim
-	for _, status := range s.live {
-		if status.Desired == agentapi.TaskState_RUNNING {
-			list = append(list, victim{id: status.Id})
+	for _, l := range s.live {
+		if l.status.Desired == agentapi.TaskState_RUNNING {
+			list = append(list, victim{id: l.status.Id})
 		}
 	}
 	s.stopping = list[:min(len(list), lookTasks)]

@@ -39,7 +39,7 @@ func (tx *Transaction) Encode() []byte {
 	if tx.encoded != nil {
 		return tx.encoded
 	}
-	var b []byte
+	b := make([]byte, 0, tx.sizeHint())
 	b = binary.AppendUvarint(b, uint64(len(tx.Guards)))
 	for _, g := range tx.Guards {
 		b = append(b, byte(g.Kind))
@@ -75,6 +75,25 @@ func (tx *Transaction) Encode() []byte {
 	return b
 }
 
+// sizeHint is no less than what tx takes encoded as long as no text in it is longer than 16 KiB, and a few bytes an item more: grown by appending, an
+// encoded transaction would cost thrice its size.
+func (tx *Transaction) sizeHint() int {
+	const number, length = 4, 2 // bytes of most revisions and counts, and of most lengths
+	n := 2 * number
+	for i := range tx.Guards {
+		g := &tx.Guards[i]
+		n += 1 + 3*length + number + len(g.Space) + len(g.Key) + len(g.End)
+	}
+	for i := range tx.Ops {
+		op := &tx.Ops[i]
+		n += 1 + 2*length + 2*number + len(op.Table) + len(op.Key) + len(op.Value)
+		for _, e := range op.Touched {
+			n += 2*length + len(e.Space) + len(e.Key)
+		}
+	}
+	return n
+}
+
 // DecodeEntry undoes EncodeEntry. Values are copies: they do not keep the entry alive.
 func DecodeEntry(b []byte) ([]*Transaction, error) {
 	d := decoder{b: b}
@@ -83,8 +102,9 @@ func DecodeEntry(b []byte) ([]*Transaction, error) {
 	}
 	n := d.count(1)
 	txs := make([]*Transaction, 0, n)
+	d.names = map[string]string{}
 	for range n {
-		part := decoder{b: d.bytes()}
+		part := decoder{b: d.bytes(), names: d.names}
 		if d.err != nil {
 			break
 		}
@@ -108,7 +128,7 @@ func (d *decoder) transaction() *Transaction {
 	}
 	for i := range tx.Guards {
 		g := &tx.Guards[i]
-		g.Kind, g.Space, g.Key = GuardKind(d.byte()), d.string(), Key(d.string())
+		g.Kind, g.Space, g.Key = GuardKind(d.byte()), d.name(), Key(d.string())
 		switch g.Kind {
 		case GuardRevision:
 			g.Revision = Revision(d.uvarint())
@@ -125,7 +145,7 @@ func (d *decoder) transaction() *Transaction {
 	for i := range tx.Ops {
 		op := &tx.Ops[i]
 		kind := d.byte()
-		op.Table, op.Key = d.string(), Key(d.string())
+		op.Table, op.Key = d.name(), Key(d.string())
 		switch kind {
 		case opPut:
 			op.Value = append([]byte{}, d.bytes()...)
@@ -138,7 +158,7 @@ func (d *decoder) transaction() *Transaction {
 			op.Touched = make([]IndexEntry, n)
 		}
 		for j := range op.Touched {
-			op.Touched[j] = IndexEntry{Space: d.string(), Key: Key(d.string())}
+			op.Touched[j] = IndexEntry{Space: d.name(), Key: Key(d.string())}
 		}
 	}
 	d.finish()
@@ -152,8 +172,9 @@ func appendString(b []byte, s string) []byte {
 
 // decoder reads what append… wrote. After the first error it returns zero values.
 type decoder struct {
-	b   []byte
-	err error
+	b     []byte
+	err   error
+	names map[string]string // of tables and spaces that the entry has named: they are few and come again and again
 }
 
 func (d *decoder) fail(err error) {
@@ -206,6 +227,17 @@ func (d *decoder) bytes() []byte {
 }
 
 func (d *decoder) string() string { return string(d.bytes()) }
+
+// name is a string that is likely to have been there before.
+func (d *decoder) name() string {
+	b := d.bytes()
+	if s, ok := d.names[string(b)]; ok {
+		return s
+	}
+	s := string(b)
+	d.names[s] = s
+	return s
+}
 
 func (d *decoder) finish() {
 	if len(d.b) > 0 {

@@ -47,6 +47,14 @@ func (ix *Index[T]) Scan(r Reader, prefix Key) iter.Seq[T] {
 	}
 }
 
+// ScanKeys is Scan that yields the records' own keys as well. They are there already: to make one again costs as much as to find its record.
+func (ix *Index[T]) ScanKeys(r Reader, prefix Key) iter.Seq2[Key, T] {
+	return func(yield func(Key, T) bool) {
+		st := r.table(ix.table.name)
+		walk(r, ix.space, st.indexes[ix.position], prefix, prefix, func(rec *record) bool { return yield(rec.key, message[T](st.name, rec)) })
+	}
+}
+
 // ScanFrom is Scan beginning strictly after the entry of the record with primary key after under index key at.
 func (ix *Index[T]) ScanFrom(r Reader, prefix, at, after Key) iter.Seq[T] {
 	return func(yield func(T) bool) {

@@ -21,10 +21,16 @@ func K(parts ...string) Key {
 	var b strings.Builder
 	b.Grow(n)
 	for _, p := range parts {
-		if strings.IndexByte(p, 0) >= 0 || strings.IndexByte(p, 1) >= 0 {
-			p = escape.Replace(p)
-		}
 		b.WriteString(p)
+		b.WriteByte(0)
+	}
+	// Nearly always there is nothing to escape, and one look at the whole finds that out sooner than one at each part.
+	if k := b.String(); strings.Count(k, "\x00") == len(parts) && strings.IndexByte(k, 1) < 0 {
+		return Key(k)
+	}
+	b.Reset()
+	for _, p := range parts {
+		b.WriteString(escape.Replace(p))
 		b.WriteByte(0)
 	}
 	return Key(b.String())

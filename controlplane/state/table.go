@@ -66,6 +66,13 @@ func (t *Table[T]) GetRevision(r Reader, k Key) (T, Revision, bool) {
 	return message[T](t.name, rec), rec.revision, true
 }
 
+// Version names what the table holds in a view: as long as it is the same, so are all records. Comparable, and holds nothing of the view but the
+// table. It is for what is found out from a table that seldom changes.
+type Version struct{ of *tableState }
+
+// Version is that of the table in v.
+func (t *Table[T]) Version(v *View) Version { return Version{v.table(t.name)} }
+
 // Scan yields the records whose keys begin with prefix, in key order. Within a Tx that writes to the table meanwhile, it goes
 // on over the table as it was when the scan began.
 func (t *Table[T]) Scan(r Reader, prefix Key) iter.Seq[T] {
@@ -100,7 +107,7 @@ func message[T proto.Message](table string, rec *record) T {
 
 // scan walks all entries of tr that begin with prefix and notes how far it was read.
 func scan[T proto.Message](r Reader, st *tableState, space string, tr *tree, prefix Key, yield func(T) bool) {
-	walk(r, st, space, tr, prefix, prefix, yield)
+	walk(r, space, tr, prefix, prefix, func(rec *record) bool { return yield(message[T](st.name, rec)) })
 }
 
 // scanFrom is scan beginning after an entry.
@@ -109,18 +116,18 @@ func scanFrom[T proto.Message](r Reader, st *tableState, space string, tr *tree,
 	if end != "" && from >= end {
 		return
 	}
-	walk(r, st, space, tr, prefix, from, yield)
+	walk(r, space, tr, prefix, from, func(rec *record) bool { return yield(message[T](st.name, rec)) })
 }
 
-// walk is scan beginning at from.
-func walk[T proto.Message](r Reader, st *tableState, space string, tr *tree, prefix, from Key, yield func(T) bool) {
+// walk is scan beginning at from, over records.
+func walk(r Reader, space string, tr *tree, prefix, from Key, yield func(*record) bool) {
 	end := prefix.end()
 	defer func() { r.readRange(space, from, end) }() // also when yield panics
 	tr.ascend(from, func(it item) bool {
 		if !it.hasPrefix(prefix) {
 			return false
 		}
-		if yield(message[T](st.name, it.rec)) {
+		if yield(it.rec) {
 			return true
 		}
 		end = successor(it.key())

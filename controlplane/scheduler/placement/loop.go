@@ -266,8 +266,8 @@ func (l *loop) commit(ctx context.Context, batch []decision) error {
 
 // unknownTask guards the node's tasks and finds one that the ledger has not counted.
 func unknownTask(tx *state.Tx, l *scheduler.Ledger, node string) string {
-	for s := range controlplane.LiveTasksByNode.Scan(tx, state.K(node)) {
-		if !l.Has(string(controlplane.TaskStatuses.Key(s))) {
+	for key, s := range controlplane.LiveTasksByNode.ScanKeys(tx, state.K(node)) {
+		if !l.Has(string(key)) {
 			return s.Id
 		}
 	}
