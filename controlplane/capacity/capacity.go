@@ -34,6 +34,7 @@ import (
 const (
 	NodeReady = "READY"
 	NodeDown  = "DOWN"
+	NodeAway  = "AWAY" // no session, but its tasks are taken to run: of nodes with Amazon's agent, which comes back late
 	Active    = "ACTIVE"
 	Draining  = "DRAINING"
 	Inactive  = "INACTIVE"
@@ -60,6 +61,9 @@ func (r Rule) Join(tx *state.Tx, h *agentapi.Hello, now time.Time) error {
 		Health: h.Health, HealthSince: timestamppb.New(now), Speaks: h.Speaks,
 	}
 	old, ok := controlplane.Nodes.Get(tx, state.K(n.Id))
+	if old.GetAmazonAgent() != nil || h.Runtime == RuntimeAmazon {
+		return connected(tx, old)
+	}
 	if err := place(tx, n, h.Network, old); err != nil {
 		return err
 	}
@@ -96,6 +100,22 @@ func (r Rule) Join(tx *state.Tx, h *agentapi.Hello, now time.Time) error {
 	}
 	if ci, made := ensure(tx, n, c, now); !made && ci.Status == Inactive && h.Started {
 		controlplane.ContainerInstances.Put(tx, activated(ci, now))
+	}
+	return nil
+}
+
+// RuntimeAmazon is what the gateway says in Hello of a node whose agent is Amazon's. RegisterContainerInstance has made its records.
+const RuntimeAmazon = "amazon-ecs-agent"
+
+// connected makes such a node READY: its agent has a session.
+func connected(tx *state.Tx, n *controlplane.Node) error {
+	if n.GetAmazonAgent() == nil {
+		return errors.New("its container instance is not registered")
+	}
+	if n.Status != NodeReady {
+		n = proto.CloneOf(n)
+		n.Status = NodeReady
+		controlplane.Nodes.Put(tx, n)
 	}
 	return nil
 }

@@ -28,7 +28,7 @@ func (s *Server) watchNodes(ctx context.Context) error {
 		s.mu.Unlock()
 		var silent []string
 		for n := range controlplane.Nodes.Scan(s.Store.View(), state.K()) {
-			if n.Status == capacity.NodeReady && s.silent(n.Id, began) {
+			if s.sinks(n, began) != "" {
 				silent = append(silent, n.Id)
 			}
 		}
@@ -56,7 +56,21 @@ func (s *Server) noteHealth(ctx context.Context, h *NodeHealth) error {
 // lostNodes bounds a transaction.
 const lostNodes = 50
 
-func (s *Server) silent(node string, began time.Time) bool {
+// sinks is the status that a node's silence brings it to; empty: none but what it has.
+func (s *Server) sinks(n *controlplane.Node, began time.Time) string {
+	silence := s.silence(n.Id, began)
+	switch {
+	case n.AmazonAgent == nil && n.Status == capacity.NodeReady && silence >= s.Lease+s.Grace,
+		n.AmazonAgent != nil && n.Status != capacity.NodeDown && silence >= s.Away:
+		return capacity.NodeDown
+	case n.AmazonAgent != nil && n.Status == capacity.NodeReady && silence >= s.Lease:
+		return capacity.NodeAway
+	}
+	return ""
+}
+
+// silence is for how long nothing has been heard of a node.
+func (s *Server) silence(node string, began time.Time) time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	seen := began
@@ -66,7 +80,7 @@ func (s *Server) silent(node string, began time.Time) bool {
 	if r := s.remotes[node]; r != nil && r.seen.After(seen) {
 		seen = r.seen
 	}
-	return s.Clock.Now().Sub(seen) >= s.Lease+s.Grace
+	return s.Clock.Now().Sub(seen)
 }
 
 // giveUp says that nodes are DOWN, as many at once as a zone that is lost has; the orchestrator ends their tasks. A session that is open
@@ -77,13 +91,19 @@ func (s *Server) giveUp(ctx context.Context, nodes []string, began time.Time) {
 		down = nil
 		for _, node := range nodes {
 			n, ok := controlplane.Nodes.Get(tx, state.K(node))
-			if !ok || n.Status != capacity.NodeReady || !s.silent(node, began) {
+			to := ""
+			if ok {
+				to = s.sinks(n, began)
+			}
+			if to == "" {
 				continue
 			}
 			n = proto.CloneOf(n)
-			n.Status = capacity.NodeDown
+			n.Status = to
 			controlplane.Nodes.Put(tx, n)
-			down = append(down, node)
+			if to == capacity.NodeDown {
+				down = append(down, node)
+			}
 		}
 		return nil
 	})
