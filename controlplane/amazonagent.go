@@ -5,6 +5,8 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ecs/types"
+
+	agentapi "github.com/seed-2f228079/neargate/api/agent"
 )
 
 // What a task asks of a host that is run by Amazon's ECS agent. Those with AWS's names the agent has said of itself when it registered;
@@ -76,4 +78,28 @@ func (d *Demand) AmazonAgentLacks(has map[string]string) string {
 		}
 	}
 	return ""
+}
+
+// SettleHealth makes a report say how the task is, of what its containers say: Amazon's agent tells only the latter. Who has a check and has not
+// said anything is UNKNOWN.
+func SettleHealth(r *agentapi.TaskStatus, def types.TaskDefinition) {
+	r.Health = agentapi.Health_HEALTH_UNSPECIFIED
+	for _, c := range def.ContainerDefinitions {
+		if !Essential(c) || !HasHealthCheck(c) {
+			continue
+		}
+		health := agentapi.Health_HEALTH_UNKNOWN
+		for _, s := range r.Containers {
+			if s.Name == aws.ToString(c.Name) {
+				health = max(health, s.Health)
+			}
+		}
+		switch {
+		case health == agentapi.Health_HEALTH_UNHEALTHY:
+			r.Health = health
+			return
+		case r.Health == agentapi.Health_HEALTH_UNSPECIFIED || health != agentapi.Health_HEALTH_HEALTHY:
+			r.Health = health
+		}
+	}
 }

@@ -13,6 +13,7 @@
 package capacity
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -62,7 +63,7 @@ func (r Rule) Join(tx *state.Tx, h *agentapi.Hello, now time.Time) error {
 	}
 	old, ok := controlplane.Nodes.Get(tx, state.K(n.Id))
 	if old.GetAmazonAgent() != nil || h.Runtime == RuntimeAmazon {
-		return connected(tx, old)
+		return connected(tx, old, h)
 	}
 	if err := place(tx, n, h.Network, old); err != nil {
 		return err
@@ -107,14 +108,22 @@ func (r Rule) Join(tx *state.Tx, h *agentapi.Hello, now time.Time) error {
 // RuntimeAmazon is what the gateway says in Hello of a node whose agent is Amazon's. RegisterContainerInstance has made its records.
 const RuntimeAmazon = "amazon-ecs-agent"
 
+// Attributes of its Hello, which says nothing else: what the agent has said of its versions when it connected.
+const (
+	HelloAgentHash     = "agentHash"
+	HelloDockerVersion = "dockerVersion"
+)
+
 // connected makes such a node READY: its agent has a session.
-func connected(tx *state.Tx, n *controlplane.Node) error {
-	if n.GetAmazonAgent() == nil {
+func connected(tx *state.Tx, old *controlplane.Node, h *agentapi.Hello) error {
+	if old.GetAmazonAgent() == nil {
 		return errors.New("its container instance is not registered")
 	}
-	if n.Status != NodeReady {
-		n = proto.CloneOf(n)
-		n.Status = NodeReady
+	n := proto.CloneOf(old)
+	n.Status, n.Version = NodeReady, cmp.Or(h.Version, n.Version)
+	n.AmazonAgent.Hash = cmp.Or(h.Attributes[HelloAgentHash], n.AmazonAgent.Hash)
+	n.AmazonAgent.DockerVersion = cmp.Or(h.Attributes[HelloDockerVersion], n.AmazonAgent.DockerVersion)
+	if !proto.Equal(old, n) {
 		controlplane.Nodes.Put(tx, n)
 	}
 	return nil

@@ -68,8 +68,12 @@ func (s *Service) registerContainerInstance(ctx context.Context, in *ecs.Registe
 				return client("Container instance type changes are not supported. Container instance %s was previously registered as %s.", ci.Id, was)
 			}
 		}
-		version := cmp.Or(in.VersionInfo, &types.VersionInfo{})
-		n.Version, n.AmazonAgent = aws.ToString(version.AgentVersion), &controlplane.AmazonAgent{Hash: aws.ToString(version.AgentHash), DockerVersion: aws.ToString(version.DockerVersion)}
+		if n.AmazonAgent == nil {
+			n.AmazonAgent = &controlplane.AmazonAgent{}
+		}
+		if version := in.VersionInfo; version != nil { // the agent itself says it when it connects
+			n.Version, n.AmazonAgent.Hash, n.AmazonAgent.DockerVersion = aws.ToString(version.AgentVersion), aws.ToString(version.AgentHash), aws.ToString(version.DockerVersion)
+		}
 		n.Runtime, n.Resources, n.Attributes = capacity.RuntimeAmazon, g.resources, g.attributes
 		n.Name, n.Address = cmp.Or(g.attributes["ecs.instance-id"], n.Id), g.address
 		if ci.Attributes == nil && len(g.custom) > 0 {

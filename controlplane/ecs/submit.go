@@ -143,10 +143,12 @@ func (s *Service) submit(ctx context.Context, clusterRef, taskRef *string, chang
 			return invalid("The task %s is not on a container instance that was registered by RegisterContainerInstance.", t.Id)
 		}
 		var names []string
+		var def types.TaskDefinition
 		if d, ok := controlplane.TaskDefinitions.Get(tx, scope.FamilyRevisionKey(t.TaskDefinition)); ok {
-			for _, c := range s.shapeOf(d).ContainerDefinitions {
-				names = append(names, aws.ToString(c.Name))
-			}
+			def = s.shapeOf(d)
+		}
+		for _, c := range def.ContainerDefinitions {
+			names = append(names, aws.ToString(c.Name))
 		}
 		r := &agentapi.TaskStatus{}
 		if st.Report != nil {
@@ -161,6 +163,7 @@ func (s *Service) submit(ctx context.Context, clusterRef, taskRef *string, chang
 		if err := change(r, names); err != nil {
 			return err
 		}
+		controlplane.SettleHealth(r, def)
 		return s.Lifecycle.Report(tx, st.Node, r)
 	})
 }
@@ -221,7 +224,7 @@ func binding(b types.NetworkBinding) (*agentapi.PortBinding, bool) {
 }
 
 func setTime(to **timestamppb.Timestamp, at *time.Time) {
-	if at != nil && *to == nil {
+	if at != nil && at.Unix() > 0 && *to == nil { // the agent sends times that have not come as those of year 1
 		*to = timestamppb.New(*at)
 	}
 }
