@@ -228,7 +228,8 @@ const (
 	AgentTelemetryPath = "/v1/ecs-agent/telemetry/"
 )
 
-// discoverPollEndpoint implements ecs:DiscoverPollEndpoint: both are this server, as the client calls it. There is no Service Connect, and so no
+// discoverPollEndpoint implements ecs:DiscoverPollEndpoint: both are this server, as the client calls it. The agent of an instance that is INACTIVE is told
+// so where it polls. There is no Service Connect, and so no
 // endpoint of it.
 func (s *Service) discoverPollEndpoint(ctx context.Context, in *ecs.DiscoverPollEndpointInput) (*ecs.DiscoverPollEndpointOutput, error) {
 	v, scope, err := s.view(ctx)
@@ -240,8 +241,12 @@ func (s *Service) discoverPollEndpoint(ctx context.Context, in *ecs.DiscoverPoll
 		return nil, err
 	}
 	if ref := aws.ToString(in.ContainerInstance); ref != "" {
-		if _, err := activeInstance(v, scope, &c.Name, &ref); err != nil {
+		name, err := member(scope, "container-instance", c.Name, ref)
+		if err != nil {
 			return nil, err
+		}
+		if _, ok := controlplane.ContainerInstances.Get(v, scope.Key(c.Name, name)); !ok {
+			return nil, invalid("The referenced container instance was not found.")
 		}
 	}
 	call := api.CallFrom(ctx)
