@@ -26,7 +26,7 @@ const (
 	maxMessage    = 1 << 20 // of what agents send
 	tasksAMessage = 10
 	writeTimeout  = 30 * time.Second
-	pingTimeout   = 10 * time.Second
+	pingTimeout   = 5 * time.Second  // so that the lease of a connection that is not there is not lost before it has ended
 	heartbeat     = 30 * time.Second // how often ACS says that it is there; the agent gives up after a minute or two
 )
 

@@ -228,16 +228,22 @@ func (a *amazonAgent) task(arn string) map[string]any {
 func (a *amazonAgent) connected(t *testing.T, want bool) {
 	t.Helper()
 	eventually(t, time.Minute, fmt.Sprintf("agentConnected to be %v", want), func() (bool, string) {
-		got := a.p.text("containerInstances[0].agentConnected", "ecs", "describe-container-instances", "--container-instances", a.arn)
-		return strings.EqualFold(got, fmt.Sprint(want)), got
+		out, err := a.ecs().DescribeContainerInstances(t.Context(), &ecs.DescribeContainerInstancesInput{ContainerInstances: []string{a.arn}})
+		if err != nil || len(out.ContainerInstances) != 1 {
+			return false, fmt.Sprint(err)
+		}
+		return out.ContainerInstances[0].AgentConnected == want, "it is not"
 	})
 }
 
 func (a *amazonAgent) becomes(t *testing.T, task, want string) {
 	t.Helper()
 	eventually(t, time.Minute, "the task to become "+want, func() (bool, string) {
-		got := a.p.text("tasks[0].lastStatus", "ecs", "describe-tasks", "--tasks", task)
-		return got == want, got
+		out, err := a.ecs().DescribeTasks(t.Context(), &ecs.DescribeTasksInput{Tasks: []string{task}})
+		if err != nil || len(out.Tasks) != 1 {
+			return false, fmt.Sprint(err)
+		}
+		return *out.Tasks[0].LastStatus == want, *out.Tasks[0].LastStatus
 	})
 }
 
