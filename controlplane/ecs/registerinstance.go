@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"maps"
+	"net/netip"
 	"strconv"
 	"strings"
 
@@ -218,6 +219,9 @@ func identity(document string, attributes map[string]string) (address string, er
 		default:
 			attributes[name] = value
 		}
+	}
+	if _, err := netip.ParseAddr(d.PrivateIP); d.PrivateIP != "" && err != nil {
+		return "", client("The instance identity document is not a document of EC2.")
 	}
 	return d.PrivateIP, nil
 }

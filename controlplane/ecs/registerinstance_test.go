@@ -111,7 +111,10 @@ func TestRegisterContainerInstanceRefuses(t *testing.T) {
 		"port":         {func(in *ecs.RegisterContainerInstanceInput) { in.TotalResources[2].StringSetValue = []string{"0"} }, "InvalidParameterException", "The resource PORTS has '0', which is not a port."},
 		"attribute":    {func(in *ecs.RegisterContainerInstanceInput) { in.Attributes[0].Name = aws.String("a b") }, "InvalidParameterException", "Attribute name 'a b' is invalid: it must have between 1 and 128 letters, numbers, hyphens, underscores, slashes or periods."},
 		"document":     {func(in *ecs.RegisterContainerInstanceInput) { in.InstanceIdentityDocument = aws.String("{") }, "ClientException", "The instance identity document is not a document of EC2."},
-		"tag":          {func(in *ecs.RegisterContainerInstanceInput) { in.Tags = append(in.Tags, in.Tags[0]) }, "InvalidParameterException", ""},
+		"address": {func(in *ecs.RegisterContainerInstanceInput) {
+			in.InstanceIdentityDocument = aws.String(`{"privateIp":"example.com"}`)
+		}, "ClientException", "The instance identity document is not a document of EC2."},
+		"tag": {func(in *ecs.RegisterContainerInstanceInput) { in.Tags = append(in.Tags, in.Tags[0]) }, "InvalidParameterException", ""},
 		"not there": {func(in *ecs.RegisterContainerInstanceInput) {
 			in.ContainerInstanceArn = aws.String(here.ContainerInstanceARN("default", "none"))
 		}, "InvalidParameterException", "The referenced container instance was not found."},
