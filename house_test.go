@@ -69,7 +69,7 @@ func isTestPackage(pkg string) bool {
 
 // families are the packages that hold operations. What stands below one belongs to it.
 var families = []string{"controlplane/ecs", "controlplane/elb", "controlplane/autoscaling", "controlplane/iam", "controlplane/logs",
-	"controlplane/ec2", "controlplane/events", "controlplane/execute", "controlplane/secrets", "controlplane/secretsmanager", "controlplane/ssm", "controlplane/sts", "controlplane/tasks", "registry", "servicediscovery"}
+	"controlplane/ec2", "controlplane/ecsagent", "controlplane/events", "controlplane/execute", "controlplane/secrets", "controlplane/secretsmanager", "controlplane/ssm", "controlplane/sts", "controlplane/tasks", "registry", "servicediscovery"}
 
 // speakHTTP are families that do so by nature: the OCI front, webhooks, data channels, an object store.
 var speakHTTP = []string{"registry", "controlplane/events", "controlplane/execute", "controlplane/secrets"}

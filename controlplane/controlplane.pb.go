@@ -340,14 +340,16 @@ func (x *Family) GetLastRevision() uint32 {
 
 // Demand is what one task takes of a node.
 type Demand struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	CpuUnits      uint32                 `protobuf:"varint,1,opt,name=cpu_units,json=cpuUnits,proto3" json:"cpu_units,omitempty"`
-	MemoryMib     uint32                 `protobuf:"varint,2,opt,name=memory_mib,json=memoryMib,proto3" json:"memory_mib,omitempty"`
-	HostPorts     []*HostPort            `protobuf:"bytes,3,rep,name=host_ports,json=hostPorts,proto3" json:"host_ports,omitempty"` // static ones only
-	Attributes    []string               `protobuf:"bytes,4,rep,name=attributes,proto3" json:"attributes,omitempty"`                // name or name=value that the node must have
-	Gpus          uint32                 `protobuf:"varint,300,opt,name=gpus,proto3" json:"gpus,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	CpuUnits   uint32                 `protobuf:"varint,1,opt,name=cpu_units,json=cpuUnits,proto3" json:"cpu_units,omitempty"`
+	MemoryMib  uint32                 `protobuf:"varint,2,opt,name=memory_mib,json=memoryMib,proto3" json:"memory_mib,omitempty"`
+	HostPorts  []*HostPort            `protobuf:"bytes,3,rep,name=host_ports,json=hostPorts,proto3" json:"host_ports,omitempty"` // static ones only
+	Attributes []string               `protobuf:"bytes,4,rep,name=attributes,proto3" json:"attributes,omitempty"`                // name or name=value that the node must have
+	Gpus       uint32                 `protobuf:"varint,300,opt,name=gpus,proto3" json:"gpus,omitempty"`
+	// What a host must have besides if its agent is Amazon's (Node.amazon_agent); empty: computed by an earlier build, so no such host will do.
+	AgentAttributes []string `protobuf:"bytes,400,rep,name=agent_attributes,json=agentAttributes,proto3" json:"agent_attributes,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *Demand) Reset() {
@@ -413,6 +415,13 @@ func (x *Demand) GetGpus() uint32 {
 		return x.Gpus
 	}
 	return 0
+}
+
+func (x *Demand) GetAgentAttributes() []string {
+	if x != nil {
+		return x.AgentAttributes
+	}
+	return nil
 }
 
 type HostPort struct {
@@ -1542,7 +1551,7 @@ type Node struct {
 	state        protoimpl.MessageState `protogen:"open.v1"`
 	Id           string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
 	Name         string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
-	Status       string                 `protobuf:"bytes,3,opt,name=status,proto3" json:"status,omitempty"` // READY, DOWN
+	Status       string                 `protobuf:"bytes,3,opt,name=status,proto3" json:"status,omitempty"` // READY, DOWN; AWAY: without a session, while its tasks are taken to run (an Amazon agent's only)
 	Resources    *agent.NodeResources   `protobuf:"bytes,4,opt,name=resources,proto3" json:"resources,omitempty"`
 	Attributes   map[string]string      `protobuf:"bytes,5,rep,name=attributes,proto3" json:"attributes,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	Address      string                 `protobuf:"bytes,6,opt,name=address,proto3" json:"address,omitempty"`
@@ -1553,10 +1562,11 @@ type Node struct {
 	EveryCluster bool                   `protobuf:"varint,11,opt,name=every_cluster,json=everyCluster,proto3" json:"every_cluster,omitempty"` // dev: a container instance of every cluster
 	// Its part of the cluster's network: what it asked for, with the block that it was given. Unset: none.
 	Network       *agent.HostNetwork     `protobuf:"bytes,40,opt,name=network,proto3" json:"network,omitempty"`
-	Health        *agent.HostHealth      `protobuf:"bytes,30,opt,name=health,proto3" json:"health,omitempty"`                              // as the agent said last
-	HealthSince   *timestamppb.Timestamp `protobuf:"bytes,31,opt,name=health_since,json=healthSince,proto3" json:"health_since,omitempty"` // when it became what it is
-	Speaks        uint32                 `protobuf:"varint,180,opt,name=speaks,proto3" json:"speaks,omitempty"`                            // version that its agent's build understands, as it said with its last hello; 0: the first
-	Papers        *agent.Papers          `protobuf:"bytes,340,opt,name=papers,proto3" json:"papers,omitempty"`                             // as the agent said with its last hello
+	Health        *agent.HostHealth      `protobuf:"bytes,30,opt,name=health,proto3" json:"health,omitempty"`                               // as the agent said last
+	HealthSince   *timestamppb.Timestamp `protobuf:"bytes,31,opt,name=health_since,json=healthSince,proto3" json:"health_since,omitempty"`  // when it became what it is
+	Speaks        uint32                 `protobuf:"varint,180,opt,name=speaks,proto3" json:"speaks,omitempty"`                             // version that its agent's build understands, as it said with its last hello; 0: the first
+	Papers        *agent.Papers          `protobuf:"bytes,340,opt,name=papers,proto3" json:"papers,omitempty"`                              // as the agent said with its last hello
+	AmazonAgent   *AmazonAgent           `protobuf:"bytes,400,opt,name=amazon_agent,json=amazonAgent,proto3" json:"amazon_agent,omitempty"` // set: what runs its tasks is Amazon's ECS agent, registered by RegisterContainerInstance
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1703,6 +1713,66 @@ func (x *Node) GetPapers() *agent.Papers {
 	return nil
 }
 
+func (x *Node) GetAmazonAgent() *AmazonAgent {
+	if x != nil {
+		return x.AmazonAgent
+	}
+	return nil
+}
+
+// AmazonAgent is what Amazon's ECS agent has said of itself that ours does not.
+type AmazonAgent struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Hash          string                 `protobuf:"bytes,1,opt,name=hash,proto3" json:"hash,omitempty"`
+	DockerVersion string                 `protobuf:"bytes,2,opt,name=docker_version,json=dockerVersion,proto3" json:"docker_version,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AmazonAgent) Reset() {
+	*x = AmazonAgent{}
+	mi := &file_controlplane_controlplane_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AmazonAgent) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AmazonAgent) ProtoMessage() {}
+
+func (x *AmazonAgent) ProtoReflect() protoreflect.Message {
+	mi := &file_controlplane_controlplane_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AmazonAgent.ProtoReflect.Descriptor instead.
+func (*AmazonAgent) Descriptor() ([]byte, []int) {
+	return file_controlplane_controlplane_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *AmazonAgent) GetHash() string {
+	if x != nil {
+		return x.Hash
+	}
+	return ""
+}
+
+func (x *AmazonAgent) GetDockerVersion() string {
+	if x != nil {
+		return x.DockerVersion
+	}
+	return ""
+}
+
 // ContainerInstance is a node's membership in a cluster: key account, region, cluster, id.
 type ContainerInstance struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1722,7 +1792,7 @@ type ContainerInstance struct {
 
 func (x *ContainerInstance) Reset() {
 	*x = ContainerInstance{}
-	mi := &file_controlplane_controlplane_proto_msgTypes[12]
+	mi := &file_controlplane_controlplane_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1734,7 +1804,7 @@ func (x *ContainerInstance) String() string {
 func (*ContainerInstance) ProtoMessage() {}
 
 func (x *ContainerInstance) ProtoReflect() protoreflect.Message {
-	mi := &file_controlplane_controlplane_proto_msgTypes[12]
+	mi := &file_controlplane_controlplane_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1747,7 +1817,7 @@ func (x *ContainerInstance) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ContainerInstance.ProtoReflect.Descriptor instead.
 func (*ContainerInstance) Descriptor() ([]byte, []int) {
-	return file_controlplane_controlplane_proto_rawDescGZIP(), []int{12}
+	return file_controlplane_controlplane_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ContainerInstance) GetAccount() string {
@@ -1834,7 +1904,7 @@ type AccountSetting struct {
 
 func (x *AccountSetting) Reset() {
 	*x = AccountSetting{}
-	mi := &file_controlplane_controlplane_proto_msgTypes[13]
+	mi := &file_controlplane_controlplane_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1846,7 +1916,7 @@ func (x *AccountSetting) String() string {
 func (*AccountSetting) ProtoMessage() {}
 
 func (x *AccountSetting) ProtoReflect() protoreflect.Message {
-	mi := &file_controlplane_controlplane_proto_msgTypes[13]
+	mi := &file_controlplane_controlplane_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1859,7 +1929,7 @@ func (x *AccountSetting) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AccountSetting.ProtoReflect.Descriptor instead.
 func (*AccountSetting) Descriptor() ([]byte, []int) {
-	return file_controlplane_controlplane_proto_rawDescGZIP(), []int{13}
+	return file_controlplane_controlplane_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *AccountSetting) GetAccount() string {
@@ -1910,7 +1980,7 @@ type Tags struct {
 
 func (x *Tags) Reset() {
 	*x = Tags{}
-	mi := &file_controlplane_controlplane_proto_msgTypes[14]
+	mi := &file_controlplane_controlplane_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1922,7 +1992,7 @@ func (x *Tags) String() string {
 func (*Tags) ProtoMessage() {}
 
 func (x *Tags) ProtoReflect() protoreflect.Message {
-	mi := &file_controlplane_controlplane_proto_msgTypes[14]
+	mi := &file_controlplane_controlplane_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1935,7 +2005,7 @@ func (x *Tags) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Tags.ProtoReflect.Descriptor instead.
 func (*Tags) Descriptor() ([]byte, []int) {
-	return file_controlplane_controlplane_proto_rawDescGZIP(), []int{14}
+	return file_controlplane_controlplane_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Tags) GetAccount() string {
@@ -1982,7 +2052,7 @@ type ClientToken struct {
 
 func (x *ClientToken) Reset() {
 	*x = ClientToken{}
-	mi := &file_controlplane_controlplane_proto_msgTypes[15]
+	mi := &file_controlplane_controlplane_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1994,7 +2064,7 @@ func (x *ClientToken) String() string {
 func (*ClientToken) ProtoMessage() {}
 
 func (x *ClientToken) ProtoReflect() protoreflect.Message {
-	mi := &file_controlplane_controlplane_proto_msgTypes[15]
+	mi := &file_controlplane_controlplane_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2007,7 +2077,7 @@ func (x *ClientToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClientToken.ProtoReflect.Descriptor instead.
 func (*ClientToken) Descriptor() ([]byte, []int) {
-	return file_controlplane_controlplane_proto_rawDescGZIP(), []int{15}
+	return file_controlplane_controlplane_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ClientToken) GetAccount() string {
@@ -2083,7 +2153,7 @@ type ServiceRevision struct {
 
 func (x *ServiceRevision) Reset() {
 	*x = ServiceRevision{}
-	mi := &file_controlplane_controlplane_proto_msgTypes[16]
+	mi := &file_controlplane_controlplane_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2095,7 +2165,7 @@ func (x *ServiceRevision) String() string {
 func (*ServiceRevision) ProtoMessage() {}
 
 func (x *ServiceRevision) ProtoReflect() protoreflect.Message {
-	mi := &file_controlplane_controlplane_proto_msgTypes[16]
+	mi := &file_controlplane_controlplane_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2108,7 +2178,7 @@ func (x *ServiceRevision) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceRevision.ProtoReflect.Descriptor instead.
 func (*ServiceRevision) Descriptor() ([]byte, []int) {
-	return file_controlplane_controlplane_proto_rawDescGZIP(), []int{16}
+	return file_controlplane_controlplane_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ServiceRevision) GetAccount() string {
@@ -2239,7 +2309,7 @@ type ServiceDeployment struct {
 
 func (x *ServiceDeployment) Reset() {
 	*x = ServiceDeployment{}
-	mi := &file_controlplane_controlplane_proto_msgTypes[17]
+	mi := &file_controlplane_controlplane_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2251,7 +2321,7 @@ func (x *ServiceDeployment) String() string {
 func (*ServiceDeployment) ProtoMessage() {}
 
 func (x *ServiceDeployment) ProtoReflect() protoreflect.Message {
-	mi := &file_controlplane_controlplane_proto_msgTypes[17]
+	mi := &file_controlplane_controlplane_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2264,7 +2334,7 @@ func (x *ServiceDeployment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceDeployment.ProtoReflect.Descriptor instead.
 func (*ServiceDeployment) Descriptor() ([]byte, []int) {
-	return file_controlplane_controlplane_proto_rawDescGZIP(), []int{17}
+	return file_controlplane_controlplane_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ServiceDeployment) GetAccount() string {
@@ -2427,7 +2497,7 @@ type RevisionCount struct {
 
 func (x *RevisionCount) Reset() {
 	*x = RevisionCount{}
-	mi := &file_controlplane_controlplane_proto_msgTypes[18]
+	mi := &file_controlplane_controlplane_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2439,7 +2509,7 @@ func (x *RevisionCount) String() string {
 func (*RevisionCount) ProtoMessage() {}
 
 func (x *RevisionCount) ProtoReflect() protoreflect.Message {
-	mi := &file_controlplane_controlplane_proto_msgTypes[18]
+	mi := &file_controlplane_controlplane_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2452,7 +2522,7 @@ func (x *RevisionCount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevisionCount.ProtoReflect.Descriptor instead.
 func (*RevisionCount) Descriptor() ([]byte, []int) {
-	return file_controlplane_controlplane_proto_rawDescGZIP(), []int{18}
+	return file_controlplane_controlplane_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *RevisionCount) GetRevision() string {
@@ -2519,7 +2589,7 @@ const file_controlplane_controlplane_proto_rawDesc = "" +
 	"\aaccount\x18\x01 \x01(\tR\aaccount\x12\x16\n" +
 	"\x06region\x18\x02 \x01(\tR\x06region\x12\x12\n" +
 	"\x04name\x18\x03 \x01(\tR\x04name\x12#\n" +
-	"\rlast_revision\x18\x04 \x01(\rR\flastRevision\"\xbc\x01\n" +
+	"\rlast_revision\x18\x04 \x01(\rR\flastRevision\"\xe8\x01\n" +
 	"\x06Demand\x12\x1b\n" +
 	"\tcpu_units\x18\x01 \x01(\rR\bcpuUnits\x12\x1d\n" +
 	"\n" +
@@ -2529,7 +2599,8 @@ const file_controlplane_controlplane_proto_rawDesc = "" +
 	"\n" +
 	"attributes\x18\x04 \x03(\tR\n" +
 	"attributes\x12\x13\n" +
-	"\x04gpus\x18\xac\x02 \x01(\rR\x04gpus\":\n" +
+	"\x04gpus\x18\xac\x02 \x01(\rR\x04gpus\x12*\n" +
+	"\x10agent_attributes\x18\x90\x03 \x03(\tR\x0fagentAttributes\":\n" +
 	"\bHostPort\x12\x12\n" +
 	"\x04port\x18\x01 \x01(\rR\x04port\x12\x1a\n" +
 	"\bprotocol\x18\x02 \x01(\tR\bprotocol\"\x85\f\n" +
@@ -2664,7 +2735,7 @@ const file_controlplane_controlplane_proto_rawDesc = "" +
 	"deployment\x18\x13 \x01(\tR\n" +
 	"deployment\x12'\n" +
 	"\x0fsecurity_groups\x18( \x03(\tR\x0esecurityGroups\x12\x13\n" +
-	"\x04gpus\x18\xac\x02 \x03(\tR\x04gpus\"\xdd\x05\n" +
+	"\x04gpus\x18\xac\x02 \x03(\tR\x04gpus\"\xa8\x06\n" +
 	"\x04Node\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x16\n" +
@@ -2688,10 +2759,14 @@ const file_controlplane_controlplane_proto_rawDesc = "" +
 	"\x06health\x18\x1e \x01(\v2\x1d.neargate.agent.v1.HostHealthR\x06health\x12=\n" +
 	"\fhealth_since\x18\x1f \x01(\v2\x1a.google.protobuf.TimestampR\vhealthSince\x12\x17\n" +
 	"\x06speaks\x18\xb4\x01 \x01(\rR\x06speaks\x122\n" +
-	"\x06papers\x18\xd4\x02 \x01(\v2\x19.neargate.agent.v1.PapersR\x06papers\x1a=\n" +
+	"\x06papers\x18\xd4\x02 \x01(\v2\x19.neargate.agent.v1.PapersR\x06papers\x12I\n" +
+	"\famazon_agent\x18\x90\x03 \x01(\v2%.neargate.controlplane.v1.AmazonAgentR\vamazonAgent\x1a=\n" +
 	"\x0fAttributesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xb2\x03\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"H\n" +
+	"\vAmazonAgent\x12\x12\n" +
+	"\x04hash\x18\x01 \x01(\tR\x04hash\x12%\n" +
+	"\x0edocker_version\x18\x02 \x01(\tR\rdockerVersion\"\xb2\x03\n" +
 	"\x11ContainerInstance\x12\x18\n" +
 	"\aaccount\x18\x01 \x01(\tR\aaccount\x12\x16\n" +
 	"\x06region\x18\x02 \x01(\tR\x06region\x12\x18\n" +
@@ -2791,7 +2866,7 @@ func file_controlplane_controlplane_proto_rawDescGZIP() []byte {
 	return file_controlplane_controlplane_proto_rawDescData
 }
 
-var file_controlplane_controlplane_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
+var file_controlplane_controlplane_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
 var file_controlplane_controlplane_proto_goTypes = []any{
 	(*Cluster)(nil),               // 0: neargate.controlplane.v1.Cluster
 	(*TaskDefinition)(nil),        // 1: neargate.controlplane.v1.TaskDefinition
@@ -2805,74 +2880,76 @@ var file_controlplane_controlplane_proto_goTypes = []any{
 	(*Task)(nil),                  // 9: neargate.controlplane.v1.Task
 	(*TaskStatus)(nil),            // 10: neargate.controlplane.v1.TaskStatus
 	(*Node)(nil),                  // 11: neargate.controlplane.v1.Node
-	(*ContainerInstance)(nil),     // 12: neargate.controlplane.v1.ContainerInstance
-	(*AccountSetting)(nil),        // 13: neargate.controlplane.v1.AccountSetting
-	(*Tags)(nil),                  // 14: neargate.controlplane.v1.Tags
-	(*ClientToken)(nil),           // 15: neargate.controlplane.v1.ClientToken
-	(*ServiceRevision)(nil),       // 16: neargate.controlplane.v1.ServiceRevision
-	(*ServiceDeployment)(nil),     // 17: neargate.controlplane.v1.ServiceDeployment
-	(*RevisionCount)(nil),         // 18: neargate.controlplane.v1.RevisionCount
-	nil,                           // 19: neargate.controlplane.v1.Deployment.ImageDigestsEntry
-	nil,                           // 20: neargate.controlplane.v1.Node.AttributesEntry
-	nil,                           // 21: neargate.controlplane.v1.ContainerInstance.AttributesEntry
-	nil,                           // 22: neargate.controlplane.v1.Tags.TagsEntry
-	(*timestamppb.Timestamp)(nil), // 23: google.protobuf.Timestamp
-	(agent.TaskState)(0),          // 24: neargate.agent.v1.TaskState
-	(*agent.TaskStatus)(nil),      // 25: neargate.agent.v1.TaskStatus
-	(*agent.NodeResources)(nil),   // 26: neargate.agent.v1.NodeResources
-	(*agent.HostNetwork)(nil),     // 27: neargate.agent.v1.HostNetwork
-	(*agent.HostHealth)(nil),      // 28: neargate.agent.v1.HostHealth
-	(*agent.Papers)(nil),          // 29: neargate.agent.v1.Papers
+	(*AmazonAgent)(nil),           // 12: neargate.controlplane.v1.AmazonAgent
+	(*ContainerInstance)(nil),     // 13: neargate.controlplane.v1.ContainerInstance
+	(*AccountSetting)(nil),        // 14: neargate.controlplane.v1.AccountSetting
+	(*Tags)(nil),                  // 15: neargate.controlplane.v1.Tags
+	(*ClientToken)(nil),           // 16: neargate.controlplane.v1.ClientToken
+	(*ServiceRevision)(nil),       // 17: neargate.controlplane.v1.ServiceRevision
+	(*ServiceDeployment)(nil),     // 18: neargate.controlplane.v1.ServiceDeployment
+	(*RevisionCount)(nil),         // 19: neargate.controlplane.v1.RevisionCount
+	nil,                           // 20: neargate.controlplane.v1.Deployment.ImageDigestsEntry
+	nil,                           // 21: neargate.controlplane.v1.Node.AttributesEntry
+	nil,                           // 22: neargate.controlplane.v1.ContainerInstance.AttributesEntry
+	nil,                           // 23: neargate.controlplane.v1.Tags.TagsEntry
+	(*timestamppb.Timestamp)(nil), // 24: google.protobuf.Timestamp
+	(agent.TaskState)(0),          // 25: neargate.agent.v1.TaskState
+	(*agent.TaskStatus)(nil),      // 26: neargate.agent.v1.TaskStatus
+	(*agent.NodeResources)(nil),   // 27: neargate.agent.v1.NodeResources
+	(*agent.HostNetwork)(nil),     // 28: neargate.agent.v1.HostNetwork
+	(*agent.HostHealth)(nil),      // 29: neargate.agent.v1.HostHealth
+	(*agent.Papers)(nil),          // 30: neargate.agent.v1.Papers
 }
 var file_controlplane_controlplane_proto_depIdxs = []int32{
-	23, // 0: neargate.controlplane.v1.Cluster.created:type_name -> google.protobuf.Timestamp
-	23, // 1: neargate.controlplane.v1.TaskDefinition.registered:type_name -> google.protobuf.Timestamp
-	23, // 2: neargate.controlplane.v1.TaskDefinition.deregistered:type_name -> google.protobuf.Timestamp
+	24, // 0: neargate.controlplane.v1.Cluster.created:type_name -> google.protobuf.Timestamp
+	24, // 1: neargate.controlplane.v1.TaskDefinition.registered:type_name -> google.protobuf.Timestamp
+	24, // 2: neargate.controlplane.v1.TaskDefinition.deregistered:type_name -> google.protobuf.Timestamp
 	3,  // 3: neargate.controlplane.v1.TaskDefinition.demand:type_name -> neargate.controlplane.v1.Demand
-	23, // 4: neargate.controlplane.v1.TaskDefinition.delete_requested:type_name -> google.protobuf.Timestamp
+	24, // 4: neargate.controlplane.v1.TaskDefinition.delete_requested:type_name -> google.protobuf.Timestamp
 	4,  // 5: neargate.controlplane.v1.Demand.host_ports:type_name -> neargate.controlplane.v1.HostPort
-	23, // 6: neargate.controlplane.v1.Service.created:type_name -> google.protobuf.Timestamp
-	23, // 7: neargate.controlplane.v1.Service.deleted:type_name -> google.protobuf.Timestamp
-	23, // 8: neargate.controlplane.v1.Service.inactive_since:type_name -> google.protobuf.Timestamp
-	23, // 9: neargate.controlplane.v1.Deployment.created:type_name -> google.protobuf.Timestamp
-	23, // 10: neargate.controlplane.v1.Deployment.updated:type_name -> google.protobuf.Timestamp
-	19, // 11: neargate.controlplane.v1.Deployment.image_digests:type_name -> neargate.controlplane.v1.Deployment.ImageDigestsEntry
-	23, // 12: neargate.controlplane.v1.Deployment.rolled_back:type_name -> google.protobuf.Timestamp
+	24, // 6: neargate.controlplane.v1.Service.created:type_name -> google.protobuf.Timestamp
+	24, // 7: neargate.controlplane.v1.Service.deleted:type_name -> google.protobuf.Timestamp
+	24, // 8: neargate.controlplane.v1.Service.inactive_since:type_name -> google.protobuf.Timestamp
+	24, // 9: neargate.controlplane.v1.Deployment.created:type_name -> google.protobuf.Timestamp
+	24, // 10: neargate.controlplane.v1.Deployment.updated:type_name -> google.protobuf.Timestamp
+	20, // 11: neargate.controlplane.v1.Deployment.image_digests:type_name -> neargate.controlplane.v1.Deployment.ImageDigestsEntry
+	24, // 12: neargate.controlplane.v1.Deployment.rolled_back:type_name -> google.protobuf.Timestamp
 	8,  // 13: neargate.controlplane.v1.ServiceEvents.events:type_name -> neargate.controlplane.v1.ServiceEvent
-	23, // 14: neargate.controlplane.v1.ServiceEvent.created:type_name -> google.protobuf.Timestamp
+	24, // 14: neargate.controlplane.v1.ServiceEvent.created:type_name -> google.protobuf.Timestamp
 	3,  // 15: neargate.controlplane.v1.Task.demand:type_name -> neargate.controlplane.v1.Demand
-	23, // 16: neargate.controlplane.v1.Task.created:type_name -> google.protobuf.Timestamp
-	24, // 17: neargate.controlplane.v1.TaskStatus.desired:type_name -> neargate.agent.v1.TaskState
-	24, // 18: neargate.controlplane.v1.TaskStatus.observed:type_name -> neargate.agent.v1.TaskState
-	25, // 19: neargate.controlplane.v1.TaskStatus.report:type_name -> neargate.agent.v1.TaskStatus
-	23, // 20: neargate.controlplane.v1.TaskStatus.stopping:type_name -> google.protobuf.Timestamp
-	23, // 21: neargate.controlplane.v1.TaskStatus.stopped:type_name -> google.protobuf.Timestamp
-	23, // 22: neargate.controlplane.v1.TaskStatus.protected_until:type_name -> google.protobuf.Timestamp
-	26, // 23: neargate.controlplane.v1.Node.resources:type_name -> neargate.agent.v1.NodeResources
-	20, // 24: neargate.controlplane.v1.Node.attributes:type_name -> neargate.controlplane.v1.Node.AttributesEntry
-	23, // 25: neargate.controlplane.v1.Node.registered:type_name -> google.protobuf.Timestamp
-	27, // 26: neargate.controlplane.v1.Node.network:type_name -> neargate.agent.v1.HostNetwork
-	28, // 27: neargate.controlplane.v1.Node.health:type_name -> neargate.agent.v1.HostHealth
-	23, // 28: neargate.controlplane.v1.Node.health_since:type_name -> google.protobuf.Timestamp
-	29, // 29: neargate.controlplane.v1.Node.papers:type_name -> neargate.agent.v1.Papers
-	23, // 30: neargate.controlplane.v1.ContainerInstance.registered:type_name -> google.protobuf.Timestamp
-	21, // 31: neargate.controlplane.v1.ContainerInstance.attributes:type_name -> neargate.controlplane.v1.ContainerInstance.AttributesEntry
-	22, // 32: neargate.controlplane.v1.Tags.tags:type_name -> neargate.controlplane.v1.Tags.TagsEntry
-	23, // 33: neargate.controlplane.v1.ClientToken.expires:type_name -> google.protobuf.Timestamp
-	23, // 34: neargate.controlplane.v1.ServiceRevision.created:type_name -> google.protobuf.Timestamp
-	18, // 35: neargate.controlplane.v1.ServiceDeployment.target:type_name -> neargate.controlplane.v1.RevisionCount
-	18, // 36: neargate.controlplane.v1.ServiceDeployment.sources:type_name -> neargate.controlplane.v1.RevisionCount
-	23, // 37: neargate.controlplane.v1.ServiceDeployment.created:type_name -> google.protobuf.Timestamp
-	23, // 38: neargate.controlplane.v1.ServiceDeployment.started:type_name -> google.protobuf.Timestamp
-	23, // 39: neargate.controlplane.v1.ServiceDeployment.updated:type_name -> google.protobuf.Timestamp
-	23, // 40: neargate.controlplane.v1.ServiceDeployment.finished:type_name -> google.protobuf.Timestamp
-	23, // 41: neargate.controlplane.v1.ServiceDeployment.stopped:type_name -> google.protobuf.Timestamp
-	23, // 42: neargate.controlplane.v1.ServiceDeployment.rollback_started:type_name -> google.protobuf.Timestamp
-	43, // [43:43] is the sub-list for method output_type
-	43, // [43:43] is the sub-list for method input_type
-	43, // [43:43] is the sub-list for extension type_name
-	43, // [43:43] is the sub-list for extension extendee
-	0,  // [0:43] is the sub-list for field type_name
+	24, // 16: neargate.controlplane.v1.Task.created:type_name -> google.protobuf.Timestamp
+	25, // 17: neargate.controlplane.v1.TaskStatus.desired:type_name -> neargate.agent.v1.TaskState
+	25, // 18: neargate.controlplane.v1.TaskStatus.observed:type_name -> neargate.agent.v1.TaskState
+	26, // 19: neargate.controlplane.v1.TaskStatus.report:type_name -> neargate.agent.v1.TaskStatus
+	24, // 20: neargate.controlplane.v1.TaskStatus.stopping:type_name -> google.protobuf.Timestamp
+	24, // 21: neargate.controlplane.v1.TaskStatus.stopped:type_name -> google.protobuf.Timestamp
+	24, // 22: neargate.controlplane.v1.TaskStatus.protected_until:type_name -> google.protobuf.Timestamp
+	27, // 23: neargate.controlplane.v1.Node.resources:type_name -> neargate.agent.v1.NodeResources
+	21, // 24: neargate.controlplane.v1.Node.attributes:type_name -> neargate.controlplane.v1.Node.AttributesEntry
+	24, // 25: neargate.controlplane.v1.Node.registered:type_name -> google.protobuf.Timestamp
+	28, // 26: neargate.controlplane.v1.Node.network:type_name -> neargate.agent.v1.HostNetwork
+	29, // 27: neargate.controlplane.v1.Node.health:type_name -> neargate.agent.v1.HostHealth
+	24, // 28: neargate.controlplane.v1.Node.health_since:type_name -> google.protobuf.Timestamp
+	30, // 29: neargate.controlplane.v1.Node.papers:type_name -> neargate.agent.v1.Papers
+	12, // 30: neargate.controlplane.v1.Node.amazon_agent:type_name -> neargate.controlplane.v1.AmazonAgent
+	24, // 31: neargate.controlplane.v1.ContainerInstance.registered:type_name -> google.protobuf.Timestamp
+	22, // 32: neargate.controlplane.v1.ContainerInstance.attributes:type_name -> neargate.controlplane.v1.ContainerInstance.AttributesEntry
+	23, // 33: neargate.controlplane.v1.Tags.tags:type_name -> neargate.controlplane.v1.Tags.TagsEntry
+	24, // 34: neargate.controlplane.v1.ClientToken.expires:type_name -> google.protobuf.Timestamp
+	24, // 35: neargate.controlplane.v1.ServiceRevision.created:type_name -> google.protobuf.Timestamp
+	19, // 36: neargate.controlplane.v1.ServiceDeployment.target:type_name -> neargate.controlplane.v1.RevisionCount
+	19, // 37: neargate.controlplane.v1.ServiceDeployment.sources:type_name -> neargate.controlplane.v1.RevisionCount
+	24, // 38: neargate.controlplane.v1.ServiceDeployment.created:type_name -> google.protobuf.Timestamp
+	24, // 39: neargate.controlplane.v1.ServiceDeployment.started:type_name -> google.protobuf.Timestamp
+	24, // 40: neargate.controlplane.v1.ServiceDeployment.updated:type_name -> google.protobuf.Timestamp
+	24, // 41: neargate.controlplane.v1.ServiceDeployment.finished:type_name -> google.protobuf.Timestamp
+	24, // 42: neargate.controlplane.v1.ServiceDeployment.stopped:type_name -> google.protobuf.Timestamp
+	24, // 43: neargate.controlplane.v1.ServiceDeployment.rollback_started:type_name -> google.protobuf.Timestamp
+	44, // [44:44] is the sub-list for method output_type
+	44, // [44:44] is the sub-list for method input_type
+	44, // [44:44] is the sub-list for extension type_name
+	44, // [44:44] is the sub-list for extension extendee
+	0,  // [0:44] is the sub-list for field type_name
 }
 
 func init() { file_controlplane_controlplane_proto_init() }
@@ -2886,7 +2963,7 @@ func file_controlplane_controlplane_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_controlplane_controlplane_proto_rawDesc), len(file_controlplane_controlplane_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   23,
+			NumMessages:   24,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -19,7 +19,7 @@ func (d *TaskDefinition) Shape() types.TaskDefinition {
 // its containers, which for memory counts the reservation where there is one.
 // See "Amazon ECS task placement" and "task size" in the ECS guide.
 func DemandOf(def types.TaskDefinition, over types.TaskOverride) (*Demand, error) {
-	d := &Demand{Attributes: platformAttributes(def.RuntimePlatform)}
+	d := &Demand{Attributes: platformAttributes(def.RuntimePlatform), AgentAttributes: amazonAgentAttributes(def, over)}
 	if EphemeralGiB(def, over) > 0 {
 		d.Attributes = append(d.Attributes, CapabilityEphemeralStorage)
 	}

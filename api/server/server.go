@@ -43,6 +43,8 @@ type Config struct {
 	Registry http.Handler
 	// DataChannels answers requests for data channels; nil: there are none.
 	DataChannels DataChannels
+	// AgentChannels serves Amazon's ECS agents; nil: there are none.
+	AgentChannels AgentChannels
 	// LoadBalancer is the handler of the load balancer or gateway that has this host name (lower case, without port), or nil.
 	LoadBalancer func(host string) http.Handler
 	// Ready says how the parts of this server are. The server is ready when no check has an error.
@@ -83,7 +85,8 @@ type Server struct {
 	rest      http.Handler
 	openapi   func() ([]byte, error)
 	channels  chan struct{}   // capacity maxDataChannels: those that are open
-	waiting   sync.Mutex      // of who takes all of channels
+	agents    chan struct{}   // likewise, maxAgentChannels
+	waiting   sync.Mutex      // of who takes all of channels and agents
 	leaving   context.Context // ends when the server begins to shut down
 	leave     context.CancelFunc
 }
@@ -113,7 +116,7 @@ func New(cfg Config) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{cfg: cfg, services: services, clock: cfg.Clock, log: cfg.Logger,
-		verifier: auth.NewVerifier(cfg.Credentials, cfg.Clock), channels: make(chan struct{}, maxDataChannels)}
+		verifier: auth.NewVerifier(cfg.Credentials, cfg.Clock), channels: make(chan struct{}, maxDataChannels), agents: make(chan struct{}, maxAgentChannels)}
 	if s.metrics, err = newMetrics(cfg.Metrics); err != nil {
 		return nil, err
 	}
@@ -167,16 +170,18 @@ func (s *Server) serve(ctx context.Context, l net.Listener, handler http.Handler
 	return nil
 }
 
-// waitForChannels returns once no data channel is open: they have been told to end, and the HTTP server does not know of them. It gives back
+// waitForChannels returns once no data channel, and none of an agent, is open: they have been told to end, and the HTTP server does not know of them. It gives back
 // what it takes, for the server may have several listeners, each of which waits.
 func (s *Server) waitForChannels() {
 	s.waiting.Lock()
 	defer s.waiting.Unlock()
-	for range maxDataChannels {
-		s.channels <- struct{}{}
-	}
-	for range maxDataChannels {
-		<-s.channels
+	for _, open := range []chan struct{}{s.channels, s.agents} {
+		for range cap(open) {
+			open <- struct{}{}
+		}
+		for range cap(open) {
+			<-open
+		}
 	}
 }
 
@@ -203,6 +208,8 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.api(x, path)
 	case s.cfg.DataChannels != nil && isDataChannel(r):
 		s.dataChannel(x)
+	case s.cfg.AgentChannels != nil && isAgentChannel(r):
+		s.agentChannel(x)
 	case signed:
 		s.aws(x)
 	case isRegistry(path) && s.cfg.Registry != nil:

@@ -31,6 +31,7 @@ import (
 	"github.com/seed-2f228079/neargate/controlplane/dispatcher"
 	"github.com/seed-2f228079/neargate/controlplane/ec2"
 	"github.com/seed-2f228079/neargate/controlplane/ecs"
+	"github.com/seed-2f228079/neargate/controlplane/ecsagent"
 	"github.com/seed-2f228079/neargate/controlplane/elb"
 	"github.com/seed-2f228079/neargate/controlplane/events"
 	"github.com/seed-2f228079/neargate/controlplane/execute"
@@ -261,7 +262,7 @@ func newControlPlane(cfg controlConfig) (_ *controlPlane, err error) {
 	drainer := mesh.NewDrainer(mesh.DrainerConfig{Store: c.store, Clock: real, Log: cfg.log})
 	confided := &secrets.Resolver{Roles: tokens, Authorizer: access, Objects: cfg.objects}
 	dispatching := dispatcher.Config{
-		Store: c.store, Clock: real, Rand: rand.Reader, Log: cfg.log, Rule: cfg.rule, Authorize: cfg.authorize, Reporter: lifecycle, Traffic: drainer,
+		Store: c.store, Clock: real, Rand: rand.Reader, Log: cfg.log, Rule: cfg.rule, Authorize: cfg.authorizeNode(), Reporter: lifecycle, Traffic: drainer,
 		LogStreams: logging, Roles: tokens, Secrets: confided,
 		Sources: []dispatcher.Source{
 			dispatcher.Assignments{Log: cfg.log, Credentials: c.registry.PullCredentials, Roles: tokens, DefaultGroup: network.DefaultSecurityGroup, Plans: new(controlplane.Plans)},
@@ -291,6 +292,11 @@ func newControlPlane(cfg controlConfig) (_ *controlPlane, err error) {
 		Store: c.store, Rand: rand.Reader, Pages: pages, TargetGroups: balancing, Registries: discovery, Network: network,
 		Placer: runTaskPlacer{placer}, Lifecycle: lifecycle, Roles: roles{access, tokens}, Sessions: sessions,
 	})
+	gateway, err := ecsagent.New(ecsagent.Config{Store: c.store, Dispatcher: c.dispatcher, Roles: tokens, Key: cfg.dir.SealingKey(), Rand: rand.Reader, Clock: real, Log: cfg.log})
+	if err != nil {
+		return nil, err
+	}
+	c.metrics.MustRegister(agentMetrics(gateway)...)
 	happened := events.New(events.Config{Store: c.store, Streams: streams, Shapes: containers, Clock: real, Log: cfg.log, Rand: rand.Reader, Seal: sealWebhooks})
 	c.operations = slices.Concat(containers.Operations(), balancing.Operations(), c.registry.Operations(), c.registry.PublicOperations(), discovery.Operations(),
 		logging.Operations(), virtual.Operations(), identities.Operations(), tokens.Operations(),
@@ -307,7 +313,7 @@ func newControlPlane(cfg controlConfig) (_ *controlPlane, err error) {
 	serving := server.Config{
 		Operations: c.operations, Resources: c.resources, Credentials: credentials, Authorizer: access,
 		Observe: identities.Used, Account: cfg.account, Region: cfg.region,
-		Registry: c.registry.Handler(), DataChannels: sessions, LoadBalancer: cfg.loadBalancer, Guard: cfg.guard,
+		Registry: c.registry.Handler(), DataChannels: sessions, AgentChannels: gateway, LoadBalancer: cfg.loadBalancer, Guard: cfg.guard,
 		Names: []string{cfg.publicName, cfg.domain}, PublicName: cfg.publicName, Metrics: c.metrics, Logger: cfg.log, Rates: cfg.rates,
 		Retryable: func(err error) bool { return state.Retryable(err) || errors.Is(err, bucket.ErrUnavailable) },
 		Ready:     func(ctx context.Context) []server.Check { return append(c.checks(ctx), cfg.ready()...) },
@@ -348,6 +354,31 @@ func newControlPlane(cfg controlConfig) (_ *controlPlane, err error) {
 		c.parts = append(c.parts, part{"peers", c.peers.Run}, part{"authority", operator.Rotation.Run})
 	}
 	return c, nil
+}
+
+// authorizeNode says whether a session may act for a node: as cfg says, or because it is of an ECS agent whom the gateway has let in.
+func (cfg controlConfig) authorizeNode() func(ctx context.Context, node string) error {
+	if cfg.authorize == nil {
+		return nil
+	}
+	return func(ctx context.Context, node string) error {
+		if node != "" && ecsagent.ActsFor(ctx) == node {
+			return nil
+		}
+		return cfg.authorize(ctx, node)
+	}
+}
+
+// agentMetrics say how many of Amazon's agents are connected to this server.
+func agentMetrics(g *ecsagent.Gateway) []prometheus.Collector {
+	gauge := func(kind string, value func() int64) prometheus.Collector {
+		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "neargate_ecs_agent_connections", Help: "Connections of Amazon's ECS agents to this server.",
+			ConstLabels: prometheus.Labels{"kind": kind}}, func() float64 { return float64(value()) })
+	}
+	return []prometheus.Collector{
+		gauge("poll", func() int64 { poll, _ := g.Sessions(); return poll }),
+		gauge("telemetry", func() int64 { _, telemetry := g.Sessions(); return telemetry }),
+	}
 }
 
 // taskOfEndpoint is the task that an endpoint's event is about.

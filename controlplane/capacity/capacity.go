@@ -13,6 +13,7 @@
 package capacity
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -34,6 +35,7 @@ import (
 const (
 	NodeReady = "READY"
 	NodeDown  = "DOWN"
+	NodeAway  = "AWAY" // no session, but its tasks are taken to run: of nodes with Amazon's agent, which comes back late
 	Active    = "ACTIVE"
 	Draining  = "DRAINING"
 	Inactive  = "INACTIVE"
@@ -60,6 +62,9 @@ func (r Rule) Join(tx *state.Tx, h *agentapi.Hello, now time.Time) error {
 		Health: h.Health, HealthSince: timestamppb.New(now), Speaks: h.Speaks, Papers: h.Papers,
 	}
 	old, ok := controlplane.Nodes.Get(tx, state.K(n.Id))
+	if old.GetAmazonAgent() != nil || h.Runtime == RuntimeAmazon {
+		return connected(tx, old, h)
+	}
 	if err := place(tx, n, h.Network, old); err != nil {
 		return err
 	}
@@ -96,6 +101,30 @@ func (r Rule) Join(tx *state.Tx, h *agentapi.Hello, now time.Time) error {
 	}
 	if ci, made := ensure(tx, n, c, now); !made && ci.Status == Inactive && h.Started {
 		controlplane.ContainerInstances.Put(tx, activated(ci, now))
+	}
+	return nil
+}
+
+// RuntimeAmazon is what the gateway says in Hello of a node whose agent is Amazon's. RegisterContainerInstance has made its records.
+const RuntimeAmazon = "amazon-ecs-agent"
+
+// Attributes of its Hello, which says nothing else: what the agent has said of its versions when it connected.
+const (
+	HelloAgentHash     = "agentHash"
+	HelloDockerVersion = "dockerVersion"
+)
+
+// connected makes such a node READY: its agent has a session.
+func connected(tx *state.Tx, old *controlplane.Node, h *agentapi.Hello) error {
+	if old.GetAmazonAgent() == nil {
+		return errors.New("its container instance is not registered")
+	}
+	n := proto.CloneOf(old)
+	n.Status, n.Version = NodeReady, cmp.Or(h.Version, n.Version)
+	n.AmazonAgent.Hash = cmp.Or(h.Attributes[HelloAgentHash], n.AmazonAgent.Hash)
+	n.AmazonAgent.DockerVersion = cmp.Or(h.Attributes[HelloDockerVersion], n.AmazonAgent.DockerVersion)
+	if !proto.Equal(old, n) {
+		controlplane.Nodes.Put(tx, n)
 	}
 	return nil
 }

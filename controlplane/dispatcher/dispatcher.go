@@ -106,6 +106,9 @@ type Config struct {
 	Heartbeat time.Duration // how often agents report; 4 s
 	Lease     time.Duration // silent for longer: the lease is lost; 10 s
 	Grace     time.Duration // after that: the node is DOWN; 20 s
+	// Away is for how long the tasks of a node with Amazon's agent are taken to run without a session; 5 min. That agent tries again after up to
+	// 2 minutes and a fifth. It is not READY from the end of its lease on.
+	Away time.Duration
 }
 
 // Server is the dispatcher of one server.
@@ -148,6 +151,9 @@ func New(c Config) *Server {
 	}
 	if c.Grace == 0 {
 		c.Grace = 20 * time.Second
+	}
+	if c.Away == 0 {
+		c.Away = 5 * time.Minute
 	}
 	if c.OldestAgent == 0 {
 		c.OldestAgent = version.OldestAgent

@@ -28,7 +28,7 @@ func (s *Server) watchNodes(ctx context.Context) error {
 		s.mu.Unlock()
 		var silent []string
 		for n := range controlplane.Nodes.Scan(s.Store.View(), state.K()) {
-			if n.Status == capacity.NodeReady && s.silent(n.Id, began) {
+			if s.turns(n, began) != "" {
 				silent = append(silent, n.Id)
 			}
 		}
@@ -56,20 +56,36 @@ func (s *Server) noteHealth(ctx context.Context, h *NodeHealth) error {
 // lostNodes bounds a transaction.
 const lostNodes = 50
 
-func (s *Server) silent(node string, began time.Time) bool {
+// turns is the status that what was heard of a node, or that nothing was, brings it to; empty: none but what it has.
+func (s *Server) turns(n *controlplane.Node, began time.Time) string {
+	heard, now := s.heard(n.Id), s.Clock.Now()
+	silence := min(now.Sub(began), now.Sub(heard))
+	switch {
+	case n.AmazonAgent != nil && n.Status == capacity.NodeAway && now.Sub(heard) < s.Lease:
+		return capacity.NodeReady // it was slow, and its session has lasted
+	case n.AmazonAgent == nil && n.Status == capacity.NodeReady && silence >= s.Lease+s.Grace,
+		n.AmazonAgent != nil && n.Status != capacity.NodeDown && silence >= s.Away:
+		return capacity.NodeDown
+	case n.AmazonAgent != nil && n.Status == capacity.NodeReady && silence >= s.Lease:
+		return capacity.NodeAway
+	}
+	return ""
+}
+
+// heard is when something was last heard of a node; zero: nothing was, as far as this server remembers.
+func (s *Server) heard(node string) (seen time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	seen := began
-	if sub := s.subscribers[node]; sub != nil && sub.seen.After(seen) {
+	if sub := s.subscribers[node]; sub != nil {
 		seen = sub.seen
 	}
 	if r := s.remotes[node]; r != nil && r.seen.After(seen) {
 		seen = r.seen
 	}
-	return s.Clock.Now().Sub(seen) >= s.Lease+s.Grace
+	return seen
 }
 
-// giveUp says that nodes are DOWN, as many at once as a zone that is lost has; the orchestrator ends their tasks. A session that is open
+// giveUp says that nodes are DOWN, or AWAY, as many at once as a zone that is lost has; the orchestrator ends the tasks of the former. A session that is open
 // but silent ends: the agent that wakes up has to say hello.
 func (s *Server) giveUp(ctx context.Context, nodes []string, began time.Time) {
 	var down []string
@@ -77,13 +93,19 @@ func (s *Server) giveUp(ctx context.Context, nodes []string, began time.Time) {
 		down = nil
 		for _, node := range nodes {
 			n, ok := controlplane.Nodes.Get(tx, state.K(node))
-			if !ok || n.Status != capacity.NodeReady || !s.silent(node, began) {
+			to := ""
+			if ok {
+				to = s.turns(n, began)
+			}
+			if to == "" {
 				continue
 			}
 			n = proto.CloneOf(n)
-			n.Status = capacity.NodeDown
+			n.Status = to
 			controlplane.Nodes.Put(tx, n)
-			down = append(down, node)
+			if to == capacity.NodeDown {
+				down = append(down, node)
+			}
 		}
 		return nil
 	})

@@ -53,6 +53,8 @@ func (s *Server) Relayed(ctx context.Context, from string, msg *Relay) (*RelayAn
 		return &RelayAnswer{}, s.Traffic.Health(ctx, t.Node, t.Health)
 	case *Relay_Health:
 		return &RelayAnswer{}, s.noteHealth(ctx, body.Health)
+	case *Relay_TaskHealth:
+		return &RelayAnswer{}, s.writeHealth(ctx, body.TaskHealth)
 	case *Relay_Beat:
 		return s.takeBeat(from, body.Beat), nil
 	case *Relay_Where:

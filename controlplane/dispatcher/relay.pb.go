@@ -34,6 +34,7 @@ type Relay struct {
 	//	*Relay_Beat
 	//	*Relay_Where
 	//	*Relay_Health
+	//	*Relay_TaskHealth
 	Body          isRelay_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -130,6 +131,15 @@ func (x *Relay) GetHealth() *NodeHealth {
 	return nil
 }
 
+func (x *Relay) GetTaskHealth() *Reports {
+	if x != nil {
+		if x, ok := x.Body.(*Relay_TaskHealth); ok {
+			return x.TaskHealth
+		}
+	}
+	return nil
+}
+
 type isRelay_Body interface {
 	isRelay_Body()
 }
@@ -158,6 +168,10 @@ type Relay_Health struct {
 	Health *NodeHealth `protobuf:"bytes,30,opt,name=health,proto3,oneof"`
 }
 
+type Relay_TaskHealth struct {
+	TaskHealth *Reports `protobuf:"bytes,400,opt,name=task_health,json=taskHealth,proto3,oneof"` // of containers' health alone, to be put onto what was reported last
+}
+
 func (*Relay_Join) isRelay_Body() {}
 
 func (*Relay_Reports) isRelay_Body() {}
@@ -169,6 +183,8 @@ func (*Relay_Beat) isRelay_Body() {}
 func (*Relay_Where) isRelay_Body() {}
 
 func (*Relay_Health) isRelay_Body() {}
+
+func (*Relay_TaskHealth) isRelay_Body() {}
 
 type RelayAnswer struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -682,14 +698,16 @@ var File_controlplane_dispatcher_relay_proto protoreflect.FileDescriptor
 
 const file_controlplane_dispatcher_relay_proto_rawDesc = "" +
 	"\n" +
-	"#controlplane/dispatcher/relay.proto\x12\x16neargate.dispatcher.v1\x1a\x15api/agent/agent.proto\"\xee\x02\n" +
+	"#controlplane/dispatcher/relay.proto\x12\x16neargate.dispatcher.v1\x1a\x15api/agent/agent.proto\"\xb3\x03\n" +
 	"\x05Relay\x12.\n" +
 	"\x04join\x18\x01 \x01(\v2\x18.neargate.agent.v1.HelloH\x00R\x04join\x12;\n" +
 	"\areports\x18\x02 \x01(\v2\x1f.neargate.dispatcher.v1.ReportsH\x00R\areports\x12A\n" +
 	"\atraffic\x18\x03 \x01(\v2%.neargate.dispatcher.v1.TrafficReportH\x00R\atraffic\x122\n" +
 	"\x04beat\x18\x04 \x01(\v2\x1c.neargate.dispatcher.v1.BeatH\x00R\x04beat\x12;\n" +
 	"\x05where\x18\x05 \x01(\v2#.neargate.dispatcher.v1.WhereaboutsH\x00R\x05where\x12<\n" +
-	"\x06health\x18\x1e \x01(\v2\".neargate.dispatcher.v1.NodeHealthH\x00R\x06healthB\x06\n" +
+	"\x06health\x18\x1e \x01(\v2\".neargate.dispatcher.v1.NodeHealthH\x00R\x06health\x12C\n" +
+	"\vtask_health\x18\x90\x03 \x01(\v2\x1f.neargate.dispatcher.v1.ReportsH\x00R\n" +
+	"taskHealthB\x06\n" +
 	"\x04body\"T\n" +
 	"\vRelayAnswer\x12\x19\n" +
 	"\bsend_all\x18\x01 \x01(\bR\asendAll\x12\x12\n" +
@@ -766,20 +784,21 @@ var file_controlplane_dispatcher_relay_proto_depIdxs = []int32{
 	4,  // 3: neargate.dispatcher.v1.Relay.beat:type_name -> neargate.dispatcher.v1.Beat
 	7,  // 4: neargate.dispatcher.v1.Relay.where:type_name -> neargate.dispatcher.v1.Whereabouts
 	8,  // 5: neargate.dispatcher.v1.Relay.health:type_name -> neargate.dispatcher.v1.NodeHealth
-	9,  // 6: neargate.dispatcher.v1.Reports.reports:type_name -> neargate.dispatcher.v1.Reports.Report
-	12, // 7: neargate.dispatcher.v1.TrafficReport.health:type_name -> neargate.agent.v1.HealthTransition
-	13, // 8: neargate.dispatcher.v1.TrafficReport.drained:type_name -> neargate.agent.v1.Drained
-	10, // 9: neargate.dispatcher.v1.Beat.published:type_name -> neargate.dispatcher.v1.Beat.PublishedEntry
-	5,  // 10: neargate.dispatcher.v1.Beat.nodes:type_name -> neargate.dispatcher.v1.BeatNode
-	6,  // 11: neargate.dispatcher.v1.BeatNode.sets:type_name -> neargate.dispatcher.v1.BeatSet
-	14, // 12: neargate.dispatcher.v1.BeatSet.kind:type_name -> neargate.agent.v1.Kind
-	15, // 13: neargate.dispatcher.v1.NodeHealth.health:type_name -> neargate.agent.v1.HostHealth
-	16, // 14: neargate.dispatcher.v1.Reports.Report.task:type_name -> neargate.agent.v1.TaskStatus
-	15, // [15:15] is the sub-list for method output_type
-	15, // [15:15] is the sub-list for method input_type
-	15, // [15:15] is the sub-list for extension type_name
-	15, // [15:15] is the sub-list for extension extendee
-	0,  // [0:15] is the sub-list for field type_name
+	2,  // 6: neargate.dispatcher.v1.Relay.task_health:type_name -> neargate.dispatcher.v1.Reports
+	9,  // 7: neargate.dispatcher.v1.Reports.reports:type_name -> neargate.dispatcher.v1.Reports.Report
+	12, // 8: neargate.dispatcher.v1.TrafficReport.health:type_name -> neargate.agent.v1.HealthTransition
+	13, // 9: neargate.dispatcher.v1.TrafficReport.drained:type_name -> neargate.agent.v1.Drained
+	10, // 10: neargate.dispatcher.v1.Beat.published:type_name -> neargate.dispatcher.v1.Beat.PublishedEntry
+	5,  // 11: neargate.dispatcher.v1.Beat.nodes:type_name -> neargate.dispatcher.v1.BeatNode
+	6,  // 12: neargate.dispatcher.v1.BeatNode.sets:type_name -> neargate.dispatcher.v1.BeatSet
+	14, // 13: neargate.dispatcher.v1.BeatSet.kind:type_name -> neargate.agent.v1.Kind
+	15, // 14: neargate.dispatcher.v1.NodeHealth.health:type_name -> neargate.agent.v1.HostHealth
+	16, // 15: neargate.dispatcher.v1.Reports.Report.task:type_name -> neargate.agent.v1.TaskStatus
+	16, // [16:16] is the sub-list for method output_type
+	16, // [16:16] is the sub-list for method input_type
+	16, // [16:16] is the sub-list for extension type_name
+	16, // [16:16] is the sub-list for extension extendee
+	0,  // [0:16] is the sub-list for field type_name
 }
 
 func init() { file_controlplane_dispatcher_relay_proto_init() }
@@ -794,6 +813,7 @@ func file_controlplane_dispatcher_relay_proto_init() {
 		(*Relay_Beat)(nil),
 		(*Relay_Where)(nil),
 		(*Relay_Health)(nil),
+		(*Relay_TaskHealth)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{

@@ -154,6 +154,9 @@ func containerInstanceShape(r state.Reader, ci *controlplane.ContainerInstance, 
 	out.AgentConnected = ready
 	out.Ec2InstanceId = optional(n.Attributes["ecs.instance-id"])
 	out.VersionInfo = &types.VersionInfo{AgentVersion: optional(n.Version), DockerVersion: optional(n.Runtime)}
+	if a := n.AmazonAgent; a != nil {
+		out.VersionInfo.AgentHash, out.VersionInfo.DockerVersion = optional(a.Hash), optional(a.DockerVersion)
+	}
 	out.RunningTasksCount, out.PendingTasksCount = i.running, i.pending
 	reserved := reservedPorts(n)
 	out.RegisteredResources = resources(int64(n.Resources.GetCpuUnits()), int64(n.Resources.GetMemoryMib()), reserved)

@@ -15,6 +15,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ecs/types"
 
 	"github.com/seed-2f228079/neargate/api"
+	agentapi "github.com/seed-2f228079/neargate/api/agent"
 	"github.com/seed-2f228079/neargate/controlplane"
 	"github.com/seed-2f228079/neargate/controlplane/state"
 )
@@ -70,6 +71,8 @@ var ErrNoInstances = invalid("No Container Instances were found in your cluster.
 type Lifecycle interface {
 	// Stop asks a task to leave: the traffic first where it has endpoints. It returns the task's new status.
 	Stop(tx *state.Tx, task state.Key, stopCode, reason string, planned bool) (*controlplane.TaskStatus, error)
+	// Report takes in what the agent of a node says of a task. What comes late is nothing.
+	Report(tx *state.Tx, node string, r *agentapi.TaskStatus) error
 }
 
 // Service has the family's handlers as methods. It keeps nothing between calls.

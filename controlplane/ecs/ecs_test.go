@@ -137,6 +137,17 @@ func (p *platform) Stop(tx *state.Tx, task state.Key, stopCode, reason string, p
 }
 
 // ctx is a call of this account in this region.
+// Report is what the orchestrator makes of a report, without routers.
+func (p *platform) Report(tx *state.Tx, node string, r *agentapi.TaskStatus) error {
+	for t := range controlplane.TasksByID.Scan(tx, state.K(r.TaskId)) {
+		st, _ := controlplane.TaskStatuses.Get(tx, controlplane.Tasks.Key(t))
+		if next, moved := st.AdvanceReport(r, r.State, p.now); moved && st.Node == node {
+			controlplane.TaskStatuses.Put(tx, next)
+		}
+	}
+	return nil
+}
+
 func (p *platform) ctx() context.Context { return p.as(here) }
 
 func (p *platform) as(scope controlplane.Scope) context.Context {

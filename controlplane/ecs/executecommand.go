@@ -13,6 +13,8 @@ import (
 
 	agentapi "github.com/seed-2f228079/neargate/api/agent"
 	"github.com/seed-2f228079/neargate/controlplane"
+	"github.com/seed-2f228079/neargate/controlplane/state"
+	"github.com/seed-2f228079/neargate/internal/awserr"
 	"github.com/seed-2f228079/neargate/internal/id"
 )
 
@@ -61,6 +63,9 @@ func (s *Service) executeCommand(ctx context.Context, in *ecs.ExecuteCommandInpu
 	name, err := execContainer(s.taskShape(v, t, st, false), aws.ToString(in.Container))
 	if err != nil {
 		return nil, err
+	}
+	if n, ok := controlplane.Nodes.Get(v, state.K(st.Node)); ok && n.AmazonAgent != nil {
+		return nil, awserr.New("TargetNotConnectedException", "Commands can not be run in tasks of container instances with Amazon's ECS agent.")
 	}
 	var to *controlplane.SessionLog
 	if d, ok := controlplane.TaskDefinitions.Get(v, scope.FamilyRevisionKey(t.TaskDefinition)); ok {

@@ -50,8 +50,8 @@ func (i *instance) take(d *controlplane.Demand, gpus []string) {
 	}
 }
 
-// lacks is ECS's reason why the demand does not fit, or empty.
-func (i *instance) lacks(d *controlplane.Demand) string {
+// lacks is ECS's reason why the demand of a task, which ECS Exec may be meant for, does not fit, or empty.
+func (i *instance) lacks(d *controlplane.Demand, exec bool) string {
 	switch {
 	case int64(d.MemoryMib) > i.memory:
 		return "RESOURCE:MEMORY"
@@ -61,6 +61,9 @@ func (i *instance) lacks(d *controlplane.Demand) string {
 		return "RESOURCE:GPU"
 	case slices.ContainsFunc(d.HostPorts, func(p *controlplane.HostPort) bool { return i.ports[portName(p)] }):
 		return "RESOURCE:PORTS"
+	}
+	if i.node.AmazonAgent != nil && (exec || d.AmazonAgentLacks(i.node.Attributes) != "") {
+		return "ATTRIBUTE"
 	}
 	for _, want := range d.Attributes {
 		name, value, valued := strings.Cut(want, "=")

@@ -55,6 +55,7 @@ func (s *Service) Operations() []api.Operation {
 		api.Read(s.describeTasks, api.Resources(func(c *api.Call, in *ecs.DescribeTasksInput) []string {
 			return each(in.Tasks, func(ref *string) string { return named(c, "task", in.Cluster, ref) })
 		})),
+		api.Read(s.discoverPollEndpoint),
 		api.Read(s.executeCommand, api.Route("POST /clusters/{cluster}/tasks/{task}/commands"), api.Resource(func(c *api.Call, in *ecs.ExecuteCommandInput) string {
 			return named(c, "task", in.Cluster, in.Task)
 		})),
@@ -91,6 +92,11 @@ func (s *Service) Operations() []api.Operation {
 		api.Write(s.putClusterCapacityProviders, api.Route("PUT /clusters/{cluster}/capacity-providers"), api.Resource(func(c *api.Call, in *ecs.PutClusterCapacityProvidersInput) string {
 			return clusterARN(c, in.Cluster)
 		})),
+		api.Write(s.registerContainerInstance, api.Resource(func(c *api.Call, in *ecs.RegisterContainerInstanceInput) string {
+			return clusterARN(c, in.Cluster)
+		}), api.Tagged(func(c *api.Call, in *ecs.RegisterContainerInstanceInput) string {
+			return named(c, "container-instance", in.Cluster, aws.String("*"))
+		})),
 		api.Write(s.registerTaskDefinition, api.Route("POST /task-definitions"), api.Tagged(func(c *api.Call, in *ecs.RegisterTaskDefinitionInput) string {
 			return callScope(c).TaskDefinitionARN(aws.ToString(in.Family) + ":*")
 		})),
@@ -106,6 +112,9 @@ func (s *Service) Operations() []api.Operation {
 		api.Write(s.stopTask, api.Route("DELETE /clusters/{cluster}/tasks/{task}"), api.Resource(func(c *api.Call, in *ecs.StopTaskInput) string {
 			return named(c, "task", in.Cluster, in.Task)
 		})),
+		api.Read(s.submitAttachmentStateChanges),
+		api.Write(s.submitContainerStateChange),
+		api.Write(s.submitTaskStateChange),
 		api.Write(s.tagResource, api.Resource(func(_ *api.Call, in *ecs.TagResourceInput) string { return aws.ToString(in.ResourceArn) })),
 		api.Write(s.untagResource, api.Resource(func(_ *api.Call, in *ecs.UntagResourceInput) string { return aws.ToString(in.ResourceArn) })),
 		api.Write(s.updateCluster, api.Route("PATCH /clusters/{cluster}"), api.Resource(func(c *api.Call, in *ecs.UpdateClusterInput) string {

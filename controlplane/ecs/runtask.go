@@ -188,7 +188,7 @@ func (s *Service) startTask(ctx context.Context, in *ecs.StartTaskInput) (*ecs.S
 				out.Failures = append(out.Failures, types.Failure{Arn: aws.String(ci.ARN()), Reason: aws.String("AGENT")})
 				continue
 			}
-			if why := r.lacks(demand); why != "" {
+			if why := r.lacks(demand, l.exec); why != "" {
 				out.Failures = append(out.Failures, types.Failure{Arn: aws.String(ci.ARN()), Reason: aws.String(why)})
 				continue
 			}

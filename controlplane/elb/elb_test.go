@@ -3,6 +3,7 @@ package elb
 import (
 	"context"
 	"crypto/rand"
+	"fmt"
 	"regexp"
 	"strings"
 	"testing"
@@ -338,6 +339,25 @@ func TestTargetHealth(t *testing.T) {
 	want("a late report", "10.0.0.1 draining Target.DeregistrationInProgress")
 	if got := f.health(elbtypes.TargetDescription{Id: aws.String("10.0.0.9")}); got[0] != "10.0.0.9 unused Target.NotRegistered" {
 		t.Errorf("unknown target: %q", got)
+	}
+}
+
+// What is on a host with Amazon's agent, which probes nothing, another host probes; and such a host probes nothing for others.
+func TestChecksOfAmazonsAgent(t *testing.T) {
+	f := newFixture(t).with()
+	f.listener(80)
+	_, err := f.Store.Update(f.ctx, func(tx *state.Tx) error {
+		controlplane.Nodes.Put(tx, &controlplane.Node{Id: "own", Status: "READY"})
+		controlplane.Nodes.Put(tx, &controlplane.Node{Id: "amazon", Status: "READY", AmazonAgent: &controlplane.AmazonAgent{}})
+		for i, node := range []string{"amazon", "own", ""} {
+			mesh.Endpoints.Put(tx, &mesh.Endpoint{Account: account, Region: region, Group: f.tg, Id: fmt.Sprint(i), Node: node, Address: "10.0.0.1", Port: 80, State: agent.EndpointState_ENDPOINT_INITIAL})
+		}
+		return nil
+	})
+	f.ok(err)
+	v := f.Store.View()
+	if own, amazon := (CheckSource{}).Full(v, "own"), (CheckSource{}).Full(v, "amazon"); len(own) != 3 || len(amazon) != 0 {
+		t.Errorf("own probes %v, amazon %v", own, amazon)
 	}
 }
 

@@ -254,8 +254,8 @@ func (s TargetSource) resource(v *state.View, g *TargetGroup) *agent.Resource {
 	return &agent.Resource{Name: out.Arn, Body: &agent.Resource_TargetGroup{TargetGroup: out}}
 }
 
-// CheckSource is the set CHECKS: what each node has to probe. A task's endpoint is probed by its own node, any other by one of
-// the nodes that are READY. Groups that nobody forwards to are not probed.
+// CheckSource is the set CHECKS: what each node has to probe. A task's endpoint is probed by its own node, any other, and one on a node
+// with Amazon's agent, by one of the nodes that are READY. Groups that nobody forwards to are not probed.
 type CheckSource struct{ admission }
 
 // NewCheckSource makes one; without a firewall every endpoint is admitted.
@@ -275,7 +275,7 @@ func (s CheckSource) Full(v *state.View, node string) []*agent.Resource {
 	ready := sync.OnceValue(func() []string { return readyNodes(v) }) // all there are: only for what no task's node probes
 	for g := range TargetGroups.Scan(v, state.K()) {
 		for _, c := range checksOf(v, g) {
-			if prober(c.endpoint, ready) == node {
+			if prober(v, c.endpoint, ready) == node {
 				out = append(out, s.resource(v, c))
 			}
 		}
@@ -299,9 +299,9 @@ func (s CheckSource) Delta(v *state.View, events []state.Event) []dispatcher.Cha
 			continue
 		}
 		for _, c := range checksOf(v, g) {
-			owner := prober(c.endpoint, ready)
+			owner := prober(v, c.endpoint, ready)
 			out = append(out, dispatcher.Change{Node: owner, Name: c.name(), Resource: s.resource(v, c)})
-			if !moved || c.endpoint.Node != "" {
+			if !moved || ownProber(v, c.endpoint) != "" {
 				continue
 			}
 			for _, n := range ready() {
@@ -372,17 +372,25 @@ func (s CheckSource) resource(v *state.View, c check) *agent.Resource {
 func readyNodes(v *state.View) []string {
 	var out []string
 	for n := range controlplane.Nodes.Scan(v, state.K()) {
-		if n.Status == "READY" {
+		if n.Status == "READY" && n.AmazonAgent == nil {
 			out = append(out, n.Id)
 		}
 	}
 	return out
 }
 
+// ownProber is the node that an endpoint is on, if that one probes: Amazon's agent does not.
+func ownProber(v *state.View, e *mesh.Endpoint) string {
+	if n, ok := controlplane.Nodes.Get(v, state.K(e.Node)); ok && n.AmazonAgent != nil {
+		return ""
+	}
+	return e.Node
+}
+
 // prober is the node that probes the endpoint: by rendezvous hashing, so that a node that comes or goes moves few checks.
-func prober(e *mesh.Endpoint, ready func() []string) string {
-	if e.Node != "" {
-		return e.Node
+func prober(v *state.View, e *mesh.Endpoint, ready func() []string) string {
+	if own := ownProber(v, e); own != "" {
+		return own
 	}
 	best, most := "", uint64(0)
 	for _, n := range ready() {

@@ -9,16 +9,18 @@ import (
 
 // Spec is all that placement depends on. Tasks with equal specs are interchangeable to the scheduler.
 type Spec struct {
-	Pool        string
-	Group       string // spread and distinctInstance count the tasks of this group
-	CPU         uint32
-	Memory      uint32
-	GPUs        uint32
-	Ports       []Port
-	Attributes  []string // "name" or "name=value"
-	Zone        string   // availability zone; empty: any
-	Constraints []Constraint
-	Strategies  []Strategy // in sequence; the earlier one decides
+	Pool       string
+	Group      string // spread and distinctInstance count the tasks of this group
+	CPU        uint32
+	Memory     uint32
+	GPUs       uint32
+	Ports      []Port
+	Attributes []string // "name" or "name=value"
+	// AgentAttributes are names that a node with an agent of another make must have besides; none: such a node cannot take the task.
+	AgentAttributes []string
+	Zone            string // availability zone; empty: any
+	Constraints     []Constraint
+	Strategies      []Strategy // in sequence; the earlier one decides
 }
 
 // Constraint is distinctInstance or memberOf with an expression.

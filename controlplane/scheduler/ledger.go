@@ -45,6 +45,8 @@ type Node struct {
 	Connected  bool // an agent is there
 	// Disk is what is left to a node that is short of disk, and so takes no new task; empty: it is not.
 	Disk string
+	// OtherAgent says that the node's agent is not the platform's own.
+	OtherAgent bool
 }
 
 // Instance offers a node in a pool.

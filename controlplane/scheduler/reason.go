@@ -121,6 +121,19 @@ func (c *Class) dynamicReason(m *member) (found *Reason) {
 	return found
 }
 
+// checkAgent reports what a node's agent of another make lacks; false: report has heard enough.
+func (c *Class) checkAgent(n *node, report func(Reason) bool) bool {
+	if len(c.spec.AgentAttributes) == 0 {
+		return report(Reason{Code: CodeAttribute, Asked: "the platform's own agent"})
+	}
+	for _, want := range c.spec.AgentAttributes {
+		if _, ok := n.Attributes[want]; !ok && !report(Reason{Code: CodeAttribute, Asked: want}) {
+			return false
+		}
+	}
+	return true
+}
+
 // check reports what is in the way of a task on m until report says that it has heard enough. Static is what only changes
 // with the pool, dynamic what changes with the tasks on the node.
 func (c *Class) check(m *member, static, dynamic bool, report func(Reason) bool) {
@@ -149,6 +162,9 @@ func (c *Class) check(m *member, static, dynamic bool, report func(Reason) bool)
 				}
 			}
 		}
+	}
+	if static && n.OtherAgent && !c.checkAgent(n, report) {
+		return
 	}
 	for i, e := range c.expressions {
 		if (e.Dynamic && dynamic || !e.Dynamic && static) && !e.Match(c.ledger.subject(m)) {

@@ -71,3 +71,9 @@ func (c *Conn) Refuse(reason string) {
 
 // Drop ends it at once.
 func (c *Conn) Drop() { c.ws.CloseNow() }
+
+// Limit sets the size of the largest message that is taken, where it is not MaxMessage.
+func (c *Conn) Limit(bytes int64) { c.ws.SetReadLimit(bytes) }
+
+// Ping returns once the other end has answered a ping. Somebody must be reading meanwhile.
+func (c *Conn) Ping(ctx context.Context) error { return c.ws.Ping(ctx) }

@@ -19,6 +19,7 @@ import (
 	"context"
 	"log/slog"
 	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -67,7 +68,10 @@ func isFargate(t *controlplane.Task) bool {
 func specOf(t *controlplane.Task) scheduler.Spec {
 	s := scheduler.Spec{
 		Pool: poolOf(t), Group: groupOf(t), CPU: t.Demand.GetCpuUnits(), Memory: t.Demand.GetMemoryMib(), GPUs: t.Demand.GetGpus(), Ports: portsOf(t.Demand),
-		Attributes: t.Demand.GetAttributes(), Zone: t.AvailabilityZone,
+		Attributes: t.Demand.GetAttributes(), AgentAttributes: t.Demand.GetAgentAttributes(), Zone: t.AvailabilityZone,
+	}
+	if t.EnableExecuteCommand && len(s.AgentAttributes) > 0 {
+		s.AgentAttributes = append(slices.Clone(s.AgentAttributes), controlplane.AmazonAgentExec)
 	}
 	for _, c := range controlplane.DecodeShape[[]types.PlacementConstraint](t.PlacementConstraintsJson) {
 		s.Constraints = append(s.Constraints, scheduler.Constraint{Type: string(c.Type), Expression: deref(c.Expression)})
@@ -115,6 +119,7 @@ func taskOf(t *controlplane.Task, s *controlplane.TaskStatus) scheduler.Task {
 func setNode(l *scheduler.Ledger, n *controlplane.Node) {
 	node := scheduler.Node{
 		ID: n.Id, CPU: n.Resources.GetCpuUnits(), Memory: n.Resources.GetMemoryMib(), GPUs: n.Resources.GetGpus(), Attributes: n.Attributes, Connected: n.Status == capacity.NodeReady, Disk: n.Health.GetDisk(),
+		OtherAgent: n.AmazonAgent != nil,
 	}
 	for _, r := range n.Resources.GetReservedPorts() {
 		node.Reserved = append(node.Reserved, scheduler.PortRange{First: r.First, Last: r.Last, Protocol: r.Protocol})
