@@ -158,7 +158,7 @@ func (w registryWork) measure(ctx context.Context, targets []*target, rounds int
 	}
 	for k, t := range targets {
 		if cpu[k] != nil {
-			fmt.Printf("%-42s %-12s CPU %s (%s to %s), %.1f/s\n", w.name, t.name, us(cpu[k].median()), us(cpu[k].quantile(0.25)), us(cpu[k].quantile(0.75)), 1/wall[k].median().Seconds())
+			fmt.Printf("%-42s %-12s CPU %s (%s to %s), %.1f/s, memory until then at most %s\n", w.name, t.name, us(cpu[k].median()), us(cpu[k].quantile(0.25)), us(cpu[k].quantile(0.75)), 1/wall[k].median().Seconds(), peakMemory(t.pid))
 		}
 	}
 	return nil
