@@ -74,8 +74,10 @@ func (s *Store) putSmall(ctx context.Context, d Digest, b []byte) (*Lease, Info,
 		lease.Release()
 		return nil, Info{}, noSpace("keep a small blob", err)
 	}
-	// Nothing is lost if it stays: All, Stat and Open ask the log first, Delete removes both.
-	_ = os.Remove(s.blobPath(d))
+	if s.folder(d).Load() {
+		// Nothing is lost if it stays: All, Stat and Open ask the log first, Delete removes both.
+		_ = os.Remove(s.blobPath(d))
+	}
 	return lease, Info{d, info.Size, info.Modified}, nil
 }
 
