@@ -261,7 +261,7 @@ func (s *Store) ReadAll(d Digest, limit int64) ([]byte, error) {
 // returns, and leased to the caller.
 func (s *Store) Put(ctx context.Context, d Digest, r io.Reader) (*Lease, Info, error) {
 	if s.small > 0 {
-		buf := buffers.Get().(*[256 << 10]byte)
+		buf := buffers.Get().(*buffer)
 		defer buffers.Put(buf)
 		n, ended, err := readUpTo(r, buf[:], s.small)
 		if err != nil {
@@ -397,14 +397,17 @@ func (s *Store) beginning(algorithm string, first byte) (list []Digest, err erro
 	return slices.Compact(list), nil
 }
 
-var buffers = sync.Pool{New: func() any { return new([256 << 10]byte) }}
+// A buffer holds the largest small blob and tells that there is more. Each request under way has one.
+type buffer [pack.MaxValue + 4<<10]byte
+
+var buffers = sync.Pool{New: func() any { return new(buffer) }}
 
 // roomEvery is how many bytes are written between two looks at what is left of the disk.
 const roomEvery = 16 << 20
 
 // copyHashed writes r to w, hashing what was really written: after an error the hash and the file still agree.
 func (s *Store) copyHashed(w io.Writer, h io.Writer, r io.Reader) (int64, error) {
-	buf := buffers.Get().(*[256 << 10]byte)
+	buf := buffers.Get().(*buffer)
 	defer buffers.Put(buf)
 	var total, looked int64 = 0, -1
 	for {
