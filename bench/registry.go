@@ -61,7 +61,7 @@ var registryWorks = []registryWork{
 	{name: fmt.Sprintf("1 KiB blob, POST and PUT, %d clients", registryClients), n: 100 * registryClients, run: parallel((*target).pushBlobs)},
 	{name: fmt.Sprintf("1 KiB blob, one POST, %d clients", registryClients), n: 100 * registryClients, run: parallel((*target).postBlobs), alone: true},
 	{name: "manifest put, 1 client", n: 300, setup: pushed("small", smallImage), run: (*target).putManifests},
-	{name: fmt.Sprintf("manifest put, %d clients", registryClients), n: 100 * registryClients, run: parallel((*target).putManifests)},
+	{name: fmt.Sprintf("manifest put, %d clients", registryClients), n: 100 * registryClients, setup: pushed("small", smallImage), run: parallel((*target).putManifests)},
 	{name: "small image pulled (3 requests), 1 client", n: 300, setup: pushed("small", smallImage), run: (*target).pullSmall},
 	{name: fmt.Sprintf("image of %d MiB, %d clients at once", 3*layerBlocks, pullers), n: pullers, setup: pushed("large", largeImage), run: (*target).pullTogether, most: 5},
 	{name: fmt.Sprintf("blob of %d MiB, %d streams", streamBlocks, streamCount), n: streamCount, run: (*target).pushStreams, most: 3},
