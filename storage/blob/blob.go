@@ -124,12 +124,12 @@ func Open(dir string, opts Options) (*Store, error) {
 	if err := syncDir(dir); err != nil {
 		return nil, err
 	}
+	if err := s.findFolders(); err != nil {
+		return nil, err
+	}
 	var err error
 	if s.log, err = pack.Open(s.path("small"), pack.Options{Clock: opts.Clock, Logger: opts.Logger}); err != nil {
 		return nil, fmt.Errorf("open the small blobs: %w", err)
-	}
-	if err := s.findFolders(); err != nil {
-		return nil, err
 	}
 	s.unnamed = s.tryUnnamed() == nil
 	return s, nil
