@@ -32,6 +32,9 @@ const (
 	layerBlocks     = 16
 )
 
+// distribution is what distribution's registry is called here.
+const distribution = "distribution"
+
 // target is a registry under measurement.
 type target struct {
 	name     string
@@ -58,8 +61,8 @@ var registryWorks = []registryWork{
 	{name: fmt.Sprintf("1 KiB blob, POST and PUT, %d clients", registryClients), n: 100 * registryClients, run: parallel((*target).pushBlobs)},
 	{name: fmt.Sprintf("1 KiB blob, one POST, %d clients", registryClients), n: 100 * registryClients, run: parallel((*target).postBlobs), alone: true},
 	{name: "manifest put, 1 client", n: 300, setup: pushed("small", smallImage), run: (*target).putManifests},
-	{name: fmt.Sprintf("manifest put, %d clients", registryClients), n: 100 * registryClients, run: parallel((*target).putManifests)},
-	{name: "small image pulled (3 requests), 1 client", n: 300, run: (*target).pullSmall},
+	{name: fmt.Sprintf("manifest put, %d clients", registryClients), n: 100 * registryClients, setup: pushed("small", smallImage), run: parallel((*target).putManifests)},
+	{name: "small image pulled (3 requests), 1 client", n: 300, setup: pushed("small", smallImage), run: (*target).pullSmall},
 	{name: fmt.Sprintf("image of %d MiB, %d clients at once", 3*layerBlocks, pullers), n: pullers, setup: pushed("large", largeImage), run: (*target).pullTogether, most: 5},
 	{name: fmt.Sprintf("blob of %d MiB, %d streams", streamBlocks, streamCount), n: streamCount, run: (*target).pushStreams, most: 3},
 }
@@ -72,28 +75,35 @@ func benchRegistry(ctx context.Context, s settings) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	p, err := startPlatform(ctx, s.neargate, filepath.Join(dir, "neargate"), "fake", "--registry-rate", "0") // the limit of one address would be what is measured
-	if err != nil {
-		return err
+	var targets []*target
+	for _, b := range []struct{ name, binary string }{{"neargate", s.neargate}, {"before", s.before}} {
+		if b.binary == "" {
+			continue
+		}
+		p, err := startPlatform(ctx, b.binary, filepath.Join(dir, b.name), "fake", "--registry-rate", "0") // the limit of one address would be what is measured
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, p.stop(syscall.SIGINT)) }()
+		t, err := registryOf(ctx, p)
+		if err != nil {
+			return err
+		}
+		t.name = b.name
+		targets = append(targets, t)
 	}
-	defer func() { err = errors.Join(err, p.stop(syscall.SIGINT)) }()
-	if _, err := p.ECR.CreateRepository(ctx, &ecr.CreateRepositoryInput{RepositoryName: aws.String("bench")}); err != nil {
-		return err
-	}
-	cred, err := p.credentials(ctx)
-	if err != nil {
-		return err
-	}
-	targets := []*target{{name: "neargate", url: p.Config.Endpoint + "/v2/bench", pid: p.Process.Pid, cred: func(r *http.Request) { r.SetBasicAuth(cred.User, cred.Password) }}}
 	if s.distribution != "" {
 		d, url, err := startDistribution(ctx, s.distribution, dir)
 		if err != nil {
 			return err
 		}
 		defer d.stop(syscall.SIGKILL)
-		targets = append(targets, &target{name: "distribution", url: url + "/v2/bench", pid: d.Process.Pid, cred: func(*http.Request) {}})
+		targets = append(targets, &target{name: distribution, url: url + "/v2/bench", pid: d.Process.Pid, cred: func(*http.Request) {}})
 	}
 	for _, w := range registryWorks {
+		if !strings.Contains(w.name, s.only) {
+			continue
+		}
 		if err := w.measure(ctx, targets, s.rounds); err != nil {
 			return fmt.Errorf("%s: %w", w.name, err)
 		}
@@ -109,6 +119,18 @@ func benchRegistry(ctx context.Context, s settings) (err error) {
 	return nil
 }
 
+// registryOf makes a repository in the platform's registry.
+func registryOf(ctx context.Context, p *platform) (*target, error) {
+	if _, err := p.ECR.CreateRepository(ctx, &ecr.CreateRepositoryInput{RepositoryName: aws.String("bench")}); err != nil {
+		return nil, err
+	}
+	cred, err := p.credentials(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return &target{url: p.Config.Endpoint + "/v2/bench", pid: p.Process.Pid, cred: func(r *http.Request) { r.SetBasicAuth(cred.User, cred.Password) }}, nil
+}
+
 func (w registryWork) measure(ctx context.Context, targets []*target, rounds int) error {
 	cpu, wall := make([]samples, len(targets)), make([]samples, len(targets))
 	if w.most > 0 {
@@ -116,7 +138,7 @@ func (w registryWork) measure(ctx context.Context, targets []*target, rounds int
 	}
 	for i := range rounds + 1 {
 		for k, t := range targets {
-			if w.alone && k > 0 {
+			if w.alone && t.name == distribution {
 				continue
 			}
 			if i == 0 && w.setup != nil {
@@ -136,7 +158,7 @@ func (w registryWork) measure(ctx context.Context, targets []*target, rounds int
 	}
 	for k, t := range targets {
 		if cpu[k] != nil {
-			fmt.Printf("%-42s %-12s CPU %s (%s to %s), %.1f/s\n", w.name, t.name, us(cpu[k].median()), us(cpu[k].quantile(0.25)), us(cpu[k].quantile(0.75)), 1/wall[k].median().Seconds())
+			fmt.Printf("%-42s %-12s CPU %s (%s to %s), %.1f/s, memory until then at most %s\n", w.name, t.name, us(cpu[k].median()), us(cpu[k].quantile(0.25)), us(cpu[k].quantile(0.75)), 1/wall[k].median().Seconds(), peakMemory(t.pid))
 		}
 	}
 	return nil

@@ -159,8 +159,12 @@ func (f finding) basic() types.ImageScanFinding {
 		}
 	}
 	if f.Score > 0 {
-		add("CVSS3_SCORE", strconv.FormatFloat(f.Score, 'f', 1, 64))
-		add("CVSS3_VECTOR", f.Vector)
+		version := "CVSS3"
+		if strings.HasPrefix(f.Vector, "CVSS:4.") {
+			version = "CVSS4"
+		}
+		add(version+"_SCORE", strconv.FormatFloat(f.Score, 'f', 1, 64))
+		add(version+"_VECTOR", f.Vector)
 	}
 	seen := map[[2]string]bool{}
 	for _, p := range f.Packages {

@@ -20,3 +20,13 @@ func (r *Registry) SignNow(ctx context.Context) error {
 	_, err := r.signPending(ctx)
 	return err
 }
+
+// MaxLogins is how many each of two generations has at most.
+const MaxLogins = maxLogins
+
+// Logins is how many are remembered.
+func (r *Registry) Logins() int {
+	r.logins.mu.Lock()
+	defer r.logins.mu.Unlock()
+	return len(r.logins.now) + len(r.logins.old)
+}

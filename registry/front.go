@@ -151,16 +151,22 @@ func (f front) caller(hr *http.Request) (caller, error) {
 	if isPublicHost(hr.Host) {
 		return f.publicCaller(hr)
 	}
-	user, password, ok := hr.BasicAuth()
-	if t := hr.URL.Query().Get("token"); !ok && t != "" {
-		user, password, ok = tokenUser, t, hr.Method == http.MethodGet
-	}
+	header := hr.Header.Get("Authorization")
+	c, ok := f.logins.get(header, f.Clock.Now())
 	if !ok {
-		return caller{}, &ociError{http.StatusUnauthorized, "UNAUTHORIZED", "authentication required"}
-	}
-	c, ok := f.authenticate(hr.Context(), user, password)
-	if !ok {
-		return caller{}, errToken
+		user, password, basic := hr.BasicAuth()
+		if !basic {
+			user, password = tokenUser, hr.URL.Query().Get("token")
+			if password == "" || hr.Method != http.MethodGet {
+				return caller{}, &ociError{http.StatusUnauthorized, "UNAUTHORIZED", "authentication required"}
+			}
+		}
+		if c, ok = f.authenticate(hr.Context(), user, password); !ok {
+			return caller{}, errToken
+		}
+		if basic {
+			f.logins.put(header, c)
+		}
 	}
 	if c.region == publicRegion {
 		return caller{}, &ociError{http.StatusUnauthorized, "UNAUTHORIZED", "Your authorization token is one for public registries, at " + f.publicName() + "."}

@@ -94,7 +94,10 @@ func (r *Registry) ResourcePolicy(action, name string) *policy.Policy {
 		a.Region = publicRegion
 	}
 	v := r.Store.View()
-	shared := r.registryPolicy(registryRecord(v, a.Account, a.Region), action)
+	var shared *policy.Policy
+	if s, ok := Registries.Get(v, state.K(a.Account, a.Region)); ok {
+		shared = r.registryPolicy(s, action)
+	}
 	// What brings a repository about is not its own policy's business.
 	if strings.EqualFold(action, replicateImage) || strings.EqualFold(action, createRepository) {
 		return shared

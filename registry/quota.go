@@ -26,10 +26,12 @@ type counts struct {
 	of map[state.Key]int
 }
 
+const quicklyCounted = 8
+
 // maxCounts bounds what is remembered. What is forgotten is counted again.
 const maxCounts = 10_000
 
-// room says whether one more fits, and then counts it.
+// room says whether one more fits, and then counts it. What is quickly counted is not remembered: most images have few tags.
 func (c *counts) room(prefix state.Key, limit int, count func() int) bool {
 	c.mu.Lock()
 	n, known := c.of[prefix]
@@ -39,6 +41,9 @@ func (c *counts) room(prefix state.Key, limit int, count func() int) bool {
 	}
 	if n >= limit {
 		return false
+	}
+	if n < quicklyCounted {
+		return true
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -128,6 +128,7 @@ type Registry struct {
 	remotes   map[string]*remote // of Remotes
 	upstreams *upstreams
 	policies  policyCache
+	logins    logins
 	counts    counts
 	objects   objects
 	scrubber  scrubber

@@ -564,3 +564,24 @@ func TestScanLoop(t *testing.T) {
 		return true
 	})
 }
+
+// A score says which version of CVSS it is of.
+func TestScanCVSS4(t *testing.T) {
+	report := reportOf(scan.Medium, "CVE-1-1")
+	report.Findings[0].Score, report.Findings[0].Vector = 5.2, "CVSS:4.0/AV:L/AC:L/AT:N/PR:L/UI:P/VC:N/VI:H/VA:H/SC:N/SI:L/SA:L"
+	b := scanning(t, func(c *registry.Config) { c.Scanner = &scripted{version: "1", report: report} })
+	must[ecr.CreateRepositoryOutput](b, &ecr.CreateRepositoryInput{RepositoryName: new("users"), ImageScanningConfiguration: scanOnPush(true)})
+	b.pushLayers("users", "v1", debian("2.36-9"))
+	b.scan()
+	attributes := map[string]string{}
+	for _, a := range b.findings("users", "v1").ImageScanFindings.Findings[0].Attributes {
+		attributes[*a.Key] = *a.Value
+	}
+	if attributes["CVSS4_SCORE"] != "5.2" || attributes["CVSS4_VECTOR"] != report.Findings[0].Vector || attributes["CVSS3_SCORE"] != "" {
+		t.Errorf("attributes %v", attributes)
+	}
+	must[ecr.PutRegistryScanningConfigurationOutput](b, &ecr.PutRegistryScanningConfigurationInput{ScanType: "ENHANCED"})
+	if d := b.findings("users", "v1").ImageScanFindings.EnhancedFindings[0]; d.ScoreDetails == nil || *d.ScoreDetails.Cvss.Version != "4.0" || d.ScoreDetails.Cvss.Score != 5.2 {
+		t.Errorf("score details %+v", d.ScoreDetails)
+	}
+}

@@ -103,15 +103,16 @@ func ecrHost(host string) (account, region string, ok bool) {
 // caller is who a request to /v2/ comes from, and whose registry it means.
 type caller struct {
 	who             api.Identity
-	account, region string // of the registry
-	pull            string // when set: may only read this repository
+	account, region string    // of the registry
+	pull            string    // when set: may only read this repository
+	expires         time.Time // of the token; zero: it was an access key
 }
 
 // authenticate believes a token, or an access key. region is that of the credentials; the host may select another.
 func (r *Registry) authenticate(ctx context.Context, user, password string) (caller, bool) {
 	if user == tokenUser {
 		t, ok := r.openToken(password)
-		return caller{who: t.Who, account: cmp.Or(t.Registry, t.Who.Account), region: t.Region, pull: t.Pull}, ok
+		return caller{who: t.Who, account: cmp.Or(t.Registry, t.Who.Account), region: t.Region, pull: t.Pull, expires: t.Expires}, ok
 	}
 	if r.Credentials == nil {
 		return caller{}, false

@@ -64,13 +64,13 @@ func (a *IAM) Authorize(_ context.Context, c *api.Call, access api.Access) error
 			return fail(unknownKey, "The security token included in the request is invalid.")
 		}
 	}
-	request, keys := a.request(c, &access)
 	resources := access.Resources
 	if len(resources) == 0 {
 		resources = anything
 	}
+	var request *policy.Request // made when a policy has to be asked: of root none is, mostly
+	var keys *keyring
 	for _, r := range resources {
-		request.Resource, keys.resource = r, r
 		at := policy.Target{Account: accountOf(r)}
 		if a.Resource != nil {
 			at.Policy, at.Guarded = a.Resource(access.Action, r)
@@ -81,6 +81,11 @@ func (a *IAM) Authorize(_ context.Context, c *api.Call, access api.Access) error
 				continue
 			}
 		}
+		if request == nil {
+			of := access // so that it need not be allocated otherwise
+			request, keys = a.request(c, &of)
+		}
+		request.Resource, keys.resource = r, r
 		if d := own.Decide(request, at); !d.Allowed {
 			return denied(c, access.Action, r, d)
 		}

@@ -25,8 +25,15 @@ func Is(s string) bool { return strings.HasPrefix(s, "arn:") }
 
 // Parse splits s. It checks the shape only, not that the parts are known.
 func Parse(s string) (ARN, error) {
-	p := strings.SplitN(s, ":", 6)
-	if len(p) != 6 || p[0] != "arn" || p[1] == "" || p[2] == "" || p[5] == "" {
+	var p [6]string
+	rest, n := s, 0
+	for ; n < len(p)-1; n++ {
+		var ok bool
+		if p[n], rest, ok = strings.Cut(rest, ":"); !ok {
+			break
+		}
+	}
+	if p[5] = rest; n < len(p)-1 || p[0] != "arn" || p[1] == "" || p[2] == "" || p[5] == "" {
 		return ARN{}, fmt.Errorf("%q is not an ARN (arn:partition:service:region:account:resource)", s)
 	}
 	return ARN{p[1], p[2], p[3], p[4], p[5]}, nil

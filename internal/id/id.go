@@ -25,7 +25,7 @@ func UUID(r io.Reader) string { return NewBinary(r).String() }
 // UUIDOf is always the same for a seed, in the form of a UUID: for names that are derived and not kept.
 func UUIDOf(seed string) string {
 	sum := sha256.Sum256([]byte(seed))
-	return fmt.Sprintf("%x-%x-%x-%x-%x", sum[:4], sum[4:6], sum[6:8], sum[8:10], sum[10:16])
+	return Binary(sum[:16]).String()
 }
 
 // Binary is a UUID as protocols carry it.
@@ -43,5 +43,14 @@ func NewBinary(r io.Reader) (b Binary) {
 
 // String is the form that people know.
 func (b Binary) String() string {
-	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
+	var s [36]byte
+	at := 0
+	for _, part := range [][]byte{b[:4], b[4:6], b[6:8], b[8:10], b[10:]} {
+		if at > 0 {
+			s[at] = '-'
+			at++
+		}
+		at += hex.Encode(s[at:], part)
+	}
+	return string(s[:])
 }

@@ -58,10 +58,10 @@ const cyclonedxAnswer = `{"bomFormat": "CycloneDX", "specVersion": "1.5", "metad
   {"id": "CVE-1-1", "ratings": [{"severity": "low", "method": "other"}, {"score": 7.8, "severity": "high", "method": "CVSSv31", "vector": "CVSS:3.1/AV:L"}],
    "source": {"name": "nvd", "url": "https://nvd.example/CVE-1-1"}, "description": "one", "advisories": [{"url": "https://a.example"}],
    "affects": [{"ref": "pkg:deb/debian/libc6@2.36-9?arch=amd64&distro=debian-12&upstream=glibc"}, {"ref": "urn:cdx:3e67/1#pkg:golang/stdlib@1.21.2"}]},
-  {"id": "CVE-1-2", "ratings": [{"score": 9.9, "method": "CVSSv3"}], "affects": [{"ref": "7"}, {"ref": "8"}]},
-  {"id": "GHSA-1", "affects": [{"ref": "pkg:golang/golang.org/x/net@v0.16.0"}, {"ref": "nobody"}]}]}`
+  {"id": "CVE-1-2", "ratings": [{"score": 10, "method": "CVSSv4"}, {"score": 9.9, "method": "CVSSv3"}, {"score": 10, "method": "CVSSv4"}], "affects": [{"ref": "7"}, {"ref": "8"}]},
+  {"id": "GHSA-1", "ratings": [{"score": 5.2, "method": "CVSSv4"}], "affects": [{"ref": "pkg:golang/golang.org/x/net@v0.16.0"}, {"ref": "nobody"}]}]}`
 
-var cyclonedxFindings = []string{"CVE-1-2 CRITICAL 9.9 bash< left-pad<", "CVE-1-1 HIGH 7.8 libc6< stdlib<", "GHSA-1 UNDEFINED 0.0 golang.org/x/net< golang.org/x/net< nobody<"}
+var cyclonedxFindings = []string{"CVE-1-2 CRITICAL 9.9 bash< left-pad<", "CVE-1-1 HIGH 7.8 libc6< stdlib<", "GHSA-1 MEDIUM 5.2 golang.org/x/net< golang.org/x/net< nobody<"}
 
 const sarifAnswer = `{"version": "2.1.0", "runs": [{"tool": {"driver": {"name": "Finder", "rules": [
   {"id": "CVE-1-1", "shortDescription": {"text": "libc6: one"}, "fullDescription": {"text": "one"}, "helpUri": "https://nvd.example/CVE-1-1", "properties": {"security-severity": "7.8"}},

@@ -16,8 +16,8 @@ var cvss3 = map[string]map[string]float64{
 	"A":  {"H": 0.56, "L": 0.22, "N": 0},
 }
 
-// cvssScore is the base score of a vector of CVSS 3. ok is false for any other: version 4 has no formula but a table of experts' scores.
-func cvssScore(vector string) (score float64, ok bool) {
+// cvss3Score is the base score of a vector of CVSS 3.
+func cvss3Score(vector string) (score float64, ok bool) {
 	rest, isThree := strings.CutPrefix(vector, "CVSS:3.")
 	if !isThree {
 		return 0, false

@@ -144,12 +144,14 @@ func readCycloneDX(text []byte, i *Inventory) (*Report, error) {
 			return nil, errors.New("not CycloneDX: a vulnerability has no id")
 		}
 		a := advisory{Names: []string{v.ID}, ID: v.ID, Severity: Undefined, Description: shorten(v.Description, maxDescription), Published: v.Published, Modified: v.Updated}
+		byThree := false // the score is one of CVSS 3
 		for _, r := range v.Ratings {
 			if s := severityNamed(r.Severity); s.Rank() > a.Severity.Rank() {
 				a.Severity = s
 			}
-			if strings.HasPrefix(r.Method, "CVSSv3") && r.Score > a.Score {
-				a.Score, a.Vector = r.Score, r.Vector
+			three := strings.HasPrefix(r.Method, "CVSSv3")
+			if three && (!byThree || r.Score > a.Score) || r.Method == "CVSSv4" && !byThree && r.Score > a.Score {
+				a.Score, a.Vector, byThree = r.Score, r.Vector, three
 			}
 		}
 		if a.Severity == Undefined && a.Score > 0 {

@@ -119,14 +119,18 @@ func advisories(text []byte) (out []advisory, modified time.Time, err error) {
 	return out, r.Modified, nil
 }
 
-// rate prefers a score to a word, and what is said of the package to what is said of all.
+// rate prefers a score to a word, what is said of the package to what is said of all, and CVSS 3, which all others have, to 4.
 func rate(r *osvRecord, a *osvAffected) (Severity, float64, string) {
 	word := Undefined
 	for _, list := range [][]osvSeverity{a.Severity, r.Severity} {
-		for _, s := range list {
-			if score, ok := cvssScore(s.Score); ok {
-				return severityOf(score), score, s.Score
+		for _, scoreOf := range []func(string) (float64, bool){cvss3Score, cvss4Score} {
+			for _, s := range list {
+				if score, ok := scoreOf(s.Score); ok {
+					return severityOf(score), score, s.Score
+				}
 			}
+		}
+		for _, s := range list {
 			if w := severityNamed(s.Score); w != Undefined && word == Undefined { // {"type": "Ubuntu", "score": "medium"}
 				word = w
 			}

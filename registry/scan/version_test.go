@@ -62,12 +62,12 @@ func TestCVSS(t *testing.T) {
 		"CVSS:3.1/AV:P/AC:L/PR:N/UI:N/S:U/C:H/I:N/A:N": 4.6,
 		"CVSS:3.1/AV:N/AC:L/PR:N/UI:N/S:U/C:N/I:N/A:N": 0,
 	} {
-		if got, ok := cvssScore(vector); !ok || got != want {
+		if got, ok := cvss3Score(vector); !ok || got != want {
 			t.Errorf("%s scores %v (%v), want %v", vector, got, ok, want)
 		}
 	}
 	for _, bad := range []string{"", "CVSS:4.0/AV:N/AC:L/AT:N/PR:N/UI:N/VC:H/VI:H/VA:H/SC:N/SI:N/SA:N", "AV:N/AC:L/Au:N/C:P/I:P/A:P", "CVSS:3.1/AV:N", "CVSS:3.1/AV:X/AC:L/PR:N/UI:N/S:U/C:N/I:N/A:N"} {
-		if score, ok := cvssScore(bad); ok {
+		if score, ok := cvss3Score(bad); ok {
 			t.Errorf("%q scores %v", bad, score)
 		}
 	}

@@ -36,6 +36,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -91,6 +92,10 @@ type Store struct {
 	settled atomic.Bool // upload sessions are in files only
 	// unnamed says that files can be written before they have a name, which the file system and /proc must support.
 	unnamed bool
+	// folders are those of files of blobs that are there, by algorithm and first byte.
+	folders [2][256]atomic.Bool
+	// credit is how many bytes may be written before a small blob makes somebody look again at what is left of the disk.
+	credit atomic.Int64
 
 	mu       sync.Mutex
 	sessions map[string]*session // by file name; only those this process has touched
@@ -117,6 +122,9 @@ func Open(dir string, opts Options) (*Store, error) {
 		}
 	}
 	if err := syncDir(dir); err != nil {
+		return nil, err
+	}
+	if err := s.findFolders(); err != nil {
 		return nil, err
 	}
 	var err error
@@ -169,6 +177,33 @@ func (p *partial) discard() {
 func (s *Store) path(parts ...string) string {
 	return filepath.Join(append([]string{s.dir}, parts...)...)
 }
+
+// findFolders notes which folders of files there are: most small blobs never had one, and need not have it removed.
+func (s *Store) findFolders() error {
+	for i, algorithm := range algorithms {
+		entries, err := os.ReadDir(s.path(algorithm))
+		if err != nil {
+			return fmt.Errorf("list blob folders: %w", err)
+		}
+		for _, e := range entries {
+			if b, err := hex.DecodeString(e.Name()); err == nil && len(b) == 1 {
+				s.folders[i][b[0]].Store(true)
+			}
+		}
+	}
+	return nil
+}
+
+// folder says whether the folder that d's file would be in is there.
+func (s *Store) folder(d Digest) *atomic.Bool {
+	first, err := strconv.ParseUint(d.hex()[:2], 16, 8)
+	if err != nil {
+		panic(err) // as key
+	}
+	return &s.folders[slices.Index(algorithms, d.algorithm())][first]
+}
+
+var algorithms = []string{"sha256", "sha512"}
 
 func (s *Store) blobPath(d Digest) string { return s.path(d.algorithm(), d.hex()[:2], d.hex()) }
 
@@ -226,10 +261,7 @@ func (s *Store) ReadAll(d Digest, limit int64) ([]byte, error) {
 // returns, and leased to the caller.
 func (s *Store) Put(ctx context.Context, d Digest, r io.Reader) (*Lease, Info, error) {
 	if s.small > 0 {
-		if err := s.room(); err != nil {
-			return nil, Info{}, err
-		}
-		buf := buffers.Get().(*[256 << 10]byte)
+		buf := buffers.Get().(*buffer)
 		defer buffers.Put(buf)
 		n, ended, err := readUpTo(r, buf[:], s.small)
 		if err != nil {
@@ -238,6 +270,9 @@ func (s *Store) Put(ctx context.Context, d Digest, r io.Reader) (*Lease, Info, e
 		if ended {
 			if got := SumAs(d, buf[:n]); got != d {
 				return nil, Info{}, fmt.Errorf("%w: named %s, received %d bytes of %s", ErrMismatch, d, n, got)
+			}
+			if err := s.roomFor(n); err != nil {
+				return nil, Info{}, err
 			}
 			return s.putSmall(ctx, d, buf[:n])
 		}
@@ -288,6 +323,7 @@ func (s *Store) rename(f *partial, d Digest) error {
 		if err := os.MkdirAll(folder, 0o700); err != nil {
 			return noSpace("create blob folder", err)
 		}
+		s.folder(d).Store(true)
 		if err := syncDir(filepath.Dir(folder)); err != nil {
 			return err
 		}
@@ -322,7 +358,7 @@ func (s *Store) place(f *partial, to string) error {
 // All lists every blob, in the order of digests. Blobs that come or go meanwhile may be listed or not.
 func (s *Store) All() iter.Seq2[Info, error] {
 	return func(yield func(Info, error) bool) {
-		for _, algorithm := range []string{"sha256", "sha512"} {
+		for _, algorithm := range algorithms {
 			for first := range 256 {
 				list, err := s.beginning(algorithm, byte(first))
 				if err != nil {
@@ -361,24 +397,34 @@ func (s *Store) beginning(algorithm string, first byte) (list []Digest, err erro
 	return slices.Compact(list), nil
 }
 
-var buffers = sync.Pool{New: func() any { return new([256 << 10]byte) }}
+// A buffer holds the largest small blob and tells that there is more. Each request under way has one.
+type buffer [pack.MaxValue + 4<<10]byte
+
+var buffers = sync.Pool{New: func() any { return new(buffer) }}
 
 // roomEvery is how many bytes are written between two looks at what is left of the disk.
 const roomEvery = 16 << 20
 
 // copyHashed writes r to w, hashing what was really written: after an error the hash and the file still agree.
 func (s *Store) copyHashed(w io.Writer, h io.Writer, r io.Reader) (int64, error) {
-	buf := buffers.Get().(*[256 << 10]byte)
+	buf := buffers.Get().(*buffer)
 	defer buffers.Put(buf)
 	var total, looked int64 = 0, -1
 	for {
 		n, rerr := r.Read(buf[:])
 		if n > 0 {
-			if looked < 0 || total-looked >= roomEvery {
-				if err := s.room(); err != nil {
+			if total+int64(n) <= s.small {
+				if err := s.roomFor(n); err != nil {
 					return total, err
 				}
-				looked = total
+			} else {
+				if looked < 0 || total-looked >= roomEvery {
+					if err := s.room(); err != nil {
+						return total, err
+					}
+					looked = total
+				}
+				s.credit.Add(-int64(n))
 			}
 			m, werr := w.Write(buf[:n])
 			h.Write(buf[:m])
@@ -396,6 +442,17 @@ func (s *Store) copyHashed(w io.Writer, h io.Writer, r io.Reader) (int64, error)
 	}
 }
 
+// maxCredit bounds what small blobs take of the reserve before somebody looks at the disk again, which each of them would pay for.
+const maxCredit = 1 << 20
+
+// roomFor is room for n bytes of a small blob.
+func (s *Store) roomFor(n int) error {
+	if s.credit.Add(-int64(n)) >= 0 {
+		return nil
+	}
+	return s.room()
+}
+
 // room refuses when no more than the reserve is free.
 func (s *Store) room() error {
 	if s.reserve == 0 {
@@ -405,9 +462,12 @@ func (s *Store) room() error {
 	if err != nil {
 		return fmt.Errorf("look at the disk's free space: %w", err)
 	}
-	if keep := min(s.reserve, size/20); free < keep {
+	keep := min(s.reserve, size/20)
+	if free < keep {
+		s.credit.Store(0)
 		return fmt.Errorf("%w: %d bytes are free and %d are kept free", ErrNoSpace, free, keep)
 	}
+	s.credit.Store(min(keep/64, maxCredit))
 	return nil
 }
 

@@ -3,7 +3,6 @@ package blob
 import (
 	"crypto/sha256"
 	"crypto/sha512"
-	"encoding/hex"
 	"fmt"
 	"hash"
 	"strings"
@@ -42,14 +41,16 @@ func ParseDigest(s string) (Digest, error) {
 // Sum is the sha256 digest of b.
 func Sum(b []byte) Digest {
 	sum := sha256.Sum256(b)
-	return Digest("sha256:" + hex.EncodeToString(sum[:]))
+	return digestOfKey("sha256", sum[:])
 }
 
 // SumAs is the digest of b by the algorithm of like.
 func SumAs(like Digest, b []byte) Digest {
-	h := like.newHash()
-	h.Write(b)
-	return digestOf(like.algorithm(), h)
+	if like.algorithm() == "sha512" {
+		sum := sha512.Sum512(b)
+		return digestOfKey("sha512", sum[:])
+	}
+	return Sum(b)
 }
 
 func (d Digest) algorithm() string { return string(d[:6]) }
@@ -63,5 +64,6 @@ func (d Digest) newHash() hash.Hash {
 }
 
 func digestOf(algorithm string, h hash.Hash) Digest {
-	return Digest(algorithm + ":" + hex.EncodeToString(h.Sum(nil)))
+	var sum [sha512.Size]byte
+	return digestOfKey(algorithm, h.Sum(sum[:0]))
 }

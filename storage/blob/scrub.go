@@ -32,7 +32,7 @@ func (s *Store) Check(ctx context.Context, d Digest, pace func(ctx context.Conte
 	uncacheRange(f, 0, 0)
 	defer uncacheRange(f, 0, 0)
 	h := d.newHash()
-	buf := buffers.Get().(*[256 << 10]byte)
+	buf := buffers.Get().(*buffer)
 	defer buffers.Put(buf)
 	for {
 		n, err := f.Read(buf[:])

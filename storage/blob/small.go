@@ -3,6 +3,7 @@ package blob
 import (
 	"bytes"
 	"context"
+	"crypto/sha512"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -29,9 +30,13 @@ func (d Digest) key() []byte {
 	return b
 }
 
-// digestOfKey is what key was made of.
+// digestOfKey is the digest of a hash, which is its key.
 func digestOfKey(algorithm string, key []byte) Digest {
-	return Digest(algorithm + ":" + hex.EncodeToString(key))
+	var d [len("sha512:") + 2*sha512.Size]byte
+	n := copy(d[:], algorithm)
+	d[n] = ':'
+	n++
+	return Digest(d[:n+hex.Encode(d[n:], key)])
 }
 
 // statSmall is Stat of the log.
@@ -74,8 +79,10 @@ func (s *Store) putSmall(ctx context.Context, d Digest, b []byte) (*Lease, Info,
 		lease.Release()
 		return nil, Info{}, noSpace("keep a small blob", err)
 	}
-	// Nothing is lost if it stays: All, Stat and Open ask the log first, Delete removes both.
-	_ = os.Remove(s.blobPath(d))
+	if s.folder(d).Load() {
+		// Nothing is lost if it stays: All, Stat and Open ask the log first, Delete removes both.
+		_ = os.Remove(s.blobPath(d))
+	}
 	return lease, Info{d, info.Size, info.Modified}, nil
 }
 

@@ -108,6 +108,9 @@ func (b *Bucket) fetch(ctx context.Context, f *fetch) error {
 		return err
 	}
 	defer lease.Release()
+	if _, err := b.Local.Stat(f.digest); !errors.Is(err, blob.ErrNotFound) {
+		return err // the one before ended between the look and now
+	}
 	err = b.download(ctx, f)
 	if errors.Is(err, blob.ErrNoSpace) {
 		b.Pressed()
