@@ -2,6 +2,7 @@ package agent
 
 import (
 	"sync"
+	"time"
 
 	agentapi "github.com/seed-2f228079/neargate/api/agent"
 )
@@ -10,9 +11,11 @@ import (
 // newest word is kept.
 type outbox struct {
 	ready chan struct{} // holds one token while there is something to send
+	later chan struct{} // holds one when a status has come that may wait for tellWithin
 
 	mu         sync.Mutex
 	tasks      map[string]*agentapi.TaskStatus
+	due        bool                                       // one of tasks may not wait
 	checks     map[endpointKey]*agentapi.HealthTransition // newest of each, kept for the next session
 	dirty      map[endpointKey]bool                       // of checks, to be sent
 	drained    map[endpointKey]*agentapi.Drained
@@ -24,7 +27,7 @@ type endpointKey struct{ group, endpoint string }
 
 func newOutbox() *outbox {
 	return &outbox{
-		ready: make(chan struct{}, 1), tasks: map[string]*agentapi.TaskStatus{},
+		ready: make(chan struct{}, 1), later: make(chan struct{}, 1), tasks: map[string]*agentapi.TaskStatus{},
 		checks: map[endpointKey]*agentapi.HealthTransition{}, dirty: map[endpointKey]bool{},
 		drained: map[endpointKey]*agentapi.Drained{}, acks: map[agentapi.Kind]uint64{},
 	}
@@ -37,11 +40,23 @@ func (o *outbox) wake() {
 	}
 }
 
-func (o *outbox) task(s *agentapi.TaskStatus) {
+// tellWithin is for how long what is passing may wait. A start that takes no longer is one report, and one transaction.
+const tellWithin = 100 * time.Millisecond
+
+// task takes a status; one that is not due waits for others, tellWithin at most.
+func (o *outbox) task(s *agentapi.TaskStatus, due bool) {
 	o.mu.Lock()
 	o.tasks[s.TaskId] = s
+	o.due = o.due || due
 	o.mu.Unlock()
-	o.wake()
+	if due {
+		o.wake()
+		return
+	}
+	select {
+	case o.later <- struct{}{}:
+	default:
+	}
 }
 
 func (o *outbox) health(t *agentapi.HealthTransition) {
@@ -78,7 +93,7 @@ func (o *outbox) newSession() {
 	o.mu.Lock()
 	clear(o.tasks)
 	clear(o.acks)
-	o.hostHealth = nil
+	o.due, o.hostHealth = false, nil
 	for k := range o.checks {
 		o.dirty[k] = true
 	}
@@ -115,20 +130,21 @@ func (o *outbox) checked(u *agentapi.Update, names map[string]endpointKey) {
 	}
 }
 
-// take empties the box into messages. Acknowledgements come first: others wait for them.
-func (o *outbox) take() []*agentapi.Up {
+// take empties the box into messages, but for statuses of which none is due, unless all are asked for. Acknowledgements come first: others wait for them.
+func (o *outbox) take(all bool) []*agentapi.Up {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	var ups []*agentapi.Up
 	for k, rev := range o.acks {
 		ups = append(ups, &agentapi.Up{Body: &agentapi.Up_Ack{Ack: &agentapi.Ack{Kind: k, Revision: rev}}})
 	}
-	if len(o.tasks) > 0 {
+	if len(o.tasks) > 0 && (all || o.due) {
 		r := &agentapi.StatusReport{}
 		for _, s := range o.tasks {
 			r.Tasks = append(r.Tasks, s)
 		}
 		ups = append(ups, &agentapi.Up{Body: &agentapi.Up_Status{Status: r}})
+		clear(o.tasks)
 	}
 	if len(o.dirty) > 0 {
 		r := &agentapi.HealthReport{}
@@ -147,9 +163,8 @@ func (o *outbox) take() []*agentapi.Up {
 	if o.hostHealth != nil {
 		ups = append(ups, &agentapi.Up{Body: &agentapi.Up_Host{Host: o.hostHealth}})
 	}
-	o.hostHealth = nil
+	o.due, o.hostHealth = false, nil
 	clear(o.acks)
-	clear(o.tasks)
 	clear(o.dirty)
 	clear(o.drained)
 	return ups

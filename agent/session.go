@@ -231,6 +231,7 @@ func (s *session) send(ctx context.Context) {
 	if beat <= 0 {
 		beat = time.Second
 	}
+	var late <-chan time.Time // when what waits for others is sent all the same
 	for {
 		var ups []*agentapi.Up
 		select {
@@ -240,7 +241,13 @@ func (s *session) send(ctx context.Context) {
 		case <-s.a.cfg.Clock.After(beat):
 			ups = []*agentapi.Up{{Body: &agentapi.Up_Heartbeat{Heartbeat: &agentapi.Heartbeat{}}}}
 		case <-s.a.out.ready:
-			ups = s.a.out.take()
+			ups = s.a.out.take(false)
+		case <-s.a.out.later:
+			if late == nil {
+				late = s.a.cfg.Clock.After(tellWithin)
+			}
+		case <-late:
+			late, ups = nil, s.a.out.take(true)
 		}
 		for _, u := range ups {
 			if err := s.stream.Send(u); err != nil {
