@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -20,7 +21,8 @@ import (
 // taskStore keeps one file a task, DIR/tasks/ID: what was assigned and how far it got; DIR/ended/ID, empty, for a task of
 // which only logs are left, its time the end's; and DIR/ship/ID.CONTAINER for an output that is still to be shipped. Files are
 // replaced as a whole, but a task's statuses are appended: making a file is what costs most.
-// They are not synced: they have to outlive this process, not the machine, with whose crash the tasks end too.
+// They are not synced: they have to outlive this process, not the machine, with whose crash the tasks end too. A task's file of which such a crash left nothing, or not the
+// whole assignment, is of a task that was never here: what is wanted of it comes again.
 type taskStore struct{ dir string }
 
 type kept struct {
@@ -63,7 +65,8 @@ func (s taskStore) note(as *agentapi.Assignment, st *agentapi.TaskStatus) error 
 	return s.save(as, st) // it is large, or has half a status at its end, after which no other could be read
 }
 
-// readKept reads a task's file. Half a status at its end was never appended; the one before it counts. whole is the size without it.
+// readKept reads a task's file. Half a status at its end was never appended; the one before it counts. whole is the size without it. errUnwritten: there is not even
+// the assignment.
 func readKept(b []byte) (_ kept, whole int, _ error) {
 	for whole < len(b) {
 		_, _, n := protowire.ConsumeField(b[whole:])
@@ -71,6 +74,9 @@ func readKept(b []byte) (_ kept, whole int, _ error) {
 			break
 		}
 		whole += n
+	}
+	if _, _, n := protowire.ConsumeField(b); whole == 0 && errors.Is(protowire.ParseError(n), io.ErrUnexpectedEOF) {
+		return kept{}, 0, errUnwritten
 	}
 	var k agentapi.KeptTask
 	if err := proto.Unmarshal(b[:whole], &k); err != nil {
@@ -81,6 +87,8 @@ func readKept(b []byte) (_ kept, whole int, _ error) {
 	}
 	return kept{k.Assignment, k.Status}, whole, nil
 }
+
+var errUnwritten = errors.New("the file is not whole")
 
 func (s taskStore) replace(path string, b []byte) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
@@ -161,6 +169,12 @@ func (s taskStore) load() (map[string]kept, error) {
 			return nil, err
 		}
 		k, whole, err := readKept(b)
+		if errors.Is(err, errUnwritten) {
+			if err := os.Remove(path); err != nil {
+				return nil, err
+			}
+			continue
+		}
 		if err != nil || k.assignment.GetTaskId() != e.Name() || k.status == nil {
 			return nil, fmt.Errorf("%s is damaged (%v): move it away; its task is then removed from this host", path, err)
 		}

@@ -2,6 +2,8 @@ package agent
 
 import (
 	"bytes"
+	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -55,6 +57,39 @@ func TestStatusesAreAppended(t *testing.T) {
 	}
 	if info, err := os.Stat(path); err != nil || info.Size() > maxKept+11_000 {
 		t.Errorf("the file has %d bytes, %v", info.Size(), err)
+	}
+}
+
+// TestUnwrittenTask: what the machine's crash left of a task's file before its assignment was on the disk does not keep the agent from starting; what is damaged does.
+func TestUnwrittenTask(t *testing.T) {
+	s := taskStore{t.TempDir()}
+	as := assignment(taskA, 1, run, "x")
+	if err := s.save(as, &agentapi.TaskStatus{TaskId: taskA}); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(s.tasks(), taskA)
+	whole, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, end := range []int{0, 1, 2, 20} {
+		if err := os.WriteFile(path, whole[:end], 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if all, err := s.load(); err != nil || len(all) > 0 {
+			t.Errorf("of %d bytes: %v, %v", end, all, err)
+		}
+		if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("the file is left: %v", err)
+		}
+	}
+	for _, damaged := range []string{"\x00\x00\x00\x00", "not a task", string(whole[5:])} {
+		if err := os.WriteFile(path, []byte(damaged), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if all, err := s.load(); err == nil {
+			t.Errorf("%q is taken for %v", damaged, all)
+		}
 	}
 }
 
