@@ -252,10 +252,13 @@ func (a *Agent) assign(ctx context.Context, as *agentapi.Assignment) error {
 		}
 	}
 	sumHealth(as.Spec, st)
+	answers := a.takeAnswers(as)
 	if err := a.store.save(as, st); err != nil {
 		return fmt.Errorf("keep assignment %s: %w", as.TaskId, err)
 	}
-	a.startWorker(ctx, newWorker(a, as, st), nil)
+	w := newWorker(a, as, st)
+	w.answers = answers
+	a.startWorker(ctx, w, nil)
 	return nil
 }
 

@@ -74,12 +74,6 @@ func (w *worker) bringUp(ctx context.Context, found *runtime.Recovered, exits ch
 	if f := w.startAll(ctx, spec, found.Containers, exits); f != nil || ctx.Err() != nil {
 		return f
 	}
-	w.report(func(st *agentapi.TaskStatus) {
-		st.State = agentapi.TaskState_RUNNING
-		if st.Started == nil {
-			st.Started = w.now()
-		}
-	})
 	return nil
 }
 
@@ -95,6 +89,9 @@ func (w *worker) task(spec *agentapi.TaskSpec) runtime.Task {
 
 // pull gets all images at once.
 func (w *worker) pull(ctx context.Context, spec *agentapi.TaskSpec, secrets confidences) *failure {
+	if w.pulled(spec, secrets) {
+		return nil
+	}
 	w.report(func(st *agentapi.TaskStatus) { st.PullStarted = w.now() })
 	var failed struct {
 		sync.Mutex
@@ -152,12 +149,12 @@ func (w *worker) pullOne(ctx context.Context, refusal string, req runtime.PullRe
 	}
 }
 
-// startAll starts every container once what it depends on is as it has to be. Those that an earlier process started are taken over.
+// startAll starts every container once what it depends on is as it has to be; then the task runs. Those that an earlier process started are taken over.
 func (w *worker) startAll(ctx context.Context, spec *agentapi.TaskSpec, found map[string]runtime.RecoveredContainer, exits chan<- exit) *failure {
 	for waiting := spec.Containers; len(waiting) > 0; {
 		var blocked []*agentapi.ContainerSpec
 		var patience time.Duration // until the first start timeout passes; 0: there is none
-		for _, c := range waiting {
+		for i, c := range waiting {
 			was := found[c.Name]
 			if was.Started.At.IsZero() && was.Exit == nil {
 				left, why := w.blocked(spec, c)
@@ -173,7 +170,8 @@ func (w *worker) startAll(ctx context.Context, spec *agentapi.TaskSpec, found ma
 					continue
 				}
 			}
-			if f := w.start(ctx, c, was, exits); f != nil || ctx.Err() != nil {
+			last := i == len(waiting)-1 && len(blocked) == 0
+			if f := w.start(ctx, c, was, last, exits); f != nil || ctx.Err() != nil {
 				return f
 			}
 		}
@@ -195,8 +193,8 @@ func (w *worker) startAll(ctx context.Context, spec *agentapi.TaskSpec, found ma
 	return nil
 }
 
-// start starts one container, or takes over what an earlier process started, and has it watched.
-func (w *worker) start(ctx context.Context, c *agentapi.ContainerSpec, was runtime.RecoveredContainer, exits chan<- exit) *failure {
+// start starts one container, or takes over what an earlier process started, and has it watched. After the last one the task runs.
+func (w *worker) start(ctx context.Context, c *agentapi.ContainerSpec, was runtime.RecoveredContainer, last bool, exits chan<- exit) *failure {
 	started := was.Started
 	if started.At.IsZero() && was.Exit == nil {
 		if f := w.openLog(ctx, c); f != nil || ctx.Err() != nil {
@@ -212,7 +210,7 @@ func (w *worker) start(ctx context.Context, c *agentapi.ContainerSpec, was runti
 			return &failure{codeFailedToStart, reason}
 		}
 	}
-	w.noteStart(c, started)
+	w.noteStart(c, started, last)
 	w.watching.Go(func() { w.watch(ctx, c, started, exits) })
 	return nil
 }

@@ -46,17 +46,17 @@ func (o *outbox) wakeSoon() {
 	}
 }
 
-// task puts in a task's status. That it is on its way to run can wait: most tasks run a moment later, and saying only that saves the control plane
-// half of its writing.
-func (o *outbox) task(s *agentapi.TaskStatus) {
+// task puts in a task's status. One that is not due can wait: most tasks run a moment later, and saying only that saves the control plane half of
+// its writing.
+func (o *outbox) task(s *agentapi.TaskStatus, due bool) {
 	o.mu.Lock()
 	o.tasks[s.TaskId] = s
 	o.mu.Unlock()
-	if s.State < agentapi.TaskState_RUNNING {
+	if due {
+		o.wake()
+	} else {
 		o.wakeSoon()
-		return
 	}
-	o.wake()
 }
 
 func (o *outbox) health(t *agentapi.HealthTransition) {

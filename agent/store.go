@@ -1,15 +1,18 @@
 package agent
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
 	"time"
 
+	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
 	agentapi "github.com/seed-2f228079/neargate/api/agent"
@@ -17,8 +20,9 @@ import (
 
 // taskStore keeps one file a task, DIR/tasks/ID: what was assigned and how far it got; DIR/ended/ID, empty, for a task of
 // which only logs are left, its time the end's; and DIR/ship/ID.CONTAINER for an output that is still to be shipped. Files are
-// replaced as a whole.
-// They are not synced: they have to outlive this process, not the machine, with whose crash the tasks end too.
+// replaced as a whole, but a task's statuses are appended: making a file is what costs most.
+// They are not synced: they have to outlive this process, not the machine, with whose crash the tasks end too. A task's file of which such a crash left nothing, or not the
+// whole assignment, is of a task that was never here: what is wanted of it comes again.
 type taskStore struct{ dir string }
 
 type kept struct {
@@ -33,6 +37,58 @@ func (s taskStore) save(as *agentapi.Assignment, st *agentapi.TaskStatus) error 
 	}
 	return s.replace(filepath.Join(s.tasks(), as.TaskId), b)
 }
+
+// maxKept is how large a task's file may become before it is written anew.
+const maxKept = 64 << 10
+
+// note appends a status to the task's file.
+func (s taskStore) note(as *agentapi.Assignment, st *agentapi.TaskStatus) error {
+	b, err := proto.Marshal(&agentapi.KeptTask{Later: []*agentapi.TaskStatus{st}})
+	if err != nil {
+		return err
+	}
+	f, err := os.OpenFile(filepath.Join(s.tasks(), as.TaskId), os.O_WRONLY|os.O_APPEND, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return s.save(as, st)
+	}
+	if err != nil {
+		return err
+	}
+	var n int
+	info, err := f.Stat()
+	if err == nil && info.Size() < maxKept {
+		n, err = f.Write(b)
+	}
+	if err = errors.Join(err, f.Close()); err == nil && n == len(b) {
+		return nil
+	}
+	return s.save(as, st) // it is large, or has half a status at its end, after which no other could be read
+}
+
+// readKept reads a task's file. Half a status at its end was never appended; the one before it counts. whole is the size without it. errUnwritten: there is not even
+// the assignment.
+func readKept(b []byte) (_ kept, whole int, _ error) {
+	for whole < len(b) {
+		_, _, n := protowire.ConsumeField(b[whole:])
+		if n < 0 {
+			break
+		}
+		whole += n
+	}
+	if _, _, n := protowire.ConsumeField(b); whole == 0 && errors.Is(protowire.ParseError(n), io.ErrUnexpectedEOF) {
+		return kept{}, 0, errUnwritten
+	}
+	var k agentapi.KeptTask
+	if err := proto.Unmarshal(b[:whole], &k); err != nil {
+		return kept{}, 0, err
+	}
+	if n := len(k.Later); n > 0 {
+		k.Status = k.Later[n-1]
+	}
+	return kept{k.Assignment, k.Status}, whole, nil
+}
+
+var errUnwritten = errors.New("the file is not whole")
 
 func (s taskStore) replace(path string, b []byte) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
@@ -112,11 +168,22 @@ func (s taskStore) load() (map[string]kept, error) {
 		if err != nil {
 			return nil, err
 		}
-		var k agentapi.KeptTask
-		if err := proto.Unmarshal(b, &k); err != nil || k.Assignment.GetTaskId() != e.Name() || k.Status == nil {
+		k, whole, err := readKept(b)
+		if errors.Is(err, errUnwritten) {
+			if err := os.Remove(path); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		if err != nil || k.assignment.GetTaskId() != e.Name() || k.status == nil {
 			return nil, fmt.Errorf("%s is damaged (%v): move it away; its task is then removed from this host", path, err)
 		}
-		out[e.Name()] = kept{k.Assignment, k.Status}
+		if whole < len(b) { // nothing can be appended to that
+			if err := s.save(k.assignment, k.status); err != nil {
+				return nil, err
+			}
+		}
+		out[e.Name()] = k
 	}
 	return out, nil
 }
@@ -192,6 +259,9 @@ func (s taskStore) roleKey() ([]byte, error) {
 	return key, s.replace(path, key)
 }
 
+// positionSize is that of the file, filled up with spaces.
+const positionSize = 256
+
 func (s taskStore) positionPath() string { return filepath.Join(s.dir, "position.json") }
 
 func (s taskStore) loadPosition() (position, error) {
@@ -213,6 +283,17 @@ func (s taskStore) savePosition(p position) error {
 	b, err := json.Marshal(p)
 	if err != nil {
 		return err
+	}
+	// One write within a page, over what was there: it is done or not, whenever this process ends.
+	if b = append(b, bytes.Repeat([]byte(" "), max(0, positionSize-len(b)))...); len(b) == positionSize {
+		if f, err := os.OpenFile(s.positionPath(), os.O_WRONLY, 0); err == nil {
+			info, err := f.Stat()
+			if err == nil && info.Size() == positionSize {
+				_, err = f.WriteAt(b, 0)
+				return errors.Join(err, f.Close())
+			}
+			f.Close()
+		}
 	}
 	return s.replace(s.positionPath(), b)
 }

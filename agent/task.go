@@ -28,6 +28,8 @@ type worker struct {
 	wanted chan struct{}
 	// moved holds a token whenever status has changed, for bringUp.
 	moved chan struct{}
+	// answers came with its assignment; none: it is an earlier process's.
+	answers answers
 	// role has the credentials that its containers get.
 	role roleCredentials
 	ages clock.Ages[string] // of its running containers, by name
@@ -49,6 +51,9 @@ func newWorker(a *Agent, as *agentapi.Assignment, st *agentapi.TaskStatus) *work
 
 // update takes a newer word of the control plane. Words of an older epoch are dropped; within an epoch, stopped is final.
 func (w *worker) update(as *agentapi.Assignment) error {
+	w.a.takeAnswers(as) // for a task that is to be started they came before
+	w.reporting.Lock()
+	defer w.reporting.Unlock()
 	w.mu.Lock()
 	old := w.assignment
 	stale := as.Epoch < old.Epoch || as.Epoch == old.Epoch && old.Desired == agentapi.DesiredState_DESIRED_STOPPED
@@ -105,19 +110,30 @@ func (w *worker) endWanted() (reason string, yes bool) {
 func (w *worker) report(change func(*agentapi.TaskStatus)) {
 	w.reporting.Lock()
 	defer w.reporting.Unlock()
+	as, st := w.change(change)
+	if err := w.a.store.note(as, st); err != nil {
+		w.a.log.Error("keep the status of a task", "task", w.id, "error", err)
+	}
+	w.a.out.task(st, !passing(as, st))
+	wake(w.moved)
+}
+
+// change changes the status in memory alone.
+func (w *worker) change(change func(*agentapi.TaskStatus)) (*agentapi.Assignment, *agentapi.TaskStatus) {
 	w.mu.Lock()
+	defer w.mu.Unlock()
 	st := proto.CloneOf(w.status)
 	change(st)
 	st.State = max(st.State, w.status.State)
-	as := w.assignment
-	sumHealth(as.Spec, st)
+	sumHealth(w.assignment.Spec, st)
 	w.status = st
-	w.mu.Unlock()
-	if err := w.a.store.save(as, st); err != nil {
-		w.a.log.Error("keep the status of a task", "task", w.id, "error", err)
-	}
-	w.a.out.task(st)
-	wake(w.moved)
+	return w.assignment, st
+}
+
+// passing says whether a status is only told if nothing follows it at once: a step on the way to RUNNING. The address of a task with security groups is
+// told at once, for the hosts of others let its first packets in by it.
+func passing(as *agentapi.Assignment, st *agentapi.TaskStatus) bool {
+	return st.State < agentapi.TaskState_RUNNING && (st.Address == "" || len(as.Spec.GetSecurityGroups()) == 0)
 }
 
 func (w *worker) now() *timestamppb.Timestamp { return timestamppb.New(w.a.cfg.Clock.Now()) }

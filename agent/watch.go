@@ -32,7 +32,7 @@ func (w *worker) watch(ctx context.Context, c *agentapi.ContainerSpec, started r
 			var again runtime.Started
 			if again, err = w.a.cfg.Driver.Restart(ctx, w.id, c.Name, started); err == nil {
 				started = again
-				w.noteStart(c, started)
+				w.noteStart(c, started, false)
 				continue
 			}
 			if ctx.Err() != nil {
@@ -58,8 +58,8 @@ func restarts(p *agentapi.RestartPolicy, started runtime.Started, e runtime.Exit
 }
 
 // noteStart reports a container that runs, and has what it writes shipped. A start that is newer than the one reported is a restart, also when the process that
-// ordered it did not live to report it.
-func (w *worker) noteStart(c *agentapi.ContainerSpec, started runtime.Started) {
+// ordered it did not live to report it. last: with it all containers were started.
+func (w *worker) noteStart(c *agentapi.ContainerSpec, started runtime.Started, last bool) {
 	w.report(func(st *agentapi.TaskStatus) {
 		cs := containerStatus(st, c.Name)
 		cs.State, cs.RuntimeId = max(cs.State, agentapi.ContainerState_CONTAINER_RUNNING), started.RuntimeID
@@ -71,6 +71,12 @@ func (w *worker) noteStart(c *agentapi.ContainerSpec, started runtime.Started) {
 			cs.Restarts++
 			if c.HealthCheck != nil {
 				cs.Health, cs.HealthSince = agentapi.Health_HEALTH_UNKNOWN, w.now()
+			}
+		}
+		if last {
+			st.State = agentapi.TaskState_RUNNING
+			if st.Started == nil {
+				st.Started = w.now()
 			}
 		}
 	})

@@ -186,9 +186,14 @@ func TestDependencies(t *testing.T) {
 			as.Spec.Containers[1].DependsOn = depend("a", c.condition)
 			h.send(1, true, nil, as)
 			if c.condition != "START" {
-				h.pass(s.clock, time.Millisecond, "c to run while b waits", func(st *agentapi.TaskStatus) bool {
-					return len(st.Containers) == 3 && st.Containers[2].State == agentapi.ContainerState_CONTAINER_RUNNING
+				waiting := func(st *agentapi.TaskStatus) bool {
+					return len(st.GetContainers()) == 3 && st.Containers[2].State == agentapi.ContainerState_CONTAINER_RUNNING
+				}
+				waitFor(t, "c to run while b waits", func() bool {
+					w := h.agent.worker(taskA)
+					return w != nil && waiting(w.snapshot())
 				})
+				h.pass(s.clock, time.Millisecond, "that to be told", waiting)
 				if st := h.last[taskA]; st.State >= agentapi.TaskState_RUNNING || st.Containers[1].State >= agentapi.ContainerState_CONTAINER_RUNNING {
 					t.Fatalf("b did not wait: %v", st)
 				}

@@ -61,6 +61,8 @@ type Call struct {
 	SourceIP  netip.Addr
 	UserAgent string
 	Secure    bool // it came by TLS
+	// Unsent, unless it is nil, says that there is no request yet: it becomes true once a policy asks for what only that could tell.
+	Unsent *bool
 }
 
 // Access is one thing that an authorizer is asked for.

@@ -55,7 +55,7 @@ func main() {
 	flag.IntVar(&s.requests, "requests", 30000, "requests a turn (proxy, push)")
 	flag.IntVar(&s.lines, "lines", 500_000, "lines of 100 bytes a turn (logs)")
 	flag.IntVar(&s.size, "size", 512, "bytes of an answer (proxy)")
-	flag.StringVar(&s.before, "before", "", "another build of the binary to measure beside (proxy, registry)")
+	flag.StringVar(&s.before, "before", "", "another build of the binary to measure beside (proxy, registry; start, in place of the engine)")
 	flag.StringVar(&s.only, "only", "", "measure only work whose name contains this (registry)")
 	flag.StringVar(&s.distribution, "distribution", "", "program of distribution v3's registry to measure beside (registry)")
 	flag.StringVar(&s.hosts, "hosts", "1000", "numbers of simulated hosts, separated by commas (scale)")

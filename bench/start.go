@@ -24,31 +24,56 @@ const atOnce = 8
 
 // benchStart takes turns between RunTask on the platform, with sandboxes made ahead and without, and create + start on a Docker engine: the
 // same program in an image of nothing else, on a bridge, with the same limits. The clock runs from the first byte of the API call to the
-// first byte that the container sends to this process. Then the same with eight at once.
+// first byte that the container sends to this process. Then the same with eight at once. With another build to measure beside, that takes the engine's place.
 func benchStart(ctx context.Context, s settings) (err error) {
 	l, err := newDoorbell()
 	if err != nil {
 		return err
 	}
 	defer l.Close()
-	e, err := openEngine(ctx, s.hello)
+	var contestants []*contestant
+	open := func(name, binary string, flags ...string) (*contestant, error) {
+		s := s
+		s.neargate = binary
+		n, err := openNative(ctx, s, l.address, flags...)
+		if err != nil {
+			return nil, err
+		}
+		n.warm = len(flags) > 0
+		c := &contestant{name: name, starter: n, close: n.close}
+		contestants = append(contestants, c)
+		return c, nil
+	}
+	defer func() {
+		for _, c := range contestants {
+			err = errors.Join(err, c.close())
+		}
+	}()
+	warm := []string{"--warm", strconv.Itoa(atOnce)}
+	ours, err := open("native", s.neargate)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, e.close(context.WithoutCancel(ctx))) }()
-	n, err := openNative(ctx, s, l.address)
+	ready, err := open("native, warm", s.neargate, warm...)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, n.close()) }()
-	w, err := openNative(ctx, s, l.address, "--warm", strconv.Itoa(atOnce))
-	if err != nil {
-		return err
+	if s.before != "" {
+		if ours.peer, err = open("before", s.before); err == nil {
+			ready.peer, err = open("before, warm", s.before, warm...)
+		}
+		if err != nil {
+			return err
+		}
+	} else {
+		e, err := openEngine(ctx, s.hello)
+		if err != nil {
+			return err
+		}
+		ours.peer = &contestant{name: "docker", starter: e, close: func() error { return e.close(context.WithoutCancel(ctx)) }}
+		ready.peer = ours.peer
+		contestants = append(contestants, ours.peer)
 	}
-	defer func() { err = errors.Join(err, w.close()) }()
-	w.warm = true
-
-	contestants := []*contestant{{name: "native", starter: n}, {name: "native, warm", starter: w}, {name: "docker", starter: e}}
 	for i := range s.rounds + 2 {
 		for _, c := range contestants {
 			one, err := c.starter.run(ctx, l)
@@ -64,15 +89,14 @@ func benchStart(ctx context.Context, s settings) (err error) {
 			}
 		}
 	}
-	last := contestants[len(contestants)-1]
 	for _, c := range contestants {
 		c.one.print(c.name)
 		first, all := c.one.first().median(), c.many.first().median()
 		fmt.Printf("  one after the other %.1f starts/s; %d at once: %v until the last, %.1f starts/s, CPU a start %v\n",
 			1/first.Seconds(), atOnce, c.many.first(), atOnce/all.Seconds(), c.many.cpu())
-		if c != last {
-			fmt.Printf("  against docker: %.2f of the time, %.2f of the CPU; %d at once %.2f and %.2f\n", ratio(c.one.first(), last.one.first()), ratio(c.one.cpu(), last.one.cpu()),
-				atOnce, ratio(c.many.first(), last.many.first()), ratio(c.many.cpu(), last.many.cpu()))
+		if p := c.peer; p != nil {
+			fmt.Printf("  against %s: %.2f of the time, %.2f of the CPU; %d at once %.2f and %.2f\n", p.name, ratio(c.one.first(), p.one.first()), ratio(c.one.cpu(), p.one.cpu()),
+				atOnce, ratio(c.many.first(), p.many.first()), ratio(c.many.cpu(), p.many.cpu()))
 		}
 	}
 	return nil
@@ -88,6 +112,8 @@ type contestant struct {
 		// runMany starts so many at once; first is until the last has called, cpu what one took.
 		runMany(ctx context.Context, l *doorbell, n int) (startResult, error)
 	}
+	close     func() error
+	peer      *contestant // it is compared with; nil: with none
 	one, many startResults
 }
 

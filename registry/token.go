@@ -149,8 +149,13 @@ var publicReads = map[string]bool{
 	"GET tags": true, "GET manifests": true, "HEAD manifests": true, "GET referrers": true, "GET blobs": true, "HEAD blobs": true,
 }
 
-// may says whether the caller may do what the endpoint does to a repository. It is the one place where rights are checked.
+// may says whether the caller may do what the endpoint does to a repository.
 func (r *Registry) may(hr *http.Request, c caller, endpoint, repository string) error {
+	return r.mayCall(hr.Context(), c, endpoint, repository, func(action string) *api.Call { return r.call(hr, c, action) })
+}
+
+// mayCall is may, of a request of which policies see what call makes of it. It is the one place where rights are checked.
+func (r *Registry) mayCall(ctx context.Context, c caller, endpoint, repository string, makeCall func(action string) *api.Call) error {
 	abroad := c.account != c.who.Account
 	if c.pull != "" {
 		method, _, _ := strings.Cut(endpoint, " ")
@@ -182,8 +187,8 @@ func (r *Registry) may(hr *http.Request, c caller, endpoint, repository string) 
 		}
 		return nil
 	}
-	call := r.call(hr, c, action)
-	err := r.Authorizer.Authorize(hr.Context(), call, api.Access{Action: action, Resources: []string{resource(call)}})
+	call := makeCall(action)
+	err := r.Authorizer.Authorize(ctx, call, api.Access{Action: action, Resources: []string{resource(call)}})
 	if err != nil {
 		return &ociError{http.StatusForbidden, "DENIED", err.Error()}
 	}
@@ -192,10 +197,16 @@ func (r *Registry) may(hr *http.Request, c caller, endpoint, repository string) 
 
 // call is the call of an operation that a request to /v2/ stands for.
 func (r *Registry) call(hr *http.Request, c caller, action string) *api.Call {
-	service, operation, _ := strings.Cut(action, ":")
-	call := &api.Call{Identity: c.who, Region: c.region, Service: service, Operation: operation, Time: r.Clock.Now(), UserAgent: hr.UserAgent(), Secure: hr.TLS != nil}
+	call := r.unsent(c, action)
+	call.UserAgent, call.Secure = hr.UserAgent(), hr.TLS != nil
 	if from, err := netip.ParseAddrPort(hr.RemoteAddr); err == nil {
 		call.SourceIP = from.Addr().Unmap()
 	}
 	return call
+}
+
+// unsent is such a call without a request.
+func (r *Registry) unsent(c caller, action string) *api.Call {
+	service, operation, _ := strings.Cut(action, ":")
+	return &api.Call{Identity: c.who, Region: c.region, Service: service, Operation: operation, Time: r.Clock.Now()}
 }

@@ -18,6 +18,12 @@ type ImageCleaner interface {
 	CleanImages(ctx context.Context, c Cleanup) (removed []string, err error)
 }
 
+// Keeping is a Driver that knows which images it has without asking anybody.
+type Keeping interface {
+	// AtHand is the image that was pulled by this name before, if that is what digest says and all of it is still here. It counts as used, as by a pull.
+	AtHand(image, digest string) (Image, bool)
+}
+
 // Warming is a Driver that can have sandboxes ready for tasks like those that run here, which then start without waiting for one.
 type Warming interface {
 	// KeepWarm makes them, as far as the driver was told to, until ctx ends; then it removes those that no task has taken.

@@ -1903,9 +1903,11 @@ func (*Heartbeat) Descriptor() ([]byte, []int) {
 
 // KeptTask is what an agent keeps on its disk of a task.
 type KeptTask struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Assignment    *Assignment            `protobuf:"bytes,1,opt,name=assignment,proto3" json:"assignment,omitempty"`
-	Status        *TaskStatus            `protobuf:"bytes,2,opt,name=status,proto3" json:"status,omitempty"`
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	Assignment *Assignment            `protobuf:"bytes,1,opt,name=assignment,proto3" json:"assignment,omitempty"`
+	Status     *TaskStatus            `protobuf:"bytes,2,opt,name=status,proto3" json:"status,omitempty"`
+	// later are the statuses after that one, in order: the last counts. Each is appended to the file by itself.
+	Later         []*TaskStatus `protobuf:"bytes,20,rep,name=later,proto3" json:"later,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1954,15 +1956,25 @@ func (x *KeptTask) GetStatus() *TaskStatus {
 	return nil
 }
 
+func (x *KeptTask) GetLater() []*TaskStatus {
+	if x != nil {
+		return x.Later
+	}
+	return nil
+}
+
 // Assignment is all an agent needs to run one task.
 type Assignment struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	TaskId        string                 `protobuf:"bytes,1,opt,name=task_id,json=taskId,proto3" json:"task_id,omitempty"` // 32 hex digits
-	TaskArn       string                 `protobuf:"bytes,2,opt,name=task_arn,json=taskArn,proto3" json:"task_arn,omitempty"`
-	Epoch         uint64                 `protobuf:"varint,3,opt,name=epoch,proto3" json:"epoch,omitempty"` // status of an older epoch is dropped
-	Desired       DesiredState           `protobuf:"varint,4,opt,name=desired,proto3,enum=neargate.agent.v1.DesiredState" json:"desired,omitempty"`
-	Spec          *TaskSpec              `protobuf:"bytes,5,opt,name=spec,proto3" json:"spec,omitempty"`
-	StopReason    string                 `protobuf:"bytes,6,opt,name=stop_reason,json=stopReason,proto3" json:"stop_reason,omitempty"`
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	TaskId     string                 `protobuf:"bytes,1,opt,name=task_id,json=taskId,proto3" json:"task_id,omitempty"` // 32 hex digits
+	TaskArn    string                 `protobuf:"bytes,2,opt,name=task_arn,json=taskArn,proto3" json:"task_arn,omitempty"`
+	Epoch      uint64                 `protobuf:"varint,3,opt,name=epoch,proto3" json:"epoch,omitempty"` // status of an older epoch is dropped
+	Desired    DesiredState           `protobuf:"varint,4,opt,name=desired,proto3,enum=neargate.agent.v1.DesiredState" json:"desired,omitempty"`
+	Spec       *TaskSpec              `protobuf:"bytes,5,opt,name=spec,proto3" json:"spec,omitempty"`
+	StopReason string                 `protobuf:"bytes,6,opt,name=stop_reason,json=stopReason,proto3" json:"stop_reason,omitempty"`
+	// What the platform's own registry would answer if it were asked for the image now, as a digest, by container: of those that the task may
+	// pull, where the registry needs nobody else to say so. It is true when it is sent, so it is not kept.
+	ImageDigests  map[string]string `protobuf:"bytes,20,rep,name=image_digests,json=imageDigests,proto3" json:"image_digests,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2037,6 +2049,13 @@ func (x *Assignment) GetStopReason() string {
 		return x.StopReason
 	}
 	return ""
+}
+
+func (x *Assignment) GetImageDigests() map[string]string {
+	if x != nil {
+		return x.ImageDigests
+	}
+	return nil
 }
 
 type TaskSpec struct {
@@ -6640,12 +6659,13 @@ const file_api_agent_agent_proto_rawDesc = "" +
 	"\x03Ack\x12+\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x17.neargate.agent.v1.KindR\x04kind\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\"\v\n" +
-	"\tHeartbeat\"\x80\x01\n" +
+	"\tHeartbeat\"\xb5\x01\n" +
 	"\bKeptTask\x12=\n" +
 	"\n" +
 	"assignment\x18\x01 \x01(\v2\x1d.neargate.agent.v1.AssignmentR\n" +
 	"assignment\x125\n" +
-	"\x06status\x18\x02 \x01(\v2\x1d.neargate.agent.v1.TaskStatusR\x06status\"\xe3\x01\n" +
+	"\x06status\x18\x02 \x01(\v2\x1d.neargate.agent.v1.TaskStatusR\x06status\x123\n" +
+	"\x05later\x18\x14 \x03(\v2\x1d.neargate.agent.v1.TaskStatusR\x05later\"\xfa\x02\n" +
 	"\n" +
 	"Assignment\x12\x17\n" +
 	"\atask_id\x18\x01 \x01(\tR\x06taskId\x12\x19\n" +
@@ -6654,7 +6674,11 @@ const file_api_agent_agent_proto_rawDesc = "" +
 	"\adesired\x18\x04 \x01(\x0e2\x1f.neargate.agent.v1.DesiredStateR\adesired\x12/\n" +
 	"\x04spec\x18\x05 \x01(\v2\x1b.neargate.agent.v1.TaskSpecR\x04spec\x12\x1f\n" +
 	"\vstop_reason\x18\x06 \x01(\tR\n" +
-	"stopReason\"\xa2\x06\n" +
+	"stopReason\x12T\n" +
+	"\rimage_digests\x18\x14 \x03(\v2/.neargate.agent.v1.Assignment.ImageDigestsEntryR\fimageDigests\x1a?\n" +
+	"\x11ImageDigestsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xa2\x06\n" +
 	"\bTaskSpec\x12\x18\n" +
 	"\aaccount\x18\x01 \x01(\tR\aaccount\x12\x16\n" +
 	"\x06region\x18\x02 \x01(\tR\x06region\x12\x18\n" +
@@ -7163,7 +7187,7 @@ func file_api_agent_agent_proto_rawDescGZIP() []byte {
 }
 
 var file_api_agent_agent_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
-var file_api_agent_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 85)
+var file_api_agent_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 86)
 var file_api_agent_agent_proto_goTypes = []any{
 	(Kind)(0),                      // 0: neargate.agent.v1.Kind
 	(DesiredState)(0),              // 1: neargate.agent.v1.DesiredState
@@ -7248,15 +7272,16 @@ var file_api_agent_agent_proto_goTypes = []any{
 	(*Renew)(nil),                  // 80: neargate.agent.v1.Renew
 	nil,                            // 81: neargate.agent.v1.Hello.RevisionsEntry
 	nil,                            // 82: neargate.agent.v1.Hello.AttributesEntry
-	nil,                            // 83: neargate.agent.v1.ContainerSpec.EnvironmentEntry
-	nil,                            // 84: neargate.agent.v1.ContainerSpec.LabelsEntry
-	nil,                            // 85: neargate.agent.v1.ContainerSpec.SysctlsEntry
-	nil,                            // 86: neargate.agent.v1.LogConfiguration.OptionsEntry
-	nil,                            // 87: neargate.agent.v1.VolumeSpec.DriverOptionsEntry
-	nil,                            // 88: neargate.agent.v1.ContainerSecrets.EnvironmentEntry
-	nil,                            // 89: neargate.agent.v1.ContainerSecrets.FilesEntry
-	nil,                            // 90: neargate.agent.v1.ContainerSecrets.LogOptionsEntry
-	(*timestamppb.Timestamp)(nil),  // 91: google.protobuf.Timestamp
+	nil,                            // 83: neargate.agent.v1.Assignment.ImageDigestsEntry
+	nil,                            // 84: neargate.agent.v1.ContainerSpec.EnvironmentEntry
+	nil,                            // 85: neargate.agent.v1.ContainerSpec.LabelsEntry
+	nil,                            // 86: neargate.agent.v1.ContainerSpec.SysctlsEntry
+	nil,                            // 87: neargate.agent.v1.LogConfiguration.OptionsEntry
+	nil,                            // 88: neargate.agent.v1.VolumeSpec.DriverOptionsEntry
+	nil,                            // 89: neargate.agent.v1.ContainerSecrets.EnvironmentEntry
+	nil,                            // 90: neargate.agent.v1.ContainerSecrets.FilesEntry
+	nil,                            // 91: neargate.agent.v1.ContainerSecrets.LogOptionsEntry
+	(*timestamppb.Timestamp)(nil),  // 92: google.protobuf.Timestamp
 }
 var file_api_agent_agent_proto_depIdxs = []int32{
 	15,  // 0: neargate.agent.v1.Up.hello:type_name -> neargate.agent.v1.Hello
@@ -7272,9 +7297,9 @@ var file_api_agent_agent_proto_depIdxs = []int32{
 	8,   // 10: neargate.agent.v1.Down.logs:type_name -> neargate.agent.v1.LogRequest
 	70,  // 11: neargate.agent.v1.Down.exec:type_name -> neargate.agent.v1.ExecRequest
 	80,  // 12: neargate.agent.v1.Down.renew:type_name -> neargate.agent.v1.Renew
-	91,  // 13: neargate.agent.v1.LogRequest.since:type_name -> google.protobuf.Timestamp
+	92,  // 13: neargate.agent.v1.LogRequest.since:type_name -> google.protobuf.Timestamp
 	10,  // 14: neargate.agent.v1.LogChunk.lines:type_name -> neargate.agent.v1.LogLine
-	91,  // 15: neargate.agent.v1.LogLine.at:type_name -> google.protobuf.Timestamp
+	92,  // 15: neargate.agent.v1.LogLine.at:type_name -> google.protobuf.Timestamp
 	13,  // 16: neargate.agent.v1.ShipBatch.events:type_name -> neargate.agent.v1.ShipEvent
 	78,  // 17: neargate.agent.v1.ShipBatch.session:type_name -> neargate.agent.v1.SessionLog
 	0,   // 18: neargate.agent.v1.Hello.kinds:type_name -> neargate.agent.v1.Kind
@@ -7298,87 +7323,89 @@ var file_api_agent_agent_proto_depIdxs = []int32{
 	0,   // 36: neargate.agent.v1.Ack.kind:type_name -> neargate.agent.v1.Kind
 	25,  // 37: neargate.agent.v1.KeptTask.assignment:type_name -> neargate.agent.v1.Assignment
 	38,  // 38: neargate.agent.v1.KeptTask.status:type_name -> neargate.agent.v1.TaskStatus
-	1,   // 39: neargate.agent.v1.Assignment.desired:type_name -> neargate.agent.v1.DesiredState
-	26,  // 40: neargate.agent.v1.Assignment.spec:type_name -> neargate.agent.v1.TaskSpec
-	27,  // 41: neargate.agent.v1.TaskSpec.containers:type_name -> neargate.agent.v1.ContainerSpec
-	36,  // 42: neargate.agent.v1.TaskSpec.volumes:type_name -> neargate.agent.v1.VolumeSpec
-	77,  // 43: neargate.agent.v1.TaskSpec.interception:type_name -> neargate.agent.v1.Interception
-	83,  // 44: neargate.agent.v1.ContainerSpec.environment:type_name -> neargate.agent.v1.ContainerSpec.EnvironmentEntry
-	35,  // 45: neargate.agent.v1.ContainerSpec.ports:type_name -> neargate.agent.v1.PortMapping
-	37,  // 46: neargate.agent.v1.ContainerSpec.mounts:type_name -> neargate.agent.v1.MountPoint
-	84,  // 47: neargate.agent.v1.ContainerSpec.labels:type_name -> neargate.agent.v1.ContainerSpec.LabelsEntry
-	32,  // 48: neargate.agent.v1.ContainerSpec.health_check:type_name -> neargate.agent.v1.ContainerCheck
-	33,  // 49: neargate.agent.v1.ContainerSpec.depends_on:type_name -> neargate.agent.v1.Dependency
-	34,  // 50: neargate.agent.v1.ContainerSpec.restart:type_name -> neargate.agent.v1.RestartPolicy
-	29,  // 51: neargate.agent.v1.ContainerSpec.tmpfs:type_name -> neargate.agent.v1.Tmpfs
-	30,  // 52: neargate.agent.v1.ContainerSpec.devices:type_name -> neargate.agent.v1.Device
-	31,  // 53: neargate.agent.v1.ContainerSpec.ulimits:type_name -> neargate.agent.v1.Ulimit
-	85,  // 54: neargate.agent.v1.ContainerSpec.sysctls:type_name -> neargate.agent.v1.ContainerSpec.SysctlsEntry
-	28,  // 55: neargate.agent.v1.ContainerSpec.log:type_name -> neargate.agent.v1.LogConfiguration
-	75,  // 56: neargate.agent.v1.ContainerSpec.fire_lens:type_name -> neargate.agent.v1.FireLens
-	86,  // 57: neargate.agent.v1.LogConfiguration.options:type_name -> neargate.agent.v1.LogConfiguration.OptionsEntry
-	87,  // 58: neargate.agent.v1.VolumeSpec.driver_options:type_name -> neargate.agent.v1.VolumeSpec.DriverOptionsEntry
-	76,  // 59: neargate.agent.v1.VolumeSpec.efs:type_name -> neargate.agent.v1.EFSVolume
-	3,   // 60: neargate.agent.v1.TaskStatus.state:type_name -> neargate.agent.v1.TaskState
-	39,  // 61: neargate.agent.v1.TaskStatus.containers:type_name -> neargate.agent.v1.ContainerStatus
-	91,  // 62: neargate.agent.v1.TaskStatus.pull_started:type_name -> google.protobuf.Timestamp
-	91,  // 63: neargate.agent.v1.TaskStatus.pull_stopped:type_name -> google.protobuf.Timestamp
-	91,  // 64: neargate.agent.v1.TaskStatus.started:type_name -> google.protobuf.Timestamp
-	91,  // 65: neargate.agent.v1.TaskStatus.stopping:type_name -> google.protobuf.Timestamp
-	91,  // 66: neargate.agent.v1.TaskStatus.execution_stopped:type_name -> google.protobuf.Timestamp
-	91,  // 67: neargate.agent.v1.TaskStatus.stopped:type_name -> google.protobuf.Timestamp
-	91,  // 68: neargate.agent.v1.TaskStatus.connected:type_name -> google.protobuf.Timestamp
-	4,   // 69: neargate.agent.v1.TaskStatus.health:type_name -> neargate.agent.v1.Health
-	2,   // 70: neargate.agent.v1.ContainerStatus.state:type_name -> neargate.agent.v1.ContainerState
-	40,  // 71: neargate.agent.v1.ContainerStatus.ports:type_name -> neargate.agent.v1.PortBinding
-	91,  // 72: neargate.agent.v1.ContainerStatus.started:type_name -> google.protobuf.Timestamp
-	91,  // 73: neargate.agent.v1.ContainerStatus.finished:type_name -> google.protobuf.Timestamp
-	4,   // 74: neargate.agent.v1.ContainerStatus.health:type_name -> neargate.agent.v1.Health
-	91,  // 75: neargate.agent.v1.ContainerStatus.health_since:type_name -> google.protobuf.Timestamp
-	38,  // 76: neargate.agent.v1.StatusReport.tasks:type_name -> neargate.agent.v1.TaskStatus
-	5,   // 77: neargate.agent.v1.Endpoint.state:type_name -> neargate.agent.v1.EndpointState
-	42,  // 78: neargate.agent.v1.TargetGroup.endpoints:type_name -> neargate.agent.v1.Endpoint
-	45,  // 79: neargate.agent.v1.Listener.rules:type_name -> neargate.agent.v1.Rule
-	46,  // 80: neargate.agent.v1.Rule.conditions:type_name -> neargate.agent.v1.Condition
-	48,  // 81: neargate.agent.v1.Rule.actions:type_name -> neargate.agent.v1.Action
-	47,  // 82: neargate.agent.v1.Condition.query:type_name -> neargate.agent.v1.QueryPair
-	49,  // 83: neargate.agent.v1.Action.forward:type_name -> neargate.agent.v1.Forward
-	51,  // 84: neargate.agent.v1.Action.redirect:type_name -> neargate.agent.v1.Redirect
-	52,  // 85: neargate.agent.v1.Action.fixed:type_name -> neargate.agent.v1.FixedResponse
-	50,  // 86: neargate.agent.v1.Forward.groups:type_name -> neargate.agent.v1.WeightedGroup
-	55,  // 87: neargate.agent.v1.HealthReport.transitions:type_name -> neargate.agent.v1.HealthTransition
-	5,   // 88: neargate.agent.v1.HealthTransition.state:type_name -> neargate.agent.v1.EndpointState
-	57,  // 89: neargate.agent.v1.DrainReport.drained:type_name -> neargate.agent.v1.Drained
-	59,  // 90: neargate.agent.v1.Zone.records:type_name -> neargate.agent.v1.RecordSet
-	91,  // 91: neargate.agent.v1.RoleCredentialsAnswer.expires:type_name -> google.protobuf.Timestamp
-	64,  // 92: neargate.agent.v1.TaskSecretsAnswer.containers:type_name -> neargate.agent.v1.ContainerSecrets
-	88,  // 93: neargate.agent.v1.ContainerSecrets.environment:type_name -> neargate.agent.v1.ContainerSecrets.EnvironmentEntry
-	89,  // 94: neargate.agent.v1.ContainerSecrets.files:type_name -> neargate.agent.v1.ContainerSecrets.FilesEntry
-	90,  // 95: neargate.agent.v1.ContainerSecrets.log_options:type_name -> neargate.agent.v1.ContainerSecrets.LogOptionsEntry
-	68,  // 96: neargate.agent.v1.SecurityGroup.ingress:type_name -> neargate.agent.v1.TrafficRule
-	68,  // 97: neargate.agent.v1.SecurityGroup.egress:type_name -> neargate.agent.v1.TrafficRule
-	71,  // 98: neargate.agent.v1.ExecRequest.terminal:type_name -> neargate.agent.v1.TerminalSize
-	91,  // 99: neargate.agent.v1.ExecRequest.expires:type_name -> google.protobuf.Timestamp
-	73,  // 100: neargate.agent.v1.ExecOutput.exit:type_name -> neargate.agent.v1.ExecExit
-	71,  // 101: neargate.agent.v1.ExecInput.resize:type_name -> neargate.agent.v1.TerminalSize
-	79,  // 102: neargate.agent.v1.Renew.wanted:type_name -> neargate.agent.v1.Papers
-	6,   // 103: neargate.agent.v1.Dispatcher.Session:input_type -> neargate.agent.v1.Up
-	9,   // 104: neargate.agent.v1.Dispatcher.Logs:input_type -> neargate.agent.v1.LogChunk
-	12,  // 105: neargate.agent.v1.Dispatcher.ShipLogs:input_type -> neargate.agent.v1.ShipBatch
-	60,  // 106: neargate.agent.v1.Dispatcher.RoleCredentials:input_type -> neargate.agent.v1.RoleCredentialsRequest
-	62,  // 107: neargate.agent.v1.Dispatcher.TaskSecrets:input_type -> neargate.agent.v1.TaskSecretsRequest
-	72,  // 108: neargate.agent.v1.Dispatcher.ExecSession:input_type -> neargate.agent.v1.ExecOutput
-	7,   // 109: neargate.agent.v1.Dispatcher.Session:output_type -> neargate.agent.v1.Down
-	11,  // 110: neargate.agent.v1.Dispatcher.Logs:output_type -> neargate.agent.v1.LogsRead
-	14,  // 111: neargate.agent.v1.Dispatcher.ShipLogs:output_type -> neargate.agent.v1.ShipAck
-	61,  // 112: neargate.agent.v1.Dispatcher.RoleCredentials:output_type -> neargate.agent.v1.RoleCredentialsAnswer
-	63,  // 113: neargate.agent.v1.Dispatcher.TaskSecrets:output_type -> neargate.agent.v1.TaskSecretsAnswer
-	74,  // 114: neargate.agent.v1.Dispatcher.ExecSession:output_type -> neargate.agent.v1.ExecInput
-	109, // [109:115] is the sub-list for method output_type
-	103, // [103:109] is the sub-list for method input_type
-	103, // [103:103] is the sub-list for extension type_name
-	103, // [103:103] is the sub-list for extension extendee
-	0,   // [0:103] is the sub-list for field type_name
+	38,  // 39: neargate.agent.v1.KeptTask.later:type_name -> neargate.agent.v1.TaskStatus
+	1,   // 40: neargate.agent.v1.Assignment.desired:type_name -> neargate.agent.v1.DesiredState
+	26,  // 41: neargate.agent.v1.Assignment.spec:type_name -> neargate.agent.v1.TaskSpec
+	83,  // 42: neargate.agent.v1.Assignment.image_digests:type_name -> neargate.agent.v1.Assignment.ImageDigestsEntry
+	27,  // 43: neargate.agent.v1.TaskSpec.containers:type_name -> neargate.agent.v1.ContainerSpec
+	36,  // 44: neargate.agent.v1.TaskSpec.volumes:type_name -> neargate.agent.v1.VolumeSpec
+	77,  // 45: neargate.agent.v1.TaskSpec.interception:type_name -> neargate.agent.v1.Interception
+	84,  // 46: neargate.agent.v1.ContainerSpec.environment:type_name -> neargate.agent.v1.ContainerSpec.EnvironmentEntry
+	35,  // 47: neargate.agent.v1.ContainerSpec.ports:type_name -> neargate.agent.v1.PortMapping
+	37,  // 48: neargate.agent.v1.ContainerSpec.mounts:type_name -> neargate.agent.v1.MountPoint
+	85,  // 49: neargate.agent.v1.ContainerSpec.labels:type_name -> neargate.agent.v1.ContainerSpec.LabelsEntry
+	32,  // 50: neargate.agent.v1.ContainerSpec.health_check:type_name -> neargate.agent.v1.ContainerCheck
+	33,  // 51: neargate.agent.v1.ContainerSpec.depends_on:type_name -> neargate.agent.v1.Dependency
+	34,  // 52: neargate.agent.v1.ContainerSpec.restart:type_name -> neargate.agent.v1.RestartPolicy
+	29,  // 53: neargate.agent.v1.ContainerSpec.tmpfs:type_name -> neargate.agent.v1.Tmpfs
+	30,  // 54: neargate.agent.v1.ContainerSpec.devices:type_name -> neargate.agent.v1.Device
+	31,  // 55: neargate.agent.v1.ContainerSpec.ulimits:type_name -> neargate.agent.v1.Ulimit
+	86,  // 56: neargate.agent.v1.ContainerSpec.sysctls:type_name -> neargate.agent.v1.ContainerSpec.SysctlsEntry
+	28,  // 57: neargate.agent.v1.ContainerSpec.log:type_name -> neargate.agent.v1.LogConfiguration
+	75,  // 58: neargate.agent.v1.ContainerSpec.fire_lens:type_name -> neargate.agent.v1.FireLens
+	87,  // 59: neargate.agent.v1.LogConfiguration.options:type_name -> neargate.agent.v1.LogConfiguration.OptionsEntry
+	88,  // 60: neargate.agent.v1.VolumeSpec.driver_options:type_name -> neargate.agent.v1.VolumeSpec.DriverOptionsEntry
+	76,  // 61: neargate.agent.v1.VolumeSpec.efs:type_name -> neargate.agent.v1.EFSVolume
+	3,   // 62: neargate.agent.v1.TaskStatus.state:type_name -> neargate.agent.v1.TaskState
+	39,  // 63: neargate.agent.v1.TaskStatus.containers:type_name -> neargate.agent.v1.ContainerStatus
+	92,  // 64: neargate.agent.v1.TaskStatus.pull_started:type_name -> google.protobuf.Timestamp
+	92,  // 65: neargate.agent.v1.TaskStatus.pull_stopped:type_name -> google.protobuf.Timestamp
+	92,  // 66: neargate.agent.v1.TaskStatus.started:type_name -> google.protobuf.Timestamp
+	92,  // 67: neargate.agent.v1.TaskStatus.stopping:type_name -> google.protobuf.Timestamp
+	92,  // 68: neargate.agent.v1.TaskStatus.execution_stopped:type_name -> google.protobuf.Timestamp
+	92,  // 69: neargate.agent.v1.TaskStatus.stopped:type_name -> google.protobuf.Timestamp
+	92,  // 70: neargate.agent.v1.TaskStatus.connected:type_name -> google.protobuf.Timestamp
+	4,   // 71: neargate.agent.v1.TaskStatus.health:type_name -> neargate.agent.v1.Health
+	2,   // 72: neargate.agent.v1.ContainerStatus.state:type_name -> neargate.agent.v1.ContainerState
+	40,  // 73: neargate.agent.v1.ContainerStatus.ports:type_name -> neargate.agent.v1.PortBinding
+	92,  // 74: neargate.agent.v1.ContainerStatus.started:type_name -> google.protobuf.Timestamp
+	92,  // 75: neargate.agent.v1.ContainerStatus.finished:type_name -> google.protobuf.Timestamp
+	4,   // 76: neargate.agent.v1.ContainerStatus.health:type_name -> neargate.agent.v1.Health
+	92,  // 77: neargate.agent.v1.ContainerStatus.health_since:type_name -> google.protobuf.Timestamp
+	38,  // 78: neargate.agent.v1.StatusReport.tasks:type_name -> neargate.agent.v1.TaskStatus
+	5,   // 79: neargate.agent.v1.Endpoint.state:type_name -> neargate.agent.v1.EndpointState
+	42,  // 80: neargate.agent.v1.TargetGroup.endpoints:type_name -> neargate.agent.v1.Endpoint
+	45,  // 81: neargate.agent.v1.Listener.rules:type_name -> neargate.agent.v1.Rule
+	46,  // 82: neargate.agent.v1.Rule.conditions:type_name -> neargate.agent.v1.Condition
+	48,  // 83: neargate.agent.v1.Rule.actions:type_name -> neargate.agent.v1.Action
+	47,  // 84: neargate.agent.v1.Condition.query:type_name -> neargate.agent.v1.QueryPair
+	49,  // 85: neargate.agent.v1.Action.forward:type_name -> neargate.agent.v1.Forward
+	51,  // 86: neargate.agent.v1.Action.redirect:type_name -> neargate.agent.v1.Redirect
+	52,  // 87: neargate.agent.v1.Action.fixed:type_name -> neargate.agent.v1.FixedResponse
+	50,  // 88: neargate.agent.v1.Forward.groups:type_name -> neargate.agent.v1.WeightedGroup
+	55,  // 89: neargate.agent.v1.HealthReport.transitions:type_name -> neargate.agent.v1.HealthTransition
+	5,   // 90: neargate.agent.v1.HealthTransition.state:type_name -> neargate.agent.v1.EndpointState
+	57,  // 91: neargate.agent.v1.DrainReport.drained:type_name -> neargate.agent.v1.Drained
+	59,  // 92: neargate.agent.v1.Zone.records:type_name -> neargate.agent.v1.RecordSet
+	92,  // 93: neargate.agent.v1.RoleCredentialsAnswer.expires:type_name -> google.protobuf.Timestamp
+	64,  // 94: neargate.agent.v1.TaskSecretsAnswer.containers:type_name -> neargate.agent.v1.ContainerSecrets
+	89,  // 95: neargate.agent.v1.ContainerSecrets.environment:type_name -> neargate.agent.v1.ContainerSecrets.EnvironmentEntry
+	90,  // 96: neargate.agent.v1.ContainerSecrets.files:type_name -> neargate.agent.v1.ContainerSecrets.FilesEntry
+	91,  // 97: neargate.agent.v1.ContainerSecrets.log_options:type_name -> neargate.agent.v1.ContainerSecrets.LogOptionsEntry
+	68,  // 98: neargate.agent.v1.SecurityGroup.ingress:type_name -> neargate.agent.v1.TrafficRule
+	68,  // 99: neargate.agent.v1.SecurityGroup.egress:type_name -> neargate.agent.v1.TrafficRule
+	71,  // 100: neargate.agent.v1.ExecRequest.terminal:type_name -> neargate.agent.v1.TerminalSize
+	92,  // 101: neargate.agent.v1.ExecRequest.expires:type_name -> google.protobuf.Timestamp
+	73,  // 102: neargate.agent.v1.ExecOutput.exit:type_name -> neargate.agent.v1.ExecExit
+	71,  // 103: neargate.agent.v1.ExecInput.resize:type_name -> neargate.agent.v1.TerminalSize
+	79,  // 104: neargate.agent.v1.Renew.wanted:type_name -> neargate.agent.v1.Papers
+	6,   // 105: neargate.agent.v1.Dispatcher.Session:input_type -> neargate.agent.v1.Up
+	9,   // 106: neargate.agent.v1.Dispatcher.Logs:input_type -> neargate.agent.v1.LogChunk
+	12,  // 107: neargate.agent.v1.Dispatcher.ShipLogs:input_type -> neargate.agent.v1.ShipBatch
+	60,  // 108: neargate.agent.v1.Dispatcher.RoleCredentials:input_type -> neargate.agent.v1.RoleCredentialsRequest
+	62,  // 109: neargate.agent.v1.Dispatcher.TaskSecrets:input_type -> neargate.agent.v1.TaskSecretsRequest
+	72,  // 110: neargate.agent.v1.Dispatcher.ExecSession:input_type -> neargate.agent.v1.ExecOutput
+	7,   // 111: neargate.agent.v1.Dispatcher.Session:output_type -> neargate.agent.v1.Down
+	11,  // 112: neargate.agent.v1.Dispatcher.Logs:output_type -> neargate.agent.v1.LogsRead
+	14,  // 113: neargate.agent.v1.Dispatcher.ShipLogs:output_type -> neargate.agent.v1.ShipAck
+	61,  // 114: neargate.agent.v1.Dispatcher.RoleCredentials:output_type -> neargate.agent.v1.RoleCredentialsAnswer
+	63,  // 115: neargate.agent.v1.Dispatcher.TaskSecrets:output_type -> neargate.agent.v1.TaskSecretsAnswer
+	74,  // 116: neargate.agent.v1.Dispatcher.ExecSession:output_type -> neargate.agent.v1.ExecInput
+	111, // [111:117] is the sub-list for method output_type
+	105, // [105:111] is the sub-list for method input_type
+	105, // [105:105] is the sub-list for extension type_name
+	105, // [105:105] is the sub-list for extension extendee
+	0,   // [0:105] is the sub-list for field type_name
 }
 
 func init() { file_api_agent_agent_proto_init() }
@@ -7426,7 +7453,7 @@ func file_api_agent_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_agent_agent_proto_rawDesc), len(file_api_agent_agent_proto_rawDesc)),
 			NumEnums:      6,
-			NumMessages:   85,
+			NumMessages:   86,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

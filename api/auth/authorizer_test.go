@@ -108,6 +108,27 @@ func TestContextKeys(t *testing.T) {
 	}
 }
 
+// A call without a request is told when a policy wants to know what only that could tell, and only then.
+func TestUnsentCall(t *testing.T) {
+	for condition, want := range map[string]bool{
+		`{"IpAddress":{"aws:SourceIp":"203.0.113.0/24"}}`:                                                    true,
+		`{"NotIpAddress":{"aws:SourceIp":"203.0.113.0/24"}}`:                                                 true,
+		`{"Null":{"aws:SourceIp":"true"}}`:                                                                   true,
+		`{"Bool":{"aws:SecureTransport":"true"}}`:                                                            true,
+		`{"StringLike":{"aws:UserAgent":"aws-cli/*"}}`:                                                       true,
+		`{"StringEquals":{"aws:RequestedRegion":"eu-west-1","aws:username":"ana","aws:PrincipalTag/a":"b"}}`: false,
+	} {
+		text := allowIf(condition)
+		a := auth.IAM{Principals: principals{"AIDAANA": text}}
+		call, asked := userCall, false
+		call.Unsent = &asked
+		_ = a.Authorize(t.Context(), &call, api.Access{Action: "ecs:StopTask", Resources: []string{task}})
+		if asked != want {
+			t.Errorf("%s: it is asked for: %v", condition, asked)
+		}
+	}
+}
+
 // The words of a refusal, and its code by protocol.
 func TestDenials(t *testing.T) {
 	const ana = "User: arn:aws:iam::000000000000:user/ops/ana is not authorized to perform: "

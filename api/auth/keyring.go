@@ -55,12 +55,8 @@ func (k *keyring) global(name string) ([]string, bool) {
 		return only(c.Time.UTC().Format(time.RFC3339))
 	case "epochtime":
 		return only(strconv.FormatInt(c.Time.Unix(), 10))
-	case "sourceip":
-		return []string{c.SourceIP.String()}, c.SourceIP.IsValid()
-	case "securetransport":
-		return only(strconv.FormatBool(c.Secure))
-	case "useragent":
-		return []string{c.UserAgent}, c.UserAgent != ""
+	case "sourceip", "securetransport", "useragent":
+		return k.transport(name)
 	case "requestedregion":
 		return only(c.Region)
 	case "principalarn":
@@ -103,6 +99,21 @@ func (k *keyring) global(name string) ([]string, bool) {
 		return []string{c.Session.SourceIdentity}, c.Session.SourceIdentity != ""
 	}
 	return nil, false
+}
+
+// transport answers what a request shows by how it comes.
+func (k *keyring) transport(name string) ([]string, bool) {
+	c := k.call
+	switch {
+	case c.Unsent != nil:
+		*c.Unsent = true
+		return nil, false
+	case name == "sourceip":
+		return []string{c.SourceIP.String()}, c.SourceIP.IsValid()
+	case name == "securetransport":
+		return only(strconv.FormatBool(c.Secure))
+	}
+	return []string{c.UserAgent}, c.UserAgent != ""
 }
 
 func only(v string) ([]string, bool) { return []string{v}, true }

@@ -265,7 +265,7 @@ func newControlPlane(cfg controlConfig) (_ *controlPlane, err error) {
 		Store: c.store, Clock: real, Rand: rand.Reader, Log: cfg.log, Rule: cfg.rule, Authorize: cfg.authorizeNode(), Reporter: lifecycle, Traffic: drainer,
 		LogStreams: logging, Roles: tokens, Secrets: confided,
 		Sources: []dispatcher.Source{
-			dispatcher.Assignments{Log: cfg.log, Credentials: c.registry.PullCredentials, Roles: tokens, DefaultGroup: network.DefaultSecurityGroup, Plans: new(controlplane.Plans)},
+			dispatcher.Assignments{Log: cfg.log, Credentials: c.registry.PullCredentials, Answer: c.registry.Answer, Roles: tokens, DefaultGroup: network.DefaultSecurityGroup, Plans: new(controlplane.Plans)},
 			dispatcher.Peers{}, ec2.FirewallSource{},
 			elb.ListenerSource{Service: balancing}, elb.NewTargetSource(network), elb.NewCheckSource(network),
 			servicediscovery.Source{Names: elb.Names{Service: balancing}},

@@ -18,6 +18,9 @@ type Assignments struct {
 	Roles       Roles // needed with Credentials
 	// Plans keep what was read of definitions; nil: each is read for every task.
 	Plans *controlplane.Plans
+	// Answer is what an image of that registry is, for a host that has it already: with it no question is needed when the task starts. ok is false where one is. Nil:
+	// all is asked.
+	Answer func(v state.Reader, account, region, image string, as *api.Identity) (digest string, ok bool)
 	// DefaultGroup is the id of the default VPC's default security group; nil: there are no security groups.
 	DefaultGroup func(account, region string) string
 }
@@ -98,12 +101,21 @@ func (a Assignments) resource(v *state.View, s *controlplane.TaskStatus) *agenta
 		spec.SecurityGroups = append(spec.SecurityGroups, g)
 		spec.DefaultSecurityGroup = g == fallback && len(s.SecurityGroups) == 1
 	}
+	as := &agentapi.Assignment{TaskId: t.Id, TaskArn: t.ARN(), Epoch: s.Epoch, Desired: desired(s), Spec: spec, StopReason: s.StoppedReason}
 	if a.Credentials != nil {
+		starts := as.Desired == agentapi.DesiredState_DESIRED_RUNNING && s.Report.GetState() < agentapi.TaskState_ACTIVATING
 		for _, c := range spec.Containers {
-			a.login(t, role, c)
+			who := a.login(t, role, c)
+			if !starts || a.Answer == nil || c.RegistryPassword == "" {
+				continue
+			}
+			if digest, ok := a.Answer(v, t.Account, t.Region, c.Image, who); ok {
+				if as.ImageDigests == nil {
+					as.ImageDigests = map[string]string{}
+				}
+				as.ImageDigests[c.Name] = digest
+			}
 		}
 	}
-	return &agentapi.Resource{Name: t.Id, Body: &agentapi.Resource_Assignment{Assignment: &agentapi.Assignment{
-		TaskId: t.Id, TaskArn: t.ARN(), Epoch: s.Epoch, Desired: desired(s), Spec: spec, StopReason: s.StoppedReason,
-	}}}
+	return &agentapi.Resource{Name: t.Id, Body: &agentapi.Resource_Assignment{Assignment: as}}
 }

@@ -44,11 +44,11 @@ func (s *Server) RoleCredentials(ctx context.Context, req *agentapi.RoleCredenti
 }
 
 // login gives a container what its image is pulled with, if that is kept here: as the execution role, where the task has one. The agent of ECS
-// first gets a token by GetAuthorizationToken; each request of the pull is then authorized for itself, by the registry.
-func (a Assignments) login(t *controlplane.Task, role string, c *agentapi.ContainerSpec) {
+// first gets a token by GetAuthorizationToken; each request of the pull is then authorized for itself, by the registry. It answers as whom: nil is the platform.
+func (a Assignments) login(t *controlplane.Task, role string, c *agentapi.ContainerSpec) *api.Identity {
 	if _, _, ours := a.Credentials(t.Account, t.Region, c.Image, nil); !ours || role == "" {
 		c.RegistryUser, c.RegistryPassword, _ = a.Credentials(t.Account, t.Region, c.Image, nil)
-		return
+		return nil
 	}
 	who, err := a.Roles.TaskIdentity(t.Account, role, t.ARN())
 	if err == nil {
@@ -63,6 +63,7 @@ func (a Assignments) login(t *controlplane.Task, role string, c *agentapi.Contai
 	default:
 		c.RegistryRefusal = "CannotPullECRContainerError: " + words(err)
 	}
+	return &who
 }
 
 // words are those of a refusal: that of a role that cannot be assumed as ECS has it, and IAM's.

@@ -3,6 +3,7 @@ package dispatcher
 import (
 	"context"
 	"errors"
+	"maps"
 	"strings"
 	"testing"
 	"time"
@@ -116,6 +117,11 @@ func TestLogin(t *testing.T) {
 			who = as.ARN
 		}
 		return "AWS", account + " " + region + " " + who, true
+	}, Answer: func(_ state.Reader, account, region, image string, as *api.Identity) (string, bool) {
+		if as == nil {
+			return "sha256:" + account + region + image, true
+		}
+		return "sha256:" + as.ARN, as.ARN != ""
 	}}
 	for _, c := range []struct{ role, launchType, password, refusal string }{
 		{"", "EC2", "platform", ""},
@@ -129,7 +135,8 @@ func TestLogin(t *testing.T) {
 		p.as(task, "app", c.role)
 		task.LaunchType = c.launchType
 		p.change(func(tx *state.Tx) error { controlplane.Tasks.Put(tx, task); return nil })
-		spec := a.resource(p.Store.View(), p.status(task)).GetAssignment().Spec
+		assignment := a.resource(p.Store.View(), p.status(task)).GetAssignment()
+		spec := assignment.Spec
 		if spec.TaskRole != "arn:aws:iam::000000000000:role/app" {
 			t.Errorf("task role %s", spec.TaskRole)
 		}
@@ -143,6 +150,25 @@ func TestLogin(t *testing.T) {
 		}
 		if own.RegistryPassword != want || own.RegistryRefusal != c.refusal {
 			t.Errorf("%s: %q, %q", c.role, own.RegistryPassword, own.RegistryRefusal)
+		}
+		// What the registry would answer, for whoever the image is pulled as.
+		answers := map[string]string{}
+		switch c.role {
+		case "":
+			answers[own.Name] = "sha256:000000000000us-east-1" + own.Image
+		case "pull":
+			answers[own.Name] = "sha256:" + strings.ReplaceAll(c.password, "TASK", task.ARN())
+		}
+		if !maps.Equal(assignment.ImageDigests, answers) {
+			t.Errorf("%s: answers %v, want %v", c.role, assignment.ImageDigests, answers)
+		}
+		p.change(func(tx *state.Tx) error { // nothing is pulled any more
+			s, _ := p.status(task).AdvanceReport(&agentapi.TaskStatus{TaskId: task.Id, Epoch: p.status(task).Epoch, State: agentapi.TaskState_ACTIVATING}, agentapi.TaskState_PENDING, p.clock.Now())
+			controlplane.TaskStatuses.Put(tx, s)
+			return nil
+		})
+		if later := a.resource(p.Store.View(), p.status(task)).GetAssignment(); len(later.ImageDigests) > 0 {
+			t.Errorf("%s: a task that is past its pulls has %v", c.role, later.ImageDigests)
 		}
 	}
 }

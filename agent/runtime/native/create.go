@@ -69,10 +69,7 @@ func (d *Driver) create(ctx context.Context, t *task, in runtime.Task) error {
 		images[c.Name] = img
 	}
 	var err error
-	if t.record, err = newTaskRecord(in, images); err != nil {
-		return err
-	}
-	if t.task, err = t.record.task(); err != nil {
+	if t.record, t.task, err = newTaskRecord(in, images); err != nil {
 		return err
 	}
 	if d.cfg.Warm > 0 {
@@ -353,6 +350,9 @@ func (d *Driver) makeContainerFolder(t *task, c *agentapi.ContainerSpec) error {
 	}
 	for name, text := range files {
 		path := filepath.Join(dir, name)
+		if was, err := os.ReadFile(path); err == nil && string(was) == text {
+			continue // made ahead
+		}
 		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
 			return err
 		}
@@ -364,6 +364,9 @@ func (d *Driver) makeContainerFolder(t *task, c *agentapi.ContainerSpec) error {
 		return nil
 	}
 	log := d.logPath(t.id, c.Name)
+	if os.Rename(t.logAhead(c.Name), filepath.Dir(log)) == nil {
+		return nil
+	}
 	if err := os.MkdirAll(filepath.Dir(log), 0o700); err != nil {
 		return err
 	}

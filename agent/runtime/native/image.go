@@ -12,6 +12,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -139,10 +140,25 @@ func (s *imageStore) pull(ctx context.Context, req runtime.PullRequest) (imageRe
 		return imageRecord{}, pullError(req.Image, err)
 	}
 	r.Reference = req.Image
+	var known imageRecord
+	if ok, err := readRecord(s.byReference(req.Image), &known); ok && err == nil && reflect.DeepEqual(known, r) {
+		s.used(req.Image)
+		return r, nil
+	}
 	if err := writeRecord(s.byReference(req.Image), r); err != nil {
 		return imageRecord{}, pullError(req.Image, err)
 	}
 	return r, nil
+}
+
+// AtHand implements runtime.Keeping.
+func (d *Driver) AtHand(image, digest string) (runtime.Image, bool) {
+	r, ok, err := d.images.lookUp(image)
+	if err != nil || !ok || r.Digest != digest {
+		return runtime.Image{}, false
+	}
+	d.images.used(image)
+	return r.image(), true
 }
 
 // used notes that an image is not to be cleaned up soon.

@@ -73,17 +73,18 @@ func (r exitRecord) exit() runtime.Exit {
 	return runtime.Exit{Code: r.Code, Signal: r.Signal, OOM: r.OOM, Reason: r.Reason, At: r.At}
 }
 
-func newTaskRecord(t runtime.Task, images map[string]imageRecord) (taskRecord, error) {
-	spec := proto.Clone(t.Spec).(*agentapi.TaskSpec)
-	for _, c := range spec.Containers {
+// newTaskRecord makes the record, and the task that task makes of it again.
+func newTaskRecord(t runtime.Task, images map[string]imageRecord) (taskRecord, runtime.Task, error) {
+	t.Spec = proto.CloneOf(t.Spec)
+	for _, c := range t.Spec.Containers {
 		c.RegistryPassword = "" // of no use after the pull, and not to be kept on disk
 	}
-	b, err := protojson.Marshal(spec)
+	b, err := protojson.Marshal(t.Spec)
 	if err != nil {
-		return taskRecord{}, err
+		return taskRecord{}, t, err
 	}
 	return taskRecord{ID: t.ID, Spec: b, DNSServers: t.DNSServers, DNSSearch: t.DNSSearch, ExtraHosts: t.ExtraHosts,
-		Environment: t.Environment, Images: images}, nil
+		Environment: t.Environment, Images: images}, t, nil
 }
 
 func (r taskRecord) task() (runtime.Task, error) {
@@ -114,11 +115,17 @@ func writeRecord(path string, v any) error {
 	if err != nil {
 		return err
 	}
-	f, err := os.CreateTemp(filepath.Dir(path), ".tmp-")
+	f, err := os.OpenFile(aheadOf(path), os.O_WRONLY, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		f, err = os.CreateTemp(filepath.Dir(path), ".tmp-")
+	}
 	if err != nil {
 		return err
 	}
 	_, err = f.Write(b)
+	if err == nil {
+		err = f.Truncate(int64(len(b))) // a file that was made ahead may hold something longer
+	}
 	if err = errors.Join(err, f.Close()); err == nil {
 		err = os.Rename(f.Name(), path)
 	}
@@ -127,6 +134,13 @@ func writeRecord(path string, v any) error {
 	}
 	return err
 }
+
+// aheadOf is where a record's file can be made ahead, which takes ten times as long as writing and naming it. One process writes such a record at a time.
+func aheadOf(path string) string {
+	return filepath.Join(filepath.Dir(path), ".ahead-"+filepath.Base(path))
+}
+
+func makeAhead(path string) error { return os.WriteFile(aheadOf(path), nil, 0o600) }
 
 // readRecord says whether the file is there and whole.
 func readRecord(path string, v any) (bool, error) {

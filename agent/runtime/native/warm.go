@@ -190,7 +190,12 @@ func (d *Driver) becomeOf(ctx context.Context, t *task, sb sandboxRecord) error 
 			return err
 		}
 	}
-	for rest, first := reserved, true; first || len(rest) > 0; first = false { // at least once: a shim that died is noticed here
+	if c, err := t.dial(ctx); err != nil { // a shim that died is noticed here
+		return err
+	} else {
+		c.Close()
+	}
+	for rest := reserved; len(rest) > 0; {
 		n := min(len(rest), maxFiles)
 		if _, err := t.call(ctx, shimRequest{Op: "hold"}, nil, rest[:n]...); err != nil {
 			return err
@@ -423,6 +428,12 @@ func (d *Driver) makeWarm(ctx context.Context, s *shape) error {
 			if _, err := t.call(ctx, shimRequest{Op: "prepare", Container: c.Name}, nil); err != nil {
 				return err
 			}
+			if err := t.makeFilesAhead(c.Name); err != nil {
+				return err
+			}
+		}
+		if err := makeAhead(filepath.Join(t.dir, "record.json")); err != nil {
+			return err
 		}
 		return t.complete()
 	}()
@@ -437,6 +448,25 @@ func (d *Driver) makeWarm(ctx context.Context, s *shape) error {
 	b.release, b.ready = release, true
 	return nil
 }
+
+// makeFilesAhead makes the files that a task's start writes, but for record.json. The bundle by which the container was prepared is not needed any more.
+func (t *task) makeFilesAhead(name string) error {
+	bundle := filepath.Join(t.container(name), "bundle.json")
+	if err := os.Rename(bundle, aheadOf(bundle)); err != nil {
+		return err
+	}
+	if err := makeAhead(filepath.Join(t.container(name), "started.json")); err != nil {
+		return err
+	}
+	log := t.logAhead(name)
+	if err := os.Mkdir(log, 0o700); err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(log, name+".log"), nil, 0o600)
+}
+
+// logAhead is where the folder of a task's logs may be ready, with that of one container.
+func (t *task) logAhead(name string) string { return filepath.Join(t.container(name), "log") }
 
 // dropWarm removes what was taken out of the pool.
 func (d *Driver) dropWarm(ctx context.Context, list []*warmBox) error {
