@@ -33,6 +33,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/seed-2f228079/neargate/controlplane/state"
+	"github.com/seed-2f228079/neargate/internal/clock"
 )
 
 // Options of an engine.
@@ -52,7 +53,9 @@ type Options struct {
 	// SnapshotBytes is how many bytes of log are written between two snapshots, at least; 16 MiB by default. It is as many as the last
 	// snapshot had, if those are more.
 	SnapshotBytes int64
-	Logger        *slog.Logger
+	// Clock tells a leader when its lease may have run out; the machine's by default. What is true does not depend on it.
+	Clock  clock.Clock
+	Logger *slog.Logger
 }
 
 const (
@@ -103,6 +106,9 @@ func Open(ctx context.Context, opts Options) (*Engine, error) {
 	}
 	if opts.SnapshotBytes <= 0 {
 		opts.SnapshotBytes = 16 << 20
+	}
+	if opts.Clock == nil {
+		opts.Clock = clock.Real{}
 	}
 	if opts.Logger == nil {
 		opts.Logger = slog.Default()

@@ -116,7 +116,7 @@ func (e *Engine) campaign(ctx context.Context) (*term, holder, error) {
 			return nil, holder{}, err
 		}
 	}
-	began := time.Now()
+	began := e.opts.Clock.Now()
 	lease, err := e.client.Grant(ctx, int64((e.opts.LeaseTTL+time.Second-1)/time.Second))
 	if err != nil {
 		if isNoSpace(err) {
@@ -144,7 +144,7 @@ func (e *Engine) campaign(ctx context.Context) (*term, holder, error) {
 	}
 	t := &term{number: r.Header.Revision, lease: lease.ID}
 	t.ctx, t.end = context.WithCancel(e.life)
-	e.workers.Go(func() { e.keep(t, began.Add(e.opts.LeaseTTL)) })
+	e.workers.Go(func() { e.keep(t, began) })
 	e.workers.Go(func() { e.guard(t) })
 	return t, holder{}, nil
 }
@@ -205,8 +205,8 @@ func (e *Engine) readHeadOnce(ctx context.Context) (head, error) {
 	return parseHead(r.Kvs[0].Value)
 }
 
-// keep renews the lease until the term ends, and ends it at the latest when the lease may have run out.
-func (e *Engine) keep(t *term, until time.Time) {
+// keep renews the lease, asked for at a time, until the term ends, and ends it at the latest when the lease may have run out.
+func (e *Engine) keep(t *term, asked time.Time) {
 	defer t.end()
 	// One of its own: an error that stops a lease's renewal stops that of all leases of the same client, for ever.
 	lessor := clientv3.NewLease(e.client)
@@ -215,16 +215,15 @@ func (e *Engine) keep(t *term, until time.Time) {
 	if err != nil {
 		return
 	}
-	over := time.NewTimer(time.Until(until))
-	defer over.Stop()
+	over := e.opts.Clock.After(e.opts.LeaseTTL - e.opts.Clock.Now().Sub(asked))
 	for {
 		select {
 		case _, ok := <-renewed:
 			if !ok {
 				return // the lease has gone
 			}
-			over.Reset(e.opts.LeaseTTL)
-		case <-over.C:
+			over = e.opts.Clock.After(e.opts.LeaseTTL)
+		case <-over:
 			return
 		case <-t.ctx.Done():
 			return

@@ -119,7 +119,7 @@ func (e *Engine) Members(ctx context.Context) ([]state.Member, error) {
 		m := state.Member{ID: strings.TrimPrefix(string(kv.Key), e.keys.servers()), Address: string(kv.Value), Voter: true}
 		m.Leader = m.ID == leader
 		if m.Healthy = alive[m.ID] || m.ID == e.opts.ServerID; m.Healthy {
-			m.LastContact = time.Now()
+			m.LastContact = e.opts.Clock.Now()
 		} else {
 			m.Reason = "silent: it has not renewed its lease in etcd"
 		}
