@@ -191,7 +191,7 @@ func (l *load) operate(ctx context.Context, r *rand.Rand, client, n int) {
 	}
 }
 
-// stores are those that run.
+// stores are those that run, in any order: one that is stopped in mid-term takes itself for the leader, and answers nobody.
 func (l *load) stores() []*state.Store {
 	var out []*state.Store
 	for _, s := range l.group.servers() {
@@ -199,6 +199,7 @@ func (l *load) stores() []*state.Store {
 			out = append(out, store)
 		}
 	}
+	rand.Shuffle(len(out), func(i, j int) { out[i], out[j] = out[j], out[i] })
 	return out
 }
 

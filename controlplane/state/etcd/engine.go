@@ -60,7 +60,9 @@ type Options struct {
 
 const (
 	startTimeout   = 30 * time.Second // to load the state
-	requestTimeout = 5 * time.Second  // of one request to etcd
+	requestTimeout = 6 * time.Second  // of one request to etcd, which may be made of several members in turn
+	answerTimeout  = 3 * time.Second  // of one member
+	feedTimeout    = time.Second      // within which an entry comes that is known to be in the log
 	retryPause     = 100 * time.Millisecond
 )
 
@@ -76,6 +78,7 @@ type Engine struct {
 	proposals chan *proposal
 	turn      chan struct{}             // of one: held while the log is written to
 	snapping  chan struct{}             // of one: held while a snapshot is written; taken before turn
+	overdue   chan struct{}             // of one: what is in the log does not come
 	leases    map[clientv3.LeaseID]bool // this process's own, of all its terms; for takePart alone
 
 	mu         sync.Mutex
@@ -123,6 +126,7 @@ func Open(ctx context.Context, opts Options) (*Engine, error) {
 		proposals: make(chan *proposal, maxBatch),
 		turn:      make(chan struct{}, 1),
 		snapping:  make(chan struct{}, 1),
+		overdue:   make(chan struct{}, 1),
 		leases:    map[clientv3.LeaseID]bool{},
 		changed:   make(chan struct{}),
 		failed:    make(chan error, 1),
@@ -145,6 +149,9 @@ func (e *Engine) Start(m *state.Machine) error {
 	ctx, cancel := context.WithTimeout(e.life, startTimeout)
 	defer cancel()
 	revision, err := e.catchUp(ctx)
+	for err != nil && !lasting(err) && pause(ctx, retryPause) {
+		revision, err = e.catchUp(ctx)
+	}
 	if err != nil {
 		return errors.Join(fmt.Errorf("etcd: load the state below %s: %w", e.keys.prefix, err), e.Close())
 	}

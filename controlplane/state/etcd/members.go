@@ -55,6 +55,7 @@ func (e *Engine) attend() {
 func (e *Engine) attendOnce() error {
 	ctx, cancel := context.WithTimeout(e.life, requestTimeout)
 	defer cancel()
+	asked := e.opts.Clock.Now()
 	lease, err := e.client.Grant(ctx, int64((e.opts.LeaseTTL+time.Second-1)/time.Second))
 	if err != nil {
 		return err
@@ -67,14 +68,7 @@ func (e *Engine) attendOnce() error {
 	if _, err := e.client.Put(ctx, e.keys.alive(e.opts.ServerID), "", clientv3.WithLease(lease.ID)); err != nil {
 		return err
 	}
-	lessor := clientv3.NewLease(e.client) // see keep
-	defer lessor.Close()
-	renewed, err := lessor.KeepAlive(e.life, lease.ID)
-	if err != nil {
-		return err
-	}
-	for range renewed {
-	}
+	e.renew(e.life, lease.ID, asked)
 	return errors.New("the lease has gone")
 }
 
