@@ -5,7 +5,7 @@ import (
 	"errors"
 )
 
-// RecordPulls is what Run does every minute.
+// RecordPulls is what Run does again and again.
 func (r *Registry) RecordPulls(ctx context.Context) error { return r.recordPulls(ctx) }
 
 // ScanNow is what the scanning loop does in one turn.
