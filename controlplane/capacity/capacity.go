@@ -13,6 +13,7 @@
 package capacity
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -28,6 +29,7 @@ import (
 	agentapi "github.com/seed-2f228079/neargate/api/agent"
 	"github.com/seed-2f228079/neargate/controlplane"
 	"github.com/seed-2f228079/neargate/controlplane/state"
+	"github.com/seed-2f228079/neargate/internal/addressing"
 )
 
 // Statuses of nodes, container instances and clusters.
@@ -47,6 +49,8 @@ type Rule struct {
 	EveryCluster bool
 	// Serverless puts nodes into the pool that runs FARGATE tasks.
 	Serverless bool
+	// BlockBits is the length of the block of task addresses that a node gets when it joins without one; 0: addressing.HostBits.
+	BlockBits int
 }
 
 // Join writes the records of a node that says hello: the node itself, READY, and its memberships.
@@ -60,7 +64,7 @@ func (r Rule) Join(tx *state.Tx, h *agentapi.Hello, now time.Time) error {
 		Health: h.Health, HealthSince: timestamppb.New(now), Speaks: h.Speaks,
 	}
 	old, ok := controlplane.Nodes.Get(tx, state.K(n.Id))
-	if err := place(tx, n, h.Network, old); err != nil {
+	if err := place(tx, n, h.Network, old, cmp.Or(r.BlockBits, addressing.HostBits)); err != nil {
 		return err
 	}
 	if ok {
