@@ -221,8 +221,8 @@ func (e *Engine) renew(ctx context.Context, lease clientv3.LeaseID, asked time.T
 	}
 }
 
-// renewByOne renews a lease by one member of etcd. It returns true when that one is silent, and another one should be tried. Each renewal
-// moves over, which tells when the lease may have run out.
+// renewByOne renews a lease by one member of etcd, every third of its time. It returns true when that one is silent, and another one should be
+// tried: two renewals are missing. Each renewal moves over, which tells when the lease may have run out.
 func (e *Engine) renewByOne(ctx context.Context, lease clientv3.LeaseID, over *<-chan time.Time) bool {
 	// A lessor of its own: an error that stops a lease's renewal stops that of all leases of the same client, for ever.
 	lessor := clientv3.NewLease(e.client)
@@ -238,7 +238,7 @@ func (e *Engine) renewByOne(ctx context.Context, lease clientv3.LeaseID, over *<
 				return false // the lease has gone
 			}
 			*over = e.opts.Clock.After(e.opts.LeaseTTL)
-		case <-time.After(e.opts.LeaseTTL / 2):
+		case <-time.After(e.opts.LeaseTTL * 2 / 3):
 			return true
 		case <-*over:
 			return false
