@@ -6,7 +6,7 @@ import (
 )
 
 // RecordPulls is what Run does again and again.
-func (r *Registry) RecordPulls(ctx context.Context) error { return r.recordPulls(ctx) }
+func (r *Registry) RecordPulls(ctx context.Context) error { return r.tellPulls(ctx) }
 
 // ScanNow is what the scanning loop does in one turn.
 func (r *Registry) ScanNow(ctx context.Context) error {

@@ -30,6 +30,14 @@ type pullOf struct {
 	At    time.Time `json:"at"`
 }
 
+// tellPulls has the pull times that are due written down, here or by the leader.
+func (r *Registry) tellPulls(ctx context.Context) error {
+	if r.Copies != nil && r.follows() {
+		return r.reportPulls(ctx)
+	}
+	return r.recordPulls(ctx)
+}
+
 // reportPulls tells the leader of the pull times that are due, and that these are all, if there are none.
 func (r *Registry) reportPulls(ctx context.Context) error {
 	due := r.due()

@@ -198,12 +198,8 @@ func (r *Registry) every(ctx context.Context, pause time.Duration, f func(contex
 }
 
 func (r *Registry) recordPullsAndLog(ctx context.Context) {
-	write := r.recordPulls
-	if r.Copies != nil && r.follows() {
-		write = r.reportPulls
-	}
 	// What was not written, or taken, is kept in mind for the next time.
-	if err := write(ctx); err != nil && ctx.Err() == nil && !errors.Is(err, state.ErrNotLeader) {
+	if err := r.tellPulls(ctx); err != nil && ctx.Err() == nil && !errors.Is(err, state.ErrNotLeader) {
 		r.Log.Warn("write down when images were pulled; trying again", "error", err)
 	}
 }
