@@ -149,7 +149,11 @@ func (w *ways) dial(ctx context.Context, address string) (net.Conn, error) {
 // was stopped, or whose disk stands still, keeps its connections, and every third request would go there. The error is one after which
 // etcd's client repeats what only reads; of a write it leaves open whether it was done.
 func (w *ways) ask(ctx context.Context, method string, request, reply any, conn *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
-	limit, cancel := context.WithTimeout(ctx, answerTimeout)
+	patience := answerTimeout
+	if strings.HasSuffix(method, "/Authenticate") { // which takes etcd long on purpose: it compares hashes of passwords
+		patience = requestTimeout
+	}
+	limit, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	var member peer.Peer
 	err := invoke(limit, method, request, reply, conn, append(opts, grpc.WaitForReady(false), grpc.Peer(&member))...)
@@ -164,7 +168,7 @@ func (w *ways) ask(ctx context.Context, method string, request, reply any, conn 
 			silent.Close()
 		}
 	}
-	return status.Errorf(codes.Unavailable, "no answer within %v from the member of etcd at %v", answerTimeout, member.Addr)
+	return status.Errorf(codes.Unavailable, "no answer within %v from the member of etcd at %v", patience, member.Addr)
 }
 
 // refused says whether err, of a transaction, means that etcd has not committed it and will not, and gives it the meaning it has for
