@@ -12,12 +12,14 @@ import (
 	"github.com/seed-2f228079/neargate/storage/blob"
 )
 
-// Copies are the blobs of other servers, which have the same records.
+// Copies are the other servers and their blobs. They have the same records.
 type Copies interface {
 	// Spread returns once enough servers hold the blob. They keep it for LayerGrace although no record refers to it yet.
 	Spread(ctx context.Context, d blob.Digest) error
-	// Alone says that there are no other servers just now.
-	Alone() bool
+	// Others are the other servers; not known while nobody has told yet.
+	Others() (ids []string, known bool)
+	// ReportPulls brings to the leader, whose TakePulls it calls, when images were pulled from this server.
+	ReportPulls(ctx context.Context, report []byte) error
 	// Fetch brings a blob here from a server that has it; blob.ErrNotFound: none within reach does.
 	Fetch(ctx context.Context, d blob.Digest) error
 	// FetchUpload brings an upload (blob.UploadName) here that was begun on another server; blob.ErrNotFound: none within reach has it.

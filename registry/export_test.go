@@ -5,8 +5,8 @@ import (
 	"errors"
 )
 
-// RecordPulls is what Run does every minute.
-func (r *Registry) RecordPulls(ctx context.Context) error { return r.recordPulls(ctx) }
+// RecordPulls is what Run does again and again.
+func (r *Registry) RecordPulls(ctx context.Context) error { return r.tellPulls(ctx) }
 
 // ScanNow is what the scanning loop does in one turn.
 func (r *Registry) ScanNow(ctx context.Context) error {

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/seed-2f228079/neargate/controlplane/state"
 	"github.com/seed-2f228079/neargate/internal/awserr"
 	"github.com/seed-2f228079/neargate/storage/blob"
 )
@@ -73,6 +74,9 @@ func (f front) cacheBlob(w http.ResponseWriter, q *request, d blob.Digest) (done
 	size, ok, err := f.cachedBlob(q.Context(), q.repo, d)
 	if !ok || err != nil {
 		return false, err
+	}
+	if f.Store.Leadership().Term == 0 { // before the first byte: it could not be kept here, and the client would get a cut answer
+		return false, state.ErrNotLeader
 	}
 	release, err := f.upstreams.alone(q.Context(), string(q.repo.in(string(d))))
 	if err != nil {

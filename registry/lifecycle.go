@@ -157,8 +157,8 @@ func (r *lifecycleRun) carryOut(ctx context.Context, repo *Repository, p *Lifecy
 // candidates are all images of the repository as policies see them.
 func (r *Registry) candidates(v state.Reader, repo *Repository, n *needs) []*candidate {
 	needed := n.of(v, repo)
-	// When images were pulled from the other servers is not known here yet: then none is old for not having been pulled.
-	unknown := r.Copies != nil && !r.Copies.Alone()
+	// While it is not known what was pulled from another server, no image is old for not having been pulled.
+	unknown := !r.pullsKnown()
 	var out []*candidate
 	byDigest := map[string]*candidate{}
 	subjects := map[*candidate]string{}

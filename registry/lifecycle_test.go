@@ -376,28 +376,68 @@ func TestPullTimes(t *testing.T) {
 }
 
 // others are servers that hold nothing, or none.
-type others struct{ alone bool }
+type others struct {
+	ids     []string
+	unknown bool
+}
 
-func (o *others) Alone() bool                               { return o.alone }
+func (o *others) Others() ([]string, bool)                  { return o.ids, !o.unknown }
+func (o *others) ReportPulls(context.Context, []byte) error { return state.ErrNotLeader }
 func (o *others) Spread(context.Context, blob.Digest) error { return nil }
 func (o *others) Fetch(context.Context, blob.Digest) error  { return blob.ErrNotFound }
 func (o *others) FetchUpload(context.Context, string) error { return blob.ErrNotFound }
 
-// TestPulledElsewhere: what other servers have given out is not known here, so nothing is archived for not having been pulled.
+// TestPulledElsewhere: while it is not known what other servers have given out, nothing is archived for not having been pulled.
 func TestPulledElsewhere(t *testing.T) {
-	servers := &others{}
+	servers := &others{ids: []string{"second", "third"}}
 	b := newBench(t, func(c *registry.Config) { c.Copies = servers })
 	b.create("users")
-	b.pushImage("users", "v1", "1")
+	here := b.pushImage("users", "v1", "1")
+	there := b.pushImage("users", "v2", "2")
 	b.putPolicy("users", new(`{"rules":[{"rulePriority":1,"selection":{"tagStatus":"any","countType":"sinceImagePulled","countUnit":"days","countNumber":30},`+
 		`"action":{"type":"transition","targetStorageClass":"archive"}}]}`))
+	report := func(from string, all bool, pulled ...blob.Digest) {
+		t.Helper()
+		images := []any{}
+		for _, d := range pulled {
+			for m := range registry.Manifests.Scan(b.store.View(), state.K()) {
+				if m.Digest == string(d) {
+					images = append(images, map[string]any{"image": registry.Manifests.Key(m).Parts(), "at": b.clock.Now().Add(time.Hour)}) // its clock is fast
+				}
+			}
+		}
+		if err := b.reg.TakePulls(t.Context(), from, []byte(marshal(map[string]any{"pulls": images, "all": all}))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	archived := func(when string, want int) {
+		t.Helper()
+		b.age(25 * time.Hour) // a repository has its turn once a day
+		if when == "all have reported" {
+			report("second", true)
+			report("third", true)
+		}
+		if got := b.applyPolicies(); got.Archived != want {
+			t.Errorf("%s: %+v, want %d archived", when, got, want)
+		}
+	}
 	b.age(31 * 24 * time.Hour)
-	if got := b.applyPolicies(); got.Archived != 0 {
-		t.Errorf("with other servers: %+v", got)
+	archived("nobody has reported", 0)
+	report("second", true, there)
+	archived("one has reported", 0)
+	report("second", true)
+	report("third", false)
+	archived("one has more to say", 0)
+	servers.unknown = true
+	archived("nobody knows who there is", 0)
+	servers.unknown = false
+	archived("all have reported", 1)
+	for m := range registry.Manifests.Scan(b.store.View(), state.K()) {
+		if m.InArchive != (m.Digest == string(here)) {
+			t.Errorf("%s is in the archive: %v", m.Digest, m.InArchive)
+		}
 	}
-	servers.alone = true
-	b.age(25 * time.Hour) // a repository has its turn once a day
-	if got := b.applyPolicies(); got.Archived != 1 {
-		t.Errorf("alone: %+v", got)
-	}
+	servers.ids = nil
+	b.age(31 * 24 * time.Hour)
+	archived("alone", 1)
 }

@@ -3,6 +3,8 @@ package registry
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -16,20 +18,26 @@ import (
 const pullTimeEvery = time.Hour
 
 // pullsEvery is the pause between two writes of pull times.
-const pullsEvery = time.Minute
+const pullsEvery = 15 * time.Second
 
 // pulls is when images were last pulled from this server, as far as the records do not say it.
+//
+// Of several servers each keeps its own in mind, and those that follow report to the leader what has to be written down, in batches, every
+// pullsEvery. The leader forgets nothing that it has taken: it has written it down before it says so.
 type pulls struct {
-	mu   sync.Mutex
-	last map[state.Key]time.Time // by Manifests key
+	mu    sync.Mutex
+	last  map[state.Key]time.Time // by Manifests key
+	heard map[string]time.Time    // by server: when it last said that it has reported all
 }
 
-func newPulls() *pulls { return &pulls{last: map[state.Key]time.Time{}} }
+func newPulls() *pulls { return &pulls{last: map[state.Key]time.Time{}, heard: map[string]time.Time{}} }
 
 func (p *pulls) note(manifest state.Key, now time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.last[manifest] = now
+	if now.After(p.last[manifest]) {
+		p.last[manifest] = now
+	}
 }
 
 // all is a copy.
@@ -63,18 +71,30 @@ func (r *Registry) lastPull(v state.Reader, manifest state.Key) time.Time {
 	return last
 }
 
-// recordPulls writes the pull times that are newer than their record by more than pullTimeEvery, and forgets those of images
-// that are gone.
-func (r *Registry) recordPulls(ctx context.Context) error {
-	all := r.pulls.all()
+// due are the pull times that are newer than their record by pullTimeEvery. Those of images that are gone are forgotten.
+func (r *Registry) due() map[state.Key]time.Time {
 	v := r.Store.View()
-	var batch []state.Key
-	write := func() error {
+	due := r.pulls.all()
+	for key, at := range due {
+		if _, ok := Manifests.Get(v, key); !ok {
+			r.pulls.recorded(key, at)
+			delete(due, key)
+		} else if p, ok := PullTimes.Get(v, key); ok && at.Sub(p.Pulled.AsTime()) < pullTimeEvery {
+			delete(due, key)
+		}
+	}
+	return due
+}
+
+// recordPulls writes the pull times that are due.
+func (r *Registry) recordPulls(ctx context.Context) error {
+	due := r.due()
+	for batch := range slices.Chunk(slices.Collect(maps.Keys(due)), state.MaxOps/2) {
 		_, err := r.Store.Update(ctx, func(tx *state.Tx) error {
 			for _, key := range batch {
 				m, ok := Manifests.Get(tx, key)
-				if p, had := PullTimes.Get(tx, key); ok && (!had || all[key].After(p.Pulled.AsTime())) {
-					PullTimes.Put(tx, &PullTime{Account: m.Account, Region: m.Region, Repository: m.Repository, Digest: m.Digest, Pulled: timestamppb.New(all[key])})
+				if p, had := PullTimes.Get(tx, key); ok && (!had || due[key].After(p.Pulled.AsTime())) {
+					PullTimes.Put(tx, &PullTime{Account: m.Account, Region: m.Region, Repository: m.Repository, Digest: m.Digest, Pulled: timestamppb.New(due[key])})
 				}
 			}
 			return nil
@@ -83,27 +103,8 @@ func (r *Registry) recordPulls(ctx context.Context) error {
 			return fmt.Errorf("record pull times: %w", err)
 		}
 		for _, key := range batch {
-			r.pulls.recorded(key, all[key])
-		}
-		batch = nil
-		return nil
-	}
-	for key, at := range all {
-		if _, ok := Manifests.Get(v, key); !ok {
-			r.pulls.recorded(key, at)
-			continue
-		}
-		if p, ok := PullTimes.Get(v, key); ok && at.Sub(p.Pulled.AsTime()) < pullTimeEvery {
-			continue
-		}
-		if batch = append(batch, key); len(batch) == state.MaxOps/2 {
-			if err := write(); err != nil {
-				return err
-			}
+			r.pulls.recorded(key, due[key])
 		}
 	}
-	if batch == nil {
-		return nil
-	}
-	return write()
+	return nil
 }

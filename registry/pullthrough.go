@@ -138,8 +138,13 @@ func (r *Registry) upstreamCredentials(ctx context.Context, rule *PullThroughRul
 // pullThrough makes sure that a manifest that a client pulls, by digest or tag, is cached and not older than ECR allows. The repository
 // is made when its first image comes. An upstream that cannot be reached is no error where something is cached.
 func (r *Registry) pullThrough(ctx context.Context, u upstream, account, region, name string, digest blob.Digest, tag string) error {
-	if _, fresh := r.cachedManifest(u, account, region, name, digest, tag); fresh {
+	switch cached, fresh := r.cachedManifest(u, account, region, name, digest, tag); {
+	case fresh:
 		return nil
+	case r.follows(): // what comes is written down by whoever leads, and fetched there
+		return state.ErrNotLeader
+	case cached && r.Store.Leadership().Term == 0:
+		return nil // nobody leads just now: as with an upstream that does not answer
 	}
 	release, err := r.upstreams.alone(ctx, string(state.K(account, region, name, string(digest), tag)))
 	if err != nil {
@@ -156,6 +161,12 @@ func (r *Registry) pullThrough(ctx context.Context, u upstream, account, region,
 		return nil
 	}
 	return err
+}
+
+// follows says that another server leads, as far as is known.
+func (r *Registry) follows() bool {
+	l := r.Store.Leadership()
+	return l.Term == 0 && l.Leader != ""
 }
 
 // cachedManifest says whether a manifest is here, and whether there is no need to ask the upstream.

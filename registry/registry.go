@@ -199,9 +199,9 @@ func (r *Registry) every(ctx context.Context, pause time.Duration, f func(contex
 }
 
 func (r *Registry) recordPullsAndLog(ctx context.Context) {
-	// A server that follows keeps its own in mind, for when it leads.
-	if err := r.recordPulls(ctx); err != nil && ctx.Err() == nil && !errors.Is(err, state.ErrNotLeader) {
-		r.Log.Error("record when images were pulled", "error", err)
+	// What was not written, or taken, is kept in mind for the next time.
+	if err := r.tellPulls(ctx); err != nil && ctx.Err() == nil && !errors.Is(err, state.ErrNotLeader) {
+		r.Log.Warn("write down when images were pulled; trying again", "error", err)
 	}
 }
 

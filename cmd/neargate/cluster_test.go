@@ -354,7 +354,7 @@ func TestTLSOnThePublicPort(t *testing.T) {
 }
 
 func TestServerFlags(t *testing.T) {
-	good := serverFlags{listen: "127.0.0.1:4566", peerListen: "10.0.0.1:4646", bootstrapExpect: 1, blobCopies: 2, logCopies: 2}
+	good := serverFlags{listen: "127.0.0.1:4566", peerListen: "10.0.0.1:4646", bootstrapExpect: 1, blobCopies: 2, logCopies: 2, hostBlock: 22}
 	for _, c := range []struct {
 		change func(*serverFlags)
 		says   string // "": accepted
@@ -367,6 +367,9 @@ func TestServerFlags(t *testing.T) {
 		{func(f *serverFlags) { f.bootstrapExpect = 0 }, "--bootstrap-expect is 1, 3 or 5"},
 		{func(f *serverFlags) { f.blobCopies = 0 }, "--blob-copies is between 1 and 5"},
 		{func(f *serverFlags) { f.logCopies = 6 }, "--log-copies is between 1 and 5"},
+		{func(f *serverFlags) { f.hostBlock = 24 }, ""},
+		{func(f *serverFlags) { f.hostBlock = 20 }, "--host-block is between 22 and 26"},
+		{func(f *serverFlags) { f.hostBlock = 27 }, "--host-block is between 22 and 26"},
 		{func(f *serverFlags) { f.insecure, f.listen = true, "0.0.0.0:4566" }, "--insecure is for loopback only"},
 		{func(f *serverFlags) { f.tlsCert = "cert.pem" }, "go together"},
 		{func(f *serverFlags) { f.insecure, f.tlsCert, f.tlsKey = true, "cert.pem", "key.pem" }, "goes with no --tls-cert"},

@@ -132,6 +132,67 @@ func TestServersOnOneEtcd(t *testing.T) {
 	}
 }
 
+// TestFollowerOfEtcdLags: who asks for the servers sees how far one is behind that does not get through to etcd, and that it has caught up.
+func TestFollowerOfEtcdLags(t *testing.T) {
+	keep := etcdtest.Start(t)
+	flags := func(endpoint string) []string { return []string{"--state", "etcd", "--etcd-endpoints", endpoint} }
+	s := startServers(t, 3, flags(keep.Endpoint)...)
+	leader, others := s.leader()
+	follower := others[0]
+	follower.end(syscall.SIGTERM)
+	way := etcdtest.NewLink(t, keep)
+	s.flags = flags(way.Endpoint)
+	s.start(follower, token)
+	s.ready(follower)
+	lag := func() uint64 {
+		t.Helper()
+		list, err := leader.Servers(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, d := range list {
+			if d.Address == follower.peers {
+				return d.Lag
+			}
+		}
+		t.Fatalf("server %s is not listed", follower.peers)
+		return 0
+	}
+	made := 0
+	write := func(n int) {
+		t.Helper()
+		for range n {
+			name := fmt.Sprint("made-", made)
+			if _, err := leader.ECS.CreateCluster(t.Context(), &ecs.CreateClusterInput{ClusterName: &name}); err != nil {
+				t.Fatal(err)
+			}
+			made++
+		}
+	}
+	write(5)
+	none := func() error {
+		if n := lag(); n != 0 {
+			return fmt.Errorf("the server is %d transactions behind", n)
+		}
+		return nil
+	}
+	eventually(t, none)
+	way.Hold(true, true)
+	for last := uint64(0); last < 60; {
+		write(20)
+		now := lag()
+		if now < last+20 {
+			t.Fatalf("the lag is %d after %d and 20 more transactions", now, last)
+		}
+		last = now
+	}
+	way.Heal()
+	eventually(t, none)
+	if known := follower.allClusters(t); len(known) < made {
+		t.Errorf("the server knows %d clusters, %d were made", len(known), made)
+	}
+}
+
 // TestStateMovesBetweenEngines: a cluster of one moves from its own disk into an etcd and back, by a snapshot each time. What it runs goes on.
 func TestStateMovesBetweenEngines(t *testing.T) {
 	keep := etcdtest.Start(t)

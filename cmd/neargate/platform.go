@@ -255,6 +255,9 @@ func newControlPlane(cfg controlConfig) (_ *controlPlane, err error) {
 	if c.registry, err = registry.New(keeping); err != nil {
 		return nil, err
 	}
+	if c.peers != nil {
+		c.peers.Registry = c.registry
+	}
 	c.metrics.MustRegister(scrubMetrics(c.registry)...)
 	if c.bucket != nil {
 		c.metrics.MustRegister(blobStoreMetrics(c.bucket, c.registry)...)

@@ -18,6 +18,7 @@ import (
 	agentapi "github.com/seed-2f228079/neargate/api/agent"
 	"github.com/seed-2f228079/neargate/api/server"
 	"github.com/seed-2f228079/neargate/controlplane/capacity"
+	"github.com/seed-2f228079/neargate/internal/addressing"
 	"github.com/seed-2f228079/neargate/internal/clock"
 	"github.com/seed-2f228079/neargate/internal/datadir"
 	"github.com/seed-2f228079/neargate/internal/trust"
@@ -27,7 +28,7 @@ import (
 type serverFlags struct {
 	data, listen, peerListen, joinToken string
 	bootstrapExpect                     int
-	blobCopies, logCopies               int
+	blobCopies, logCopies, hostBlock    int
 	copiesGiven                         bool // blobCopies is not only its default
 	join                                []string
 	insecure, verbose                   bool
@@ -76,6 +77,7 @@ ignored.
 	fl.StringSliceVar(&f.join, "join", nil, "peer addresses of the servers, HOST:PORT,...; this one's own may be among them")
 	fl.IntVar(&f.blobCopies, "blob-copies", 2, "number of servers that have an image's layer before its push is acknowledged; the others copy it afterwards. Of no effect with --blob-store")
 	fl.IntVar(&f.logCopies, "log-copies", 2, "number of servers that have a log event before it is acknowledged; the others copy it afterwards")
+	fl.IntVar(&f.hostBlock, "host-block", addressing.HostBits, "length of the block of addresses that a host gets for its tasks when it joins: 22, for 1,021 tasks of network mode awsvpc on each of 4,096 hosts, to 26, for 61 on each of 65,536")
 	fl.BoolVar(&f.insecure, "insecure", false, "plain HTTP on the public port, which must be on loopback; the root credentials are test/test unless given")
 	fl.StringVar(&f.tlsCert, "tls-cert", "", "certificate chain of the public port (PEM) instead of one of the cluster's authority")
 	fl.StringVar(&f.tlsKey, "tls-key", "", "its key (PEM)")
@@ -103,6 +105,8 @@ func (f serverFlags) check() error {
 		return fmt.Errorf("--blob-copies is between 1 and 5, not %d", f.blobCopies)
 	case f.logCopies < 1 || f.logCopies > 5:
 		return fmt.Errorf("--log-copies is between 1 and 5, not %d", f.logCopies)
+	case f.hostBlock < addressing.HostBits || f.hostBlock > 26:
+		return fmt.Errorf("--host-block is between %d and 26, not %d", addressing.HostBits, f.hostBlock)
 	case f.insecure && !server.IsLoopback(f.listen):
 		return fmt.Errorf("--insecure is for loopback only, and --listen is %s", f.listen)
 	case (f.tlsCert == "") != (f.tlsKey == ""):
@@ -208,7 +212,7 @@ func runServer(ctx context.Context, f serverFlags, out io.Writer) (err error) {
 		guard: f.insecure, authorize: trust.AuthorizeNode, ready: func() []server.Check { return nil }, cluster: cluster, log: log, remotes: remotes, scan: f.scan, sign: f.sign,
 		objects: objects, blobs: f.blobs, rates: f.rates,
 		// Until there is a pool of its own, every host runs FARGATE tasks beside those of its cluster.
-		rule: capacity.Rule{Account: f.account, Region: f.region, Serverless: true},
+		rule: capacity.Rule{Account: f.account, Region: f.region, Serverless: true, BlockBits: f.hostBlock},
 	})
 	if err != nil {
 		return err

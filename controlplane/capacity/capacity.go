@@ -29,6 +29,7 @@ import (
 	agentapi "github.com/seed-2f228079/neargate/api/agent"
 	"github.com/seed-2f228079/neargate/controlplane"
 	"github.com/seed-2f228079/neargate/controlplane/state"
+	"github.com/seed-2f228079/neargate/internal/addressing"
 )
 
 // Statuses of nodes, container instances and clusters.
@@ -49,6 +50,8 @@ type Rule struct {
 	EveryCluster bool
 	// Serverless puts nodes into the pool that runs FARGATE tasks.
 	Serverless bool
+	// BlockBits is the length of the block of task addresses that a node gets when it joins without one; 0: addressing.HostBits.
+	BlockBits int
 }
 
 // Join writes the records of a node that says hello: the node itself, READY, and its memberships.
@@ -65,7 +68,7 @@ func (r Rule) Join(tx *state.Tx, h *agentapi.Hello, now time.Time) error {
 	if old.GetAmazonAgent() != nil || h.Runtime == RuntimeAmazon {
 		return connected(tx, old, h)
 	}
-	if err := place(tx, n, h.Network, old); err != nil {
+	if err := place(tx, n, h.Network, old, cmp.Or(r.BlockBits, addressing.HostBits)); err != nil {
 		return err
 	}
 	if ok {

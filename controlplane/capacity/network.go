@@ -13,9 +13,9 @@ import (
 	"github.com/seed-2f228079/neargate/internal/addressing"
 )
 
-// place gives a node its part of the cluster's network. What it has it keeps: its tasks live there. A new block overlaps no other node's
-// and nothing that any host leads elsewhere. When there is none left, a node that is DOWN and has no tasks gives its own up.
-func place(tx *state.Tx, n *controlplane.Node, asked *agentapi.HostNetwork, old *controlplane.Node) error {
+// place gives a node its part of the cluster's network. What it has it keeps: its tasks live there. A new block, of that length, overlaps no
+// other node's, whatever their lengths, and nothing that any host leads elsewhere. When there is none left, a node that is DOWN and has no tasks gives its own up.
+func place(tx *state.Tx, n *controlplane.Node, asked *agentapi.HostNetwork, old *controlplane.Node, bits int) error {
 	if asked == nil {
 		return nil
 	}
@@ -45,7 +45,7 @@ func place(tx *state.Tx, n *controlplane.Node, asked *agentapi.HostNetwork, old 
 	}
 	zone := addressing.SubnetOf(n.Attributes["ecs.availability-zone"])
 	avoid = slices.Concat(others, avoid, taken)
-	if p, ok := free(avoid, zone, addressing.VPC); ok {
+	if p, ok := free(avoid, bits, zone, addressing.VPC); ok {
 		n.Network.Cidr = p.String()
 		return nil
 	}
@@ -67,18 +67,18 @@ func place(tx *state.Tx, n *controlplane.Node, asked *agentapi.HostNetwork, old 
 	return fmt.Errorf("no block of %s is left for the tasks of this host", addressing.VPC)
 }
 
-// free is the first part of the first block that has one which overlaps none of avoid.
-func free(avoid []netip.Prefix, blocks ...netip.Prefix) (netip.Prefix, bool) {
+// free is the first part of length bits of the first block that has one which overlaps none of avoid.
+func free(avoid []netip.Prefix, bits int, blocks ...netip.Prefix) (netip.Prefix, bool) {
 	for _, b := range blocks {
-		taken := make([]bool, addressing.Parts(b, addressing.HostBits))
+		taken := make([]bool, addressing.Parts(b, bits))
 		for _, a := range avoid {
-			first, n := addressing.PartsWithin(b, addressing.HostBits, a)
+			first, n := addressing.PartsWithin(b, bits, a)
 			for i := range n {
 				taken[first+i] = true
 			}
 		}
 		if i := slices.Index(taken, false); i >= 0 {
-			return addressing.Nth(b, addressing.HostBits, i), true
+			return addressing.Nth(b, bits, i), true
 		}
 	}
 	return netip.Prefix{}, false

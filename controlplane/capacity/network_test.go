@@ -2,7 +2,9 @@ package capacity
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -113,17 +115,64 @@ func TestBlocksRunOut(t *testing.T) {
 	}
 }
 
-// TestThousandsOfBlocks: no two overlap.
+// TestThousandsOfBlocks: no two overlap, as many as there are.
 func TestThousandsOfBlocks(t *testing.T) {
-	var all []netip.Prefix
-	for range 2500 {
-		p, ok := free(all, addressing.SubnetOf("us-east-1a"), addressing.VPC)
-		if !ok {
-			t.Fatalf("there are only %d", len(all))
+	for bits, want := range map[int]int{addressing.HostBits: 4096, 24: 16384} {
+		seen := map[netip.Prefix]bool{}
+		var all []netip.Prefix
+		// One after the other as hosts join; given the last ones at once, as that is quadratic.
+		for range 1500 {
+			p, ok := free(all, bits, addressing.SubnetOf("us-east-1a"), addressing.VPC)
+			if !ok {
+				t.Fatalf("there are only %d of /%d", len(all), bits)
+			}
+			if overlaps(all, p) || !addressing.Within(p) {
+				t.Fatalf("block %d is %s", len(all), p)
+			}
+			all = append(all, p)
 		}
-		if overlaps(all, p) || !addressing.Within(p) {
-			t.Fatalf("block %d is %s", len(all), p)
+		for i := range addressing.Parts(addressing.VPC, bits) {
+			seen[addressing.Nth(addressing.VPC, bits, i)] = true
 		}
-		all = append(all, p)
+		if len(seen) != want {
+			t.Errorf("%d hosts can have a /%d, want %d", len(seen), bits, want)
+		}
+		last := addressing.Nth(addressing.VPC, bits, want-1)
+		delete(seen, last)
+		if p, ok := free(slices.Collect(maps.Keys(seen)), bits, addressing.SubnetOf("us-east-1a"), addressing.VPC); !ok || p != last {
+			t.Errorf("the last one is %s, want %s", p, last)
+		}
+	}
+}
+
+// TestBlocksOfTwoLengths: hosts that joined while blocks had another length keep theirs, and no new one overlaps them; IPv6 blocks, which follow
+// from them, do not either.
+func TestBlocksOfTwoLengths(t *testing.T) {
+	j := joining{t, statetest.New(t, controlplane.Schema...)}
+	var blocks []netip.Prefix
+	for i, c := range []struct {
+		bits int
+		want string
+	}{{0, "10.64.0.0/22"}, {24, "10.64.4.0/24"}, {22, "10.64.8.0/22"}, {24, "10.64.5.0/24"}, {26, "10.64.6.0/26"}, {24, "10.64.7.0/24"}, {26, "10.64.6.64/26"}, {0, "10.64.12.0/22"}} {
+		id := fmt.Sprint("n", i)
+		for range 2 { // and keeps it
+			hello := &agentapi.Hello{NodeId: id, Network: &agentapi.HostNetwork{}, Attributes: map[string]string{"ecs.availability-zone": "us-east-1a"}}
+			if _, err := j.store.Update(t.Context(), func(tx *state.Tx) error { return Rule{BlockBits: c.bits}.Join(tx, hello, time.Unix(1, 0)) }); err != nil {
+				t.Fatal(err)
+			}
+			c.bits = 22
+		}
+		n, _ := controlplane.Nodes.Get(j.store.View(), state.K(id))
+		if n.Network.Cidr != c.want {
+			t.Errorf("%s has %s, want %s", id, n.Network.Cidr, c.want)
+		}
+		blocks = append(blocks, netip.MustParsePrefix(n.Network.Cidr))
+	}
+	for i, a := range blocks {
+		for _, b := range blocks[:i] {
+			if addressing.Block6(a).Overlaps(addressing.Block6(b)) {
+				t.Errorf("%s and %s have one IPv6 block", a, b)
+			}
+		}
 	}
 }

@@ -34,8 +34,19 @@ type fetch struct {
 // spreadTimeout bounds how long a server may take to say whether it has a blob. Passing one on takes as long as it takes.
 const spreadTimeout = 10 * time.Second
 
-// Alone implements registry.Copies.
-func (b *Blobs) Alone() bool { return len(b.Peers.Others()) == 0 }
+// Others implements registry.Copies.
+func (b *Blobs) Others() (ids []string, known bool) {
+	others := b.Peers.Others()
+	b.Peers.mu.Lock()
+	defer b.Peers.mu.Unlock()
+	return others, len(b.Peers.members) > 0 // this server is one
+}
+
+// ReportPulls implements registry.Copies.
+func (b *Blobs) ReportPulls(ctx context.Context, report []byte) error {
+	_, err := b.Peers.ask(ctx, "/pulls", report)
+	return err
+}
 
 // Spread returns once enough servers have the blob, on their disks. What they hold they keep for a while, although nothing refers to it yet.
 func (b *Blobs) Spread(ctx context.Context, d blob.Digest) error {

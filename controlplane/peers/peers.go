@@ -67,6 +67,10 @@ type Config struct {
 	}
 	Blobs   *blob.Store   // that other servers read and write; nil: none
 	Streams *stream.Store // likewise
+	// Registry takes, while this server leads, when images were pulled from others.
+	Registry interface {
+		TakePulls(ctx context.Context, from string, report []byte) error
+	}
 	// Logs takes, while this server leads, what others have from agents.
 	Logs interface {
 		Take(ctx context.Context, batch *agentapi.ShipBatch) (mark uint64, err error)

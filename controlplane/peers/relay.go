@@ -115,6 +115,11 @@ func (p *Peers) relayed() http.Handler {
 		}
 		return json.Marshal(s)
 	}))
+	if p.Registry != nil {
+		mux.HandleFunc("POST /pulls", p.answers(func(ctx context.Context, from string, body []byte) ([]byte, error) {
+			return nil, p.Registry.TakePulls(ctx, from, body)
+		}))
+	}
 	if p.Blobs != nil {
 		serveBlobs(mux, p.Blobs, p.Log)
 		serveUploads(mux, p.Blobs, p.Log)

@@ -354,29 +354,40 @@ func (c *Cluster) Await(what string, ok func() bool) {
 	}
 }
 
-// Update runs fn on whoever leads, going on as long as nothing was committed. It returns an error that is state.ErrUncertain as it
-// is: only the caller knows whether fn may run twice.
+// Update is Update on the cluster's servers.
 func (c *Cluster) Update(ctx context.Context, fn func(tx *state.Tx) error) (state.Revision, error) {
-	for i := 0; ; i++ {
-		servers := c.Servers()
-		s := servers[i%len(servers)]
-		err := error(state.ErrNotLeader)
-		if store := s.Store(); store != nil {
-			l := store.Leadership()
-			if l.Term != 0 {
-				var r state.Revision
-				attempt, cancel := context.WithTimeout(ctx, 2*time.Second)
-				r, err = store.Update(attempt, fn)
-				cancel()
-				if err == nil {
-					return r, nil
-				}
+	return Update(ctx, func() []*state.Store {
+		var stores []*state.Store
+		for _, s := range c.Servers() {
+			if store := s.Store(); store != nil {
+				stores = append(stores, store)
 			}
 		}
-		if !state.Retryable(err) && !errors.Is(err, state.ErrClosed) || errors.Is(err, state.ErrUncertain) {
-			return 0, err
+		return stores
+	}, fn)
+}
+
+// Update runs fn on whichever of the stores leads, going on as long as nothing was committed. It returns an error that is state.ErrUncertain
+// as it is: only the caller knows whether fn may run twice.
+func Update(ctx context.Context, stores func() []*state.Store, fn func(tx *state.Tx) error) (state.Revision, error) {
+	for {
+		err := error(state.ErrNotLeader)
+		for _, store := range stores() {
+			if store.Leadership().Term == 0 {
+				continue
+			}
+			var r state.Revision
+			attempt, cancel := context.WithTimeout(ctx, 2*time.Second)
+			r, err = store.Update(attempt, fn)
+			cancel()
+			if err == nil {
+				return r, nil
+			}
+			if !state.Retryable(err) && !errors.Is(err, state.ErrClosed) || errors.Is(err, state.ErrUncertain) {
+				return 0, err
+			}
 		}
-		if i%len(servers) == len(servers)-1 && !pause(ctx, 2*time.Millisecond) {
+		if !pause(ctx, 2*time.Millisecond) {
 			return 0, fmt.Errorf("%w: %w", ctx.Err(), err)
 		}
 	}

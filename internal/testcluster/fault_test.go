@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"os"
 	"syscall"
@@ -48,6 +49,56 @@ func (f *faults) wait() { time.Sleep(time.Duration(50+f.IntN(450)) * time.Millis
 // any is one of the servers.
 func (f *faults) any() *testcluster.Server { s := f.Servers(); return s[f.IntN(len(s))] }
 
+// raftGroup is a cluster of the raft engine as a load has it.
+type raftGroup struct {
+	t *testing.T
+	*testcluster.Cluster
+}
+
+type raftServer struct{ *testcluster.Server }
+
+func (s raftServer) name() string { return s.ID }
+
+func (s raftServer) save(ctx context.Context, w io.Writer) (state.Revision, error) {
+	return s.Engine().Save(ctx, w, true)
+}
+
+func (g raftGroup) servers() []server {
+	var out []server
+	for _, s := range g.Servers() {
+		out = append(out, raftServer{s})
+	}
+	return out
+}
+
+func (g raftGroup) members() []server {
+	g.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	members, err := g.Leader().Engine().Members(ctx)
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	var out []server
+	for _, s := range g.Servers() {
+		for _, m := range members {
+			if m.ID == s.ID {
+				out = append(out, raftServer{s})
+			}
+		}
+	}
+	return out
+}
+
+func (g raftGroup) mend() {
+	g.Network.HealAll()
+	for _, s := range g.Servers() {
+		s.Resume()
+		s.BreakDisk(nil)
+		s.Start()
+	}
+}
+
 // TestFaults checks, under a load of many clients and each kind of fault, that no acknowledged write is lost, that what clients saw is
 // linearizable, that revisions increase, that every watcher sees every change once and in order, and that all machines agree.
 // NEARGATE_SEED repeats the choices, though not the scheduling; NEARGATE_FAULTS=1m lets every fault go on for a minute.
@@ -78,7 +129,7 @@ func TestFaults(t *testing.T) {
 			}})
 			cluster.Leader()
 			f := &faults{t: t, Cluster: cluster, Rand: rand.New(rand.NewPCG(seed, 2))}
-			f.load = begin(t, cluster, seed, 1000)
+			f.load = begin(t, raftGroup{t, cluster}, seed, 1000)
 			for end := time.Now().Add(duration(t)); time.Now().Before(end) || f.step == 0; f.step++ {
 				c.fault(f)
 			}
@@ -159,7 +210,7 @@ func membership(f *faults) {
 	defer cancel()
 	id := fmt.Sprint("n", f.step)
 	joined := f.Join(id)
-	f.load.watch(ctx, joined)
+	f.load.watch(ctx, raftServer{joined})
 	f.onLeader(ctx, func(e *raft.Engine) error { return e.AddServer(ctx, id, joined.Address()) })
 	f.Await(id+" has a vote", func() bool {
 		members, err := f.Leader().Engine().Members(ctx)
@@ -173,7 +224,7 @@ func membership(f *faults) {
 	if f.IntN(2) == 0 {
 		f.onLeader(ctx, func(e *raft.Engine) error { return e.TransferLeadership(ctx, "") })
 	}
-	gone := f.load.members()[0]
+	gone := f.load.group.members()[0].(raftServer).Server
 	f.onLeader(ctx, func(e *raft.Engine) error {
 		if err := e.RemoveServer(ctx, gone.ID); !errors.Is(err, state.ErrNotMember) {
 			return err

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"strings"
 	"sync"
@@ -20,11 +21,24 @@ import (
 	"github.com/seed-2f228079/neargate/internal/testcluster"
 )
 
+// group is servers of either engine under load.
+type group interface {
+	servers() []server // all, running or not
+	members() []server // those that belong to the group now
+	mend()             // undoes every fault
+}
+
+type server interface {
+	name() string
+	Store() *state.Store // nil while it does not run
+	save(ctx context.Context, w io.Writer) (state.Revision, error)
+}
+
 // load is many clients that read and write a few records on all servers, and what they and the watchers have seen. Every transaction
 // puts one record, so there is an event for each revision.
 type load struct {
 	t       *testing.T
-	cluster *testcluster.Cluster
+	group   group
 	began   time.Time
 	payload int
 
@@ -42,6 +56,8 @@ type load struct {
 	seen    map[state.Revision]change // by any watcher
 	failed  map[string]int            // errors, by what they say
 	writes  int
+	last    time.Duration // since began: when a write was acknowledged last
+	longest time.Duration // for which none was
 }
 
 const (
@@ -102,10 +118,10 @@ var model = porcupine.Model{
 }
 
 // begin starts clients and watchers.
-func begin(t *testing.T, c *testcluster.Cluster, seed uint64, payload int) *load {
+func begin(t *testing.T, g group, seed uint64, payload int) *load {
 	ctx, cancel := context.WithCancel(context.Background())
 	l := &load{
-		t: t, cluster: c, began: time.Now(), stop: cancel, payload: payload,
+		t: t, group: g, began: time.Now(), stop: cancel, payload: payload,
 		acked: map[state.Revision]change{}, seen: map[state.Revision]change{}, failed: map[string]int{},
 	}
 	for i := range clients {
@@ -116,7 +132,7 @@ func begin(t *testing.T, c *testcluster.Cluster, seed uint64, payload int) *load
 			}
 		})
 	}
-	for _, s := range c.Servers() {
+	for _, s := range g.servers() {
 		l.watch(ctx, s)
 	}
 	return l
@@ -128,7 +144,7 @@ func (l *load) operate(ctx context.Context, r *rand.Rand, client, n int) {
 	in := input{id: fmt.Sprintf("%d/%d", register, generation), kind: kind(r.IntN(3)), value: int64(client+1)<<32 + int64(n)<<8}
 	called := time.Since(l.began)
 	if in.kind == get {
-		servers := l.cluster.Servers()
+		servers := l.group.servers()
 		store := servers[r.IntN(len(servers))].Store()
 		if store == nil {
 			return
@@ -145,7 +161,7 @@ func (l *load) operate(ctx context.Context, r *rand.Rand, client, n int) {
 		return
 	}
 	var value int64
-	revision, err := l.cluster.Update(ctx, func(tx *state.Tx) error {
+	revision, err := testcluster.Update(ctx, l.stores, func(tx *state.Tx) error {
 		value = in.value
 		if in.kind == add {
 			rec, _ := statetest.Records.Get(tx, statetest.RecordKey(in.id))
@@ -164,6 +180,8 @@ func (l *load) operate(ctx context.Context, r *rand.Rand, client, n int) {
 		}
 		l.acked[revision] = change{in.id, value}
 		l.writes++
+		now := time.Since(l.began)
+		l.longest, l.last = max(l.longest, now-l.last), now
 	case errors.Is(err, state.ErrUncertain):
 		l.note(err)
 		l.generation[register].CompareAndSwap(generation, generation+1)
@@ -171,6 +189,18 @@ func (l *load) operate(ctx context.Context, r *rand.Rand, client, n int) {
 	default:
 		l.note(err)
 	}
+}
+
+// stores are those that run, in any order: one that is stopped in mid-term takes itself for the leader, and answers nobody.
+func (l *load) stores() []*state.Store {
+	var out []*state.Store
+	for _, s := range l.group.servers() {
+		if store := s.Store(); store != nil {
+			out = append(out, store)
+		}
+	}
+	rand.Shuffle(len(out), func(i, j int) { out[i], out[j] = out[j], out[i] })
+	return out
 }
 
 func (l *load) note(err error) {
@@ -190,7 +220,7 @@ func (l *load) record(client int, in input, out output, called, returned time.Du
 }
 
 // watch follows the changes on one server, from restart to restart.
-func (l *load) watch(ctx context.Context, s *testcluster.Server) {
+func (l *load) watch(ctx context.Context, s server) {
 	l.watching.Go(func() {
 		for ctx.Err() == nil {
 			store := s.Store()
@@ -203,7 +233,7 @@ func (l *load) watch(ctx context.Context, s *testcluster.Server) {
 	})
 }
 
-func (l *load) follow(ctx context.Context, s *testcluster.Server, store *state.Store) {
+func (l *load) follow(ctx context.Context, s server, store *state.Store) {
 	replica, last := map[string]int64{}, state.Revision(0)
 	w := store.Watch(ctx, 0, statetest.Records)
 	for ctx.Err() == nil && s.Store() == store {
@@ -216,7 +246,7 @@ func (l *load) follow(ctx context.Context, s *testcluster.Server, store *state.S
 			}
 			v := store.View()
 			if v.Revision() < last {
-				l.t.Errorf("%s went from revision %d back to %d", s.ID, last, v.Revision())
+				l.t.Errorf("%s went from revision %d back to %d", s.name(), last, v.Revision())
 			}
 			replica, last = contents(v), v.Revision()
 			w = store.Watch(ctx, last, statetest.Records)
@@ -227,27 +257,27 @@ func (l *load) follow(ctx context.Context, s *testcluster.Server, store *state.S
 		for _, e := range b.Events {
 			id, rec := strings.Join(e.Key.Parts(), "/"), e.New.(*statetest.Record)
 			if e.Revision != last+1 {
-				l.t.Errorf("%s: the watcher saw revision %d after %d", s.ID, e.Revision, last)
+				l.t.Errorf("%s: the watcher saw revision %d after %d", s.name(), e.Revision, last)
 			}
 			last = e.Revision
 			if old, _ := e.Old.(*statetest.Record); old.GetNumber() != replica[id] {
-				l.t.Errorf("%s at %d: old is %v, known was %d", s.ID, e.Revision, old, replica[id])
+				l.t.Errorf("%s at %d: old is %v, known was %d", s.name(), e.Revision, old, replica[id])
 			}
 			replica[id] = rec.GetNumber()
 			l.saw(s, e.Revision, change{id, rec.GetNumber()})
 		}
 		if diff := cmp.Diff(contents(b.View), replica); diff != "" {
-			l.t.Errorf("%s: view of batch to %d: %s", s.ID, b.Revision, diff)
+			l.t.Errorf("%s: view of batch to %d: %s", s.name(), b.Revision, diff)
 			return
 		}
 	}
 }
 
-func (l *load) saw(s *testcluster.Server, r state.Revision, c change) {
+func (l *load) saw(s server, r state.Revision, c change) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if other, ok := l.seen[r]; ok && other != c {
-		l.t.Errorf("revision %d is %v on %s and was %v elsewhere", r, c, s.ID, other)
+		l.t.Errorf("revision %d is %v on %s and was %v elsewhere", r, c, s.name(), other)
 	}
 	l.seen[r] = c
 }
@@ -263,14 +293,9 @@ func contents(r state.Reader) map[string]int64 {
 // end lets everything heal, stops the load and checks all that was seen.
 func (l *load) end() {
 	l.t.Helper()
-	l.cluster.Network.HealAll()
-	for _, s := range l.cluster.Servers() {
-		s.Resume()
-		s.BreakDisk(nil)
-		s.Start()
-	}
+	l.group.mend()
 	before := l.count()
-	l.cluster.Await("writes are acknowledged again", func() bool { return l.count() >= before+clients })
+	await(l.t, "writes are acknowledged again", func() bool { return l.count() >= before+clients })
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	l.stopped.Store(true)
@@ -289,7 +314,8 @@ func (l *load) end() {
 			lost++
 		}
 	}
-	l.t.Logf("%d operations, %d writes acknowledged (%d seen by no watcher), errors: %v", len(l.history), l.writes, lost, l.failed)
+	l.t.Logf("%d operations, %d writes acknowledged (%d seen by no watcher), none for %v at the longest, errors: %v",
+		len(l.history), l.writes, lost, l.longest.Round(time.Millisecond), l.failed)
 	if result := porcupine.CheckOperationsTimeout(model, l.history, 20*time.Second); result != porcupine.Ok {
 		l.t.Errorf("the history is not linearizable: %v", result)
 	}
@@ -304,9 +330,9 @@ func (l *load) count() int {
 // agree checks that all servers hold the same bytes, and that every register has what its last write, in the order of revisions, put.
 func (l *load) agree(ctx context.Context) {
 	l.t.Helper()
-	members := l.members()
+	members := l.group.members()
 	// What nobody waits for any more may still be on its way.
-	l.cluster.Await("all are at one revision", func() bool {
+	await(l.t, "all are at one revision", func() bool {
 		want := members[0].Store().Revision()
 		for _, s := range members {
 			if _, err := s.Store().Linearizable(ctx); err != nil || s.Store().Revision() != want {
@@ -320,17 +346,17 @@ func (l *load) agree(ctx context.Context) {
 	for i, s := range members {
 		v, err := s.Store().Linearizable(ctx)
 		if err != nil {
-			l.t.Fatalf("%s: %v", s.ID, err)
+			l.t.Fatalf("%s: %v", s.name(), err)
 		}
 		var b bytes.Buffer
-		r, err := s.Engine().Save(ctx, &b, true)
+		r, err := s.save(ctx, &b)
 		if err != nil {
 			l.t.Fatal(err)
 		}
 		if i == 0 {
 			first, want = b, r
 		} else if r != want || !bytes.Equal(b.Bytes(), first.Bytes()) {
-			l.t.Errorf("%s, at revision %d, differs from the others at %d", s.ID, r, want)
+			l.t.Errorf("%s, at revision %d, differs from the others at %d", s.name(), r, want)
 		}
 		last := map[string]state.Revision{}
 		for rev, c := range l.acked {
@@ -339,28 +365,18 @@ func (l *load) agree(ctx context.Context) {
 		for id, rev := range last {
 			rec, at, ok := statetest.Records.GetRevision(v, statetest.RecordKey(id))
 			if !ok || at < rev || at == rev && rec.GetNumber() != l.acked[rev].number {
-				l.t.Errorf("%s: %s is %d of revision %d; acknowledged was %d of %d", s.ID, id, rec.GetNumber(), at, l.acked[rev].number, rev)
+				l.t.Errorf("%s: %s is %d of revision %d; acknowledged was %d of %d", s.name(), id, rec.GetNumber(), at, l.acked[rev].number, rev)
 			}
 		}
 	}
 }
 
-// members are the servers that belong to the group now.
-func (l *load) members() []*testcluster.Server {
-	l.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
-	defer cancel()
-	members, err := l.cluster.Leader().Engine().Members(ctx)
-	if err != nil {
-		l.t.Fatal(err)
-	}
-	var out []*testcluster.Server
-	for _, s := range l.cluster.Servers() {
-		for _, m := range members {
-			if m.ID == s.ID {
-				out = append(out, s)
-			}
+// await waits until ok, at most a minute.
+func await(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(time.Minute); !ok(); time.Sleep(2 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("waited in vain until %s", what)
 		}
 	}
-	return out
 }

@@ -8,10 +8,6 @@ import (
 	"strings"
 	"testing"
 
-	"go.etcd.io/etcd/api/v3/etcdserverpb"
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
-
 	"github.com/seed-2f228079/neargate/controlplane/state/etcd/etcdtest"
 )
 
@@ -25,28 +21,6 @@ func (p *platform) ready(status int, word string) {
 	defer r.Body.Close()
 	if b, err := io.ReadAll(r.Body); err != nil || r.StatusCode != status || !strings.Contains(string(b), word) {
 		p.t.Errorf("readyz: %s %s, %v", r.Status, b, err)
-	}
-}
-
-// quotaAlarm raises etcd's quota alarm, and ends it.
-func quotaAlarm(t *testing.T, server *etcdtest.Server) func(etcdserverpb.AlarmRequest_AlarmAction) {
-	t.Helper()
-	conn, err := grpc.NewClient(strings.TrimPrefix(server.Endpoint, "http://"), grpc.WithTransportCredentials(insecure.NewCredentials()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { conn.Close() })
-	return func(action etcdserverpb.AlarmRequest_AlarmAction) {
-		t.Helper()
-		maintenance := etcdserverpb.NewMaintenanceClient(conn)
-		r, err := maintenance.Status(t.Context(), &etcdserverpb.StatusRequest{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		member := r.Header.MemberId
-		if _, err := maintenance.Alarm(t.Context(), &etcdserverpb.AlarmRequest{Action: action, Alarm: etcdserverpb.AlarmType_NOSPACE, MemberID: member}); err != nil {
-			t.Fatal(err)
-		}
 	}
 }
 
@@ -83,15 +57,14 @@ func TestStateInEtcd(t *testing.T) {
 
 	// Etcd's quota is used up: nothing can be changed, which is said; what is there can be read.
 	p.ready(http.StatusOK, "etcd")
-	alarm := quotaAlarm(t, server)
-	alarm(etcdserverpb.AlarmRequest_ACTIVATE)
+	server.QuotaAlarm(true)
 	p.ready(http.StatusServiceUnavailable, "etcdctl alarm disarm")
 	once := p.as("us-east-1", "test", "test")
 	once.extra = append(once.extra, "AWS_MAX_ATTEMPTS=1")
 	once.refused("An error occurred (ServiceUnavailable) when calling the CreateCluster operation (reached max retries: 0): The service is temporarily unavailable. Please try again.",
 		"ecs", "create-cluster", "--cluster-name", "other")
 	steady()
-	alarm(etcdserverpb.AlarmRequest_DEACTIVATE)
+	server.QuotaAlarm(false)
 	p.aws(nil, "ecs", "create-cluster", "--cluster-name", "other")
 	p.ready(http.StatusOK, "etcd")
 

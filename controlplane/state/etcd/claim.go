@@ -21,7 +21,7 @@ const (
 	formatVersion = "1"
 )
 
-const claimTimeout = 5 * time.Second
+const claimTimeout = 10 * time.Second
 
 // claim makes sure that what is below the prefix is this installation's, and takes it if nothing is.
 //

@@ -6,8 +6,10 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"strings"
+	"sync"
 	"time"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
@@ -16,6 +18,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 
 	"github.com/seed-2f228079/neargate/controlplane/state"
@@ -105,11 +108,13 @@ func (c Connection) connect(ctx context.Context) (*clientv3.Client, error) {
 	}
 	reconnect := backoff.DefaultConfig
 	reconnect.BaseDelay, reconnect.MaxDelay = retryPause, 2*time.Second
+	ways := &ways{last: map[string]net.Conn{}}
 	client, err := clientv3.New(clientv3.Config{
 		Endpoints: c.Endpoints, TLS: config, Username: c.User, Password: c.Password,
 		DialTimeout: requestTimeout, DialKeepAliveTime: 10 * time.Second, DialKeepAliveTimeout: requestTimeout,
 		DialOptions: []grpc.DialOption{
-			grpc.WithConnectParams(grpc.ConnectParams{Backoff: reconnect, MinConnectTimeout: requestTimeout}), grpc.WithChainUnaryInterceptor(failFast),
+			grpc.WithConnectParams(grpc.ConnectParams{Backoff: reconnect, MinConnectTimeout: requestTimeout}),
+			grpc.WithContextDialer(ways.dial), grpc.WithChainUnaryInterceptor(ways.ask),
 		},
 		MaxUnaryRetries: 8,            // within a quarter of a second; what has to be tried for longer is, by those who ask
 		Logger:          zap.NewNop(), // what matters comes to us as errors
@@ -120,10 +125,50 @@ func (c Connection) connect(ctx context.Context) (*clientv3.Client, error) {
 	return client, nil
 }
 
-// failFast has a request fail at once while there is no connection, instead of waiting for one as etcd's client does by default: then
-// it is known that nothing was sent, and why.
-func failFast(ctx context.Context, method string, request, reply any, conn *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
-	return invoke(ctx, method, request, reply, conn, append(opts, grpc.WaitForReady(false))...)
+// ways are the connections to the members of etcd, one to each.
+type ways struct {
+	mu   sync.Mutex
+	last map[string]net.Conn // to an address; may have ended
+}
+
+func (w *ways) dial(ctx context.Context, address string) (net.Conn, error) {
+	c, err := new(net.Dialer).DialContext(ctx, "tcp", address)
+	if err != nil {
+		return nil, err
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.last[c.RemoteAddr().String()] = c
+	return c, nil
+}
+
+// ask has a request fail at once while there is no connection, instead of waiting for one as etcd's client does by default: then it is
+// known that nothing was sent, and why.
+//
+// A connection on which an answer does not come is ended, and with it the watches and renewals on it, which go on elsewhere: a member that
+// was stopped, or whose disk stands still, keeps its connections, and every third request would go there. The error is one after which
+// etcd's client repeats what only reads; of a write it leaves open whether it was done.
+func (w *ways) ask(ctx context.Context, method string, request, reply any, conn *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+	patience := answerTimeout
+	if strings.HasSuffix(method, "/Authenticate") { // which takes etcd long on purpose: it compares hashes of passwords
+		patience = requestTimeout
+	}
+	limit, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	var member peer.Peer
+	err := invoke(limit, method, request, reply, conn, append(opts, grpc.WaitForReady(false), grpc.Peer(&member))...)
+	if err == nil || limit.Err() == nil || ctx.Err() != nil {
+		return err
+	}
+	if member.Addr != nil {
+		w.mu.Lock()
+		silent := w.last[member.Addr.String()]
+		w.mu.Unlock()
+		if silent != nil {
+			silent.Close()
+		}
+	}
+	return status.Errorf(codes.Unavailable, "no answer within %v from the member of etcd at %v", patience, member.Addr)
 }
 
 // refused says whether err, of a transaction, means that etcd has not committed it and will not, and gives it the meaning it has for

@@ -33,6 +33,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/seed-2f228079/neargate/controlplane/state"
+	"github.com/seed-2f228079/neargate/internal/clock"
 )
 
 // Options of an engine.
@@ -52,12 +53,16 @@ type Options struct {
 	// SnapshotBytes is how many bytes of log are written between two snapshots, at least; 16 MiB by default. It is as many as the last
 	// snapshot had, if those are more.
 	SnapshotBytes int64
-	Logger        *slog.Logger
+	// Clock tells a leader when its lease may have run out; the machine's by default. What is true does not depend on it.
+	Clock  clock.Clock
+	Logger *slog.Logger
 }
 
 const (
 	startTimeout   = 30 * time.Second // to load the state
-	requestTimeout = 5 * time.Second  // of one request to etcd
+	requestTimeout = 6 * time.Second  // of one request to etcd, which may be made of several members in turn
+	answerTimeout  = 3 * time.Second  // of one member
+	feedTimeout    = time.Second      // within which an entry comes that is known to be in the log
 	retryPause     = 100 * time.Millisecond
 )
 
@@ -73,6 +78,7 @@ type Engine struct {
 	proposals chan *proposal
 	turn      chan struct{}             // of one: held while the log is written to
 	snapping  chan struct{}             // of one: held while a snapshot is written; taken before turn
+	overdue   chan struct{}             // of one: what is in the log does not come
 	leases    map[clientv3.LeaseID]bool // this process's own, of all its terms; for takePart alone
 
 	mu         sync.Mutex
@@ -104,6 +110,9 @@ func Open(ctx context.Context, opts Options) (*Engine, error) {
 	if opts.SnapshotBytes <= 0 {
 		opts.SnapshotBytes = 16 << 20
 	}
+	if opts.Clock == nil {
+		opts.Clock = clock.Real{}
+	}
 	if opts.Logger == nil {
 		opts.Logger = slog.Default()
 	}
@@ -117,6 +126,7 @@ func Open(ctx context.Context, opts Options) (*Engine, error) {
 		proposals: make(chan *proposal, maxBatch),
 		turn:      make(chan struct{}, 1),
 		snapping:  make(chan struct{}, 1),
+		overdue:   make(chan struct{}, 1),
 		leases:    map[clientv3.LeaseID]bool{},
 		changed:   make(chan struct{}),
 		failed:    make(chan error, 1),
@@ -139,6 +149,9 @@ func (e *Engine) Start(m *state.Machine) error {
 	ctx, cancel := context.WithTimeout(e.life, startTimeout)
 	defer cancel()
 	revision, err := e.catchUp(ctx)
+	for err != nil && !lasting(err) && pause(ctx, retryPause) {
+		revision, err = e.catchUp(ctx)
+	}
 	if err != nil {
 		return errors.Join(fmt.Errorf("etcd: load the state below %s: %w", e.keys.prefix, err), e.Close())
 	}

@@ -24,6 +24,14 @@ func options(server *etcdtest.Server, prefix, id string) etcd.Options {
 	return etcd.Options{Connection: etcd.Connection{Endpoints: []string{server.Endpoint}}, Prefix: prefix, ServerID: id, Installation: "test"}
 }
 
+// by makes a way to etcd that can be cut, and o go by it.
+func by(t testing.TB, server *etcdtest.Server, o *etcd.Options) *etcdtest.Link {
+	t.Helper()
+	way := etcdtest.NewLink(t, server)
+	o.Endpoints = []string{way.Endpoint}
+	return way
+}
+
 // byFolder opens engines whose prefix stands for the folder, so that a folder is a state of its own.
 func byFolder(server *etcdtest.Server, change func(*etcd.Options)) statetest.Opener {
 	return func(dir string) (state.Engine, error) {
@@ -233,14 +241,14 @@ func TestCompactionWhileBehind(t *testing.T) {
 	server := etcdtest.Start(t)
 	first := open(t, options(server, "", "first"))
 	o := options(server, "", "second")
-	way := newLink(t, server, &o)
+	way := by(t, server, &o)
 	second := open(t, o)
 	statetest.Put(t, first.Store, &statetest.Record{Id: "0"})
 	w := second.Watch(t.Context(), 0)
 	if b, err := w.Next(t.Context()); err != nil || len(b.Events) != 1 {
 		t.Fatalf("%v, %v", b.Events, err)
 	}
-	way.cut()
+	way.Cut()
 	c := raw(t, server)
 	for i := range 100 {
 		statetest.Put(t, first.Store, &statetest.Record{Id: fmt.Sprint(i), Number: 1})
@@ -252,7 +260,7 @@ func TestCompactionWhileBehind(t *testing.T) {
 	if _, err := c.Compact(t.Context(), r.Header.Revision, clientv3.WithCompactPhysical()); err != nil {
 		t.Fatal(err)
 	}
-	way.heal()
+	way.Heal()
 	next := state.Revision(2)
 	for next <= 101 {
 		b, err := w.Next(t.Context())
@@ -275,14 +283,14 @@ func TestSnapshotWhileBehind(t *testing.T) {
 	o.SnapshotBytes = 4 << 10
 	first := open(t, o)
 	o = options(server, "", "second")
-	way := newLink(t, server, &o)
+	way := by(t, server, &o)
 	second := open(t, o)
 	statetest.Put(t, first.Store, &statetest.Record{Id: "0"})
 	w := second.Watch(t.Context(), 0)
 	if _, err := w.Next(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	way.cut()
+	way.Cut()
 	c := raw(t, server)
 	i := int64(0)
 	eventually(t, "the log is cut", func() bool {
@@ -299,7 +307,7 @@ func TestSnapshotWhileBehind(t *testing.T) {
 	if _, err := c.Compact(t.Context(), r.Header.Revision); err != nil && !strings.Contains(err.Error(), "compacted") {
 		t.Fatal(err)
 	}
-	way.heal()
+	way.Heal()
 	v, err := second.Linearizable(t.Context())
 	if err != nil || number(v, "1") != i {
 		t.Fatalf("reads %d, want %d, %v", number(v, "1"), i, err)
@@ -427,12 +435,12 @@ func TestDamage(t *testing.T) {
 	})
 	t.Run("log shorter than what was applied", func(t *testing.T) {
 		o := options(server, "/damage/short", "server")
-		way := newLink(t, server, &o)
+		way := by(t, server, &o)
 		s := open(t, o)
 		for i := range 3 {
 			statetest.Put(t, s.Store, &statetest.Record{Id: fmt.Sprint(i)})
 		}
-		way.cut()
+		way.Cut()
 		if _, err := c.Put(t.Context(), "/damage/short/head", "1 1"); err != nil {
 			t.Fatal(err)
 		}
@@ -443,7 +451,7 @@ func TestDamage(t *testing.T) {
 		if _, err := c.Compact(t.Context(), r.Header.Revision); err != nil {
 			t.Fatal(err)
 		}
-		way.heal()
+		way.Heal()
 		var damaged *state.DamagedError
 		if err := s.engine.Run(t.Context()); !errors.As(err, &damaged) {
 			t.Errorf("run: %v", err)

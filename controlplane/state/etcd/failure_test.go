@@ -6,8 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"math/rand/v2"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -22,7 +25,10 @@ import (
 	"github.com/seed-2f228079/neargate/controlplane/state/statetest"
 )
 
-const writerEndpoint = "NEARGATE_WRITER_ENDPOINT" // set: this process is the writer that TestLeaderDies kills
+const (
+	writerEndpoint = "NEARGATE_WRITER_ENDPOINT" // set: this process is a writer that TestProcessesDie kills
+	writerID       = "NEARGATE_WRITER_ID"
+)
 
 func TestMain(m *testing.M) {
 	if endpoint := os.Getenv(writerEndpoint); endpoint != "" {
@@ -37,7 +43,7 @@ func TestMain(m *testing.M) {
 // writeForEver counts up in pairs of records that must stay equal, and prints each number that was acknowledged.
 func writeForEver(endpoint string) error {
 	engine, err := etcd.Open(context.Background(), etcd.Options{Connection: etcd.Connection{Endpoints: []string{endpoint}},
-		ServerID: "writer", Installation: "test", LeaseTTL: shortLease, SnapshotBytes: 64 << 10})
+		ServerID: os.Getenv(writerID), Installation: "test", LeaseTTL: shortLease, SnapshotBytes: 64 << 10})
 	if err != nil {
 		return err
 	}
@@ -49,11 +55,11 @@ func writeForEver(endpoint string) error {
 	for w := range 8 {
 		group.Go(func() {
 			for id := fmt.Sprint(w); ; {
-				n, err := countUp(context.Background(), s, id)
-				if errors.Is(err, state.ErrNotLeader) {
+				n, revision, err := countUp(context.Background(), s, id)
+				if errors.Is(err, state.ErrNotLeader) || errors.Is(err, state.ErrUncertain) {
 					err = pauseBriefly()
 				} else if err == nil {
-					fmt.Printf("%s %d\n", id, n) // one write, so whole lines
+					fmt.Printf("%s %d %d\n", id, n, revision) // one write, so whole lines
 				}
 				if err != nil {
 					fmt.Fprintln(os.Stderr, err)
@@ -68,15 +74,15 @@ func writeForEver(endpoint string) error {
 
 func pauseBriefly() error { time.Sleep(10 * time.Millisecond); return nil }
 
-func countUp(ctx context.Context, s *state.Store, id string) (n int64, err error) {
-	_, err = s.Update(ctx, func(tx *state.Tx) error {
+func countUp(ctx context.Context, s *state.Store, id string) (n int64, revision state.Revision, err error) {
+	revision, err = s.Update(ctx, func(tx *state.Tx) error {
 		rec, _ := statetest.Records.Get(tx, statetest.RecordKey(id))
 		n = rec.GetNumber() + 1
 		statetest.Records.Put(tx, &statetest.Record{Id: id, Number: n, Groups: []string{"all"}, Payload: make([]byte, 500)})
 		statetest.Claims.Put(tx, &statetest.Record{Id: id, Number: n})
 		return nil
 	})
-	return n, err
+	return n, revision, err
 }
 
 const shortLease = 2 * time.Second // the shortest etcd gives
@@ -101,83 +107,154 @@ func holdsAll(t *testing.T, v *state.View, acknowledged map[string]int64) {
 	}
 }
 
-// A leader that is killed, or stopped for long, is followed by another one when its lease has run out; nothing acknowledged is lost, and
-// the one that wakes up finds out that it has been deposed.
-func TestLeaderDies(t *testing.T) {
-	server := etcdtest.Start(t)
-	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), writerEndpoint+"="+server.Endpoint)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	var stderr strings.Builder
-	cmd.Stderr = &stderr
-	out, err := cmd.StdoutPipe()
+// ledger is what processes have said that they were acknowledged.
+type ledger struct {
+	mu      sync.Mutex
+	highest map[string]int64 // by record
+	writes  map[state.Revision]acknowledgement
+	broken  []string // lines that cannot be
+	last    time.Time
+	longest time.Duration // without a line
+}
+
+type acknowledgement struct {
+	record, process string
+	number          int64
+}
+
+// read notes what a process prints until it ends.
+func (l *ledger) read(process string, out io.Reader) {
+	for lines := bufio.NewScanner(out); lines.Scan(); {
+		a := acknowledgement{process: process}
+		var revision state.Revision
+		_, err := fmt.Sscan(lines.Text(), &a.record, &a.number, &revision)
+		l.mu.Lock()
+		if other, twice := l.writes[revision]; err != nil || twice {
+			l.broken = append(l.broken, fmt.Sprintf("%s: %q, %v before, %v", process, lines.Text(), other, err))
+		}
+		l.writes[revision], l.highest[a.record] = a, max(l.highest[a.record], a.number)
+		if now := time.Now(); !l.last.IsZero() {
+			l.longest, l.last = max(l.longest, now.Sub(l.last)), now
+		} else {
+			l.last = now
+		}
+		l.mu.Unlock()
+	}
+}
+
+func (l *ledger) count() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.writes)
+}
+
+// check looks for numbers that were counted twice, or in another order than that of revisions: each write reads the one before.
+func (l *ledger) check(t *testing.T) {
+	t.Helper()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, line := range l.broken {
+		t.Errorf("impossible: %s", line)
+	}
+	before := map[string]acknowledgement{}
+	for _, r := range slices.Sorted(maps.Keys(l.writes)) {
+		a := l.writes[r]
+		if b, ok := before[a.record]; ok && a.number <= b.number {
+			t.Errorf("revision %d: %v after %v", r, a, b)
+		}
+		before[a.record] = a
+	}
+}
+
+// writer is a process that counts up whenever it leads.
+type writer struct {
+	id    string
+	cmd   *exec.Cmd
+	ended chan struct{} // closed when all it said has been noted
+}
+
+func (l *ledger) startWriter(t *testing.T, server *etcdtest.Server, id string) *writer {
+	t.Helper()
+	w := &writer{id: id, cmd: exec.Command(os.Args[0]), ended: make(chan struct{})}
+	w.cmd.Env = append(os.Environ(), writerEndpoint+"="+server.Endpoint, writerID+"="+id)
+	w.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	out, err := w.cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := cmd.Start(); err != nil {
+	if err := w.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		cmd.Process.Kill()
-		cmd.Wait()
-	})
-	var mu sync.Mutex
-	acknowledged, total := map[string]int64{}, 0
-	read := make(chan error, 1)
 	go func() {
-		for lines := bufio.NewReader(out); ; {
-			line, err := lines.ReadString('\n')
-			if err == io.EOF {
-				read <- nil
-				return
-			}
-			var id string
-			var n int64
-			if _, err := fmt.Sscan(line, &id, &n); err != nil {
-				read <- fmt.Errorf("%q: %w", line, err)
-				return
-			}
-			mu.Lock()
-			acknowledged[id] = max(acknowledged[id], n)
-			total++
-			mu.Unlock()
-		}
+		defer close(w.ended)
+		l.read(id, out)
 	}()
-	soFar := func() int {
-		mu.Lock()
-		defer mu.Unlock()
-		return total
+	t.Cleanup(w.kill)
+	return w
+}
+
+func (w *writer) kill() {
+	w.cmd.Process.Kill()
+	<-w.ended
+	w.cmd.Wait()
+}
+
+// Servers that are processes are killed with SIGKILL, or stopped with SIGSTOP beyond their lease, whichever leads and at any moment of its
+// writing. Nothing acknowledged is lost or done twice, and who wakes up finds out that it has been deposed.
+func TestProcessesDie(t *testing.T) {
+	server := etcdtest.Start(t)
+	l := &ledger{highest: map[string]int64{}, writes: map[state.Revision]acknowledgement{}}
+	writers := map[string]*writer{}
+	for _, id := range []string{"p0", "p1", "p2"} {
+		writers[id] = l.startWriter(t, server, id)
 	}
-	eventually(t, "300 writes by the other process", func() bool { return soFar() > 300 })
+	c := raw(t, server)
+	leader := func(except string) *writer {
+		t.Helper()
+		var w *writer
+		eventually(t, "a process leads", func() bool {
+			r, err := c.Get(t.Context(), "/neargate/leader")
+			if err == nil && len(r.Kvs) == 1 && string(r.Kvs[0].Value) != except {
+				w = writers[string(r.Kvs[0].Value)]
+			}
+			return w != nil
+		})
+		return w
+	}
+	r := rand.New(rand.NewPCG(statetest.Seed(t), 0))
+	rounds := 8
+	if testing.Short() {
+		rounds = 2
+	}
+	for range rounds {
+		before := l.count()
+		eventually(t, "writes are acknowledged", func() bool { return l.count() > before+1+r.IntN(300) })
+		w := leader("")
+		if r.IntN(2) == 0 {
+			w.kill()
+			leader(w.id)
+			writers[w.id] = l.startWriter(t, server, w.id)
+			continue
+		}
+		w.cmd.Process.Signal(syscall.SIGSTOP)
+		leader(w.id)
+		before = l.count()
+		eventually(t, "its successor's writes are acknowledged", func() bool { return l.count() > before+r.IntN(300) })
+		w.cmd.Process.Signal(syscall.SIGCONT)
+	}
+	before := l.count()
+	eventually(t, "writes are acknowledged", func() bool { return l.count() > before+100 })
+	for _, w := range writers {
+		w.kill()
+	}
+	l.check(t)
 	s := open(t, short(options(server, "", "heir")))
-	if l := s.Leadership(); l.Leader != "writer" {
-		t.Fatalf("%+v", l)
-	}
-
-	cmd.Process.Signal(syscall.SIGSTOP)
 	eventually(t, "the heir leads", leads(s))
-	statetest.Put(t, s.Store, &statetest.Record{Id: "heir", Number: 1})
-	cmd.Process.Signal(syscall.SIGCONT)
-	// The writer follows now, and leads again when the heir has gone.
-	if err := s.engine.Close(); err != nil {
-		t.Fatal(err)
+	holdsAll(t, s.View(), l.highest)
+	if last := slices.Max(slices.Collect(maps.Keys(l.writes))); s.Revision() < last {
+		t.Errorf("at revision %d, acknowledged was %d", s.Revision(), last)
 	}
-	before := soFar()
-	eventually(t, "the writer goes on", func() bool { return soFar() > before+300 })
-
-	heir := open(t, short(options(server, "", "heir")))
-	began := time.Now()
-	cmd.Process.Kill()
-	if err := <-read; err != nil {
-		t.Fatal(err)
-	}
-	eventually(t, "the heir leads", leads(heir))
-	t.Logf("led %v after the kill; %d writes were acknowledged", time.Since(began).Round(time.Millisecond), soFar())
-	holdsAll(t, heir.View(), acknowledged)
-	if number(heir.View(), "heir") != 1 {
-		t.Error("what the heir wrote is lost")
-	}
-	statetest.Put(t, heir.Store, &statetest.Record{Id: "heir", Number: 2})
+	t.Logf("%d writes were acknowledged, none for %v at the longest", l.count(), l.longest.Round(time.Millisecond))
 }
 
 // The fence: a leader that was stopped between looking and writing writes nothing once its key has gone, though nobody has written
@@ -227,7 +304,7 @@ func TestEtcdDies(t *testing.T) {
 			id := fmt.Sprint(w)
 			for sure := int64(0); ctx.Err() == nil; {
 				attempt, done := context.WithTimeout(ctx, time.Second)
-				n, err := countUp(attempt, s.Store, id)
+				n, _, err := countUp(attempt, s.Store, id)
 				done()
 				switch {
 				case err == nil && n != sure+1 && sure >= 0:

@@ -145,6 +145,23 @@ func (e *Engine) follow(revision int64) {
 	}
 }
 
+// applied returns once entry n, which is in the log, has been applied. If it does not come the log is followed anew: the member of etcd that
+// the watch is on may have been stopped, or cut off from the others.
+func (e *Engine) applied(ctx context.Context, n uint64) error {
+	for {
+		limit, cancel := context.WithTimeout(ctx, feedTimeout)
+		err := e.feed.wait(limit, n)
+		cancel()
+		if err == nil || ctx.Err() != nil || !errors.Is(err, context.DeadlineExceeded) {
+			return err
+		}
+		select {
+		case e.overdue <- struct{}{}:
+		default:
+		}
+	}
+}
+
 // lasting says whether err stays however often it is tried again.
 func lasting(err error) bool {
 	var damaged *state.DamagedError
@@ -155,25 +172,33 @@ func lasting(err error) bool {
 func (e *Engine) watch(ctx context.Context, from int64) error {
 	ctx, cancel := context.WithCancel(clientv3.WithRequireLeader(ctx))
 	defer cancel()
-	for r := range e.client.Watch(ctx, e.keys.log(), clientv3.WithPrefix(), clientv3.WithRev(from), clientv3.WithFilterDelete()) {
-		if err := r.Err(); err != nil {
-			return err
-		}
-		for _, event := range r.Events {
-			n, err := e.keys.index(event.Kv.Key)
-			if err == nil {
-				err = e.feed.apply(n, event.Kv.Value)
+	entries := e.client.Watch(ctx, e.keys.log(), clientv3.WithPrefix(), clientv3.WithRev(from), clientv3.WithFilterDelete())
+	for {
+		select {
+		case r, ok := <-entries:
+			if !ok {
+				return errors.New("the watch was closed")
 			}
-			if err != nil {
+			if err := r.Err(); err != nil {
 				return err
 			}
+			for _, event := range r.Events {
+				n, err := e.keys.index(event.Kv.Key)
+				if err == nil {
+					err = e.feed.apply(n, event.Kv.Value)
+				}
+				if err != nil {
+					return err
+				}
+			}
+		case <-e.overdue:
+			return errors.New("the watch is silent")
 		}
 	}
-	return errors.New("the watch was closed")
 }
 
 const (
-	pageBytes   = 4 << 20 // of entries read at once, about
+	pageBytes   = 1 << 20 // of entries read at once, about
 	pageEntries = 1024
 )
 
@@ -206,7 +231,7 @@ func (e *Engine) catchUpOnce(ctx context.Context) (revision int64, err error) {
 	if at > last.index {
 		return 0, damaged(e.keys.head(), fmt.Errorf("the log ends at entry %d, and this server has applied entry %d", last.index, at))
 	}
-	limit := int64(16)
+	limit := int64(1) // until it is known how large they are
 	for at < last.index {
 		page, err := e.client.Get(ctx, e.keys.entry(at+1), clientv3.WithRange(e.keys.entry(last.index+1)), clientv3.WithRev(revision), clientv3.WithLimit(limit))
 		if err != nil {

@@ -116,7 +116,7 @@ func (e *Engine) campaign(ctx context.Context) (*term, holder, error) {
 			return nil, holder{}, err
 		}
 	}
-	began := time.Now()
+	began := e.opts.Clock.Now()
 	lease, err := e.client.Grant(ctx, int64((e.opts.LeaseTTL+time.Second-1)/time.Second))
 	if err != nil {
 		if isNoSpace(err) {
@@ -144,7 +144,7 @@ func (e *Engine) campaign(ctx context.Context) (*term, holder, error) {
 	}
 	t := &term{number: r.Header.Revision, lease: lease.ID}
 	t.ctx, t.end = context.WithCancel(e.life)
-	e.workers.Go(func() { e.keep(t, began.Add(e.opts.LeaseTTL)) })
+	e.workers.Go(func() { e.keep(t, began) })
 	e.workers.Go(func() { e.guard(t) })
 	return t, holder{}, nil
 }
@@ -165,7 +165,7 @@ func (e *Engine) release(ctx context.Context, lease clientv3.LeaseID) error {
 // reign announces t once everything from earlier terms has been applied here, and returns when it has ended.
 func (e *Engine) reign(t *term, known func()) {
 	defer t.end()
-	if h, err := e.readHead(t.ctx); err == nil && e.feed.wait(t.ctx, h.index) == nil {
+	if h, err := e.readHead(t.ctx); err == nil && e.applied(t.ctx, h.index) == nil {
 		t.head = h // the last one: no earlier term can write any more
 		e.logger.Info("this server leads", "term", t.number, "entries", h.index)
 		e.announce(t, "")
@@ -205,29 +205,45 @@ func (e *Engine) readHeadOnce(ctx context.Context) (head, error) {
 	return parseHead(r.Kvs[0].Value)
 }
 
-// keep renews the lease until the term ends, and ends it at the latest when the lease may have run out.
-func (e *Engine) keep(t *term, until time.Time) {
+// keep renews the lease, asked for at a time, until the term ends, and ends it at the latest when the lease may have run out.
+func (e *Engine) keep(t *term, asked time.Time) {
 	defer t.end()
-	// One of its own: an error that stops a lease's renewal stops that of all leases of the same client, for ever.
+	e.renew(t.ctx, t.lease, asked)
+}
+
+// renew renews a lease, asked for at a time, and returns when it has gone or may have run out, or ctx has ended.
+func (e *Engine) renew(ctx context.Context, lease clientv3.LeaseID, asked time.Time) {
+	over := e.opts.Clock.After(e.opts.LeaseTTL - e.opts.Clock.Now().Sub(asked))
+	for ctx.Err() == nil {
+		if !e.renewByOne(ctx, lease, &over) {
+			return
+		}
+	}
+}
+
+// renewByOne renews a lease by one member of etcd, every third of its time. It returns true when that one is silent, and another one should be
+// tried: two renewals are missing. Each renewal moves over, which tells when the lease may have run out.
+func (e *Engine) renewByOne(ctx context.Context, lease clientv3.LeaseID, over *<-chan time.Time) bool {
+	// A lessor of its own: an error that stops a lease's renewal stops that of all leases of the same client, for ever.
 	lessor := clientv3.NewLease(e.client)
 	defer lessor.Close()
-	renewed, err := lessor.KeepAlive(t.ctx, t.lease)
+	renewed, err := lessor.KeepAlive(ctx, lease)
 	if err != nil {
-		return
+		return false
 	}
-	over := time.NewTimer(time.Until(until))
-	defer over.Stop()
 	for {
 		select {
 		case _, ok := <-renewed:
 			if !ok {
-				return // the lease has gone
+				return false // the lease has gone
 			}
-			over.Reset(e.opts.LeaseTTL)
-		case <-over.C:
-			return
-		case <-t.ctx.Done():
-			return
+			*over = e.opts.Clock.After(e.opts.LeaseTTL)
+		case <-time.After(e.opts.LeaseTTL * 2 / 3):
+			return true
+		case <-*over:
+			return false
+		case <-ctx.Done():
+			return false
 		}
 	}
 }
@@ -252,9 +268,10 @@ func (e *Engine) guard(t *term) {
 	}
 }
 
-// awaitVacancy returns true when the leader key, there as of revision, has gone, and false when that can no longer be watched.
+// awaitVacancy returns true when the leader key, there as of revision, has gone, and false when that can no longer be watched, or has been for
+// long: a watch may have become silent.
 func (e *Engine) awaitVacancy(ctx context.Context, revision int64) bool {
-	ctx, cancel := context.WithCancel(clientv3.WithRequireLeader(ctx))
+	ctx, cancel := context.WithTimeout(clientv3.WithRequireLeader(ctx), e.opts.LeaseTTL)
 	defer cancel()
 	for r := range e.client.Watch(ctx, e.keys.leader(), clientv3.WithRev(revision+1)) {
 		if r.Err() != nil {

@@ -55,6 +55,7 @@ func (e *Engine) attend() {
 func (e *Engine) attendOnce() error {
 	ctx, cancel := context.WithTimeout(e.life, requestTimeout)
 	defer cancel()
+	asked := e.opts.Clock.Now()
 	lease, err := e.client.Grant(ctx, int64((e.opts.LeaseTTL+time.Second-1)/time.Second))
 	if err != nil {
 		return err
@@ -67,14 +68,7 @@ func (e *Engine) attendOnce() error {
 	if _, err := e.client.Put(ctx, e.keys.alive(e.opts.ServerID), "", clientv3.WithLease(lease.ID)); err != nil {
 		return err
 	}
-	lessor := clientv3.NewLease(e.client) // see keep
-	defer lessor.Close()
-	renewed, err := lessor.KeepAlive(e.life, lease.ID)
-	if err != nil {
-		return err
-	}
-	for range renewed {
-	}
+	e.renew(e.life, lease.ID, asked)
 	return errors.New("the lease has gone")
 }
 
@@ -119,7 +113,7 @@ func (e *Engine) Members(ctx context.Context) ([]state.Member, error) {
 		m := state.Member{ID: strings.TrimPrefix(string(kv.Key), e.keys.servers()), Address: string(kv.Value), Voter: true}
 		m.Leader = m.ID == leader
 		if m.Healthy = alive[m.ID] || m.ID == e.opts.ServerID; m.Healthy {
-			m.LastContact = time.Now()
+			m.LastContact = e.opts.Clock.Now()
 		} else {
 			m.Reason = "silent: it has not renewed its lease in etcd"
 		}

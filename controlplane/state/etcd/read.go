@@ -18,7 +18,7 @@ func (e *Engine) Barrier(ctx context.Context) error {
 		}
 		n, err := e.reads.share(ctx)
 		if err == nil {
-			err = e.feed.wait(ctx, n)
+			err = e.applied(ctx, n)
 		}
 		switch {
 		case err == nil:

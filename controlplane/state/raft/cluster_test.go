@@ -14,11 +14,13 @@ import (
 	"github.com/seed-2f228079/neargate/internal/testcluster"
 )
 
-// group is three servers behind the one of them that leads.
+// group is three servers behind one of them, which is to lead: whoever else does hands over to it.
 type group struct {
 	*raft.Engine
 	others []*raft.Engine
 	once   sync.Once
+	end    context.CancelFunc
+	handed sync.WaitGroup
 }
 
 func openGroup(dir string) (state.Engine, error) {
@@ -55,10 +57,28 @@ func (g *group) Start(m *state.Machine) error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
+	if err := g.handOver(ctx); err != nil {
+		return err
+	}
+	life, end := context.WithCancel(context.Background())
+	g.end = end
+	g.handed.Go(func() {
+		for g.handOver(life) == nil { // an election on a busy machine may have taken it away
+			select {
+			case <-g.Leadership().Changed:
+			case <-life.Done():
+			}
+		}
+	})
+	return nil
+}
+
+// handOver returns once the one that is to lead does.
+func (g *group) handOver(ctx context.Context) error {
 	for {
 		l := g.Leadership()
 		if l.Term != 0 {
-			return nil
+			return ctx.Err()
 		}
 		for _, e := range g.others {
 			if e.Leadership().Term != 0 {
@@ -75,6 +95,10 @@ func (g *group) Start(m *state.Machine) error {
 }
 
 func (g *group) Close() error {
+	if g.end != nil {
+		g.end()
+		g.handed.Wait()
+	}
 	err := g.Engine.Close()
 	g.once.Do(func() {
 		for _, e := range g.others {
@@ -85,6 +109,40 @@ func (g *group) Close() error {
 }
 
 func TestEngineOfThree(t *testing.T) { statetest.RunEngine(t, openGroup) }
+
+// TestRandomThroughElections: the model holds although the leadership goes back and forth.
+func TestRandomThroughElections(t *testing.T) {
+	var g *group
+	s := statetest.Open(t, func(dir string) (state.Engine, error) {
+		e, err := openGroup(dir)
+		g, _ = e.(*group)
+		return e, err
+	}, t.TempDir())
+	ctx, end := context.WithCancel(t.Context())
+	var taking sync.WaitGroup
+	lost := 0
+	taking.Go(func() {
+		for ctx.Err() == nil {
+			l := g.Leadership()
+			if l.Term != 0 && g.TransferLeadership(ctx, "") == nil {
+				lost++
+			}
+			for r := s.Revision(); s.Revision() < r+5 && ctx.Err() == nil; { // and something is written
+				select {
+				case <-time.After(5 * time.Millisecond):
+				case <-ctx.Done():
+				}
+			}
+		}
+	})
+	statetest.RunRandom(t, s)
+	end()
+	taking.Wait()
+	if lost == 0 {
+		t.Error("the leadership was never lost")
+	}
+	t.Logf("the leadership was lost %d times", lost)
+}
 
 func TestDurableOfThree(t *testing.T) { statetest.RunDurable(t, openGroup) }
 

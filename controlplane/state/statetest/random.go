@@ -1,6 +1,8 @@
 package statetest
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"iter"
 	"maps"
@@ -10,8 +12,10 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/seed-2f228079/neargate/controlplane/state"
 )
@@ -82,8 +86,9 @@ func randomRecord(r *rand.Rand) *Record {
 	return rec
 }
 
-// testRandom compares a store with the model over random transactions, read from within and without.
-func testRandom(t *testing.T, s *state.Store) {
+// RunRandom compares a store with the model over random transactions, read from within and without. The server may lose the leadership, if it
+// gets it back: what was surely not committed is tried again, and of what may have been it is looked up.
+func RunRandom(t *testing.T, s *state.Store) {
 	r := rand.New(rand.NewPCG(Seed(t), 0))
 	m := model{}
 	type past struct {
@@ -94,7 +99,7 @@ func testRandom(t *testing.T, s *state.Store) {
 	for step := range 300 {
 		fail := r.IntN(10) == 0
 		var next model
-		_, err := s.Update(t.Context(), func(tx *state.Tx) error {
+		err := settled(t, s, func() (model, model) { return m, next }, func(tx *state.Tx) error {
 			next = m.clone() // anew if this runs again
 			for range r.IntN(8) {
 				if r.IntN(3) == 0 {
@@ -127,6 +132,56 @@ func testRandom(t *testing.T, s *state.Store) {
 	for _, p := range kept {
 		compare(t, r, p.view, p.model)
 	}
+}
+
+// settled runs fn in a transaction until it is known what became of it. An error is fn's own, or one that nothing else will come of. Of an
+// outcome that is not known a read of a later term tells: it sees either of the models, after which nothing of the old term can come.
+func settled(t *testing.T, s *state.Store, models func() (before, after model), fn func(tx *state.Tx) error) error {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	for {
+		term := s.Leadership().Term
+		_, err := s.Update(ctx, fn)
+		if err == nil || ctx.Err() != nil || !errors.Is(err, state.ErrUncertain) && !state.Retryable(err) {
+			return err
+		}
+		for l := s.Leadership(); l.Term == 0 || l.Term == term && errors.Is(err, state.ErrUncertain); l = s.Leadership() {
+			select {
+			case <-l.Changed:
+			case <-ctx.Done():
+				return err
+			}
+		}
+		if !errors.Is(err, state.ErrUncertain) {
+			continue
+		}
+		v, rerr := s.Linearizable(ctx)
+		for ; rerr != nil && ctx.Err() == nil; v, rerr = s.Linearizable(ctx) { // it was lost again
+		}
+		if rerr != nil {
+			return rerr
+		}
+		before, after := models()
+		switch {
+		case after.is(v):
+			return nil
+		case !before.is(v):
+			t.Fatalf("after %v the store has neither what was before the transaction nor what it puts", err)
+		}
+	}
+}
+
+// is says whether that is all there is.
+func (m model) is(v *state.View) bool {
+	n := 0
+	for rec := range Records.Scan(v, state.K()) {
+		if want, ok := m[rec.GetId()]; !ok || !proto.Equal(rec, want) {
+			return false
+		}
+		n++
+	}
+	return n == len(m)
 }
 
 func compare(t *testing.T, r *rand.Rand, from state.Reader, m model) {

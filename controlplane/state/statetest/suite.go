@@ -37,7 +37,7 @@ func RunEngine(t *testing.T, open Opener) {
 		"CancelledContext":   testCancelledContext,
 		"Linearizable":       testLinearizable,
 		"LeaderRuns":         testLeaderRuns,
-		"RandomAgainstModel": testRandom,
+		"RandomAgainstModel": RunRandom,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, Open(t, open, t.TempDir())) })
 	}

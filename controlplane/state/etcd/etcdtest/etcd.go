@@ -9,22 +9,26 @@ import (
 	"net"
 	"net/http"
 	"os/exec"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
 )
 
-// Server is an etcd of one member.
+// Server is a member of an etcd, most often the only one.
 type Server struct {
 	// Endpoint is where clients find it; the same after Restart.
 	Endpoint string
 
-	t    testing.TB
-	dir  string
-	args []string
-	peer string
-	tls  *tls.Config // by which its health is asked for; nil: plain
+	t       testing.TB
+	name    string
+	dir     string
+	args    []string
+	peer    string
+	cluster string      // all members, NAME=PEER,…
+	tls     *tls.Config // by which its health is asked for; nil: plain
 
 	cmd  *exec.Cmd
 	done chan struct{} // closed when cmd has ended
@@ -45,23 +49,65 @@ func StartTLS(t testing.TB, client *tls.Config, args ...string) *Server {
 
 func start(t testing.TB, client *tls.Config, args []string) *Server {
 	t.Helper()
-	if _, err := exec.LookPath("etcd"); err != nil {
-		t.Skip("etcd is not installed (Debian's etcd-server): ", err)
-	}
+	installed(t)
 	scheme := "http"
 	if client != nil {
 		scheme = "https"
 	}
-	s := &Server{t: t, dir: t.TempDir(), args: args, tls: client}
+	s := &Server{t: t, name: "test", dir: t.TempDir(), args: args, tls: client}
 	t.Cleanup(s.Kill)
 	// Ports are free when they are picked; another process may be faster.
 	for attempt := 0; ; attempt++ {
 		s.Endpoint, s.peer = fmt.Sprintf("%s://127.0.0.1:%d", scheme, freePort(t)), fmt.Sprintf("http://127.0.0.1:%d", freePort(t))
+		s.cluster = s.name + "=" + s.peer
 		if s.run() {
 			return s
 		}
 		if attempt == 5 {
 			t.Fatalf("etcd does not start:\n%s", s.log)
+		}
+	}
+}
+
+func installed(t testing.TB) {
+	t.Helper()
+	if _, err := exec.LookPath("etcd"); err != nil {
+		t.Skip("etcd is not installed (Debian's etcd-server): ", err)
+	}
+}
+
+// StartCluster runs an etcd of so many members.
+func StartCluster(t testing.TB, members int, args ...string) []*Server {
+	t.Helper()
+	installed(t)
+	for attempt := 0; ; attempt++ {
+		var servers []*Server
+		var cluster []string
+		for i := range members {
+			s := &Server{t: t, name: fmt.Sprint("m", i), dir: t.TempDir(), args: args}
+			t.Cleanup(s.Kill)
+			s.Endpoint, s.peer = fmt.Sprintf("http://127.0.0.1:%d", freePort(t)), fmt.Sprintf("http://127.0.0.1:%d", freePort(t))
+			servers, cluster = append(servers, s), append(cluster, s.name+"="+s.peer)
+		}
+		var failed atomic.Int32
+		var group sync.WaitGroup
+		for _, s := range servers {
+			s.cluster = strings.Join(cluster, ",")
+			group.Go(func() {
+				if !s.run() {
+					failed.Add(1)
+				}
+			})
+		}
+		group.Wait()
+		if failed.Load() == 0 {
+			return servers
+		}
+		for _, s := range servers {
+			s.Kill()
+		}
+		if attempt == 5 {
+			t.Fatalf("etcd does not start:\n%s", servers[0].log)
 		}
 	}
 }
@@ -81,13 +127,14 @@ func (s *Server) run() bool {
 	s.t.Helper()
 	s.log = &output{}
 	s.cmd = exec.Command("etcd", append([]string{
-		"--name=test", "--data-dir=" + s.dir, "--listen-client-urls=" + s.Endpoint, "--advertise-client-urls=" + s.Endpoint,
-		"--listen-peer-urls=" + s.peer, "--initial-advertise-peer-urls=" + s.peer, "--initial-cluster=test=" + s.peer,
+		"--name=" + s.name, "--data-dir=" + s.dir, "--listen-client-urls=" + s.Endpoint, "--advertise-client-urls=" + s.Endpoint,
+		"--listen-peer-urls=" + s.peer, "--initial-advertise-peer-urls=" + s.peer, "--initial-cluster=" + s.cluster,
 	}, s.args...)...)
 	s.cmd.Stdout, s.cmd.Stderr = s.log, s.log
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := s.cmd.Start(); err != nil {
-		s.t.Fatal(err)
+		s.t.Error(err)
+		return false
 	}
 	cmd, done := s.cmd, make(chan struct{})
 	s.done = done
