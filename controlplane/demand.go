@@ -30,6 +30,9 @@ func DemandOf(def types.TaskDefinition, over types.TaskOverride) (*Demand, error
 	if def.ProxyConfiguration != nil {
 		d.Attributes = append(d.Attributes, CapabilityAppMesh)
 	}
+	if aws.ToBool(def.EnableFaultInjection) {
+		d.Attributes = append(d.Attributes, CapabilityFaultInjection)
+	}
 	for _, c := range def.ContainerDefinitions {
 		o := ContainerOverride(over, aws.ToString(c.Name))
 		cpu, memory, reservation := c.Cpu, c.Memory, c.MemoryReservation
@@ -65,6 +68,9 @@ func DemandOf(def types.TaskDefinition, over types.TaskOverride) (*Demand, error
 
 // CapabilityEphemeralStorage is the attribute of nodes that can hold a task to the ephemeral storage that it asks for.
 const CapabilityEphemeralStorage = "ecs.capability.extensible-ephemeral-storage"
+
+// CapabilityFaultInjection is the attribute of nodes whose tasks can make their networks faulty. Those that cannot delay packets have it too.
+const CapabilityFaultInjection = "ecs.capability.fault-injection"
 
 // EphemeralGiB is the ephemeral storage that a task asks for; 0: it does not.
 func EphemeralGiB(def types.TaskDefinition, over types.TaskOverride) uint32 {

@@ -305,7 +305,7 @@ func compatibilities(def types.TaskDefinition) []types.Compatibility {
 	return list
 }
 
-// requiredAttributes are those that ECS shows for what the definition uses. All but those of ephemeral storage, of log routers, of volumes that hosts mount and of proxies are shown only: a node here can all of it.
+// requiredAttributes are those that ECS shows for what the definition uses. All but those of ephemeral storage, of log routers, of volumes that hosts mount, of proxies and of faults are shown only: a node here can all of it.
 func requiredAttributes(def types.TaskDefinition) []types.Attribute {
 	names := map[string]bool{}
 	if def.ExecutionRoleArn != nil {
@@ -322,6 +322,9 @@ func requiredAttributes(def types.TaskDefinition) []types.Attribute {
 	}
 	if def.ProxyConfiguration != nil {
 		names[controlplane.CapabilityAppMesh] = true
+	}
+	if aws.ToBool(def.EnableFaultInjection) {
+		names[controlplane.CapabilityFaultInjection] = true
 	}
 	for _, a := range controlplane.VolumeAttributes(def.Volumes) {
 		names[a] = true

@@ -25,9 +25,11 @@ func (s support) honours(member string) bool {
 // supported is by SDK type. A test holds it against the SDK: no member is without an answer.
 var supported = map[string]support{
 	"RegisterTaskDefinitionInput": {
-		honoured: "containerDefinitions cpu ephemeralStorage executionRoleArn family ipcMode memory networkMode pidMode placementConstraints proxyConfiguration requiresCompatibilities runtimePlatform " +
+		honoured: "containerDefinitions cpu enableFaultInjection ephemeralStorage executionRoleArn family ipcMode memory networkMode pidMode placementConstraints proxyConfiguration requiresCompatibilities runtimePlatform " +
 			"tags taskRoleArn volumes",
 		notes: map[string]string{
+			"enableFaultInjection": "black holes and packet loss on every host; network-latency takes a kernel with netem (the attribute neargate.capability.netem tells which have it) and otherwise answers so. " +
+				"Faults end with their task; network mode host takes --allow-privileged. Shown by TestFaultEndpoints, TestNetemQdiscs, TestSuite/Faults (both runtimes) and TestFaultInjection",
 			"ephemeralStorage": "the native runtime reserves it for writable layers and volumes, also with launch type EC2, on hosts that have loop devices and " +
 				"mkfs.ext4; without it a task uses the disk of its host, on Fargate too",
 			"executionRoleArn": "images of the platform's own registry are pulled, and awslogs written, by what the role may; without one, with the platform's own rights. Secrets, registry credentials and environment files are read as it. " +
@@ -38,7 +40,6 @@ var supported = map[string]support{
 			"pidMode":            "host only where the host's owner allows it (--allow-privileged)",
 		},
 		refused: map[string]string{
-			"enableFaultInjection":  "latency and packet loss take the kernel's netem, which many hosts lack, and a part of the faults alone is not what was asked for",
 			"inferenceAccelerators": "there are no Elastic Inference accelerators",
 		},
 	},
