@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/nftables"
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	driver "github.com/seed-2f228079/neargate/agent/runtime"
 )
@@ -72,7 +73,15 @@ func datagrams(t *testing.T, from, to space, address string, sent int, flows boo
 		if err != nil {
 			return err
 		}
-		return receiver.SetReadBuffer(8 << 20)
+		raw, err := receiver.SyscallConn()
+		if err != nil {
+			return err
+		}
+		var forced error
+		err = raw.Control(func(fd uintptr) { // room for all, whatever the host's limit is
+			forced = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 8<<20)
+		})
+		return errors.Join(err, forced)
 	})
 	defer receiver.Close()
 	from.do(func() error {
@@ -222,6 +231,7 @@ func TestLatency(t *testing.T) {
 	start, stop, has := faulty(t, one, h.net, "one")
 	f := driver.Fault{Kind: driver.Latency, Delay: 400 * time.Millisecond, Flows: 100, Sources: host4(j.Address.String())}
 	err := start(f)
+	t.Logf("the kernel has netem: %v", HasNetem())
 	if !HasNetem() {
 		var cannot *driver.CannotDelay
 		if !errors.As(err, &cannot) || has(f) || len(faultTables(one)) > 0 {

@@ -311,6 +311,11 @@ func (h *host) config(client agentapi.DispatcherClient) (agent.Config, error) {
 	if _, ok := h.driver.(runtime.LogRouting); ok {
 		cfg.Attributes["ecs.capability.firelens.fluentbit"], cfg.Attributes["ecs.capability.firelens.fluentd"] = "", ""
 	}
+	if some, ok := h.driver.(runtime.LogDrivers); ok {
+		for _, driver := range some.LogDrivers(context.Background()) {
+			cfg.Attributes["com.amazonaws.ecs.capability.logging-driver."+driver] = ""
+		}
+	}
 	if injector, ok := h.driver.(runtime.FaultInjector); ok && len(injector.CheckFaults(context.Background())) == 0 {
 		cfg.Attributes["ecs.capability.fault-injection"] = ""
 		if network.HasNetem() {

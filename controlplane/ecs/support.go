@@ -101,7 +101,7 @@ var supported = map[string]support{
 	"LogConfiguration": {
 		honoured: "logDriver options secretOptions",
 		notes: map[string]string{
-			"logDriver":     "awsfirelens, awslogs, fluentd, gelf (shown by TestGelfMessages and TestSuite/Logs/Drivers), json-file, none and syslog; journald and splunk are refused by name",
+			"logDriver":     "awsfirelens, awslogs, fluentd, gelf (shown by TestGelfMessages and TestSuite/Logs/Drivers), journald on hosts that have one (TestJournaldMessages), json-file, none, splunk (TestSplunkEvents and TestSuite/Logs/Drivers) and syslog",
 			"secretOptions": "not with awslogs, whose options say where the platform's own log groups are; with awsfirelens as variables of the log router, to which its configuration refers",
 		},
 	},
