@@ -266,12 +266,15 @@ var supported = map[string]support{
 		},
 	},
 	"ExecuteCommandLogConfiguration": {
-		honoured: "cloudWatchLogGroupName",
+		honoured: "cloudWatchLogGroupName s3BucketName s3EncryptionEnabled s3KeyPrefix",
+		notes: map[string]string{
+			"s3BucketName": "in the S3-compatible store that the operator names (--s3-endpoint, with credentials), and refused without; an object SESSION.log once the session is over, of 256 MiB at most, " +
+				"if the task's role may s3:PutObject; shown by TestSessionIsKeptInABucket (versitygw too) and TestExecIsKeptInABucket",
+			"s3EncryptionEnabled": "the store is asked for AES256 with each object, and what it refuses is not kept; on ECS sessions end where the bucket has no encryption",
+			"s3KeyPrefix":         "letters, digits and / _ . - ~",
+		},
 		refused: map[string]string{
 			"cloudWatchEncryptionEnabled": "log groups are not encrypted with keys of your own",
-			"s3BucketName":                "the output of sessions can not be kept in S3 yet",
-			"s3EncryptionEnabled":         "the output of sessions can not be kept in S3 yet",
-			"s3KeyPrefix":                 "the output of sessions can not be kept in S3 yet",
 		},
 	},
 }
