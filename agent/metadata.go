@@ -3,6 +3,7 @@ package agent
 import (
 	"maps"
 	"net/netip"
+	"strings"
 
 	"google.golang.org/protobuf/proto"
 
@@ -28,6 +29,18 @@ func (u MetadataURIs) of(networkMode string) string {
 		return ""
 	}
 	return u.Bridged
+}
+
+// Endpoint is the address behind the URIs that a task of a network mode is told; invalid: there is none.
+func (u MetadataURIs) Endpoint(networkMode string) netip.AddrPort {
+	host, found := strings.CutPrefix(u.of(networkMode), "http://")
+	if at, err := netip.ParseAddrPort(host); err == nil {
+		return at
+	}
+	if a, err := netip.ParseAddr(host); found && err == nil {
+		return netip.AddrPortFrom(a, 80)
+	}
+	return netip.AddrPort{}
 }
 
 // withEnvironment is the spec with what ECS adds to every container's environment, and with AWS_ENDPOINT_URL. That and the region give way

@@ -3,6 +3,7 @@ package controlplane
 import (
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -30,6 +31,10 @@ func DemandOf(def types.TaskDefinition, over types.TaskOverride) (*Demand, error
 	if def.ProxyConfiguration != nil {
 		d.Attributes = append(d.Attributes, CapabilityAppMesh)
 	}
+	if aws.ToBool(def.EnableFaultInjection) {
+		d.Attributes = append(d.Attributes, CapabilityFaultInjection)
+	}
+	d.Attributes = append(d.Attributes, logDriverAttributes(def.ContainerDefinitions)...)
 	for _, c := range def.ContainerDefinitions {
 		o := ContainerOverride(over, aws.ToString(c.Name))
 		cpu, memory, reservation := c.Cpu, c.Memory, c.MemoryReservation
@@ -65,6 +70,26 @@ func DemandOf(def types.TaskDefinition, over types.TaskOverride) (*Demand, error
 
 // CapabilityEphemeralStorage is the attribute of nodes that can hold a task to the ephemeral storage that it asks for.
 const CapabilityEphemeralStorage = "ecs.capability.extensible-ephemeral-storage"
+
+// CapabilityFaultInjection is the attribute of nodes whose tasks can make their networks faulty. Those that cannot delay packets have it too.
+const CapabilityFaultInjection = "ecs.capability.fault-injection"
+
+// LogDriverCapability is the attribute of nodes that have a log driver.
+func LogDriverCapability(driver types.LogDriver) string {
+	return "com.amazonaws.ecs.capability.logging-driver." + string(driver)
+}
+
+// logDriverAttributes are those of drivers that not every node has: of a journal, or newer than the first nodes.
+func logDriverAttributes(containers []types.ContainerDefinition) (attributes []string) {
+	for _, driver := range []types.LogDriver{types.LogDriverJournald, types.LogDriverSplunk} {
+		if slices.ContainsFunc(containers, func(c types.ContainerDefinition) bool {
+			return c.LogConfiguration != nil && c.LogConfiguration.LogDriver == driver
+		}) {
+			attributes = append(attributes, LogDriverCapability(driver))
+		}
+	}
+	return attributes
+}
 
 // EphemeralGiB is the ephemeral storage that a task asks for; 0: it does not.
 func EphemeralGiB(def types.TaskDefinition, over types.TaskOverride) uint32 {

@@ -32,6 +32,7 @@ func (p *Plans) Render(t *Task, d *TaskDefinition, digests map[string]string) (s
 		Family: d.Family, Revision: d.Revision, Service: t.Service, LaunchType: t.LaunchType,
 		CpuUnits: cpu, MemoryMib: memory, NetworkMode: string(def.NetworkMode),
 		PidMode: string(def.PidMode), IpcMode: string(def.IpcMode), EphemeralStorageMib: EphemeralGiB(def, over) << 10,
+		FaultInjection: aws.ToBool(def.EnableFaultInjection),
 	}
 	spec.TaskRole, executionRole = TaskRoles(t.Account, def, over)
 	if spec.NetworkMode == "" {

@@ -7,10 +7,16 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ecs/types"
 )
 
-// SessionLog is the log group that takes what sessions of ECS Exec show.
-type SessionLog struct{ Group, Region string }
+// SessionLog is the log group, or the bucket, or both, that take what sessions of ECS Exec show.
+type SessionLog struct {
+	Group, Region string // empty: no group
+	// The bucket that gets an object a session below a prefix; empty: none.
+	Bucket    string `json:",omitempty"`
+	Prefix    string `json:",omitempty"`
+	Encrypted bool   `json:",omitempty"` // by the store
+}
 
-// SessionLogOf is that of the sessions in a container; nil: they are kept nowhere. The cluster says: OVERRIDE names a group, NONE none, and
+// SessionLogOf is that of the sessions in a container; nil: they are kept nowhere. The cluster says: OVERRIDE names a group or a bucket, NONE none, and
 // DEFAULT, which holds where nothing is said, takes the one that the container's own awslogs configuration names.
 func SessionLogOf(c *Cluster, def types.TaskDefinition, container string) *SessionLog {
 	exec := DecodeShape[types.ClusterConfiguration](c.ConfigurationJson).ExecuteCommandConfiguration
@@ -21,10 +27,12 @@ func SessionLogOf(c *Cluster, def types.TaskDefinition, container string) *Sessi
 	case types.ExecuteCommandLoggingNone:
 		return nil
 	case types.ExecuteCommandLoggingOverride:
-		if exec.LogConfiguration == nil || aws.ToString(exec.LogConfiguration.CloudWatchLogGroupName) == "" {
+		l := exec.LogConfiguration
+		if l == nil || aws.ToString(l.CloudWatchLogGroupName) == "" && aws.ToString(l.S3BucketName) == "" {
 			return nil
 		}
-		return &SessionLog{Group: *exec.LogConfiguration.CloudWatchLogGroupName, Region: c.Region}
+		return &SessionLog{Group: aws.ToString(l.CloudWatchLogGroupName), Region: c.Region,
+			Bucket: aws.ToString(l.S3BucketName), Prefix: aws.ToString(l.S3KeyPrefix), Encrypted: l.S3EncryptionEnabled}
 	}
 	i := slices.IndexFunc(def.ContainerDefinitions, func(d types.ContainerDefinition) bool { return aws.ToString(d.Name) == container })
 	if i < 0 {

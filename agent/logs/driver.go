@@ -18,6 +18,8 @@ const (
 	DriverFluentd  = "fluentd"
 	DriverSyslog   = "syslog"
 	DriverGELF     = "gelf"
+	DriverSplunk   = "splunk"
+	DriverJournald = "journald"
 	DriverFireLens = "awsfirelens" // fluentd, to the log router of the task; whoever makes a Config says where that is
 )
 
@@ -60,6 +62,7 @@ type options struct {
 	tls        tlsOptions
 	writeLimit time.Duration
 	gelf       gelfOptions
+	splunk     splunkOptions
 }
 
 type tlsOptions struct {
@@ -103,6 +106,8 @@ func (c Config) read() (o options, err error) {
 		return o, o.syslog(c.Options)
 	case DriverGELF:
 		return o, o.gelfOf(c.Options)
+	case DriverSplunk:
+		return o, o.splunkOf(c.Options)
 	}
 	return o, nil
 }

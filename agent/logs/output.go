@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -35,6 +36,14 @@ type sink interface {
 	send(ctx context.Context, l line) error
 	// close is called once, when nothing is sent any more.
 	close()
+}
+
+// batcher is a sink that sends many lines at once rather than each: so many.
+type batcher interface {
+	sink
+	most() int
+	// sendAll is send of lines: all of them are lost, or none.
+	sendAll(ctx context.Context, lines []line) error
 }
 
 // Output is where the output of one run of a container goes: to the log on this host, and to the driver's own place.
@@ -96,6 +105,10 @@ func Start(c Config, dial Dial) (*Output, error) {
 		out.sink, err = newSyslog(ctx, c, o, dial)
 	case DriverGELF:
 		out.sink, err = newGelf(ctx, c, o, dial)
+	case DriverSplunk:
+		out.sink, err = newSplunk(ctx, c, o, dial)
+	case DriverJournald:
+		out.sink, err = newJournald(ctx, c, dial)
 	}
 	if err != nil {
 		cancel()
@@ -156,10 +169,12 @@ func (o *Output) Copy(r io.Reader, stderr bool) {
 		o.write(records.Bytes())
 		o.mu.Unlock()
 		records.Reset()
-		for _, l := range lines {
+		for rest := lines; len(rest) > 0; {
+			n := min(o.batch(), len(rest))
 			o.turn.Lock()
-			o.deliver(l)
+			o.deliver(rest[:n])
 			o.turn.Unlock()
+			rest = rest[n:]
 		}
 		o.tell(false)
 		buf = buf[:copy(buf, rest)]
@@ -169,9 +184,18 @@ func (o *Output) Copy(r io.Reader, stderr bool) {
 	}
 }
 
-// deliver hands a line to the driver and counts it if it is lost.
-func (o *Output) deliver(l line) {
+// batch is how many lines the driver is handed at once, at most.
+func (o *Output) batch() int {
+	if b, ok := o.sink.(batcher); ok {
+		return b.most()
+	}
+	return 1
+}
+
+// deliver hands lines, no more than a batch, to the driver and counts them if they are lost.
+func (o *Output) deliver(lines []line) {
 	if o.sink == nil { // json-file
+		l := lines[0]
 		var b bytes.Buffer
 		o.mu.Lock()
 		o.record(&b, l.at, l.stderr, l.text, l.goesOn)
@@ -179,22 +203,28 @@ func (o *Output) deliver(l line) {
 		o.mu.Unlock()
 		return
 	}
-	if err := o.sink.send(o.ctx, l); err != nil {
+	var err error
+	if b, ok := o.sink.(batcher); ok {
+		err = b.sendAll(o.ctx, lines)
+	} else {
+		err = o.sink.send(o.ctx, lines[0])
+	}
+	if err != nil {
 		text := err.Error()
 		o.lastErr.Store(&text)
-		o.lost.Add(1)
+		o.lost.Add(int64(len(lines)))
 	}
 }
 
-// work delivers what waits.
+// work delivers what waits: the next batch is what has come while the one before was on its way.
 func (o *Output) work() {
 	defer close(o.done)
 	for {
-		l, ok := o.queue.next()
-		if !ok {
+		lines := o.queue.next(o.batch())
+		if len(lines) == 0 {
 			return
 		}
-		o.deliver(l)
+		o.deliver(lines)
 	}
 }
 
@@ -277,24 +307,27 @@ func (q *queue) wake() {
 	}
 }
 
-// next waits for a line; false: there will be no more.
-func (q *queue) next() (line, bool) {
+// next waits for lines, and takes so many at most; none: there will be no more.
+func (q *queue) next(most int) []line {
 	for {
 		q.mu.Lock()
-		if len(q.lines) > 0 {
-			l := q.lines[0]
-			q.lines[0] = line{}
-			q.lines, q.bytes = q.lines[1:], q.bytes-int64(len(l.text)+lineCost)
+		if n := min(most, len(q.lines)); n > 0 {
+			taken := slices.Clone(q.lines[:n])
+			clear(q.lines[:n])
+			q.lines = q.lines[n:]
+			for _, l := range taken {
+				q.bytes -= int64(len(l.text) + lineCost)
+			}
 			if len(q.lines) == 0 {
 				q.lines = nil // what a burst took goes
 			}
 			q.mu.Unlock()
-			return l, true
+			return taken
 		}
 		closed := q.closed
 		q.mu.Unlock()
 		if closed {
-			return line{}, false
+			return nil
 		}
 		<-q.more
 	}

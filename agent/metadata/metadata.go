@@ -3,7 +3,7 @@
 //   - the task metadata endpoint (version 4, and 3 with the same answers), ECS_CONTAINER_METADATA_URI_V4: what a task and its containers are, and
 //     what they use;
 //   - the credentials of the task's role, AWS_CONTAINER_CREDENTIALS_RELATIVE_URI (credentials.go);
-//   - scale-in protection, ECS_AGENT_URI (protection.go);
+//   - scale-in protection and fault injection, ECS_AGENT_URI (protection.go, fault.go);
 //   - the API of the cluster, AWS_ENDPOINT_URL: whatever is signed, or asks for nothing of the above.
 //
 // A container's URIs name its task and itself. An address is answered about its own task only; on the loopback address, where tasks with
@@ -28,6 +28,7 @@ import (
 
 	"github.com/seed-2f228079/neargate/agent/runtime"
 	agentapi "github.com/seed-2f228079/neargate/api/agent"
+	"github.com/seed-2f228079/neargate/internal/clock"
 )
 
 // Task is what the agent knows of a task.
@@ -49,6 +50,12 @@ type Config struct {
 	Named func(id string, from netip.Addr) (Task, error)
 	// Credentials are those of a task's role; ErrUnknown: it has none.
 	Credentials func(ctx context.Context, taskID string) (*agentapi.RoleCredentialsAnswer, error)
+	// Faults makes tasks' networks faulty; nil: the driver cannot.
+	Faults runtime.FaultInjector
+	// Endpoint is where the tasks of a network mode have this server; invalid: nowhere.
+	Endpoint func(networkMode string) netip.AddrPort
+	// Clock is that of the limit of requests; nil: the machine's.
+	Clock clock.Clock
 	// API passes on what is for the cluster.
 	API API
 	// Listeners are served until Run's context ends.
@@ -68,10 +75,17 @@ type Server struct {
 
 	mu       sync.Mutex
 	previous map[string]runtime.Stats // by endpoint: the sample before, for programs that take differences
+
+	asked limiter // for faults
 }
 
 // New makes a server.
-func New(cfg Config) *Server { return &Server{cfg: cfg, previous: map[string]runtime.Stats{}} }
+func New(cfg Config) *Server {
+	if cfg.Clock == nil {
+		cfg.Clock = clock.Real{}
+	}
+	return &Server{cfg: cfg, previous: map[string]runtime.Stats{}}
+}
 
 // EndpointID names a container in its URI, by the form that Fargate's runtime ids have.
 func EndpointID(taskID, container string) string {
@@ -116,6 +130,11 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case version == "v2" && (rest == "credentials" || strings.HasPrefix(rest, "credentials/")):
 		s.credentials(w, r, strings.TrimPrefix(strings.TrimPrefix(rest, "credentials"), "/"), from.Addr().Unmap())
 	case version == "api":
+		id, what, _ := strings.Cut(rest, "/")
+		if fault, ok := strings.CutPrefix(what, "fault/v1/"); ok {
+			s.fault(w, r, id, fault, from.Addr().Unmap())
+			return
+		}
 		s.protection(w, r, rest, from.Addr().Unmap())
 	default:
 		s.cfg.API.ServeHTTP(w, r)

@@ -68,6 +68,8 @@ type Network struct {
 	filtering  map[*family]*ruleset // what the kernel has
 
 	up6 bool // IPv6 is there, since the first task that has an address of it
+
+	faults sync.Mutex // one change of faults at a time, of what the kernel has of them
 }
 
 // Forward is a host port that leads to a task.
@@ -215,7 +217,7 @@ func (n *Network) Down(ctx context.Context) error {
 			errs = append(errs, err)
 		}
 	}
-	errs = append(errs, n.disconnectPeers(), n.deleteTables(), n.leaveFirewall(ipv4))
+	errs = append(errs, n.EndFaults(""), n.disconnectPeers(), n.deleteTables(), n.leaveFirewall(ipv4))
 	if link, err := netlink.LinkByName(n.bridge); err == nil {
 		if err := netlink.LinkDel(link); err != nil {
 			errs = append(errs, fmt.Errorf("delete bridge %s: %w", n.bridge, err))

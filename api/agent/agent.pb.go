@@ -2081,6 +2081,7 @@ type TaskSpec struct {
 	DefaultSecurityGroup bool                   `protobuf:"varint,101,opt,name=default_security_group,json=defaultSecurityGroup,proto3" json:"default_security_group,omitempty"` // none was asked for but that of the VPC
 	EphemeralStorageMib  uint32                 `protobuf:"varint,120,opt,name=ephemeral_storage_mib,json=ephemeralStorageMib,proto3" json:"ephemeral_storage_mib,omitempty"`    // what its containers and its volumes may write together; 0: no limit but the host's disk
 	Interception         *Interception          `protobuf:"bytes,300,opt,name=interception,proto3" json:"interception,omitempty"`                                                // of a task with network mode awsvpc; absent: its traffic goes its own way
+	FaultInjection       bool                   `protobuf:"varint,420,opt,name=fault_injection,json=faultInjection,proto3" json:"fault_injection,omitempty"`                     // its containers may make its network faulty
 	Ipv6                 bool                   `protobuf:"varint,140,opt,name=ipv6,proto3" json:"ipv6,omitempty"`                                                               // with network mode awsvpc: it has an IPv6 address besides, on a host that has IPv6
 	unknownFields        protoimpl.UnknownFields
 	sizeCache            protoimpl.SizeCache
@@ -2261,6 +2262,13 @@ func (x *TaskSpec) GetInterception() *Interception {
 		return x.Interception
 	}
 	return nil
+}
+
+func (x *TaskSpec) GetFaultInjection() bool {
+	if x != nil {
+		return x.FaultInjection
+	}
+	return false
 }
 
 func (x *TaskSpec) GetIpv6() bool {
@@ -6678,7 +6686,7 @@ const file_api_agent_agent_proto_rawDesc = "" +
 	"\rimage_digests\x18\x14 \x03(\v2/.neargate.agent.v1.Assignment.ImageDigestsEntryR\fimageDigests\x1a?\n" +
 	"\x11ImageDigestsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xa2\x06\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xcc\x06\n" +
 	"\bTaskSpec\x12\x18\n" +
 	"\aaccount\x18\x01 \x01(\tR\aaccount\x12\x16\n" +
 	"\x06region\x18\x02 \x01(\tR\x06region\x12\x18\n" +
@@ -6707,7 +6715,8 @@ const file_api_agent_agent_proto_rawDesc = "" +
 	"\x0fsecurity_groups\x18d \x03(\tR\x0esecurityGroups\x124\n" +
 	"\x16default_security_group\x18e \x01(\bR\x14defaultSecurityGroup\x122\n" +
 	"\x15ephemeral_storage_mib\x18x \x01(\rR\x13ephemeralStorageMib\x12D\n" +
-	"\finterception\x18\xac\x02 \x01(\v2\x1f.neargate.agent.v1.InterceptionR\finterception\x12\x13\n" +
+	"\finterception\x18\xac\x02 \x01(\v2\x1f.neargate.agent.v1.InterceptionR\finterception\x12(\n" +
+	"\x0ffault_injection\x18\xa4\x03 \x01(\bR\x0efaultInjection\x12\x13\n" +
 	"\x04ipv6\x18\x8c\x01 \x01(\bR\x04ipv6\"\xf1\x11\n" +
 	"\rContainerSpec\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +

@@ -317,6 +317,17 @@ func (h *host) config(client agentapi.DispatcherClient) (agent.Config, error) {
 	if _, ok := h.driver.(runtime.LogRouting); ok {
 		cfg.Attributes["ecs.capability.firelens.fluentbit"], cfg.Attributes["ecs.capability.firelens.fluentd"] = "", ""
 	}
+	if some, ok := h.driver.(runtime.LogDrivers); ok {
+		for _, driver := range some.LogDrivers(context.Background()) {
+			cfg.Attributes["com.amazonaws.ecs.capability.logging-driver."+driver] = ""
+		}
+	}
+	if injector, ok := h.driver.(runtime.FaultInjector); ok && len(injector.CheckFaults(context.Background())) == 0 {
+		cfg.Attributes["ecs.capability.fault-injection"] = ""
+		if network.HasNetem() {
+			cfg.Attributes["neargate.capability.netem"] = ""
+		}
+	}
 	if meter, ok := h.driver.(runtime.StorageMeter); ok {
 		if lacks := meter.CheckStorage(); len(lacks) > 0 {
 			h.cfg.log.Warn("tasks with ephemeralStorage are not placed on this host", "lacks", strings.Join(lacks, "; "))
@@ -352,7 +363,10 @@ func (h *host) parts() []part {
 	if len(h.asking.listeners) > 0 {
 		cfg := metadata.Config{
 			Task: h.agent.Metadata, Stats: h.driver.Stats, Zone: h.cfg.zone, Named: h.agent.Named, Credentials: h.agent.Credentials, API: h.api,
-			Listeners: h.asking.listeners, Logger: h.cfg.log,
+			Listeners: h.asking.listeners, Logger: h.cfg.log, Endpoint: h.asking.uris.Endpoint,
+		}
+		if injector, ok := h.driver.(runtime.FaultInjector); ok {
+			cfg.Faults = injector
 		}
 		if meter, ok := h.driver.(runtime.StorageMeter); ok {
 			cfg.Storage = meter.Storage

@@ -79,8 +79,8 @@ type controlConfig struct {
 	remotes   map[string]registry.Remote // other clusters that images are replicated to, by region
 	scan      scanFlags
 	sign      signFlags
-	objects   secrets.Objects // that files of environment variables are among; nil: there is no store
-	blobs     blobStoreFlags  // where blobs are if not on this server's disk
+	objects   objects        // files of environment variables are among them, and sessions of ECS Exec are kept there
+	blobs     blobStoreFlags // where blobs are if not on this server's disk
 	// loadBalancer is the handler of the load balancer that has this host name; nil: no proxy is in this process.
 	loadBalancer func(host string) http.Handler
 	// ready are checks of parts outside of the control plane.
@@ -263,7 +263,7 @@ func newControlPlane(cfg controlConfig) (_ *controlPlane, err error) {
 		c.metrics.MustRegister(blobStoreMetrics(c.bucket, c.registry)...)
 	}
 	drainer := mesh.NewDrainer(mesh.DrainerConfig{Store: c.store, Clock: real, Log: cfg.log})
-	confided := &secrets.Resolver{Roles: tokens, Authorizer: access, Objects: cfg.objects}
+	confided := &secrets.Resolver{Roles: tokens, Authorizer: access, Objects: cfg.objects.files}
 	dispatching := dispatcher.Config{
 		Store: c.store, Clock: real, Rand: rand.Reader, Log: cfg.log, Rule: cfg.rule, Authorize: cfg.authorizeNode(), Reporter: lifecycle, Traffic: drainer,
 		LogStreams: logging, Roles: tokens, Secrets: confided,
@@ -290,10 +290,15 @@ func newControlPlane(cfg controlConfig) (_ *controlPlane, err error) {
 		},
 		Workers: 4, TaskOf: taskOfEndpoint,
 	}, lifecycle)
-	sessions := execute.New(execute.Config{Nodes: c.dispatcher, Open: c.openExec, Seal: sealSessions, Rand: rand.Reader, Clock: real, Log: cfg.log, Keep: logging.KeepSession})
+	sessionsOn := execute.Config{Nodes: c.dispatcher, Open: c.openExec, Seal: sealSessions, Rand: rand.Reader, Clock: real, Log: cfg.log, Keep: logging.KeepSession}
+	if cfg.objects.buckets != nil {
+		sessionsOn.KeepObject = (&execute.Buckets{Store: c.store, TaskMay: tokens.TaskMay, Client: cfg.objects.buckets}).Keep
+	}
+	sessions := execute.New(sessionsOn)
 	containers := ecs.New(ecs.Config{
 		Store: c.store, Rand: rand.Reader, Pages: pages, TargetGroups: balancing, Registries: discovery, Network: network,
 		Placer: runTaskPlacer{placer}, Lifecycle: lifecycle, Roles: roles{access, tokens}, Sessions: sessions,
+		SessionBuckets: cfg.objects.buckets != nil,
 	})
 	gateway, err := ecsagent.New(ecsagent.Config{Store: c.store, Dispatcher: c.dispatcher, Roles: tokens, Key: cfg.dir.SealingKey(), Rand: rand.Reader, Clock: real, Log: cfg.log})
 	if err != nil {

@@ -33,7 +33,7 @@ func (s *Service) createCluster(ctx context.Context, in *ecs.CreateClusterInput)
 	if err := refuse(in); err != nil {
 		return nil, err
 	}
-	if err := checkExecLogging(in.Configuration); err != nil {
+	if err := s.checkExecLogging(in.Configuration); err != nil {
 		return nil, err
 	}
 	tags, err := tagSet(in.Tags)
@@ -162,7 +162,7 @@ func (s *Service) updateCluster(ctx context.Context, in *ecs.UpdateClusterInput)
 	if err := refuse(in); err != nil {
 		return nil, err
 	}
-	if err := checkExecLogging(in.Configuration); err != nil {
+	if err := s.checkExecLogging(in.Configuration); err != nil {
 		return nil, err
 	}
 	c, err := s.changeCluster(ctx, in.Cluster, func(c *controlplane.Cluster) error {

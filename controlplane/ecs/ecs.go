@@ -33,6 +33,8 @@ type Config struct {
 	Lifecycle    Lifecycle // the only way by which the family stops a task
 	Roles        Roles
 	Sessions     Sessions
+	// SessionBuckets says that what sessions show can be kept in a bucket: the operator has named a store.
+	SessionBuckets bool
 }
 
 // TargetGroups is what ECS asks of load balancing.
@@ -85,7 +87,7 @@ type Service struct {
 func New(c Config) *Service {
 	v := reflect.ValueOf(c)
 	for i := range v.NumField() {
-		if v.Field(i).IsZero() {
+		if v.Field(i).Kind() != reflect.Bool && v.Field(i).IsZero() {
 			panic("ecs: Config." + v.Type().Field(i).Name + " is missing")
 		}
 	}

@@ -84,24 +84,40 @@ func (s *Service) executeCommand(ctx context.Context, in *ecs.ExecuteCommandInpu
 // logGroupName is how CloudWatch Logs wants groups to be called.
 var logGroupName = regexp.MustCompile(`^[.\-_/#A-Za-z0-9]{1,512}$`)
 
+// Names of buckets, and of what stands before the names of sessions' objects: what needs no escaping, since stores escape the rest differently.
+var (
+	bucketName   = regexp.MustCompile(`^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$`)
+	objectPrefix = regexp.MustCompile(`^[A-Za-z0-9/_.~-]{0,900}$`)
+)
+
 // checkExecLogging holds where a cluster wants its sessions' output kept against what ECS takes: OVERRIDE and a log configuration go together.
-func checkExecLogging(c *types.ClusterConfiguration) error {
+func (s *Service) checkExecLogging(c *types.ClusterConfiguration) error {
 	if c == nil || c.ExecuteCommandConfiguration == nil {
 		return nil
 	}
 	exec := c.ExecuteCommandConfiguration
-	group := ""
-	if exec.LogConfiguration != nil {
-		group = aws.ToString(exec.LogConfiguration.CloudWatchLogGroupName)
+	group, bucket, prefix, encrypted := "", "", "", false
+	if l := exec.LogConfiguration; l != nil {
+		group, bucket, prefix, encrypted = aws.ToString(l.CloudWatchLogGroupName), aws.ToString(l.S3BucketName), aws.ToString(l.S3KeyPrefix), l.S3EncryptionEnabled
+	}
+	if bucket != "" && !s.SessionBuckets {
+		return invalid("'configuration.executeCommandConfiguration.logConfiguration.s3BucketName' is not supported by this platform: " +
+			"it has no S3 endpoint with credentials; start its servers with --s3-endpoint.")
 	}
 	override := exec.Logging == types.ExecuteCommandLoggingOverride
 	switch {
-	case override && group == "":
-		return invalid("executeCommandConfiguration.logConfiguration must name a log group when logging is OVERRIDE.")
+	case override && group == "" && bucket == "":
+		return invalid("executeCommandConfiguration.logConfiguration must name a log group or a bucket when logging is OVERRIDE.")
 	case !override && exec.LogConfiguration != nil:
 		return invalid("executeCommandConfiguration.logConfiguration can only be specified when logging is OVERRIDE.")
-	case override && !logGroupName.MatchString(group):
+	case override && group != "" && !logGroupName.MatchString(group):
 		return invalid("executeCommandConfiguration.logConfiguration.cloudWatchLogGroupName is not the name of a log group.")
+	case override && bucket == "" && (prefix != "" || encrypted):
+		return invalid("executeCommandConfiguration.logConfiguration.s3KeyPrefix and s3EncryptionEnabled need an s3BucketName.")
+	case bucket != "" && !bucketName.MatchString(bucket):
+		return invalid("executeCommandConfiguration.logConfiguration.s3BucketName is not the name of a bucket.")
+	case !objectPrefix.MatchString(prefix):
+		return invalid("executeCommandConfiguration.logConfiguration.s3KeyPrefix must be at most 900 letters, digits and / _ . - ~.")
 	}
 	return nil
 }

@@ -112,7 +112,7 @@ func TestSessionsAreKeptAsTheClusterSays(t *testing.T) {
 		t.Errorf("the cluster shows %+v", shown)
 	}
 	for want, err := range map[string]error{
-		"must name a log group when logging is OVERRIDE":               set(types.ExecuteCommandLoggingOverride, nil),
+		"must name a log group or a bucket when logging is OVERRIDE":   set(types.ExecuteCommandLoggingOverride, nil),
 		"can only be specified when logging is OVERRIDE":               set(types.ExecuteCommandLoggingNone, audit),
 		"is not the name of a log group":                               set(types.ExecuteCommandLoggingOverride, &types.ExecuteCommandLogConfiguration{CloudWatchLogGroupName: aws.String("a b")}),
 		"logConfiguration.s3BucketName' is not supported":              set(types.ExecuteCommandLoggingOverride, &types.ExecuteCommandLogConfiguration{S3BucketName: aws.String("b")}),
@@ -121,6 +121,23 @@ func TestSessionsAreKeptAsTheClusterSays(t *testing.T) {
 		if e, ok := awserr.As(err); !ok || !strings.Contains(e.Message, want) {
 			t.Errorf("got %v, want …%s", err, want)
 		}
+	}
+
+	p.SessionBuckets = true
+	for want, to := range map[string]types.ExecuteCommandLogConfiguration{
+		"s3BucketName is not the name of a bucket":                 {S3BucketName: aws.String("B")},
+		"s3KeyPrefix must be at most":                              {S3BucketName: aws.String("audit"), S3KeyPrefix: aws.String("a b")},
+		"s3KeyPrefix and s3EncryptionEnabled need an s3BucketName": {CloudWatchLogGroupName: aws.String("audit"), S3KeyPrefix: aws.String("a")},
+	} {
+		if e, ok := awserr.As(set(types.ExecuteCommandLoggingOverride, &to)); !ok || !strings.Contains(e.Message, want) {
+			t.Errorf("got %v, want …%s", e, want)
+		}
+	}
+	if err := set(types.ExecuteCommandLoggingOverride, &types.ExecuteCommandLogConfiguration{S3BucketName: aws.String("audit"), S3KeyPrefix: aws.String("a/"), S3EncryptionEnabled: true}); err != nil {
+		t.Fatal(err)
+	}
+	if to := begin(); to == nil || *to != (controlplane.SessionLog{Region: "us-east-1", Bucket: "audit", Prefix: "a/", Encrypted: true}) {
+		t.Errorf("it is kept in %+v", to)
 	}
 }
 

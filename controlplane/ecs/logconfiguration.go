@@ -36,7 +36,13 @@ var logOptions = map[types.LogDriver]map[string]func(string) bool{
 		"gelf-address": isGelfAddress, "gelf-compression-level": isCompressionLevel, "gelf-compression-type": isCompression, "gelf-tcp-max-reconnect": isNumber,
 		"gelf-tcp-reconnect-delay": isNumber,
 	}),
-	logDriverNone: {},
+	types.LogDriverSplunk: withAttributes(map[string]func(string) bool{
+		"splunk-url": isSplunkURL, "splunk-token": notEmpty, "splunk-source": notEmpty, "splunk-sourcetype": notEmpty, "splunk-index": notEmpty,
+		"splunk-capath": path.IsAbs, "splunk-caname": notEmpty, "splunk-insecureskipverify": isBool, "splunk-format": isSplunkFormat,
+		"splunk-verify-connection": isBool, "splunk-gzip": isBool, "splunk-gzip-level": isCompressionLevel, "splunk-index-acknowledgment": isBool,
+	}),
+	types.LogDriverJournald: withAttributes(map[string]func(string) bool{}),
+	logDriverNone:           {},
 }
 
 // withAttributes adds what all of Docker's drivers take.
@@ -107,6 +113,13 @@ func isGelfAddress(s string) bool {
 	return err == nil && u.Port() != "" && isAddress(s, "tcp", "udp")
 }
 
+func isSplunkURL(s string) bool {
+	u, err := url.Parse(s)
+	return err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Hostname() != "" && u.User == nil && (u.Path == "" || u.Path == "/") && u.RawQuery == "" && u.Fragment == ""
+}
+
+func isSplunkFormat(s string) bool { return s == "inline" || s == "json" || s == "raw" }
+
 func isCompression(s string) bool { return s == "gzip" || s == "zlib" || s == "none" }
 
 func isCompressionLevel(s string) bool {
@@ -139,7 +152,7 @@ func checkLog(name string, l *types.LogConfiguration) error {
 	known, ok := logOptions[l.LogDriver]
 	if !ok {
 		return client("'containerDefinitions[%s].logConfiguration.logDriver' is not supported by this platform: "+
-			"use awsfirelens, awslogs, fluentd, gelf, json-file or syslog, not %s.", name, l.LogDriver)
+			"use awsfirelens, awslogs, fluentd, gelf, journald, json-file, splunk or syslog, not %s.", name, l.LogDriver)
 	}
 	if l.LogDriver == types.LogDriverAwslogs {
 		if lacking := lackingOptions(l, "awslogs-region", "awslogs-group"); len(lacking) > 0 {
@@ -154,6 +167,11 @@ func checkLog(name string, l *types.LogConfiguration) error {
 		maps.DeleteFunc(known, func(option string, _ func(string) bool) bool { // those of the other transport
 			return strings.HasPrefix(option, map[bool]string{true: "gelf-compression-", false: "gelf-tcp-"}[strings.HasPrefix(l.Options["gelf-address"], "tcp:")])
 		})
+	}
+	if l.LogDriver == types.LogDriverSplunk {
+		if lacking := lackingOptions(l, "splunk-token", "splunk-url"); len(lacking) > 0 {
+			return client("Log driver splunk requires options: %s", strings.Join(lacking, ", "))
+		}
 	}
 	var foreign []string
 	for option := range l.Options {
@@ -178,9 +196,11 @@ func checkLog(name string, l *types.LogConfiguration) error {
 	return nil
 }
 
+// lackingOptions are those that are neither plain nor secret.
 func lackingOptions(l *types.LogConfiguration, options ...string) (lacking []string) {
 	for _, o := range options {
-		if l.Options[o] == "" {
+		secret := slices.ContainsFunc(l.SecretOptions, func(s types.Secret) bool { return aws.ToString(s.Name) == o })
+		if l.Options[o] == "" && !secret {
 			lacking = append(lacking, o)
 		}
 	}
@@ -192,6 +212,8 @@ func checkFargateLog(c types.ContainerDefinition) error {
 	l := c.LogConfiguration
 	switch {
 	case l == nil, l.LogDriver == types.LogDriverAwsfirelens:
+		return nil
+	case l.LogDriver == types.LogDriverSplunk:
 		return nil
 	case l.LogDriver != types.LogDriverAwslogs:
 		return client("Fargate does not support log driver %s: container '%s'.", l.LogDriver, aws.ToString(c.Name))

@@ -305,7 +305,7 @@ func compatibilities(def types.TaskDefinition) []types.Compatibility {
 	return list
 }
 
-// requiredAttributes are those that ECS shows for what the definition uses. All but those of ephemeral storage, of log routers, of volumes that hosts mount and of proxies are shown only: a node here can all of it.
+// requiredAttributes are those that ECS shows for what the definition uses. All but those of ephemeral storage, of log routers, of volumes that hosts mount, of proxies, of faults and of the log drivers journald and splunk are shown only: a node here can all of it.
 func requiredAttributes(def types.TaskDefinition) []types.Attribute {
 	names := map[string]bool{}
 	if def.ExecutionRoleArn != nil {
@@ -323,6 +323,9 @@ func requiredAttributes(def types.TaskDefinition) []types.Attribute {
 	if def.ProxyConfiguration != nil {
 		names[controlplane.CapabilityAppMesh] = true
 	}
+	if aws.ToBool(def.EnableFaultInjection) {
+		names[controlplane.CapabilityFaultInjection] = true
+	}
 	for _, a := range controlplane.VolumeAttributes(def.Volumes) {
 		names[a] = true
 	}
@@ -332,7 +335,7 @@ func requiredAttributes(def types.TaskDefinition) []types.Attribute {
 	for _, c := range def.ContainerDefinitions {
 		names["com.amazonaws.ecs.capability.docker-remote-api.1.18"] = true
 		if c.LogConfiguration != nil {
-			names["com.amazonaws.ecs.capability.logging-driver."+string(c.LogConfiguration.LogDriver)] = true
+			names[controlplane.LogDriverCapability(c.LogConfiguration.LogDriver)] = true
 			if def.ExecutionRoleArn != nil && c.LogConfiguration.LogDriver == types.LogDriverAwslogs {
 				names["ecs.capability.execution-role-awslogs"] = true
 			}

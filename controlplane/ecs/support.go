@@ -25,9 +25,11 @@ func (s support) honours(member string) bool {
 // supported is by SDK type. A test holds it against the SDK: no member is without an answer.
 var supported = map[string]support{
 	"RegisterTaskDefinitionInput": {
-		honoured: "containerDefinitions cpu ephemeralStorage executionRoleArn family ipcMode memory networkMode pidMode placementConstraints proxyConfiguration requiresCompatibilities runtimePlatform " +
+		honoured: "containerDefinitions cpu enableFaultInjection ephemeralStorage executionRoleArn family ipcMode memory networkMode pidMode placementConstraints proxyConfiguration requiresCompatibilities runtimePlatform " +
 			"tags taskRoleArn volumes",
 		notes: map[string]string{
+			"enableFaultInjection": "black holes and packet loss on every host; network-latency takes a kernel with netem (the attribute neargate.capability.netem tells which have it) and otherwise answers so. " +
+				"Faults end with their task; network mode host takes --allow-privileged. Shown by TestFaultEndpoints, TestNetemQdiscs, TestSuite/Faults (both runtimes) and TestFaultInjection",
 			"ephemeralStorage": "the native runtime reserves it for writable layers and volumes, also with launch type EC2, on hosts that have loop devices and " +
 				"mkfs.ext4; without it a task uses the disk of its host, on Fargate too",
 			"executionRoleArn": "images of the platform's own registry are pulled, and awslogs written, by what the role may; without one, with the platform's own rights. Secrets, registry credentials and environment files are read as it. " +
@@ -38,7 +40,6 @@ var supported = map[string]support{
 			"pidMode":            "host only where the host's owner allows it (--allow-privileged)",
 		},
 		refused: map[string]string{
-			"enableFaultInjection":  "latency and packet loss take the kernel's netem, which many hosts lack, and a part of the faults alone is not what was asked for",
 			"inferenceAccelerators": "there are no Elastic Inference accelerators",
 		},
 	},
@@ -100,7 +101,7 @@ var supported = map[string]support{
 	"LogConfiguration": {
 		honoured: "logDriver options secretOptions",
 		notes: map[string]string{
-			"logDriver":     "awsfirelens, awslogs, fluentd, gelf (shown by TestGelfMessages and TestSuite/Logs/Drivers), json-file, none and syslog; journald and splunk are refused by name",
+			"logDriver":     "awsfirelens, awslogs, fluentd, gelf (shown by TestGelfMessages and TestSuite/Logs/Drivers), journald on hosts that have one (TestJournaldMessages), json-file, none, splunk (TestSplunkEvents and TestSuite/Logs/Drivers) and syslog",
 			"secretOptions": "not with awslogs, whose options say where the platform's own log groups are; with awsfirelens as variables of the log router, to which its configuration refers",
 		},
 	},
@@ -265,12 +266,15 @@ var supported = map[string]support{
 		},
 	},
 	"ExecuteCommandLogConfiguration": {
-		honoured: "cloudWatchLogGroupName",
+		honoured: "cloudWatchLogGroupName s3BucketName s3EncryptionEnabled s3KeyPrefix",
+		notes: map[string]string{
+			"s3BucketName": "in the S3-compatible store that the operator names (--s3-endpoint, with credentials), and refused without; an object SESSION.log once the session is over, of 256 MiB at most, " +
+				"if the task's role may s3:PutObject; shown by TestSessionIsKeptInABucket (versitygw too) and TestExecIsKeptInABucket",
+			"s3EncryptionEnabled": "the store is asked for AES256 with each object, and what it refuses is not kept; on ECS sessions end where the bucket has no encryption",
+			"s3KeyPrefix":         "letters, digits and / _ . - ~",
+		},
 		refused: map[string]string{
 			"cloudWatchEncryptionEnabled": "log groups are not encrypted with keys of your own",
-			"s3BucketName":                "the output of sessions can not be kept in S3 yet",
-			"s3EncryptionEnabled":         "the output of sessions can not be kept in S3 yet",
-			"s3KeyPrefix":                 "the output of sessions can not be kept in S3 yet",
 		},
 	},
 }

@@ -41,6 +41,8 @@ type Config struct {
 	Log   *slog.Logger
 	// Keep keeps a part of what a session has shown in its log (logs.Family.KeepSession); nil: nothing is kept.
 	Keep func(ctx context.Context, task string, to *agentapi.SessionLog, events []*agentapi.ShipEvent, mark uint64) error
+	// KeepObject keeps what a session has shown in an object (Buckets.Keep); nil: there is no store.
+	KeepObject func(ctx context.Context, task, session string, to *controlplane.SessionLog, c Content) error
 	// Ended is told of every session that was opened, once it is over; nil: the log alone is.
 	Ended func(Record)
 

@@ -35,6 +35,7 @@ type session struct {
 	channel *datachannel.Channel
 	// What is shown goes there too; nil: nowhere.
 	transcript *transcript
+	spool      *spool // and there
 
 	shaken chan []string // the handshake's errors
 	sized  chan struct{} // closed with the first size
@@ -73,8 +74,11 @@ func (s *Service) Serve(ctx context.Context, conn *datachannel.Conn, id string) 
 		Service: s, claims: c, opening: opening, channel: datachannel.NewServer(conn, s.Clock), end: end,
 		shaken: make(chan []string, 1), sized: make(chan struct{}), inputs: make(chan *agentapi.ExecInput, maxInput),
 	}
-	if c.Kept != nil && s.Keep != nil {
+	if c.Kept != nil && c.Kept.Group != "" && s.Keep != nil {
 		defer x.keepTranscript(serving)()
+	}
+	if c.Kept != nil && c.Kept.Bucket != "" {
+		defer x.keepObject(serving)()
 	}
 	began := s.Clock.Now()
 	x.touch()
@@ -117,6 +121,34 @@ func (x *session) keepTranscript(serving context.Context) (end func()) {
 			limit = shutdownWords
 		}
 		x.transcript.finish(limit, stop)
+	}
+}
+
+// keepObject begins to keep what the session shows for an object in the bucket that its token names; what it returns writes that. As with the
+// log, a session goes on without it.
+func (x *session) keepObject(serving context.Context) (end func()) {
+	log := x.Log.With("session", x.Session, "task", x.Task, "bucket", x.Kept.Bucket)
+	err := errors.New("this server has no S3 endpoint")
+	if x.KeepObject != nil {
+		x.spool, err = newSpool()
+	}
+	if err != nil {
+		log.Warn("what a session of ECS Exec shows is not kept", "error", err)
+		return func() {}
+	}
+	return func() {
+		defer x.spool.close()
+		writing, cancel := context.WithTimeout(context.WithoutCancel(serving), uploadTime)
+		defer cancel()
+		shutdown := context.AfterFunc(serving, func() { time.AfterFunc(shutdownWords, cancel) })
+		defer shutdown()
+		c, err := x.spool.content()
+		if err == nil {
+			err = x.KeepObject(writing, x.Task, x.Session, x.Kept, c)
+		}
+		if err != nil {
+			log.Warn("what a session of ECS Exec has shown is not kept", "bytes", c.Size, "error", err)
+		}
 	}
 }
 
@@ -198,6 +230,9 @@ func (x *session) send(ctx context.Context, kind datachannel.PayloadType, data [
 	}
 	if x.transcript != nil {
 		x.transcript.add(ctx, data)
+	}
+	if x.spool != nil {
+		x.spool.add(data)
 	}
 	for len(data) > 0 {
 		n := min(len(data), piece)

@@ -278,7 +278,12 @@ type Part struct {
 
 // Put writes an object in one request, in place of what has its name. open is called for each attempt.
 func (c *Client) Put(ctx context.Context, key string, content Part, open func() (io.ReadCloser, error)) error {
-	return c.answer(ctx, request{method: http.MethodPut, key: key, size: content.Size, sum: content.Sum, body: open}, nil)
+	return c.PutWith(ctx, key, nil, content, open)
+}
+
+// PutWith is Put with headers that the store keeps, or acts by.
+func (c *Client) PutWith(ctx context.Context, key string, header http.Header, content Part, open func() (io.ReadCloser, error)) error {
+	return c.answer(ctx, request{method: http.MethodPut, key: key, header: header, size: content.Size, sum: content.Sum, body: open}, nil)
 }
 
 // PutNew writes a small object unless one has its name; stores that do not know of conditions overwrite it.

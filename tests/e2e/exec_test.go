@@ -17,6 +17,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ecs"
 	ecstypes "github.com/aws/aws-sdk-go-v2/service/ecs/types"
 	"golang.org/x/sys/unix"
+
+	"github.com/seed-2f228079/neargate/storage/s3/s3test"
 )
 
 // TestExec runs commands in a container with our own client and, where AWS's is installed, with that.
@@ -315,4 +317,38 @@ func (p *platform) eventually(look func() error) {
 			p.t.Fatal(err)
 		}
 	}
+}
+
+// TestExecIsKeptInABucket: with OVERRIDE sessions are objects of the bucket that the cluster names, in the operator's store.
+func TestExecIsKeptInABucket(t *testing.T) {
+	t.Parallel()
+	needsAWS(t)
+	store := s3test.Start(t)
+	p := startWith(t, "native", []string{"--s3-endpoint", store.URL, "--s3-region", s3test.Region}, "NEARGATE_S3_ACCESS_KEY_ID="+s3test.AccessKeyID, "NEARGATE_S3_SECRET_ACCESS_KEY="+s3test.SecretAccessKey)
+	c := p.client().ECS
+	image := p.pushShell()
+	must(c.RegisterTaskDefinition(t.Context(), &ecs.RegisterTaskDefinitionInput{Family: aws.String("f"), ContainerDefinitions: []ecstypes.ContainerDefinition{{
+		Name: aws.String("main"), Image: &image, Memory: aws.Int32(64), Command: []string{"trap 'exit 0' TERM; busybox sleep 600 & wait $!"}}}}))(t)
+	p.aws(nil, "ecs", "update-cluster", "--cluster", "default", "--configuration",
+		"executeCommandConfiguration={logging=OVERRIDE,logConfiguration={s3BucketName="+s3test.Bucket+",s3KeyPrefix=sessions,s3EncryptionEnabled=true}}")
+	id := path.Base(*must(c.RunTask(t.Context(), &ecs.RunTaskInput{TaskDefinition: aws.String("f"), EnableExecuteCommand: true}))(t).Tasks[0].TaskArn)
+	p.aws(nil, "ecs", "wait", "tasks-running", "--tasks", id)
+	if out, errs, err := p.neargate("exec", id, "--", "/bin/busybox", "echo", "kept in S3"); err != nil || out != "kept in S3\n" {
+		t.Fatalf("out %q, errors %q, %v", out, errs, err)
+	}
+	p.eventually(func() error {
+		keys := store.Keys()
+		if len(keys) != 1 || !strings.HasPrefix(keys[0], "sessions/ecs-execute-command-") || !strings.HasSuffix(keys[0], ".log") {
+			return fmt.Errorf("the bucket has %q", keys)
+		}
+		body, _, err := store.Client(t).Get(t.Context(), keys[0], 0)
+		if err != nil {
+			return err
+		}
+		defer body.Close()
+		if text, err := io.ReadAll(body); err != nil || string(text) != "kept in S3\n" {
+			return fmt.Errorf("it is %q, %v", text, err)
+		}
+		return nil
+	})
 }

@@ -198,7 +198,7 @@ func TestLogDrivers(t *testing.T) {
 
 	const refusal = "An error occurred (ClientException) when calling the RegisterTaskDefinition operation: "
 	for options, want := range map[string]string{
-		"logDriver=splunk": "'containerDefinitions[c].logConfiguration.logDriver' is not supported by this platform: use awsfirelens, awslogs, fluentd, gelf, json-file or syslog, not splunk.",
+		"logDriver=splunk": "Log driver splunk requires options: splunk-token, splunk-url",
 		"logDriver=awslogs,options={awslogs-group=g,awslogs-region=r,foo=bar}": "Log driver awslogs disallows options: foo",
 	} {
 		p.refused(refusal+want, "ecs", "register-task-definition", "--family", "f", "--container-definitions",

@@ -488,6 +488,9 @@ func (d *Driver) Remove(ctx context.Context, taskID string) error {
 		}
 	}
 	release()
+	if err := d.endFaults(ctx, taskID); err != nil {
+		return err
+	}
 	if err := os.RemoveAll(d.filesDir(taskID)); err != nil {
 		return err
 	}

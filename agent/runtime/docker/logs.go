@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"time"
 
@@ -92,8 +93,26 @@ func (d *Driver) sendsAway(ctx context.Context, taskID, name string) bool {
 	if err != nil || in.HostConfig == nil {
 		return false
 	}
-	driver := in.HostConfig.LogConfig.Type
-	return driver == logs.DriverFluentd || driver == logs.DriverSyslog || driver == logs.DriverGELF
+	switch in.HostConfig.LogConfig.Type {
+	case logs.DriverFluentd, logs.DriverSyslog, logs.DriverGELF, logs.DriverSplunk, logs.DriverJournald:
+		return true
+	}
+	return false
+}
+
+// LogDrivers are those of the engine that not every host has.
+func (d *Driver) LogDrivers(ctx context.Context) []string {
+	info, err := d.cli.Info(ctx)
+	if err != nil {
+		return nil
+	}
+	here, err := d.onThisHost(ctx)
+	if err != nil {
+		return nil
+	}
+	return slices.DeleteFunc([]string{logs.DriverSplunk, logs.DriverJournald}, func(driver string) bool {
+		return !slices.Contains(info.Plugins.Log, driver) || driver == logs.DriverJournald && (!here || !logs.HasJournal())
+	})
 }
 
 // engineLogs is a container's output in frames. What comes from a terminal has none; it is given some.

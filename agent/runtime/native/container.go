@@ -224,7 +224,7 @@ func (d *Driver) output(t *task, c *agentapi.ContainerSpec, b *bundle) (o logs.C
 	}); err != nil {
 		return o, err
 	}
-	if o.Driver == logs.DriverGELF {
+	if o.Driver == logs.DriverGELF || o.Driver == logs.DriverJournald {
 		o.Image = logs.Image{ID: t.record.Images[c.Name].Digest, Name: c.Image, Command: strings.Join(b.Args, " "), Created: time.Now().UTC()}
 	}
 	o.Attrs, err = logs.Attributes(o.Options, c.Labels, b.Env)

@@ -194,6 +194,11 @@ func (d *Driver) clear(ctx context.Context, t *task) error {
 	if err := removeCgroup(d.taskCgroup(t.box)); err != nil {
 		return err
 	}
+	if spec := t.task.Spec; spec.GetFaultInjection() && spec.GetNetworkMode() == "host" {
+		if err := d.net.EndFaults(t.id); err != nil {
+			return err
+		}
+	}
 	if err := os.RemoveAll(t.dir); err != nil {
 		return err
 	}

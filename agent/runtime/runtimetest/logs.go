@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -111,6 +113,13 @@ func (s *suite) logs(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer forward.Close()
+		events := make(chan string, 100)
+		collector := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			if b, err := io.ReadAll(r.Body); err == nil && len(b) > 0 {
+				events <- string(b) + r.Header.Get("Authorization")
+			}
+		}))
+		defer collector.Close()
 		for driver, test := range map[string]struct {
 			options map[string]string
 			come    func() string // what has come elsewhere
@@ -135,6 +144,21 @@ func (s *suite) logs(t *testing.T) {
 						return err.Error()
 					}
 					all.Write(append(b[:n], '\n'))
+				}
+				return all.String()
+			}},
+			"splunk": {map[string]string{"splunk-url": collector.URL, "splunk-token": "secret", "tag": "t-{{.Name}}"}, func() string {
+				var all strings.Builder
+				for strings.Count(all.String(), "line ") < 20 {
+					select {
+					case e := <-events:
+						if !strings.HasSuffix(e, "Splunk secret") {
+							return "without its token: " + e
+						}
+						all.WriteString(e)
+					case <-time.After(time.Minute):
+						return "only " + all.String()
+					}
 				}
 				return all.String()
 			}},

@@ -55,6 +55,7 @@ func Run(t *testing.T, open Factory, f Features) {
 		t.Run("Confine", s.confine)
 		t.Run("Network", s.network)
 		t.Run("Intercept", s.intercept)
+		t.Run("Faults", s.faults)
 		t.Run("Volume", s.volume)
 		t.Run("Stats", s.stats)
 		t.Run("LinkLocal", s.linkLocal)
