@@ -43,7 +43,7 @@ var paceCollector = sync.OnceFunc(func() {
 
 // afterCollections runs fn some time after each one, never twice at once.
 func afterCollections(fn func()) {
-	type sentinel struct{ next *sentinel } // a pointer, so that it is no part of another object
+	type sentinel struct{ _ *byte } // a pointer, so that it is no part of another object
 	var arm func(*sentinel)
 	arm = func(*sentinel) {
 		fn()

@@ -112,10 +112,11 @@ func TestScanKeysAndVersion(t *testing.T) {
 		t.Errorf("counted %d in %d runs", sum.GetNumber(), reads)
 	}
 
-	if statetest.Records.Version(before) != statetest.Records.Version(before) {
+	was := statetest.Records.Version(before)
+	if again := statetest.Records.Version(before); again != was {
 		t.Error("a view has two versions")
 	}
-	if statetest.Records.Version(before) == statetest.Records.Version(s.View()) {
+	if was == statetest.Records.Version(s.View()) {
 		t.Error("a change is no new version")
 	}
 	now := s.View()

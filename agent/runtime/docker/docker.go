@@ -412,6 +412,9 @@ func (d *Driver) Recover(ctx context.Context) ([]runtime.Recovered, error) {
 			continue
 		}
 		box, err := d.sandbox(ctx, t)
+		if errdefs.IsNotFound(err) {
+			continue // the engine has just ended a removal that a process before this one had begun
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -429,6 +432,9 @@ func (d *Driver) Recover(ctx context.Context) ([]runtime.Recovered, error) {
 			continue
 		}
 		in, err := d.cli.ContainerInspect(ctx, c.ID)
+		if errdefs.IsNotFound(err) {
+			continue
+		}
 		if err != nil {
 			return nil, err
 		}
