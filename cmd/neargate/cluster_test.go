@@ -70,6 +70,25 @@ func (s *site) startAgent(runtime, token string) (*process, string) {
 	return p, p.says(`agent (\S+) is connected`)[0]
 }
 
+// stopped are the tasks of a cluster that have ended, with what they ended of.
+func (s *site) stopped(cluster string) (all []string) {
+	list, err := s.ECS.ListTasks(s.t.Context(), &ecs.ListTasksInput{Cluster: &cluster, DesiredStatus: ecstypes.DesiredStatusStopped})
+	if err != nil || len(list.TaskArns) == 0 {
+		return nil
+	}
+	d, err := s.ECS.DescribeTasks(s.t.Context(), &ecs.DescribeTasksInput{Cluster: &cluster, Tasks: list.TaskArns})
+	if err != nil {
+		return nil
+	}
+	for _, t := range d.Tasks {
+		all = append(all, fmt.Sprintf("%s %s: %s %s", *t.TaskArn, *t.LastStatus, t.StopCode, aws.ToString(t.StoppedReason)))
+		for _, c := range t.Containers {
+			all = append(all, fmt.Sprintf("%s: %d %s", *c.Name, aws.ToInt32(c.ExitCode), aws.ToString(c.Reason)))
+		}
+	}
+	return all
+}
+
 // running waits until n tasks of the cluster run, and returns id and start of each, sorted.
 func (s *site) running(n int) []string {
 	s.t.Helper()
@@ -96,6 +115,7 @@ func (s *site) running(n int) []string {
 			}
 		}
 		if len(now) != n || len(d.Tasks) != n {
+			all = append(all, s.stopped(cluster)...)
 			return fmt.Errorf("%d of %d tasks run: %v", len(now), n, all)
 		}
 		return nil
@@ -147,7 +167,7 @@ func serverAndAgent(t *testing.T, runtime string, args ...string) {
 	if _, err := s.ECS.RegisterTaskDefinition(ctx, &ecs.RegisterTaskDefinitionInput{
 		Family: &family, NetworkMode: ecstypes.NetworkModeBridge,
 		ContainerDefinitions: []ecstypes.ContainerDefinition{{
-			Name: new("web"), Image: &image, Cpu: 64, Memory: new(int32(64)), Command: []string{"print", marker, "then", "wait"},
+			Name: new("web"), Image: &image, Cpu: 64, Memory: new(int32(256)), Command: []string{"print", marker, "then", "wait"},
 			LogConfiguration: &ecstypes.LogConfiguration{LogDriver: ecstypes.LogDriverAwslogs, Options: map[string]string{
 				"awslogs-region": "us-east-1", "awslogs-group": "apart", "awslogs-create-group": "true", "awslogs-stream-prefix": "p",
 			}},

@@ -347,7 +347,8 @@ func differentHosts(t *testing.T, routed bool) {
 	define := func(family string, command ...string) {
 		t.Helper()
 		_, err := s.ECS.RegisterTaskDefinition(ctx, &ecs.RegisterTaskDefinitionInput{Family: &family, NetworkMode: ecstypes.NetworkModeAwsvpc, ContainerDefinitions: []ecstypes.ContainerDefinition{{
-			Name: new("main"), Image: &image, Command: command, Memory: new(int32(64)), PortMappings: []ecstypes.PortMapping{{ContainerPort: new(int32(80))}}}}})
+			Name: new("main"), Image: &image, Command: command, Memory: new(int32(256)), // the init is this test, with the race detector
+			PortMappings: []ecstypes.PortMapping{{ContainerPort: new(int32(80))}}}}})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -188,7 +188,7 @@ func TestContainersLogsOutliveServers(t *testing.T) {
 	if _, err := host.ECS.RegisterTaskDefinition(ctx, &ecs.RegisterTaskDefinitionInput{
 		Family: &family, NetworkMode: ecstypes.NetworkModeBridge,
 		ContainerDefinitions: []ecstypes.ContainerDefinition{{
-			Name: new("app"), Image: &image, Cpu: 64, Memory: new(int32(64)), Command: []string{"tick"},
+			Name: new("app"), Image: &image, Cpu: 64, Memory: new(int32(256)), Command: []string{"tick"},
 			LogConfiguration: &ecstypes.LogConfiguration{LogDriver: ecstypes.LogDriverAwslogs, Options: map[string]string{
 				"awslogs-region": "us-east-1", "awslogs-group": "ticks", "awslogs-create-group": "true", "awslogs-stream-prefix": "p",
 			}},

@@ -15,6 +15,8 @@ var global = map[string]string{
 	"elb.address":        "addresses of load balancers are the host's: a claim that two accounts must not both have",
 	"peers.usedtoken":    "one-time tokens are the cluster's, not an account's",
 	"dispatcher.lineage": "one record: the name of the state's lineage",
+	"peers.authorities":  "one record: how far the exchange of the certificate authority has come",
+	"peers.serverkey":    "servers are the cluster's: to which of their keys a new authority may be sealed",
 	"upgrade.version":    "one record: the version that all servers speak",
 }
 
