@@ -653,3 +653,32 @@ func TestAttributes(t *testing.T) {
 		t.Errorf("%v, %v", got, err)
 	}
 }
+
+// TestReaderBeginsWithTheOldest: also when the files are given their next names while it opens them.
+func TestReaderBeginsWithTheOldest(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "log")
+	write := func(name string, n int) {
+		if err := os.WriteFile(name, []byte(fmt.Sprintf(`{"log":"line %d\n","stream":"stdout","time":"2026-01-02T03:04:05Z"}`+"\n", n)), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 300 {
+		write(path, 0)
+		turned := make(chan error, 1)
+		go func() { turned <- errors.Join(os.Rename(path, older(path, 1)), os.WriteFile(path, nil, 0o600)) }()
+		r, err := Read(t.Context(), path, runtime.LogOptions{}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if l, err := r.Next(); err != nil || l.Text != "line 0" {
+			t.Fatalf("began with %+v, %v", l, err)
+		}
+		r.Close()
+		if err := <-turned; err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Remove(older(path, 1)); err != nil {
+			t.Fatal(err)
+		}
+	}
+}

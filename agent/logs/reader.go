@@ -8,7 +8,9 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/seed-2f228079/neargate/agent/runtime"
@@ -51,25 +53,42 @@ func Read(ctx context.Context, path string, opt runtime.LogOptions, ended <-chan
 	return r, nil
 }
 
-// open begins with the oldest file.
+// open begins with the oldest file. While it looks the files may be given their next names: then it looks again, or it would begin with a newer one.
 func (r *Reader) open() error {
-	n := 0
 	for {
-		if _, err := os.Stat(older(r.path, n+1)); err != nil {
-			break
+		n, err := oldest(r.path)
+		if err != nil {
+			return err
 		}
-		n++
-	}
-	for ; ; n-- {
-		f, err := os.Open(older(r.path, n))
-		if err == nil {
+		f, failed := os.Open(older(r.path, n))
+		now, err := oldest(r.path)
+		switch {
+		case failed == nil && err == nil && now == n:
 			r.use(f)
 			return nil
+		case failed == nil:
+			f.Close()
+		case n == 0 && now == 0, !errors.Is(failed, fs.ErrNotExist):
+			return failed
 		}
-		if n == 0 || !errors.Is(err, fs.ErrNotExist) { // it was removed just now
+		if err != nil {
 			return err
 		}
 	}
+}
+
+// oldest is the number of the oldest file; 0: there is the current one at most. Numbers may be missing for a moment.
+func oldest(path string) (n int, err error) {
+	base := filepath.Base(path)
+	entries, err := os.ReadDir(filepath.Dir(path))
+	for _, e := range entries {
+		if number, ok := strings.CutPrefix(e.Name(), base+"."); ok {
+			if i, err := strconv.Atoi(number); err == nil {
+				n = max(n, i)
+			}
+		}
+	}
+	return n, err
 }
 
 // older is the name of the n-th of the older files, the newest being 1; of 0 it is the current one.
