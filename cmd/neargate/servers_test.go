@@ -203,12 +203,15 @@ func (s *servers) write() *writer {
 	var running sync.WaitGroup
 	w.stop = func() { cancel(); running.Wait() }
 	s.t.Cleanup(w.stop)
-	at := slices.Clone(s.all)
+	var at []*ecs.Client // a server that is started again keeps its address
+	for _, one := range s.all {
+		at = append(at, one.ECS)
+	}
 	running.Go(func() {
 		last := time.Now()
 		for i := 0; ctx.Err() == nil; i++ {
 			name := fmt.Sprint("acknowledged-", i)
-			_, err := at[i%len(at)].ECS.CreateCluster(ctx, &ecs.CreateClusterInput{ClusterName: &name}, func(o *ecs.Options) { o.RetryMaxAttempts = 1 })
+			_, err := at[i%len(at)].CreateCluster(ctx, &ecs.CreateClusterInput{ClusterName: &name}, func(o *ecs.Options) { o.RetryMaxAttempts = 1 })
 			if err != nil {
 				continue // that server may be the one that is dead
 			}
