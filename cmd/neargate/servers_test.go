@@ -188,6 +188,14 @@ func (s *servers) kill(one *oneServer) {
 	one.process = nil
 }
 
+// clients are for who asks servers while they are started again: one that is keeps its address.
+func (s *servers) clients() (all []*ecs.Client) {
+	for _, one := range s.all {
+		all = append(all, one.ECS)
+	}
+	return all
+}
+
 // writer makes ECS clusters without a break, through one server after the other, and notes what was acknowledged.
 type writer struct {
 	stop func()
@@ -203,10 +211,7 @@ func (s *servers) write() *writer {
 	var running sync.WaitGroup
 	w.stop = func() { cancel(); running.Wait() }
 	s.t.Cleanup(w.stop)
-	var at []*ecs.Client // a server that is started again keeps its address
-	for _, one := range s.all {
-		at = append(at, one.ECS)
-	}
+	at := s.clients()
 	running.Go(func() {
 		last := time.Now()
 		for i := 0; ctx.Err() == nil; i++ {

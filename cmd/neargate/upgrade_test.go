@@ -99,7 +99,7 @@ func (one *oneServer) saved(t *testing.T) string {
 func (s *servers) readBack(w *writer) (stop func() (answered int)) {
 	ctx, cancel := context.WithCancel(s.t.Context())
 	var running sync.WaitGroup
-	at, answered := slices.Clone(s.all), 0
+	at, answered := s.clients(), 0
 	running.Go(func() {
 		for i := 0; ctx.Err() == nil; i++ {
 			names := w.acknowledged()
@@ -107,12 +107,12 @@ func (s *servers) readBack(w *writer) (stop func() (answered int)) {
 				continue
 			}
 			last := names[len(names)-1]
-			out, err := at[i%len(at)].ECS.DescribeClusters(ctx, &ecs.DescribeClustersInput{Clusters: []string{last}}, func(o *ecs.Options) { o.RetryMaxAttempts = 1 })
+			out, err := at[i%len(at)].DescribeClusters(ctx, &ecs.DescribeClustersInput{Clusters: []string{last}}, func(o *ecs.Options) { o.RetryMaxAttempts = 1 })
 			if err != nil {
 				continue // that server may be the one that is stopped
 			}
 			if answered++; len(out.Clusters) != 1 || *out.Clusters[0].ClusterName != last || *out.Clusters[0].Status != "ACTIVE" {
-				s.t.Errorf("server %s about %s: %+v", at[i%len(at)].peers, last, out)
+				s.t.Errorf("server %d about %s: %+v", i%len(at), last, out)
 			}
 		}
 	})
