@@ -24,6 +24,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ecr"
 	"github.com/aws/aws-sdk-go-v2/service/ecs"
 	"github.com/aws/aws-sdk-go-v2/service/elasticloadbalancingv2"
+
+	"github.com/seed-2f228079/neargate/internal/sdkhttp"
 )
 
 // Config says where the platform is and who calls. The zero value is what FromEnvironment fills.
@@ -81,8 +83,9 @@ func New(c Config) (*Client, error) {
 	cfg := aws.Config{Region: c.Region, BaseEndpoint: &c.Endpoint, Credentials: aws.CredentialsProviderFunc(func(context.Context) (aws.Credentials, error) {
 		return aws.Credentials{AccessKeyID: c.AccessKey, SecretAccessKey: c.SecretKey, SessionToken: c.Token}, nil
 	})}
+	cfg.HTTPClient = sdkhttp.New(nil)
 	if c.CABundle != "" {
-		cfg.HTTPClient = h
+		cfg.HTTPClient = sdkhttp.New(h)
 	}
 	return &Client{
 		Config: c, http: h, ECS: ecs.NewFromConfig(cfg), ELB: elasticloadbalancingv2.NewFromConfig(cfg), ECR: ecr.NewFromConfig(cfg), EC2: ec2.NewFromConfig(cfg),

@@ -22,6 +22,7 @@ import (
 
 	"github.com/seed-2f228079/neargate/controlplane/state"
 	"github.com/seed-2f228079/neargate/internal/clock"
+	"github.com/seed-2f228079/neargate/internal/sdkhttp"
 	"github.com/seed-2f228079/neargate/storage/blob"
 )
 
@@ -71,7 +72,7 @@ func newRemote(region string, r Remote, clk clock.Clock) *remote {
 	key := aws.CredentialsProviderFunc(func(context.Context) (aws.Credentials, error) {
 		return aws.Credentials{AccessKeyID: r.AccessKeyID, SecretAccessKey: r.SecretAccessKey}, nil
 	})
-	c := &remote{Remote: r, clock: clk, accounts: map[string]*remote{}, ecr: ecr.New(ecr.Options{BaseEndpoint: &r.Endpoint, Region: region, Credentials: key, HTTPClient: r.Client, Retryer: aws.NopRetryer{}})}
+	c := &remote{Remote: r, clock: clk, accounts: map[string]*remote{}, ecr: ecr.New(ecr.Options{BaseEndpoint: &r.Endpoint, Region: region, Credentials: key, HTTPClient: sdkhttp.New(r.Client), Retryer: aws.NopRetryer{}})}
 	for account, a := range r.Accounts {
 		own := r
 		own.Accounts, own.AccessKeyID, own.SecretAccessKey = nil, a.AccessKeyID, a.SecretAccessKey

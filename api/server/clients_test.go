@@ -24,6 +24,8 @@ import (
 	sdkecs "github.com/aws/aws-sdk-go-v2/service/ecs"
 	sdksts "github.com/aws/aws-sdk-go-v2/service/sts"
 	"github.com/aws/smithy-go"
+
+	"github.com/seed-2f228079/neargate/internal/sdkhttp"
 )
 
 // listening serves s on loopback and counts requests.
@@ -39,7 +41,7 @@ func listening(t *testing.T, s http.Handler) (endpoint string, requests *atomic.
 }
 
 func sdkConfig(endpoint, region, key, secret string) aws.Config {
-	return aws.Config{Region: region, BaseEndpoint: &endpoint, Credentials: aws.CredentialsProviderFunc(func(context.Context) (aws.Credentials, error) {
+	return aws.Config{Region: region, BaseEndpoint: &endpoint, HTTPClient: sdkhttp.New(nil), Credentials: aws.CredentialsProviderFunc(func(context.Context) (aws.Credentials, error) {
 		return aws.Credentials{AccessKeyID: key, SecretAccessKey: secret}, nil
 	})}
 }

@@ -9,7 +9,6 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
-	"net/http/httptrace"
 	"os"
 	"strings"
 	"testing"
@@ -22,6 +21,7 @@ import (
 
 	"github.com/seed-2f228079/neargate/api"
 	"github.com/seed-2f228079/neargate/internal/awserr"
+	"github.com/seed-2f228079/neargate/internal/sdkhttp"
 )
 
 // tailing is a family whose one operation emits what the test wants, until it says how to end.
@@ -82,29 +82,10 @@ func running(t *testing.T, s *Server) (client *cwl.Client, url string, stop func
 		return (&net.Dialer{}).DialContext(ctx, network, l.Addr().String()) // whatever the name is
 	}}
 	t.Cleanup(transport.CloseIdleConnections)
-	return cwl.New(cwl.Options{BaseEndpoint: aws.String("http://localhost:" + port), Region: region, HTTPClient: &http.Client{Transport: written{transport}},
+	return cwl.New(cwl.Options{BaseEndpoint: aws.String("http://localhost:" + port), Region: region, HTTPClient: sdkhttp.New(&http.Client{Transport: transport}),
 		RetryMaxAttempts: 1, Credentials: aws.CredentialsProviderFunc(func(context.Context) (aws.Credentials, error) {
 			return aws.Credentials{AccessKeyID: "test", SecretAccessKey: "test"}, nil
 		})}), "http://127.0.0.1:" + port, stop
-}
-
-// written gives an answer when its request was written to the end. The SDK closes a request's body when the answer is there, and the
-// transport may still be looking for more of it: an answer as fast as a test's would lose its connection.
-type written struct{ *http.Transport }
-
-func (w written) RoundTrip(r *http.Request) (*http.Response, error) {
-	done := make(chan struct{}, 1)
-	trace := httptrace.ClientTrace{WroteRequest: func(httptrace.WroteRequestInfo) {
-		select {
-		case done <- struct{}{}:
-		default:
-		}
-	}}
-	resp, err := w.Transport.RoundTrip(r.WithContext(httptrace.WithClientTrace(r.Context(), &trace)))
-	if err == nil {
-		<-done
-	}
-	return resp, err
 }
 
 var anyGroup = &cwl.StartLiveTailInput{LogGroupIdentifiers: []string{"arn:aws:logs:us-east-1:000000000000:log-group:g"}}

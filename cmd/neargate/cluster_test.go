@@ -33,6 +33,7 @@ import (
 	"github.com/seed-2f228079/neargate/internal/id"
 	"github.com/seed-2f228079/neargate/internal/ociclient"
 	"github.com/seed-2f228079/neargate/internal/ociclient/ocitest"
+	"github.com/seed-2f228079/neargate/internal/sdkhttp"
 	"github.com/seed-2f228079/neargate/internal/trust"
 )
 
@@ -265,7 +266,7 @@ func serverAndAgent(t *testing.T, runtime string, args ...string) {
 
 // logged is what a log group holds, but for the programs' own remarks.
 func (s *site) logged(group string) (lines []string, err error) {
-	c := cloudwatchlogs.New(cloudwatchlogs.Options{BaseEndpoint: &s.url, Region: "us-east-1",
+	c := cloudwatchlogs.New(cloudwatchlogs.Options{BaseEndpoint: &s.url, HTTPClient: sdkhttp.New(nil), Region: "us-east-1",
 		Credentials: aws.CredentialsProviderFunc(func(context.Context) (aws.Credentials, error) {
 			return aws.Credentials{AccessKeyID: "test", SecretAccessKey: "test"}, nil
 		})})

@@ -18,6 +18,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/servicediscovery"
 	"github.com/aws/aws-sdk-go-v2/service/sts"
 	"github.com/aws/smithy-go"
+
+	"github.com/seed-2f228079/neargate/internal/sdkhttp"
 )
 
 // principal is somebody who calls a control plane with the Go SDK.
@@ -37,7 +39,7 @@ type principal struct {
 
 func newPrincipal(t *testing.T, url, id, secret, token string) *principal {
 	cred := aws.Credentials{AccessKeyID: id, SecretAccessKey: secret, SessionToken: token}
-	cfg := aws.Config{Region: "us-east-1", BaseEndpoint: &url, RetryMaxAttempts: 1,
+	cfg := aws.Config{Region: "us-east-1", BaseEndpoint: &url, HTTPClient: sdkhttp.New(nil), RetryMaxAttempts: 1,
 		Credentials: aws.CredentialsProviderFunc(func(context.Context) (aws.Credentials, error) { return cred, nil })}
 	return &principal{t, t.Context(), url, cred, iam.NewFromConfig(cfg), sts.NewFromConfig(cfg), ecs.NewFromConfig(cfg), ecr.NewFromConfig(cfg), elb.NewFromConfig(cfg),
 		ec2.NewFromConfig(cfg), servicediscovery.NewFromConfig(cfg)}

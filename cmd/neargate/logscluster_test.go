@@ -19,10 +19,11 @@ import (
 	ecstypes "github.com/aws/aws-sdk-go-v2/service/ecs/types"
 
 	"github.com/seed-2f228079/neargate/agent/runtime/native"
+	"github.com/seed-2f228079/neargate/internal/sdkhttp"
 )
 
 func (one *oneServer) logs() *cloudwatchlogs.Client {
-	return cloudwatchlogs.New(cloudwatchlogs.Options{BaseEndpoint: &one.url, Region: "us-east-1",
+	return cloudwatchlogs.New(cloudwatchlogs.Options{BaseEndpoint: &one.url, HTTPClient: sdkhttp.New(nil), Region: "us-east-1",
 		Credentials: aws.CredentialsProviderFunc(func(context.Context) (aws.Credentials, error) {
 			return aws.Credentials{AccessKeyID: "test", SecretAccessKey: "test"}, nil
 		})})

@@ -19,10 +19,11 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ecr/types"
 
 	"github.com/seed-2f228079/neargate/internal/ociclient"
+	"github.com/seed-2f228079/neargate/internal/sdkhttp"
 )
 
 func ecrClient(url, region string) *ecr.Client {
-	return ecr.New(ecr.Options{BaseEndpoint: &url, Region: region, Credentials: aws.CredentialsProviderFunc(func(context.Context) (aws.Credentials, error) {
+	return ecr.New(ecr.Options{BaseEndpoint: &url, HTTPClient: sdkhttp.New(nil), Region: region, Credentials: aws.CredentialsProviderFunc(func(context.Context) (aws.Credentials, error) {
 		return aws.Credentials{AccessKeyID: "test", SecretAccessKey: "test"}, nil
 	})})
 }

@@ -10,6 +10,8 @@ import (
 	ecstypes "github.com/aws/aws-sdk-go-v2/service/ecs/types"
 	"github.com/aws/aws-sdk-go-v2/service/iam"
 	"github.com/aws/aws-sdk-go-v2/service/secretsmanager"
+
+	"github.com/seed-2f228079/neargate/internal/sdkhttp"
 )
 
 // TestEveryServerResolvesSecrets: an agent asks the server that it has its session with, which follows as a rule; what one server wrote, the
@@ -24,7 +26,7 @@ func TestEveryServerResolvesSecrets(t *testing.T) {
 		p.says(`agent (\S+) is connected`)
 	}
 	cfg := func(one *oneServer) aws.Config {
-		return aws.Config{Region: "us-east-1", BaseEndpoint: &one.url, Credentials: aws.CredentialsProviderFunc(func(context.Context) (aws.Credentials, error) {
+		return aws.Config{Region: "us-east-1", BaseEndpoint: &one.url, HTTPClient: sdkhttp.New(nil), Credentials: aws.CredentialsProviderFunc(func(context.Context) (aws.Credentials, error) {
 			return aws.Credentials{AccessKeyID: "test", SecretAccessKey: "test"}, nil
 		})}
 	}

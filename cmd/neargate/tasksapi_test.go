@@ -19,6 +19,7 @@ import (
 	"github.com/seed-2f228079/neargate/client"
 	"github.com/seed-2f228079/neargate/internal/ociclient"
 	"github.com/seed-2f228079/neargate/internal/ociclient/ocitest"
+	"github.com/seed-2f228079/neargate/internal/sdkhttp"
 )
 
 // TestTaskCallsAnyServer: a program in a task calls the API, by credentials that it asks for each time, while one server after the other and
@@ -33,7 +34,7 @@ func TestTaskCallsAnyServer(t *testing.T) {
 		t.Fatal(err)
 	}
 	image := one.pushSDK(t, repository)
-	roles := iam.New(iam.Options{BaseEndpoint: &one.url, Region: "us-east-1", Credentials: one.ECS.Options().Credentials})
+	roles := iam.New(iam.Options{BaseEndpoint: &one.url, HTTPClient: sdkhttp.New(nil), Region: "us-east-1", Credentials: one.ECS.Options().Credentials})
 	if _, err := roles.CreateRole(t.Context(), &iam.CreateRoleInput{RoleName: new("app"),
 		AssumeRolePolicyDocument: new(`{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"sts:AssumeRole","Principal":{"Service":"ecs-tasks.amazonaws.com"}}}`)}); err != nil {
 		t.Fatal(err)

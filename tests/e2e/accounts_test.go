@@ -14,6 +14,8 @@ import (
 	elb "github.com/aws/aws-sdk-go-v2/service/elasticloadbalancingv2"
 	elbtypes "github.com/aws/aws-sdk-go-v2/service/elasticloadbalancingv2/types"
 	"github.com/aws/aws-sdk-go-v2/service/servicediscovery"
+
+	"github.com/seed-2f228079/neargate/internal/sdkhttp"
 )
 
 // TestAccountsAndRegions has two accounts and two regions with things of one name each, and nobody sees another's.
@@ -86,7 +88,7 @@ type caller struct {
 }
 
 func (p *platform) caller(region, key, secret string) *caller {
-	cfg := aws.Config{Region: region, BaseEndpoint: &p.endpoint, Credentials: aws.CredentialsProviderFunc(func(context.Context) (aws.Credentials, error) {
+	cfg := aws.Config{Region: region, BaseEndpoint: &p.endpoint, HTTPClient: sdkhttp.New(nil), Credentials: aws.CredentialsProviderFunc(func(context.Context) (aws.Credentials, error) {
 		return aws.Credentials{AccessKeyID: key, SecretAccessKey: secret}, nil
 	})}
 	return &caller{p.t, p.t.Context(), ecs.NewFromConfig(cfg), ecr.NewFromConfig(cfg), elb.NewFromConfig(cfg), ec2.NewFromConfig(cfg), servicediscovery.NewFromConfig(cfg)}

@@ -19,6 +19,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ecs/types"
 	"github.com/aws/aws-sdk-go-v2/service/iam"
 	"github.com/coder/websocket"
+
+	"github.com/seed-2f228079/neargate/internal/sdkhttp"
 )
 
 // amazonAgent speaks the protocol of Amazon's ECS agent, and only pretends to run containers. It outlives connections and servers.
@@ -47,7 +49,7 @@ func (a *amazonAgent) ecs() *ecs.Client {
 	a.mu.Lock()
 	endpoint := a.endpoint
 	a.mu.Unlock()
-	return ecs.NewFromConfig(aws.Config{Region: "us-east-1", BaseEndpoint: &endpoint, Credentials: a.credentials()})
+	return ecs.NewFromConfig(aws.Config{Region: "us-east-1", BaseEndpoint: &endpoint, HTTPClient: sdkhttp.New(nil), Credentials: a.credentials()})
 }
 
 // register makes it an instance of the default cluster, or says again that it is.

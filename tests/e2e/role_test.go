@@ -16,13 +16,14 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/iam"
 
 	"github.com/seed-2f228079/neargate/internal/ociclient"
+	"github.com/seed-2f228079/neargate/internal/sdkhttp"
 )
 
 const tasksTrusted = `{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"sts:AssumeRole","Principal":{"Service":"ecs-tasks.amazonaws.com"}}}`
 
 // iam is a client with the root credentials.
 func (p *platform) iam() *iam.Client {
-	return iam.NewFromConfig(aws.Config{Region: "us-east-1", BaseEndpoint: &p.endpoint, Credentials: aws.CredentialsProviderFunc(func(context.Context) (aws.Credentials, error) {
+	return iam.NewFromConfig(aws.Config{Region: "us-east-1", BaseEndpoint: &p.endpoint, HTTPClient: sdkhttp.New(nil), Credentials: aws.CredentialsProviderFunc(func(context.Context) (aws.Credentials, error) {
 		return aws.Credentials{AccessKeyID: "test", SecretAccessKey: "test"}, nil
 	})})
 }
