@@ -53,8 +53,9 @@ func TestImagesAtHand(t *testing.T) {
 		"credentials of its own": {digests: map[string]string{"a": "sha256:1", "b": "sha256:2"}, pulls: 2, change: func(as *agentapi.Assignment) { as.Spec.HasSecrets = true }},
 	} {
 		t.Run(name, func(t *testing.T) {
-			k := &keeper{Driver: fake.New(fake.Config{}), has: map[string]string{"x": "sha256:1", "y": "sha256:2"}}
-			h := newHost(t, t.TempDir(), k, "i1")
+			now := clock.NewFake(time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)) // no answer grows old
+			k := &keeper{Driver: fake.New(fake.Config{Clock: now}), has: map[string]string{"x": "sha256:1", "y": "sha256:2"}}
+			h := newHostAt(t, t.TempDir(), k, now)
 			h.secrets = func(*agentapi.TaskSecretsRequest) (*agentapi.TaskSecretsAnswer, error) {
 				return &agentapi.TaskSecretsAnswer{Containers: []*agentapi.ContainerSecrets{{Name: "a", RegistryUser: "me", RegistryPassword: "x"}}}, nil
 			}
@@ -114,6 +115,8 @@ func TestStartIsOneReport(t *testing.T) {
 	h.hello()
 	h.send(1, true, nil, assignment(taskA, 1, run, "x"))
 	h.pass(now, patience/10, "the pull's begin to be told", func(st *agentapi.TaskStatus) bool { return st.PullStarted != nil && st.PullStopped == nil })
+	h.agent.ReportDrained(&agentapi.Drained{}) // takes along what was about to be told
+	h.until("all before to be told", func() bool { return h.drains > 0 && len(h.agent.out.ready) == 0 })
 	close(pulling)
 	states := map[agentapi.TaskState]int{}
 	h.until("it to run", func() bool { // without the time that steps are held back

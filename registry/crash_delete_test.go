@@ -104,6 +104,7 @@ func TestKilledDeleting(t *testing.T) {
 				}
 			})
 		}
+		go func() { wg.Wait(); close(acks) }() // should they end by themselves
 		for range 5 + rnd.IntN(40) {
 			<-acks
 		}

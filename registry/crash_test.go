@@ -263,6 +263,7 @@ func killed(t *testing.T, dir string, env ...string) {
 				}
 			})
 		}
+		go func() { wg.Wait(); close(acks) }() // should they end by themselves
 		for range 1 + rnd.IntN(20) {
 			<-acks
 			total++

@@ -250,9 +250,17 @@ func TestMoveToObjectStore(t *testing.T) {
 	// A put that was under way when the first one ended may have come to its end since.
 	moved := func(n uint64) bool { return n > 0 && n <= uint64(len(all)-some) }
 	s.eventually(time.Second, func(*state.View) bool { return moved(s.reg.ObjectStore().Moved) })
-	got, err := s.resource("GetObjectStore", &registry.GetObjectStoreInput{})
-	if o, ok := got.(*registry.ObjectStore); err != nil || !ok || !moved(o.Moved) || o.Lost != nil || o.Error != "" {
-		t.Errorf("report %+v, %v", got, err)
+	var report *registry.ObjectStore
+	s.eventually(time.Second, func(*state.View) bool { // it asks how the store is, for a second at most
+		got, err := s.resource("GetObjectStore", &registry.GetObjectStoreInput{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		report = got.(*registry.ObjectStore)
+		return report.Error == ""
+	})
+	if !moved(report.Moved) || report.Lost != nil {
+		t.Errorf("report %+v", report)
 	}
 	s.afresh()
 	s.token = s.login(account, region)

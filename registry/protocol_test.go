@@ -29,6 +29,10 @@ func TestLogin(t *testing.T) {
 	}
 	b.want(200, "GET", "/v2/", nil)
 	pull := b.reg.PullToken(account, region, "users")
+	letter := "x"
+	if b.token[20:21] == letter {
+		letter = "y"
+	}
 	for name, tc := range map[string]struct {
 		user, password string
 		after          time.Duration
@@ -38,7 +42,7 @@ func TestLogin(t *testing.T) {
 		"a token at its end":          {"AWS", b.token, 12*time.Hour - time.Second, 200},
 		"an expired token":            {"AWS", b.token, 12 * time.Hour, 401},
 		"an expired pull token":       {"AWS", pull, time.Hour, 401},
-		"a changed token":             {"AWS", b.token[:20] + "x" + b.token[21:], 0, 401},
+		"a changed token":             {"AWS", b.token[:20] + letter + b.token[21:], 0, 401},
 		"nothing":                     {"AWS", "", 0, 401},
 		"another user":                {"root", b.token, 0, 401},
 		"a key where none is checked": {"test", "test", 0, 401},

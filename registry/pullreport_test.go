@@ -46,7 +46,7 @@ func (o *oneOf) FetchUpload(context.Context, string) error { return blob.ErrNotF
 func TestPullsOfThreeServers(t *testing.T) {
 	schema := append(controlplane.Schema[:len(controlplane.Schema):len(controlplane.Schema)], registry.Schema...)
 	// Nobody is to lose the leadership by a stall of this machine.
-	cluster := testcluster.New(t, testcluster.Config{Servers: 3, Schema: schema, Configure: func(o *raft.Options) { o.ElectionTimeout = 3 * time.Second }})
+	cluster := testcluster.New(t, testcluster.Config{Servers: 3, Schema: schema, Configure: func(o *raft.Options) { o.ElectionTimeout = 5 * time.Second }})
 	all := map[string]*bench{}
 	var first *bench
 	for _, s := range cluster.Servers() {

@@ -358,10 +358,8 @@ func TestPullThroughCacheRules(t *testing.T) {
 		t.Errorf("%d rules", n)
 	}
 	// Nobody is there.
-	closed := httptest.NewServer(nil)
-	closed.Close()
 	b2 := newBench(t, func(*registry.Config) {})
-	b2.cacheOf("gone", strings.TrimPrefix(closed.URL, "http://"), "")
+	b2.cacheOf("gone", "127.0.0.1:1", "")
 	if out := must[ecr.ValidatePullThroughCacheRuleOutput](b2, &ecr.ValidatePullThroughCacheRuleInput{EcrRepositoryPrefix: new("gone")}); out.IsValid || !strings.Contains(*out.Failure, "refused") {
 		t.Errorf("%+v", out)
 	}

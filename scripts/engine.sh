@@ -14,7 +14,8 @@ start_engine() {
     >"$engine/log" 2>&1 &
   engine_pid=$!
   export DOCKER_HOST=unix://$engine/docker.sock
-  for _ in $(seq 300); do
+  # Its end is noticed at once, so that one on a slow disk can be given time.
+  for _ in $(seq 3000); do
     if docker info >/dev/null 2>&1; then
       [ -z "$ours" ] || ip link set docker0 alias "$ours"
       return

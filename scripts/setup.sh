@@ -17,6 +17,7 @@ if [ "$goal" = test ]; then
   have aws || need awscli
   have curl || need curl
   have nft || need nftables
+  have mkfs.ext4 || need e2fsprogs
   have ip || need iproute2
   [ -x /bin/busybox ] || need busybox-static
   have etcd || need etcd-server

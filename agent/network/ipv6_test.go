@@ -67,12 +67,12 @@ func TestTasksReachOneAnotherOverIPv6(t *testing.T) {
 			// More than fits a packet of the overlay.
 			two.serveBulk(81)
 			one.do(func() error {
-				c, err := net.DialTimeout("tcp6", at(j.Address6, 81), 5*time.Second)
+				c, err := net.DialTimeout("tcp6", at(j.Address6, 81), 30*time.Second)
 				if err != nil {
 					return err
 				}
 				defer c.Close()
-				_ = c.SetDeadline(time.Now().Add(30 * time.Second))
+				_ = c.SetDeadline(time.Now().Add(time.Minute))
 				if n, err := io.Copy(io.Discard, c); err != nil || n != bulk {
 					return fmt.Errorf("read %d of %d bytes: %w", n, bulk, err)
 				}

@@ -175,7 +175,7 @@ func (s space) fails(to string) {
 
 func (s space) eventually(check func() error) {
 	s.t.Helper()
-	limit := time.Now().Add(10 * time.Second)
+	limit := time.Now().Add(time.Minute)
 	for {
 		err := check()
 		if err == nil {
@@ -352,12 +352,12 @@ func TestTasksOfTwoHostsReachOneAnother(t *testing.T) {
 			// More than fits a packet of the overlay: the host tells TCP how much does, and cuts up the rest.
 			two.serveBulk(81)
 			one.do(func() error {
-				c, err := net.DialTimeout("tcp4", at(j.Address, 81), time.Second)
+				c, err := net.DialTimeout("tcp4", at(j.Address, 81), 30*time.Second)
 				if err != nil {
 					return err
 				}
 				defer c.Close()
-				_ = c.SetDeadline(time.Now().Add(10 * time.Second))
+				_ = c.SetDeadline(time.Now().Add(time.Minute))
 				if n, err := io.Copy(io.Discard, c); err != nil || n != bulk {
 					return fmt.Errorf("read %d of %d bytes: %w", n, bulk, err)
 				}
@@ -523,7 +523,7 @@ func TestEstablishedConnectionsStay(t *testing.T) {
 	two.do(func() (err error) { l, err = net.Listen("tcp4", ":80"); return err })
 	defer l.Close()
 	var c net.Conn
-	one.do(func() (err error) { c, err = net.DialTimeout("tcp4", at(j.Address, 80), time.Second); return err })
+	one.do(func() (err error) { c, err = net.DialTimeout("tcp4", at(j.Address, 80), 30*time.Second); return err })
 	defer c.Close()
 	s, err := l.Accept()
 	if err != nil {
@@ -533,7 +533,7 @@ func TestEstablishedConnectionsStay(t *testing.T) {
 	open.Ingress = nil
 	h.apply(groupsOf(open))
 	one.fails(at(j.Address, 80))
-	_ = s.SetDeadline(time.Now().Add(5 * time.Second))
+	_ = s.SetDeadline(time.Now().Add(time.Minute))
 	if _, err := c.Write([]byte("hello")); err != nil {
 		t.Fatal(err)
 	}

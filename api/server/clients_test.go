@@ -243,7 +243,7 @@ func TestRun(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	conn.SetDeadline(time.Now().Add(20 * time.Second))
+	conn.SetDeadline(time.Now().Add(time.Minute))
 	io.WriteString(conn, "PUT /v2/a/blobs/uploads/1 HTTP/1.1\r\nHost: "+l.Addr().String()+"\r\nContent-Length: 9\r\nExpect: 100-continue\r\nConnection: close\r\n\r\n")
 	in := bufio.NewReader(conn)
 	if line, err := in.ReadString('\n'); err != nil || !strings.Contains(line, "100 Continue") {

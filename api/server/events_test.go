@@ -98,7 +98,7 @@ func next(t *testing.T, s *cwl.StartLiveTailEventStream) string {
 			return *start.Value.RequestId
 		}
 		t.Fatalf("got %#v, %v", e, s.Err())
-	case <-time.After(20 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("no event")
 	}
 	return ""
@@ -305,7 +305,7 @@ func TestBothPortsEnd(t *testing.T) {
 			if err != nil {
 				t.Error(err)
 			}
-		case <-time.After(20 * time.Second):
+		case <-time.After(time.Minute):
 			t.Fatal("a port does not end")
 		}
 	}

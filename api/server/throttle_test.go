@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/seed-2f228079/neargate/internal/clock"
 )
 
 // TestThrottling: who calls too fast is told so in the words of the service's protocol, and when to come again. Those who read, those who
@@ -13,6 +15,7 @@ import (
 func TestThrottling(t *testing.T) {
 	s, family, _ := newTestServer(t, func(c *Config) {
 		c.Rates = Rates{Read: 1e-6, Write: 1e-6, Registry: 1e-6} // one, and then none for a long time
+		c.Clock = clock.NewFake(time.Now())
 		c.Registry = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) })
 	})
 	create := func() (int, string, http.Header) {

@@ -204,15 +204,20 @@ func (h *farHost) taskPID(arn string) int {
 	return r.PID
 }
 
-// get asks for a page from within a namespace, once.
+// get asks for a page from within a namespace, once, and does not wait for long: it is asked again.
 func get(pid int, address, host string) (answer string, err error) {
+	return ask(pid, address, host, 2*time.Second)
+}
+
+// ask asks for a page from within a namespace.
+func ask(pid int, address, host string, patience time.Duration) (answer string, err error) {
 	err = inNamespace(pid, func() error {
-		c, err := net.DialTimeout("tcp", address, 500*time.Millisecond)
+		c, err := net.DialTimeout("tcp", address, patience/4)
 		if err != nil {
 			return err
 		}
 		defer c.Close()
-		_ = c.SetDeadline(time.Now().Add(2 * time.Second))
+		_ = c.SetDeadline(time.Now().Add(patience))
 		fmt.Fprintf(c, "GET / HTTP/1.0\r\nHost: %s\r\n\r\n", host)
 		b, err := io.ReadAll(c)
 		answer = string(b)
@@ -243,7 +248,7 @@ func blocked(t *testing.T, pid int, address string) {
 }
 
 // look asks the resolver that a task has.
-func look(pid int, resolver, name string) (answer []string, err error) {
+func look(pid int, resolver, name string, patience time.Duration) (answer []string, err error) {
 	r := net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (c net.Conn, err error) {
 		err = inNamespace(pid, func() error {
 			c, err = new(net.Dialer).DialContext(ctx, "udp", resolver)
@@ -251,7 +256,7 @@ func look(pid int, resolver, name string) (answer []string, err error) {
 		})
 		return c, err
 	}}
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	return r.LookupHost(ctx, name)
 }
@@ -281,19 +286,7 @@ func differentHosts(t *testing.T, routed bool) {
 	image := pushTLS(t, s, cfg)
 
 	sd := servicediscovery.New(servicediscovery.Options{BaseEndpoint: &cfg.Endpoint, Region: cfg.Region, HTTPClient: &http.Client{Transport: trusting(t, cfg.CABundle)}, Credentials: s.EC2.Options().Credentials})
-	vpcs, err := s.EC2.DescribeVpcs(ctx, &ec2.DescribeVpcsInput{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	vpc := *vpcs.Vpcs[0].VpcId
-	subnets, err := s.EC2.DescribeSubnets(ctx, &ec2.DescribeSubnetsInput{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	var subnetIDs []string
-	for _, n := range subnets.Subnets {
-		subnetIDs = append(subnetIDs, *n.SubnetId)
-	}
+	vpc, subnetIDs := defaultNetwork(t, s)
 	group := func(name string) string {
 		out, err := s.EC2.CreateSecurityGroup(ctx, &ec2.CreateSecurityGroupInput{GroupName: &name, Description: &name, VpcId: &vpc})
 		if err != nil {
@@ -305,21 +298,7 @@ func differentHosts(t *testing.T, routed bool) {
 	fromClients := []ec2types.IpPermission{{IpProtocol: new("tcp"), FromPort: new(int32(80)), ToPort: new(int32(80)), UserIdGroupPairs: []ec2types.UserIdGroupPair{{GroupId: &clients}}}}
 
 	// The service: on the first host, by its name in Cloud Map, behind a load balancer.
-	operation, err := sd.CreatePrivateDnsNamespace(ctx, &servicediscovery.CreatePrivateDnsNamespaceInput{Name: new("corp.internal"), Vpc: &vpc})
-	if err != nil {
-		t.Fatal(err)
-	}
-	var namespace string
-	eventually(t, func() error {
-		o, err := sd.GetOperation(ctx, &servicediscovery.GetOperationInput{OperationId: operation.OperationId})
-		if err != nil {
-			return err
-		}
-		if namespace = o.Operation.Targets["NAMESPACE"]; o.Operation.Status != sdtypes.OperationStatusSuccess {
-			return fmt.Errorf("the namespace is %s", o.Operation.Status)
-		}
-		return nil
-	})
+	namespace := privateNamespace(t, sd, "corp.internal", vpc)
 	registry, err := sd.CreateService(ctx, &servicediscovery.CreateServiceInput{Name: new("web"), NamespaceId: &namespace,
 		DnsConfig: &sdtypes.DnsConfig{DnsRecords: []sdtypes.DnsRecord{{Type: sdtypes.RecordTypeA, TTL: new(int64(1))}, {Type: sdtypes.RecordTypeAaaa, TTL: new(int64(1))}}}, HealthCheckCustomConfig: &sdtypes.HealthCheckCustomConfig{}})
 	if err != nil {
@@ -430,7 +409,7 @@ func differentHosts(t *testing.T, routed bool) {
 	blocked(t, pids["stranger"], at80)
 	blocked(t, pids["stranger"], at80over6)
 	eventually(t, func() error {
-		found, err := look(pids["far"], "10.80.0.1:53", "web.corp.internal")
+		found, err := look(pids["far"], "10.80.0.1:53", "web.corp.internal", 2*time.Second)
 		if slices.Sort(found); err == nil && !slices.Equal(found, []string{address, six}) {
 			err = fmt.Errorf("web.corp.internal is %v, want %s and %s", found, address, six)
 		}
@@ -517,4 +496,41 @@ func pushTLS(t *testing.T, s *site, cfg client.Config) string {
 		t.Fatal(err)
 	}
 	return image
+}
+
+// defaultNetwork is the VPC that every account has, and its subnets.
+func defaultNetwork(t *testing.T, s *site) (vpc string, subnets []string) {
+	t.Helper()
+	vpcs, err := s.EC2.DescribeVpcs(t.Context(), &ec2.DescribeVpcsInput{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	all, err := s.EC2.DescribeSubnets(t.Context(), &ec2.DescribeSubnetsInput{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range all.Subnets {
+		subnets = append(subnets, *n.SubnetId)
+	}
+	return *vpcs.Vpcs[0].VpcId, subnets
+}
+
+// privateNamespace makes one and waits until it is there.
+func privateNamespace(t *testing.T, sd *servicediscovery.Client, name, vpc string) (id string) {
+	t.Helper()
+	operation, err := sd.CreatePrivateDnsNamespace(t.Context(), &servicediscovery.CreatePrivateDnsNamespaceInput{Name: &name, Vpc: &vpc})
+	if err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, func() error {
+		o, err := sd.GetOperation(t.Context(), &servicediscovery.GetOperationInput{OperationId: operation.OperationId})
+		if err != nil {
+			return err
+		}
+		if id = o.Operation.Targets["NAMESPACE"]; o.Operation.Status != sdtypes.OperationStatusSuccess {
+			return fmt.Errorf("the namespace is %s", o.Operation.Status)
+		}
+		return nil
+	})
+	return id
 }

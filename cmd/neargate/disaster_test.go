@@ -31,7 +31,7 @@ func TestAllServersLost(t *testing.T) {
 		one.end(syscall.SIGKILL)
 	}
 
-	fresh := &oneServer{dir: t.TempDir(), listen: "127.0.0.1:0", peers: s.peers[0]}
+	fresh := &oneServer{dir: t.TempDir(), listen: anyPort, peers: s.peers[0]}
 	if err := os.CopyFS(filepath.Join(fresh.dir, "keys"), os.DirFS(filepath.Join(s.all[0].dir, "keys"))); err != nil {
 		t.Fatal(err)
 	}

@@ -14,16 +14,18 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/service/ecs"
 
+	"github.com/seed-2f228079/neargate/client"
 	"github.com/seed-2f228079/neargate/controlplane/state/etcd/etcdtest"
 )
 
-// member finds a server's entry in the list that another one gives.
+// member finds a server's entry in the list that another one gives, which may have to wait for a leader.
 func member(t *testing.T, ask, about *oneServer) (id, role string, healthy bool) {
 	t.Helper()
-	list, err := ask.Servers(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
+	var list []client.ServerDescription
+	eventually(t, func() (err error) {
+		list, err = ask.Servers(t.Context())
+		return err
+	})
 	for _, d := range list {
 		if d.Address == about.peers {
 			return d.ID, d.Role, d.Healthy
@@ -101,7 +103,7 @@ func TestServersOnOneEtcd(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	fourth := &oneServer{dir: t.TempDir(), listen: "127.0.0.1:0", peers: "127.0.0.1:0"}
+	fourth := &oneServer{dir: t.TempDir(), listen: anyPort, peers: anyPort}
 	s.peers = []string{leader.peers, others[0].peers}
 	s.start(fourth, made.Token, "--bootstrap-expect", "1")
 	s.ready(fourth)
@@ -109,9 +111,12 @@ func TestServersOnOneEtcd(t *testing.T) {
 	if known := fourth.allClusters(t); !known["made-at-0"] {
 		t.Errorf("the fourth server knows %v", known)
 	}
-	if _, role, healthy := member(t, leader, fourth); role != "voter" || !healthy {
-		t.Errorf("the fourth server is %q, healthy: %v", role, healthy)
-	}
+	eventually(t, func() error { // it takes its lease while it becomes ready, and is a member before
+		if _, role, healthy := member(t, leader, fourth); role != "voter" || !healthy {
+			return fmt.Errorf("the fourth server is %q, healthy: %v", role, healthy)
+		}
+		return nil
+	})
 
 	// The leader itself: it hands over, its successor removes it, and it ends.
 	id, _, _ = member(t, fourth, leader)
@@ -144,19 +149,22 @@ func TestFollowerOfEtcdLags(t *testing.T) {
 	s.flags = flags(way.Endpoint)
 	s.start(follower, token)
 	s.ready(follower)
-	lag := func() uint64 {
+	lag := func() (n uint64) {
 		t.Helper()
-		list, err := leader.Servers(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, d := range list {
-			if d.Address == follower.peers {
-				return d.Lag
+		eventually(t, func() error {
+			list, err := leader.Servers(t.Context())
+			if err != nil {
+				return err
 			}
-		}
-		t.Fatalf("server %s is not listed", follower.peers)
-		return 0
+			for _, d := range list {
+				if d.Address == follower.peers && d.Version > 0 { // it has said how far it is
+					n = d.Lag
+					return nil
+				}
+			}
+			return fmt.Errorf("server %s does not answer: %+v", follower.peers, list)
+		})
+		return n
 	}
 	made := 0
 	write := func(n int) {
@@ -197,7 +205,7 @@ func TestFollowerOfEtcdLags(t *testing.T) {
 func TestStateMovesBetweenEngines(t *testing.T) {
 	keep := etcdtest.Start(t)
 	s := &servers{t: t, peers: freeAddresses(t, 1)}
-	one := &oneServer{dir: t.TempDir(), listen: "127.0.0.1:0", peers: s.peers[0]}
+	one := &oneServer{dir: t.TempDir(), listen: anyPort, peers: s.peers[0]}
 	s.all = []*oneServer{one}
 	s.start(one, token)
 	s.ready(one)

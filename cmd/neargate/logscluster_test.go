@@ -125,7 +125,7 @@ func follow(t *testing.T, one *oneServer, group string) func(n int) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var complaints strings.Builder
+	var complaints lockedBuffer
 	cmd.Stderr = &complaints
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -145,17 +145,16 @@ func follow(t *testing.T, one *oneServer, group string) func(n int) {
 	t.Cleanup(func() { cmd.Process.Kill(); <-read; cmd.Wait() })
 	return func(n int) {
 		t.Helper()
+		var shown []string // what was written again may be shown again
 		eventually(t, func() error {
 			mu.Lock()
 			defer mu.Unlock()
-			if len(lines) < n {
-				return fmt.Errorf("aws logs tail has shown %d lines of %d: %s", len(lines), n, complaints.String())
+			if shown = slices.Compact(slices.Clone(lines)); len(shown) < n {
+				return fmt.Errorf("aws logs tail has shown %d lines of %d: %s", len(shown), n, complaints.String())
 			}
 			return nil
 		})
-		mu.Lock()
-		defer mu.Unlock()
-		if wrong := inTurn(slices.Compact(slices.Clone(lines)), "event ", n); wrong != "" {
+		if wrong := inTurn(shown, "event ", n); wrong != "" {
 			t.Errorf("aws logs tail --follow: %s", wrong)
 		}
 	}

@@ -45,6 +45,7 @@ type process struct {
 	cmd  *exec.Cmd
 	name string
 	done chan struct{} // closed once it has ended
+	said chan struct{} // closed once all that it said is in lines
 
 	mu      sync.Mutex
 	lines   []string
@@ -64,7 +65,7 @@ func startCommand(t *testing.T, command func(string, ...string) *exec.Cmd, args 
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &process{t: t, cmd: command(self, args...), name: args[0], done: make(chan struct{}), changed: make(chan struct{})}
+	p := &process{t: t, cmd: command(self, args...), name: args[0], done: make(chan struct{}), said: make(chan struct{}), changed: make(chan struct{})}
 	p.cmd.Env = append(os.Environ(), asProgram+"=1", "NEARGATE_ROOT_ACCESS_KEY_ID=", "NEARGATE_ROOT_SECRET_ACCESS_KEY=", "NEARGATE_JOIN_TOKEN=")
 	// A pipe of our own: shims keep no end of it, so that Wait does not wait for them.
 	r, w, err := os.Pipe()
@@ -92,7 +93,10 @@ func startCommand(t *testing.T, command func(string, ...string) *exec.Cmd, args 
 }
 
 func (p *process) read(r *os.File) {
-	for s := bufio.NewScanner(r); s.Scan(); {
+	defer close(p.said)
+	s := bufio.NewScanner(r)
+	s.Buffer(nil, 1<<20)
+	for s.Scan() {
 		p.mu.Lock()
 		p.lines = append(p.lines, s.Text())
 		close(p.changed)
@@ -112,8 +116,7 @@ func (p *process) says(pattern string) []string {
 	p.t.Helper()
 	re := regexp.MustCompile(pattern)
 	limit := time.After(time.Minute)
-	ended := p.done
-	for {
+	for over := false; ; {
 		p.mu.Lock()
 		lines, changed := p.lines, p.changed
 		p.mu.Unlock()
@@ -122,13 +125,15 @@ func (p *process) says(pattern string) []string {
 				return m[1:]
 			}
 		}
+		if over {
+			p.t.Fatalf("%s never said %q; it said:\n%s", p.name, pattern, p.output())
+		}
 		select {
 		case <-changed:
-		case <-ended:
-			ended = nil // its last lines may still be on their way
-			limit = time.After(time.Second)
+		case <-p.said:
+			over = true
 		case <-limit:
-			p.t.Fatalf("%s never said %q; it said:\n%s", p.name, pattern, p.output())
+			over = true
 		}
 	}
 }
@@ -145,6 +150,7 @@ func (p *process) end(s syscall.Signal) int {
 	return p.cmd.ProcessState.ExitCode()
 }
 
+// wait waits for the end, and for what was said until then.
 func (p *process) wait() {
 	select {
 	case <-p.done:
@@ -152,6 +158,11 @@ func (p *process) wait() {
 		_ = p.cmd.Process.Kill()
 		p.t.Errorf("%s does not end; it said:\n%s", p.name, p.output())
 		<-p.done
+	}
+	select {
+	case <-p.said:
+	case <-time.After(time.Minute):
+		p.t.Errorf("%s has ended, and somebody else keeps its output open; it said:\n%s", p.name, p.output())
 	}
 }
 

@@ -75,13 +75,17 @@ func TestUploadSurvivesLeader(t *testing.T) {
 	if uploads, err := filepath.Glob(filepath.Join(old.dir, "blobs", "uploads", "*")); err != nil || len(uploads) != 1 {
 		t.Errorf("the leader has the uploads %v, %v", uploads, err)
 	}
-	old.end(syscall.SIGTERM)
-	old.process = nil
-	leader, _ := s.leader()
-	s.start(old, token)
-	s.ready(old)
-	if now, _ := s.leader(); now != leader {
-		t.Fatalf("the leader is %s again", now.peers)
+	leader := old
+	for try := 0; leader == old && try < 10; try++ { // an election may have it lead again
+		old.end(syscall.SIGTERM)
+		old.process = nil
+		s.leader()
+		s.start(old, token)
+		s.ready(old)
+		leader, _ = s.leader()
+	}
+	if leader == old {
+		t.Fatalf("the leader is %s again and again", old.peers)
 	}
 	eventually(t, func() error {
 		got, err := do(leader, "GET", location, nil)

@@ -15,7 +15,7 @@ import (
 func TestTwoHundredHosts(t *testing.T) {
 	const hosts, perService = 200, 400
 	s := &servers{t: t, peers: freeAddresses(t, 1)}
-	one := &oneServer{dir: t.TempDir(), listen: "127.0.0.1:0", peers: s.peers[0]}
+	one := &oneServer{dir: t.TempDir(), listen: anyPort, peers: s.peers[0]}
 	s.start(one, token)
 	s.ready(one)
 	cluster := "apart"

@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
@@ -44,17 +46,32 @@ type oneServer struct {
 	*client.Client
 }
 
-// freeAddresses are addresses that nobody listens on just now.
+// own is a loopback address of this process alone. Ports there that were picked, or that a server had which is to come back, are given to nobody else in the
+// meantime, and none is where a connection of somebody else's comes from.
+var own = fmt.Sprintf("127.79.%d.%d", os.Getpid()>>8&255, os.Getpid()&255)
+
+// anyPort is any port of it.
+var anyPort = own + ":0"
+
+// picked are the ports of own that freeAddresses has picked, by address.
+var picked sync.Map
+
+// freeAddresses are addresses of which nobody else will be given the ports.
 func freeAddresses(t *testing.T, n int) []string {
 	t.Helper()
 	var list []string
-	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+	for len(list) < n {
+		l, err := net.Listen("tcp", fmt.Sprintf("%s:%d", own, 10000+rand.IntN(20000))) // none that anyPort may be
+		if errors.Is(err, syscall.EADDRINUSE) {
+			continue
+		}
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer l.Close()
-		list = append(list, l.Addr().String())
+		if _, again := picked.LoadOrStore(l.Addr().String(), true); !again {
+			list = append(list, l.Addr().String())
+		}
 	}
 	return list
 }
@@ -63,7 +80,7 @@ func startServers(t *testing.T, n int, flags ...string) *servers {
 	t.Helper()
 	s := &servers{t: t, peers: freeAddresses(t, n), flags: flags}
 	for i := range n {
-		s.all = append(s.all, &oneServer{dir: t.TempDir(), listen: "127.0.0.1:0", peers: s.peers[i]})
+		s.all = append(s.all, &oneServer{dir: t.TempDir(), listen: anyPort, peers: s.peers[i]})
 	}
 	for _, one := range s.all {
 		s.start(one, token)
@@ -347,8 +364,8 @@ func TestThreeServers(t *testing.T) {
 	if got, err := others[1].RemoveServer(t.Context(), id[:8]); err != nil || got != id {
 		t.Fatal(got, err)
 	}
-	fourth := &oneServer{dir: t.TempDir(), listen: "127.0.0.1:0", peers: "127.0.0.1:0"}
-	refused := start(t, "server", "--data", t.TempDir(), "--listen", "127.0.0.1:0", "--peer-listen", "127.0.0.1:0", "--join", leader.peers, "--join-token", token, "--insecure")
+	fourth := &oneServer{dir: t.TempDir(), listen: anyPort, peers: anyPort}
+	refused := start(t, "server", "--data", t.TempDir(), "--listen", anyPort, "--peer-listen", anyPort, "--join", leader.peers, "--join-token", token, "--insecure")
 	refused.says("give a token of `neargate operator token`")
 	made, err := others[1].CreateJoinToken(t.Context(), "server", time.Hour)
 	if err != nil {
@@ -434,12 +451,14 @@ func TestRegistryOfThreeServers(t *testing.T) {
 	for _, one := range s.all {
 		pulled(one, "first")
 	}
+	push(others[0], "unread") // by nobody, so that only the push has copied it
 	s.kill(leader)
 	_, left := s.leader()
 	push(left[0], "second")
 	for _, one := range s.all {
 		if one.process != nil {
 			pulled(one, "first")
+			pulled(one, "unread")
 			pulled(one, "second")
 		}
 	}
@@ -497,7 +516,7 @@ func TestFormingServers(t *testing.T) {
 		outputs = append(outputs, one.process.output)
 	}
 	for _, address := range s.peers {
-		s.all = append(s.all, &oneServer{dir: t.TempDir(), listen: "127.0.0.1:0", peers: address})
+		s.all = append(s.all, &oneServer{dir: t.TempDir(), listen: anyPort, peers: address})
 	}
 	run(s.all[0], "3")
 	s.all[0].says("1 of 3 servers are there")
@@ -573,7 +592,7 @@ func TestFormingServers(t *testing.T) {
 	_, followers := s.leader()
 	operator(followers[0], "snapshot", "restore", file)
 	clusters(name)
-	if out := operator(followers[1], "members"); strings.Count(out, "127.0.0.1:") != 3 || strings.Count(out, "leader") != 1 {
+	if out := operator(followers[1], "members"); strings.Count(out, own+":") != 3 || strings.Count(out, "leader") != 1 {
 		t.Errorf("the members are\n%s", out)
 	}
 

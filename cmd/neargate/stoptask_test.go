@@ -41,7 +41,7 @@ func TestStopTaskLeavesTheTrafficFirst(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	changes := control.store.Watch(ctx, control.store.Revision(), controlplane.TaskStatuses, mesh.Endpoints)
 	call("StopTask", `{"task":"0123456789abcdef0123456789abcdef","reason":"enough"}`)

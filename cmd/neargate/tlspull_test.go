@@ -26,7 +26,7 @@ func TestAgentPullsOverTLS(t *testing.T) {
 	}
 	s := &site{t: t, serverDir: t.TempDir(), agentDir: t.TempDir()}
 	t.Cleanup(func() { removeEverything(t, s.agentDir) })
-	server := start(t, "server", "--data", s.serverDir, "--listen", "127.0.0.1:0", "--peer-listen", "127.0.0.1:0", "--join-token", token)
+	server := start(t, "server", "--data", s.serverDir, "--listen", anyPort, "--peer-listen", anyPort, "--join-token", token)
 	cfg := client.Config{Region: "us-east-1", CABundle: filepath.Join(s.serverDir, "keys", "ca.pem")}
 	cfg.AccessKey, cfg.SecretKey = server.says(`AWS_ACCESS_KEY_ID=(\S+)$`)[0], server.says(`AWS_SECRET_ACCESS_KEY=(\S+)$`)[0]
 	m := server.says(`ready at (https://\S+) .*peers at ([^,]+),`)

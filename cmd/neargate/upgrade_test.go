@@ -209,7 +209,7 @@ func TestUpgrade(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	refused := start(t, "server", "--data", t.TempDir(), "--listen", "127.0.0.1:0", "--peer-listen", "127.0.0.1:0", "--join", s.peers[0], "--join-token", made.Token, "--insecure")
+	refused := start(t, "server", "--data", t.TempDir(), "--listen", anyPort, "--peer-listen", anyPort, "--join", s.peers[0], "--join-token", made.Token, "--insecure")
 	refused.says("the cluster has moved to a version that this build, which speaks 1, does not")
 	s.speak(2, 2, 2, 2)
 

@@ -120,7 +120,8 @@ type user struct {
 	t       *testing.T
 	conn    *datachannel.Conn
 	channel *datachannel.Channel
-	got     chan *datachannel.Message // what is not part of the handshake
+	shaken  chan struct{}             // closed with the end of the handshake
+	got     chan *datachannel.Message // what is not part of it
 	over    chan error
 }
 
@@ -138,7 +139,7 @@ func (s *site) connect(session types.Session, kind string) *user {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	u := &user{t: s.t, conn: conn, channel: datachannel.NewClient(conn, clock.Real{}), got: make(chan *datachannel.Message, 64), over: make(chan error, 1)}
+	u := &user{t: s.t, conn: conn, channel: datachannel.NewClient(conn, clock.Real{}), shaken: make(chan struct{}), got: make(chan *datachannel.Message, 64), over: make(chan error, 1)}
 	go func() {
 		u.over <- u.channel.Run(s.t.Context(), func(m *datachannel.Message) (bool, error) {
 			switch m.PayloadType {
@@ -149,6 +150,7 @@ func (s *site) connect(session types.Session, kind string) *user {
 				}
 				return true, u.channel.SendJSON(s.t.Context(), datachannel.HandshakeResponse, h.Answer("test"))
 			case datachannel.HandshakeComplete:
+				close(u.shaken)
 				return true, nil
 			}
 			u.got <- m
@@ -225,6 +227,7 @@ func TestSession(t *testing.T) {
 func TestAWSClient(t *testing.T) {
 	s := newSite(t)
 	u := s.connect(s.begin(), "")
+	<-u.shaken // which is waited for by the same clock
 	if req := advance(s, 100*time.Millisecond, s.node.asked); req.Terminal == nil {
 		t.Error("it gets no terminal")
 	}

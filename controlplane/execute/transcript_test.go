@@ -62,13 +62,13 @@ func (k *keeper) begin(t *testing.T) (x *transcript, clk *clock.Fake, end func()
 		t.Helper()
 		done := make(chan struct{})
 		go func() { x.finish(lastWords, stop); close(done) }()
-		pass(t, clk, 100*time.Millisecond, done)
+		pass(t, clk, 100*time.Millisecond, 2, done) // finish waits, and who tries again
 		return k.kept()
 	}
 }
 
-// pass lets time pass until ready is closed.
-func pass(t *testing.T, clk *clock.Fake, step time.Duration, ready <-chan struct{}) {
+// pass lets time pass until ready is closed, but only while so many wait for it: nobody's time is up because another one was slow.
+func pass(t *testing.T, clk *clock.Fake, step time.Duration, waiters int, ready <-chan struct{}) {
 	t.Helper()
 	limit := time.After(time.Minute)
 	for {
@@ -78,19 +78,21 @@ func pass(t *testing.T, clk *clock.Fake, step time.Duration, ready <-chan struct
 		case <-limit:
 			t.Fatal("it takes for ever")
 		case <-time.After(time.Millisecond):
-			clk.Advance(step)
+			if clk.Waiters() >= waiters {
+				clk.Advance(step)
+			}
 		}
 	}
 }
 
-// first lets time pass until something was kept.
-func (k *keeper) first(t *testing.T, clk *clock.Fake) {
+// first lets time pass, by steps, until something was kept.
+func (k *keeper) first(t *testing.T, clk *clock.Fake, step time.Duration) {
 	t.Helper()
 	for limit := time.Now().Add(time.Minute); len(k.kept()) == 0; time.Sleep(time.Millisecond) {
 		if time.Now().After(limit) {
 			t.Fatal("nothing is kept")
 		}
-		clk.Advance(100 * time.Millisecond)
+		clk.Advance(step)
 	}
 }
 
@@ -99,7 +101,7 @@ func TestTranscriptKeepsLines(t *testing.T) {
 	x, clk, end := k.begin(t)
 	x.add(t.Context(), []byte("sh# ls\r\n"))
 	x.add(t.Context(), []byte("file\r\nsh# "))
-	k.first(t, clk) // all of a second in one event, and no part of a line
+	k.first(t, clk, 100*time.Millisecond) // all of a second in one event, and no part of a line
 	x.add(t.Context(), []byte("ex\xffit\r\n"))
 	if got, want := end(), []string{"sh# ls\nfile", "sh# ex\uFFFDit"}; !slices.Equal(got, want) {
 		t.Errorf("kept %q, want %q", got, want)
@@ -155,7 +157,7 @@ func TestTranscriptBoundsWhatWaits(t *testing.T) {
 		}
 	}()
 	began := clk.Now()
-	pass(t, clk, 50*time.Millisecond, added) // nothing waits for ever
+	pass(t, clk, 50*time.Millisecond, 0, added) // nothing waits for ever
 	if took := clk.Now().Sub(began); took < maxHeld {
 		t.Errorf("it was held up for %v, before anything was let go", took)
 	}
@@ -205,6 +207,7 @@ func TestSessionIsKept(t *testing.T) {
 			s.log = &controlplane.SessionLog{Group: "audit", Region: "eu-west-1"}
 			session := s.begin()
 			u := s.connect(session, kind)
+			<-u.shaken // which is waited for by the same clock
 			advance(s, 100*time.Millisecond, s.node.asked)
 			s.node.outputs <- &agentapi.ExecOutput{Output: []byte("out\r\n")}
 			s.node.outputs <- &agentapi.ExecOutput{Errors: []byte("err\r\n")}
@@ -214,7 +217,7 @@ func TestSessionIsKept(t *testing.T) {
 					break
 				}
 			}
-			k.first(t, s.clock)
+			k.first(t, s.clock, 0) // the session's end waits for nothing else
 			if got := strings.Join(k.kept(), "\n"); got != "out\nerr" || task != "t" || to.Group != "audit" || to.Region != "eu-west-1" || to.Session != *session.SessionId {
 				t.Errorf("%q of task %s is kept in %v", got, task, to)
 			}

@@ -47,7 +47,7 @@ type servers struct {
 }
 
 func newServers(t *testing.T, n int) *servers {
-	c := &servers{t: t, Cluster: testcluster.New(t, testcluster.Config{Servers: n, Schema: append(append(state.Schema{}, controlplane.Schema...), Schema...)}),
+	c := &servers{t: t, Cluster: testcluster.New(t, testcluster.Config{Servers: n, Schema: append(append(state.Schema{}, controlplane.Schema...), Schema...), Configure: testcluster.Patient}),
 		dir: map[string]string{}, at: map[string]*Family{}, down: map[string]bool{}, deaf: map[string]bool{},
 		stop: map[string]context.CancelFunc{}, stopped: map[string]chan struct{}{}}
 	for _, s := range c.Servers() {

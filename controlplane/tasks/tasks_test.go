@@ -149,7 +149,7 @@ func (p *platformUnderTest) status(t *controlplane.Task) *controlplane.TaskStatu
 
 func (p *platformUnderTest) until(what string, ok func() bool) {
 	p.t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !ok(); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); !ok(); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			p.t.Fatalf("waited in vain until %s", what)
 		}
@@ -180,7 +180,11 @@ func (p *platformUnderTest) get(ctx context.Context, user, cluster, task, what s
 // lines reads the whole answer.
 func (p *platformUnderTest) lines(t *controlplane.Task, query string) []LogLine {
 	p.t.Helper()
-	resp := p.get(p.t.Context(), "test", "default", t.Id, "logs"+query)
+	return p.read(p.get(p.t.Context(), "test", "default", t.Id, "logs"+query))
+}
+
+func (p *platformUnderTest) read(resp *http.Response) []LogLine {
+	p.t.Helper()
 	if ct := resp.Header.Get("Content-Type"); resp.StatusCode != 200 || ct != "application/x-ndjson" {
 		b, _ := io.ReadAll(resp.Body)
 		p.t.Fatalf("HTTP %d %s %s", resp.StatusCode, ct, b)

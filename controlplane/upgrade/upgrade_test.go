@@ -27,7 +27,7 @@ type builds struct {
 }
 
 func newBuilds(t *testing.T, speaks ...uint32) *builds {
-	b := &builds{Cluster: testcluster.New(t, testcluster.Config{Servers: len(speaks), Schema: upgrade.Schema}), speaks: map[string]*atomic.Uint32{}}
+	b := &builds{Cluster: testcluster.New(t, testcluster.Config{Servers: len(speaks), Schema: upgrade.Schema, Configure: testcluster.Patient}), speaks: map[string]*atomic.Uint32{}}
 	for i, server := range b.Servers() {
 		b.speaks[server.ID] = &atomic.Uint32{}
 		b.speaks[server.ID].Store(speaks[i])

@@ -5,8 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"sync"
 	"testing"
-	"time"
 
 	"github.com/seed-2f228079/neargate/internal/clock"
 )
@@ -94,22 +94,22 @@ func TestBothWaysOverALossyLink(t *testing.T) {
 	atClient, clientDone := collect(t, n, chance(0.1))
 	run(t, e.server, atServer)
 	run(t, e.client, atClient)
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
+	var sending sync.WaitGroup
 	for _, c := range []*Channel{e.server, e.client} {
-		go func() {
+		sending.Go(func() {
 			for i := range n {
-				if err := c.Send(ctx, Output, 0, []byte(fmt.Sprint(i))); err != nil {
+				if err := c.Send(t.Context(), Output, 0, []byte(fmt.Sprint(i))); err != nil {
 					t.Errorf("send %d: %v", i, err)
 					return
 				}
 			}
-		}()
+		})
 	}
 	<-serverDone
 	<-clientDone
+	sending.Wait() // what was sent again may have come before the first time
 	for _, c := range []*Channel{e.server, e.client} {
-		if err := c.Flush(ctx); err != nil {
+		if err := c.Flush(t.Context()); err != nil {
 			t.Error(err)
 		}
 	}

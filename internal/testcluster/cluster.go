@@ -34,6 +34,10 @@ type Config struct {
 	Configure func(*raft.Options)
 }
 
+// Patient is a Configure with which nobody loses the leadership because the machine stands still for a second or two: for tests that are not about
+// that. Who leads first, and next, takes as long to be found.
+func Patient(o *raft.Options) { o.ElectionTimeout = 2 * time.Second }
+
 // Cluster is a group of servers.
 type Cluster struct {
 	Network *Network
@@ -46,7 +50,8 @@ type Cluster struct {
 	servers []*Server
 }
 
-// Server is one of them. Its engine and store are others after a restart.
+// Server is one of them. Its engine and store are others after a restart. One whose engine cannot go on is started again, as whatever runs server
+// processes does.
 type Server struct {
 	ID      string
 	Dir     string
@@ -54,9 +59,10 @@ type Server struct {
 	founder bool
 	address string
 
-	mu     sync.Mutex
-	engine *raft.Engine // nil: stopped
-	store  *state.Store
+	mu       sync.Mutex
+	listener net.Listener // on Loopback, of address, until the server starts: nobody else takes it
+	engine   *raft.Engine // nil: stopped
+	store    *state.Store
 
 	fault   sync.Mutex    // after mu
 	stalled chan struct{} // closed when the disk goes on; nil: it does
@@ -84,17 +90,17 @@ func (c *Cluster) close() {
 		group.Go(s.Kill)
 	}
 	group.Wait()
+	for _, s := range c.Servers() {
+		if s.listener != nil {
+			s.listener.Close()
+		}
+	}
 }
 
 func (c *Cluster) add(id string, founder bool) *Server {
 	s := &Server{ID: id, Dir: filepath.Join(c.dir, id), cluster: c, founder: founder, address: id}
 	if c.config.Loopback {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			c.t.Fatal(err)
-		}
-		s.address = l.Addr().String()
-		l.Close()
+		s.Move()
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -138,13 +144,21 @@ func (s *Server) TryStart() error {
 	if s.engine != nil {
 		return nil
 	}
+	return s.open()
+}
+
+// open makes the engine and the store. s.mu is held.
+func (s *Server) open() error {
 	c := s.cluster
 	opts := raft.Options{
 		Dir: s.Dir, NodeID: s.ID, Disk: s.disk, Logger: logger(s.ID),
 		Autopilot: raft.Autopilot{Interval: 100 * time.Millisecond, StableAfter: 300 * time.Millisecond},
 	}
 	if c.config.Loopback {
-		l, err := net.Listen("tcp", s.address)
+		l, err := s.listener, error(nil)
+		if s.listener = nil; l == nil {
+			l, err = net.Listen("tcp", s.address)
+		}
 		if err != nil {
 			return err
 		}
@@ -171,7 +185,23 @@ func (s *Server) TryStart() error {
 		return errors.Join(err, engine.Abort())
 	}
 	s.engine, s.store = engine, store
+	go s.supervise(engine)
 	return nil
+}
+
+// supervise starts the server again when its engine has ended by itself. It returns once it has, or has been closed.
+func (s *Server) supervise(e *raft.Engine) {
+	err := e.Run(context.Background())
+	if err == nil {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.engine == e {
+		s.engine = nil
+		s.cluster.Network.Reset(s.ID)
+		logger(s.ID).Error("the engine ended", "error", err, "again", s.open())
+	}
 }
 
 // logger is quiet unless NEARGATE_VERBOSE is set.
@@ -188,8 +218,9 @@ func (s *Server) Move() {
 	if err != nil {
 		s.cluster.t.Fatal(err)
 	}
-	defer l.Close()
-	s.address = l.Addr().String()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.listener, s.address = l, l.Addr().String()
 }
 
 // Address is the one by which others dial the server.
@@ -354,9 +385,9 @@ func (c *Cluster) Await(what string, ok func() bool) {
 	}
 }
 
-// Update is Update on the cluster's servers.
+// Update is Update on the cluster's servers, none of which is paused: it waits for a leader, and for its disk, as long as ctx allows.
 func (c *Cluster) Update(ctx context.Context, fn func(tx *state.Tx) error) (state.Revision, error) {
-	return Update(ctx, func() []*state.Store {
+	return Update(ctx, time.Hour, func() []*state.Store {
 		var stores []*state.Store
 		for _, s := range c.Servers() {
 			if store := s.Store(); store != nil {
@@ -367,9 +398,9 @@ func (c *Cluster) Update(ctx context.Context, fn func(tx *state.Tx) error) (stat
 	}, fn)
 }
 
-// Update runs fn on whichever of the stores leads, going on as long as nothing was committed. It returns an error that is state.ErrUncertain
-// as it is: only the caller knows whether fn may run twice.
-func Update(ctx context.Context, stores func() []*state.Store, fn func(tx *state.Tx) error) (state.Revision, error) {
+// Update runs fn on whichever of the stores leads, going on as long as nothing was committed. One that takes itself for the leader may have been
+// stopped, and is given up after patience. It returns an error that is state.ErrUncertain as it is: only the caller knows whether fn may run twice.
+func Update(ctx context.Context, patience time.Duration, stores func() []*state.Store, fn func(tx *state.Tx) error) (state.Revision, error) {
 	for {
 		err := error(state.ErrNotLeader)
 		for _, store := range stores() {
@@ -377,7 +408,7 @@ func Update(ctx context.Context, stores func() []*state.Store, fn func(tx *state
 				continue
 			}
 			var r state.Revision
-			attempt, cancel := context.WithTimeout(ctx, 2*time.Second)
+			attempt, cancel := context.WithTimeout(ctx, patience)
 			r, err = store.Update(attempt, fn)
 			cancel()
 			if err == nil {

@@ -2,6 +2,7 @@ package testcluster_test
 
 import (
 	"math/rand/v2"
+	"sync"
 	"testing"
 	"time"
 
@@ -164,13 +165,11 @@ func restartOfAll(f *etcdFaults) {
 	for _, m := range f.etcd {
 		m.Kill()
 	}
-	done := make(chan struct{})
+	var group sync.WaitGroup
 	for _, m := range f.etcd { // none answers before a majority is there
-		go func() { m.Restart(); done <- struct{}{} }()
+		group.Go(func() { m.Restart() })
 	}
-	for range f.etcd {
-		<-done
-	}
+	group.Wait()
 	for _, s := range f.all {
 		s.start()
 	}

@@ -161,7 +161,7 @@ func (l *load) operate(ctx context.Context, r *rand.Rand, client, n int) {
 		return
 	}
 	var value int64
-	revision, err := testcluster.Update(ctx, l.stores, func(tx *state.Tx) error {
+	revision, err := testcluster.Update(ctx, 2*time.Second, l.stores, func(tx *state.Tx) error {
 		value = in.value
 		if in.kind == add {
 			rec, _ := statetest.Records.Get(tx, statetest.RecordKey(in.id))
@@ -318,6 +318,13 @@ func (l *load) end() {
 		len(l.history), l.writes, lost, l.longest.Round(time.Millisecond), l.failed)
 	if result := porcupine.CheckOperationsTimeout(model, l.history, 20*time.Second); result != porcupine.Ok {
 		l.t.Errorf("the history is not linearizable: %v", result)
+		for _, part := range model.Partition(l.history) {
+			if porcupine.CheckOperationsTimeout(model, part, 20*time.Second) != porcupine.Ok {
+				for _, op := range part {
+					l.t.Logf("client %d, %v to %v: %s", op.ClientId, time.Duration(op.Call), time.Duration(op.Return), model.DescribeOperation(op.Input, op.Output))
+				}
+			}
+		}
 	}
 }
 
@@ -332,10 +339,18 @@ func (l *load) agree(ctx context.Context) {
 	l.t.Helper()
 	members := l.group.members()
 	// What nobody waits for any more may still be on its way.
+	var apart error
+	defer func() {
+		if l.t.Failed() {
+			l.t.Log(apart)
+		}
+	}()
 	await(l.t, "all are at one revision", func() bool {
 		want := members[0].Store().Revision()
 		for _, s := range members {
-			if _, err := s.Store().Linearizable(ctx); err != nil || s.Store().Revision() != want {
+			_, err := s.Store().Linearizable(ctx)
+			if at := s.Store().Revision(); err != nil || at != want {
+				apart = fmt.Errorf("%s is at revision %d, %s at %d: %w", s.name(), at, members[0].name(), want, err)
 				return false
 			}
 		}

@@ -46,7 +46,7 @@ func stranger(t testing.TB, addr string) *tls.Conn {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close() })
-	conn.SetDeadline(time.Now().Add(20 * time.Second))
+	conn.SetDeadline(time.Now().Add(time.Minute))
 	return conn
 }
 
@@ -237,7 +237,7 @@ func impostor(t *testing.T, handle func(conn *tls.Conn, proof, body []byte)) str
 			if err != nil {
 				return
 			}
-			conn.SetDeadline(time.Now().Add(20 * time.Second))
+			conn.SetDeadline(time.Now().Add(time.Minute))
 			var r request
 			if proof, body, err := readMessage(conn, &r); err == nil {
 				handle(conn.(*tls.Conn), proof, body)
@@ -409,7 +409,7 @@ func TestPeerPortIsForMembers(t *testing.T) {
 	// Nor can it be served without any protocol, or by one that is not there.
 	for _, protos := range [][]string{nil, {"http/1.1"}} {
 		if conn, err := dial(t.Context(), c.addr, member.peerTLS(protos, Server)); err == nil {
-			conn.SetDeadline(time.Now().Add(20 * time.Second))
+			conn.SetDeadline(time.Now().Add(time.Minute))
 			if _, err := conn.Read(make([]byte, 1)); err == nil {
 				t.Errorf("%q is served", protos)
 			}

@@ -105,7 +105,7 @@ func wait(t *testing.T, done <-chan formed) formed {
 	select {
 	case r := <-done:
 		return r
-	case <-time.After(20 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("the formation does not end")
 		return formed{}
 	}

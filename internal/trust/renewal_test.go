@@ -90,7 +90,7 @@ func TestRenewalIsRetried(t *testing.T) {
 	m := c.host(t, "secret")
 	cred := mustJoin(t, m)
 	first := ends(cred)
-	m.Servers = []string{"127.0.0.1:1"} // nobody there
+	m.Servers = []string{nowhere}
 	run(t, cred)
 	waitFor(t, "both renewals waiting", func() bool { return c.clock.Waiters() == 2 })
 	c.clock.Advance(hostLife / 2)

@@ -71,7 +71,7 @@ func TestChecker(t *testing.T) {
 	go func() { ended <- c.Run(ctx) }()
 	check := &agent.HealthCheck{
 		TargetGroupArn: "g", EndpointId: "e", Address: host, Port: uint32(n), Protocol: "HTTP", Path: "/healthz", Matcher: "200",
-		IntervalMillis: 100, TimeoutMillis: 1000, HealthyThreshold: 2, UnhealthyThreshold: 2, Initial: true,
+		IntervalMillis: 100, TimeoutMillis: 60000, HealthyThreshold: 2, UnhealthyThreshold: 2, Initial: true,
 	}
 	u := &agent.Update{Kind: agent.Kind_CHECKS, Full: true, Resources: []*agent.Resource{{Name: "g/e", Body: &agent.Resource_Check{Check: check}}}}
 	c.Apply(ctx, u)
@@ -79,7 +79,7 @@ func TestChecker(t *testing.T) {
 		select {
 		case h := <-reports:
 			return h
-		case <-time.After(10 * time.Second):
+		case <-time.After(time.Minute):
 			t.Fatal("no transition")
 			return nil
 		}

@@ -3,6 +3,7 @@ package proxy
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -12,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -35,8 +37,13 @@ const (
 )
 
 func newBed(t testing.TB, mod ...func(*agent.Listener)) *bed {
-	b := &bed{t: t, port: freePort(t), drained: map[string]uint64{}}
-	b.proxy = New(Config{Shared: []string{"127.0.0.1"}, DialTimeout: 2 * time.Second, Drained: func(d *agent.Drained) {
+	return newBedThatDials(t, 0, mod...)
+}
+
+// newBedThatDials is one whose proxy waits so long for a target; 0: as long as proxies do.
+func newBedThatDials(t testing.TB, within time.Duration, mod ...func(*agent.Listener)) *bed {
+	b := &bed{t: t, drained: map[string]uint64{}}
+	b.proxy = New(Config{Shared: []string{"127.0.0.1"}, DialTimeout: within, Drained: func(d *agent.Drained) {
 		b.mu.Lock()
 		defer b.mu.Unlock()
 		b.drained[d.EndpointId] = d.Revision
@@ -52,13 +59,20 @@ func newBed(t testing.TB, mod ...func(*agent.Listener)) *bed {
 		<-done
 	})
 	l := &agent.Listener{
-		Arn: testListener, LoadBalancerName: "web", DnsName: "web-1.us-east-1.elb.localhost", Port: b.port, Protocol: "HTTP",
+		Arn: testListener, LoadBalancerName: "web", DnsName: "web-1.us-east-1.elb.localhost", Protocol: "HTTP",
 		IdleTimeoutSeconds: 60, Rules: []*agent.Rule{forwardTo(testGroup)},
 	}
 	for _, m := range mod {
 		m(l)
 	}
-	b.listeners(l)
+	for taken := true; taken; { // another program may have the port by now
+		b.port = freePort(t)
+		l.Port = b.port
+		b.rev++
+		b.apply(listenersUpdate(b.rev, l))
+		taken = errors.Is(b.proxy.Sockets()[0].Error, syscall.EADDRINUSE)
+	}
+	b.open()
 	return b
 }
 
@@ -73,11 +87,21 @@ func forwardTo(groups ...string) *agent.Rule {
 func (b *bed) listeners(ls ...*agent.Listener) {
 	b.t.Helper()
 	b.rev++
-	u := &agent.Update{Kind: agent.Kind_LISTENERS, Revision: b.rev, Full: true}
+	b.apply(listenersUpdate(b.rev, ls...))
+	b.open()
+}
+
+func listenersUpdate(rev uint64, ls ...*agent.Listener) *agent.Update {
+	u := &agent.Update{Kind: agent.Kind_LISTENERS, Revision: rev, Full: true}
 	for _, l := range ls {
 		u.Resources = append(u.Resources, &agent.Resource{Name: l.Arn, Body: &agent.Resource_Listener{Listener: l}})
 	}
-	b.apply(u)
+	return u
+}
+
+// open says that every socket is.
+func (b *bed) open() {
+	b.t.Helper()
 	for _, s := range b.proxy.Sockets() {
 		if s.Error != nil {
 			b.t.Fatalf("socket %s: %v", s.Address, s.Error)
@@ -136,6 +160,24 @@ func freePort(t testing.TB) uint32 {
 	return uint32(l.Addr().(*net.TCPAddr).Port)
 }
 
+// refusing is an address that nobody listens on, and nobody else can.
+func refusing(t testing.TB) string {
+	t.Helper()
+	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { syscall.Close(fd) })
+	if err := syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+		t.Fatal(err)
+	}
+	name, err := syscall.Getsockname(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fmt.Sprintf("127.0.0.1:%d", name.(*syscall.SockaddrInet4).Port)
+}
+
 // target is an HTTP server as a task runs it.
 func target(t testing.TB, h http.HandlerFunc) string {
 	s := httptest.NewServer(h)
@@ -184,7 +226,7 @@ func get(t testing.TB, url string, mod ...func(*http.Request)) (*http.Response, 
 	for _, m := range mod {
 		m(r)
 	}
-	c := &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }, Timeout: 20 * time.Second}
+	c := &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }, Timeout: time.Minute}
 	defer c.CloseIdleConnections()
 	res, err := c.Do(r)
 	if err != nil {
@@ -201,7 +243,7 @@ func get(t testing.TB, url string, mod ...func(*http.Request)) (*http.Response, 
 // eventually waits for a condition that other goroutines bring about.
 func eventually(t testing.TB, what string, f func() bool) {
 	t.Helper()
-	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(time.Millisecond) {
 		if f() {
 			return
 		}
@@ -448,7 +490,7 @@ func TestUpgrade(t *testing.T) {
 }
 
 func TestFailures(t *testing.T) {
-	refused := fmt.Sprintf("127.0.0.1:%d", freePort(t))
+	refused := refusing(t)
 	ok := target(t, func(w http.ResponseWriter, r *http.Request) {
 		b, _ := io.ReadAll(r.Body)
 		fmt.Fprintf(w, "ok %s", b)
@@ -542,14 +584,16 @@ func TestStaleConnection(t *testing.T) {
 			b := newBed(t)
 			var served atomic.Int64
 			closed := make(chan struct{}, 100)
-			b.targets(targetGroup(rawTarget(t, func(c net.Conn, br *bufio.Reader) {
+			addr := rawTarget(t, func(c net.Conn, br *bufio.Reader) {
 				defer func() { c.Close(); closed <- struct{}{} }()
 				if readRequest(br) == "" {
 					return
 				}
 				served.Add(1)
 				io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok") // keep-alive, says HTTP/1.1, and lies
-			})))
+			})
+			b.targets(targetGroup(addr))
+			pool := &b.proxy.groups[testGroup].table.Load().all[addr].pool
 			for i := range 20 {
 				r, _ := http.NewRequest(method, b.url("/"), nil)
 				if method == "POST" {
@@ -565,6 +609,11 @@ func TestStaleConnection(t *testing.T) {
 					t.Fatalf("request %d: %d", i, res.StatusCode)
 				}
 				<-closed
+				eventually(t, "the end has arrived", func() bool {
+					pool.mu.Lock()
+					defer pool.mu.Unlock()
+					return len(pool.idle) == 1 && !pool.idle[0].alive()
+				})
 			}
 			if n := served.Load(); n != 20 {
 				t.Errorf("the target served %d requests of 20", n)
@@ -592,7 +641,7 @@ func TestClientLeaves(t *testing.T) {
 	cancel()
 	select {
 	case <-gone:
-	case <-time.After(10 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("the target still works for a client that left")
 	}
 	e := b.proxy.groups[testGroup].table.Load().all[addr]

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/miekg/dns"
 
@@ -171,7 +172,7 @@ func TestAccountsAreApart(t *testing.T) {
 		}
 		q := new(dns.Msg)
 		q.SetQuestion(name, kind)
-		m, _, err := (&dns.Client{Net: network, Dialer: &net.Dialer{LocalAddr: local}}).Exchange(q, s.Addresses()[0])
+		m, _, err := (&dns.Client{Net: network, Timeout: time.Minute, Dialer: &net.Dialer{LocalAddr: local}}).Exchange(q, s.Addresses()[0])
 		if err != nil {
 			t.Fatal(err)
 		}

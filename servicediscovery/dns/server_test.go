@@ -6,6 +6,7 @@ import (
 	"net"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/miekg/dns"
 
@@ -45,7 +46,7 @@ func ask(t *testing.T, s *Server, network, name string, kind uint16) *dns.Msg {
 	t.Helper()
 	q := new(dns.Msg)
 	q.SetQuestion(name, kind)
-	m, _, err := (&dns.Client{Net: network}).Exchange(q, s.Addresses()[0])
+	m, _, err := (&dns.Client{Net: network, Timeout: time.Minute}).Exchange(q, s.Addresses()[0])
 	if err != nil {
 		t.Fatal(err)
 	}

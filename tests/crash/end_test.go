@@ -2,6 +2,8 @@ package crash
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -54,7 +56,7 @@ func TestInterrupt(t *testing.T) {
 			}
 		}
 		before = now
-		eventually(t, 20*time.Second, func() error { _, err := p.balanced("web"); return err })
+		eventually(t, patience, func() error { _, err := p.balanced("web"); return err })
 	}
 }
 
@@ -72,16 +74,13 @@ func TestKeepTasks(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, task := range tasks {
-		id, err := identity(task)
-		if err != nil || !slices.Contains(before, id) {
-			t.Fatalf("without the platform, a task's host port answers %q, %v", id, err)
-		}
+		mustAnswer(t, task, before)
 	}
 	p.start()
 	if now := mustIdentities(t, p, "web", 2); !slices.Equal(before, now) {
 		t.Fatalf("containers before:\n%s\nafter:\n%s\n%s", strings.Join(before, "\n"), strings.Join(now, "\n"), p.stopped())
 	}
-	eventually(t, 20*time.Second, func() error { _, err := p.balanced("web"); return err })
+	eventually(t, patience, func() error { _, err := p.balanced("web"); return err })
 	p.kill()
 	p.args = nil
 	p.start()
@@ -102,8 +101,8 @@ func TestInterruptWhileStarting(t *testing.T) {
 	for delay := time.Duration(0); delay < 600*time.Millisecond; delay += 40 * time.Millisecond {
 		p.launch()
 		time.Sleep(delay) // the stage is the point
-		// Before its handler stands, the signal ends it as any program.
-		if err := p.end(syscall.SIGINT); err != nil && !strings.Contains(err.Error(), "signal: interrupt") {
+		// Before its handler stands, the signal ends it as any program. SIGINT does not where these tests run in the background of a shell.
+		if err := p.end(syscall.SIGTERM); err != nil && !strings.Contains(err.Error(), "signal: terminated") {
 			t.Fatal(fmt.Errorf("after %v: %w", delay, err))
 		}
 		if left := leftovers(t, p.dir); len(left) > 0 {
@@ -112,4 +111,47 @@ func TestInterruptWhileStarting(t *testing.T) {
 	}
 	p.start()
 	mustIdentities(t, p, "web", 3)
+}
+
+// TestInterruptWhileWaiting: a platform that waits for the host's lock, which another one holds, is told to end, and does so in order. What
+// the one before it left goes too.
+func TestInterruptWhileWaiting(t *testing.T) {
+	p := newPlatform(t)
+	p.start()
+	p.kill()
+	lock, err := os.OpenFile("/run/neargate/lock", os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lock.Close()
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
+	p.launch()
+	eventually(t, patience, func() error {
+		fds, err := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", p.cmd.Process.Pid))
+		for _, fd := range fds {
+			if to, err := os.Readlink(fd); err == nil && to == lock.Name() {
+				return nil
+			}
+		}
+		return fmt.Errorf("it does not wait for the lock (%v):\n%s", err, p.out)
+	})
+	p.cmd.Process.Signal(syscall.SIGTERM)
+	eventually(t, patience, func() error {
+		if !p.ended() && !strings.Contains(p.out.String(), "Stopping tasks") {
+			return fmt.Errorf("it does not end:\n%s", p.out)
+		}
+		return nil
+	})
+	lock.Close()
+	select {
+	case <-p.done:
+	case <-time.After(patience):
+		t.Fatalf("it does not end:\n%s", p.out)
+	}
+	if !p.cmd.ProcessState.Success() {
+		t.Fatalf("it ended with %s:\n%s", p.cmd.ProcessState, p.out)
+	}
+	mustBeGone(t, p)
 }

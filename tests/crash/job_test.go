@@ -10,7 +10,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ecr"
@@ -64,7 +63,7 @@ func (p *platform) push(ctx context.Context, repository, tag, note string) (ref,
 // deploy brings a service of the server up behind a load balancer.
 func (p *platform) deploy(service string, count int32) (url string) {
 	p.t.Helper()
-	ctx, cancel := context.WithTimeout(p.t.Context(), 60*time.Second)
+	ctx, cancel := context.WithTimeout(p.t.Context(), 3*patience)
 	defer cancel()
 	image, _, err := p.push(ctx, "server", "v1", "")
 	if err != nil {
@@ -82,7 +81,7 @@ func (p *platform) deploy(service string, count int32) (url string) {
 
 // tasks are the service's running tasks.
 func (p *platform) tasks(service string) ([]ecstypes.Task, error) {
-	ctx, cancel := context.WithTimeout(p.t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(p.t.Context(), patience)
 	defer cancel()
 	list, err := p.ECS.ListTasks(ctx, &ecs.ListTasksInput{Cluster: aws.String(cluster), ServiceName: &service})
 	if err != nil || len(list.TaskArns) == 0 {
@@ -132,7 +131,7 @@ func (p *platform) identities(service string, count int) ([]string, error) {
 	return out, nil
 }
 
-var web = &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+var web = &http.Client{Timeout: patience / 3, Transport: &http.Transport{DisableKeepAlives: true}}
 
 // get is one request on a connection of its own. With a host, the request is for that name.
 func get(url, host string) (string, error) {
@@ -176,11 +175,23 @@ func (p *platform) desired(service string) (int32, error) {
 
 func mustIdentities(t *testing.T, p *platform, service string, count int) (ids []string) {
 	t.Helper()
-	eventually(t, 60*time.Second, func() (err error) {
+	eventually(t, patience, func() (err error) {
 		ids, err = p.identities(service, count)
 		return err
 	})
 	return ids
+}
+
+// mustAnswer wants one of these to answer at the task's host port while there is no platform.
+func mustAnswer(t *testing.T, task ecstypes.Task, ids []string) {
+	t.Helper()
+	eventually(t, patience, func() error {
+		id, err := identity(task)
+		if err == nil && !slices.Contains(ids, id) {
+			t.Fatalf("without the platform, a task's host port is answered by %q", id)
+		}
+		return err
+	})
 }
 
 // stopped tells why tasks have stopped, for messages.

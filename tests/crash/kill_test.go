@@ -67,9 +67,7 @@ func TestKill(t *testing.T) {
 		cancel()
 		<-done
 		for _, task := range tasks {
-			if id, err := identity(task); err != nil || !slices.Contains(steady, id) {
-				t.Errorf("round %d: while the platform is dead a task's host port answers %q, %v", round, id, err)
-			}
+			mustAnswer(t, task, steady)
 		}
 		if r.IntN(3) == 0 { // again, while it recovers
 			p.launch()
@@ -81,14 +79,14 @@ func TestKill(t *testing.T) {
 		if now := mustIdentities(t, p, "steady", 2); !slices.Equal(steady, now) {
 			t.Fatalf("round %d: containers before:\n%s\nafter:\n%s\n%s", round, strings.Join(steady, "\n"), strings.Join(now, "\n"), p.stopped())
 		}
-		eventually(t, 20*time.Second, func() error {
+		eventually(t, patience, func() error {
 			body, err := p.balanced("steady")
 			if err == nil && !slices.ContainsFunc(steady, func(id string) bool { return strings.HasSuffix(id, body) }) {
 				err = fmt.Errorf("the load balancer leads to %q", body)
 			}
 			return err
 		})
-		eventually(t, 90*time.Second, func() error { return p.settled() })
+		eventually(t, 3*patience, p.settled)
 		if t.Failed() {
 			t.Fatalf("round %d (seed %d)\n%s", round, *seed, p.out)
 		}
@@ -136,7 +134,7 @@ func newLoad(t *testing.T, p *platform) *load {
 
 // read is what the platform has now under a key of the ledger.
 func (w *load) read(key string) (string, error) {
-	ctx, cancel := context.WithTimeout(w.p.t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(w.p.t.Context(), patience)
 	defer cancel()
 	kind, name, _ := strings.Cut(key, " ")
 	switch kind {
@@ -190,7 +188,11 @@ func (w *load) read(key string) (string, error) {
 		}
 		return "there", err
 	case "rule":
-		return w.readRule(ctx, name)
+		rule, err := w.rule(ctx, name)
+		if err != nil || rule == nil {
+			return "", err
+		}
+		return aws.ToString(rule.Actions[0].TargetGroupArn), nil
 	}
 	return "", fmt.Errorf("nobody knows what a %s is", kind)
 }
@@ -229,26 +231,26 @@ func atoi(s string) int32 {
 	return int32(n)
 }
 
-// readRule is the target group that the path's rule leads to.
-func (w *load) readRule(ctx context.Context, name string) (string, error) {
+// rule is the one whose path is the name, or nil.
+func (w *load) rule(ctx context.Context, name string) (*elbtypes.Rule, error) {
 	pages := elb.NewDescribeRulesPaginator(w.p.ELB, &elb.DescribeRulesInput{ListenerArn: &w.listener})
 	for pages.HasMorePages() {
 		out, err := pages.NextPage(ctx)
 		if err != nil {
-			return "", err
+			return nil, err
 		}
 		for _, r := range out.Rules {
 			if len(r.Conditions) > 0 && slices.Equal(r.Conditions[0].Values, []string{"/" + name}) {
-				return aws.ToString(r.Actions[0].TargetGroupArn), nil
+				return &r, nil
 			}
 		}
 	}
-	return "", nil
+	return nil, nil
 }
 
 // settled says what is not yet as it will be: counts of services, and on the machine exactly what live tasks need.
 func (p *platform) settled() error {
-	ctx, cancel := context.WithTimeout(p.t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(p.t.Context(), patience)
 	defer cancel()
 	services := ecs.NewListServicesPaginator(p.ECS, &ecs.ListServicesInput{Cluster: aws.String(cluster), MaxResults: aws.Int32(10)})
 	for services.HasMorePages() {

@@ -3,6 +3,7 @@ package crash
 import (
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -48,7 +49,17 @@ func (l *ledger) acknowledged(key string) string {
 	return l.facts[key].acknowledged
 }
 
-// keys are those of a kind: they begin with its name and a slash.
+// holding are the names under which there is something of a kind, so far as is known.
+func (l *ledger) holding(kind string) (names []string) {
+	for _, key := range l.keys() {
+		if name, ok := strings.CutPrefix(key, kind); ok && l.acknowledged(key) != "" {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// keys are all of them, sorted.
 func (l *ledger) keys() []string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -56,7 +67,7 @@ func (l *ledger) keys() []string {
 }
 
 // readWithin bounds how long a fact may be unreadable after a restart: clients still hold connections to the process that was killed.
-const readWithin = 30 * time.Second
+const readWithin = patience
 
 // check holds what the platform has now against what it said, and then takes it as known.
 func (l *ledger) check(t *testing.T, read func(key string) (string, error)) (checked int) {

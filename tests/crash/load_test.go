@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -159,8 +158,14 @@ func (w *load) tags(ctx context.Context, r *rand.Rand) error {
 	})
 }
 
-// rules makes a target group and a rule that leads to it, and moves or removes another rule.
+// rules makes a target group and a rule that leads to it, and mostly removes both again. Of those that stay, one goes once there are
+// as many as maxRules: a load balancer has at most 100.
 func (w *load) rules(ctx context.Context, r *rand.Rand) error {
+	if kept := w.l.holding("rule "); len(kept) >= maxRules {
+		if err := w.dropRule(ctx, kept[r.IntN(len(kept))]); err != nil {
+			return err
+		}
+	}
 	n := w.next()
 	name := "load-" + n
 	vpcs, err := w.p.EC2.DescribeVpcs(ctx, &ec2.DescribeVpcsInput{})
@@ -180,31 +185,38 @@ func (w *load) rules(ctx context.Context, r *rand.Rand) error {
 		return err
 	}
 	priority := 1000 + int32(w.serial.Load())
-	var rule string
 	if err := w.l.change("rule "+name, group, func() error {
-		out, err := w.p.ELB.CreateRule(ctx, &elb.CreateRuleInput{
+		_, err := w.p.ELB.CreateRule(ctx, &elb.CreateRuleInput{
 			ListenerArn: &w.listener, Priority: &priority,
 			Conditions: []elbtypes.RuleCondition{{Field: aws.String("path-pattern"), Values: []string{"/" + name}}},
 			Actions:    []elbtypes.Action{{Type: elbtypes.ActionTypeEnumForward, TargetGroupArn: &group}},
 		})
-		if err == nil {
-			rule = *out.Rules[0].RuleArn
-		}
 		return err
-	}); err != nil {
+	}); err != nil || r.IntN(4) == 0 { // some stay
 		return err
 	}
-	if r.IntN(4) == 0 && strings.HasPrefix(rule, "arn:") { // some stay
-		return nil
+	return w.dropRule(ctx, name)
+}
+
+const maxRules = 40
+
+// dropRule removes the rule of a name, and its target group.
+func (w *load) dropRule(ctx context.Context, name string) error {
+	rule, err := w.rule(ctx, name)
+	if err != nil {
+		return err
+	}
+	if rule == nil {
+		return fmt.Errorf("the rule %s is gone", name)
 	}
 	if err := w.l.change("rule "+name, "", func() error {
-		_, err := w.p.ELB.DeleteRule(ctx, &elb.DeleteRuleInput{RuleArn: &rule})
+		_, err := w.p.ELB.DeleteRule(ctx, &elb.DeleteRuleInput{RuleArn: rule.RuleArn})
 		return err
 	}); err != nil {
 		return err
 	}
 	return w.l.change("group "+name, "", func() error {
-		_, err := w.p.ELB.DeleteTargetGroup(ctx, &elb.DeleteTargetGroupInput{TargetGroupArn: &group})
+		_, err := w.p.ELB.DeleteTargetGroup(ctx, &elb.DeleteTargetGroupInput{TargetGroupArn: rule.Actions[0].TargetGroupArn})
 		return err
 	})
 }

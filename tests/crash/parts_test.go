@@ -6,7 +6,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ecs"
@@ -48,7 +47,7 @@ func TestPartsKilled(t *testing.T) {
 			p.start()
 		}
 		var stopped ecstypes.Task
-		eventually(t, 30*time.Second, func() error {
+		eventually(t, patience, func() error {
 			out, err := p.ECS.DescribeTasks(t.Context(), &ecs.DescribeTasksInput{Cluster: aws.String(cluster), Tasks: []string{victim}})
 			if err != nil {
 				return err
@@ -73,8 +72,8 @@ func TestPartsKilled(t *testing.T) {
 		if kept != 1 {
 			t.Errorf("%s: %d of the containers before go on, want 1\nbefore:\n%s\nafter:\n%s", c.name, kept, strings.Join(before, "\n"), strings.Join(after, "\n"))
 		}
-		eventually(t, 30*time.Second, p.settled)
-		eventually(t, 20*time.Second, func() error { _, err := p.balanced("web"); return err })
+		eventually(t, 3*patience, p.settled)
+		eventually(t, patience, func() error { _, err := p.balanced("web"); return err })
 	}
 	if err := p.end(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
@@ -101,7 +100,7 @@ func TestDockerKill(t *testing.T) {
 		if now := mustIdentities(t, p, "web", 2); !slices.Equal(steady, now) {
 			t.Fatalf("containers before:\n%s\nafter:\n%s\n%s", strings.Join(steady, "\n"), strings.Join(now, "\n"), p.stopped())
 		}
-		eventually(t, 20*time.Second, func() error { _, err := p.balanced("web"); return err })
+		eventually(t, patience, func() error { _, err := p.balanced("web"); return err })
 	}
 	tasks, err := p.tasks("web")
 	if err != nil {
@@ -111,7 +110,7 @@ func TestDockerKill(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, task := range tasks {
-		if id, err := identity(task); err == nil {
+		if id, err := identity(task); err == nil && slices.Contains(steady, id) { // the port may be another program's by now
 			t.Errorf("after the platform's end a container still answers: %s", id)
 		}
 	}

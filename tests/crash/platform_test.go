@@ -6,6 +6,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -105,9 +106,9 @@ func (p *platform) cleanUp() {
 		p.kill()
 	}
 	p.args = withoutKeep(p.args)
-	if p.launch(); p.ready(20*time.Second) != nil {
+	if err := p.tryStart(); err != nil {
 		p.kill()
-		p.t.Errorf("the platform does not start again for the clean-up:\n%s", p.out)
+		p.t.Errorf("the platform does not start again for the clean-up: %v\n%s", err, p.out)
 		return
 	}
 	if err := p.end(syscall.SIGTERM); err != nil {
@@ -125,15 +126,19 @@ func withoutKeep(args []string) []string {
 	return kept
 }
 
-// freeAddress is a loopback address whose port nobody uses now.
+// freeAddress is a loopback address whose port nobody uses now, and the kernel gives to nobody who asks for any: other tests ask all the
+// time, also while a platform is dead.
 func freeAddress(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range 100 {
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 10000+rand.IntN(20000)))
+		if err == nil {
+			defer l.Close()
+			return l.Addr().String()
+		}
 	}
-	defer l.Close()
-	return l.Addr().String()
+	t.Fatal("no port is free")
+	return ""
 }
 
 // launch starts the process and does not wait.
@@ -176,18 +181,22 @@ func (p *platform) ready(within time.Duration) error {
 	return nil
 }
 
-// start launches the process and returns once it is ready. While it was dead its port may have become that of somebody's connection
-// for a while.
+// start launches the process and returns once it is ready.
 func (p *platform) start() {
 	p.t.Helper()
-	for end := time.Now().Add(30 * time.Second); ; time.Sleep(200 * time.Millisecond) {
+	if err := p.tryStart(); err != nil {
+		p.t.Fatalf("start: %v; it wrote:\n%s", err, p.out)
+	}
+}
+
+// tryStart tries again where the port became somebody else's for a while, when the process was dead.
+func (p *platform) tryStart() error {
+	p.t.Helper()
+	for end := time.Now().Add(patience); ; time.Sleep(200 * time.Millisecond) {
 		p.launch()
-		err := p.ready(20 * time.Second)
-		if err == nil {
-			return
-		}
-		if !strings.Contains(p.out.String(), "address already in use") || time.Now().After(end) {
-			p.t.Fatalf("start: %v; it wrote:\n%s", err, p.out)
+		err := p.ready(patience)
+		if err == nil || !p.ended() || !strings.Contains(p.out.String(), "address already in use") || time.Now().After(end) {
+			return err
 		}
 	}
 }
@@ -218,9 +227,14 @@ func (p *platform) end(s os.Signal) error {
 	p.cmd.Process.Signal(s)
 	select {
 	case <-p.done:
-	case <-time.After(30 * time.Second):
+	case <-time.After(patience):
+		p.cmd.Process.Signal(syscall.SIGQUIT) // it prints what it waits for
+		select {
+		case <-p.done:
+		case <-time.After(10 * time.Second):
+		}
 		p.kill()
-		return fmt.Errorf("the process did not end within 30 s of %s", s)
+		return fmt.Errorf("the process did not end within %v of %s:\n%s", patience, s, p.out)
 	}
 	if !p.cmd.ProcessState.Success() {
 		return fmt.Errorf("the process ended with %s:\n%s", p.cmd.ProcessState, p.out)
@@ -245,6 +259,9 @@ func (o *output) String() string {
 	defer o.mu.Unlock()
 	return o.b.String()
 }
+
+// patience is how long a test waits for what is to come, on a machine that has much else to do.
+const patience = time.Minute
 
 // eventually waits until f returns nil.
 func eventually(t *testing.T, within time.Duration, f func() error) {

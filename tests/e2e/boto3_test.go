@@ -32,7 +32,7 @@ func TestBoto3LiveTail(t *testing.T) {
 		t.Skip("python3's boto3 is older than start_live_tail (1.33)")
 	}
 	p := startOn(t, "fake")
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "python3", "testdata/boto3_livetail.py", p.endpoint)
 	var stderr bytes.Buffer
@@ -70,7 +70,7 @@ func needsBoto3(t *testing.T) {
 // python runs a script of testdata with the endpoint and further arguments.
 func (p *platform) python(script string, args ...string) {
 	p.t.Helper()
-	ctx, cancel := context.WithTimeout(p.t.Context(), 3*time.Minute)
+	ctx, cancel := context.WithTimeout(p.t.Context(), 10*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "python3", append([]string{"testdata/" + script, p.endpoint}, args...)...)
 	cmd.Env = p.environment()

@@ -61,7 +61,7 @@ func needsAWS(t *testing.T) {
 // try runs the AWS CLI, with --endpoint-url since versions before 2.13 know no AWS_ENDPOINT_URL.
 func (p *platform) try(args ...string) (stdout, stderr string, err error) {
 	p.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute) // as long as its waiters wait
 	defer cancel()
 	cmd := exec.CommandContext(ctx, awsCommands()[0], append([]string{"--endpoint-url", p.endpoint, "--output", "json"}, args...)...)
 	cmd.Env = p.environment()
@@ -110,7 +110,7 @@ func (p *platform) refused(want string, args ...string) {
 // neargate runs a client verb of the binary.
 func (p *platform) neargate(args ...string) (stdout, stderr string, err error) {
 	p.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, binary, args...)
 	cmd.Env = p.environment()

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// containersDefinition is a task whose program waits for a migration and a healthy cache, looks around, and falls ill the first time.
+// containersDefinition is a task whose program waits for a migration and a healthy cache, and looks around; it is ill while there is a file /ill.
 const containersDefinition = `{
   "family": "life", "networkMode": "bridge", "cpu": "256", "memory": "128",
   "volumes": [{"name": "v", "dockerVolumeConfiguration": {"scope": "shared", "autoprovision": true}}],
@@ -19,10 +19,10 @@ const containersDefinition = `{
      "mountPoints": [{"sourceVolume": "v", "containerPath": "/v"}],
      "healthCheck": {"command": ["CMD-SHELL", "test -e /up"], "interval": 5}},
     {"name": "app", "image": "IMAGE",
-     "command": ["B=busybox; $B cat /v/steps; $B grep NoNewPrivs /proc/self/status; ulimit -n; $B cat /proc/sys/net/ipv4/ip_default_ttl; $B grep ' /scratch ' /proc/self/mounts; if [ ! -e /v/ill ]; then echo > /v/ill; $B sleep 40; echo > /ill; fi; exec $B sleep 600"],
+     "command": ["B=busybox; $B cat /v/steps; $B grep NoNewPrivs /proc/self/status; ulimit -n; $B cat /proc/sys/net/ipv4/ip_default_ttl; $B grep ' /scratch ' /proc/self/mounts; exec $B sleep 600"],
      "mountPoints": [{"sourceVolume": "v", "containerPath": "/v"}],
      "dependsOn": [{"containerName": "migrate", "condition": "SUCCESS"}, {"containerName": "cache", "condition": "HEALTHY"}],
-     "healthCheck": {"command": ["CMD", "busybox", "test", "!", "-e", "/ill"], "interval": 5, "timeout": 2, "retries": 1},
+     "healthCheck": {"command": ["CMD", "busybox", "test", "!", "-e", "/ill"], "interval": 5, "timeout": 60, "retries": 1},
      "linuxParameters": {"initProcessEnabled": true, "capabilities": {"drop": ["NET_RAW"]}, "tmpfs": [{"containerPath": "/scratch", "size": 2}]},
      "ulimits": [{"name": "nofile", "softLimit": 321, "hardLimit": 321}],
      "systemControls": [{"namespace": "net.ipv4.ip_default_ttl", "value": "77"}],
@@ -30,7 +30,7 @@ const containersDefinition = `{
   ]}`
 
 // TestContainers walks a service through dependencies, health checks and what its containers ask of the kernel, with the AWS CLI: its
-// first task is replaced when it falls ill, and the health of the second outlives the platform's process.
+// first task is replaced when it is made ill, and the health of the second outlives the platform's process.
 func TestContainers(t *testing.T) {
 	t.Parallel()
 	needsAWS(t)
@@ -40,7 +40,7 @@ func TestContainers(t *testing.T) {
 		t.Fatal(err)
 	}
 	p.aws(nil, "ecs", "register-task-definition", "--cli-input-json", "file://"+file)
-	p.aws(nil, "ecs", "create-service", "--service-name", "life", "--task-definition", "life", "--desired-count", "1")
+	p.aws(nil, "ecs", "create-service", "--service-name", "life", "--task-definition", "life", "--desired-count", "1", "--enable-execute-command")
 	p.aws(nil, "ecs", "wait", "services-stable", "--services", "life")
 
 	task := p.text("taskArns[0]", "ecs", "list-tasks", "--service-name", "life")
@@ -63,11 +63,14 @@ func TestContainers(t *testing.T) {
 		}
 	}
 
-	eventually(t, time.Minute, "the ill task to be replaced", func() (bool, string) {
+	if out, errs, err := p.neargate("exec", "--container", "app", id, "--", "/bin/busybox", "touch", "/ill"); err != nil {
+		t.Fatalf("exec: %v\n%s%s", err, out, errs)
+	}
+	eventually(t, 2*time.Minute, "the ill task to be replaced", func() (bool, string) {
 		got := p.text("tasks[0].[desiredStatus, stoppedReason]", "ecs", "describe-tasks", "--tasks", task)
 		return got == "STOPPED\tTask failed container health checks", got
 	})
-	eventually(t, time.Minute, "the second task to be healthy", func() (bool, string) {
+	eventually(t, 2*time.Minute, "the second task to be healthy", func() (bool, string) {
 		list := strings.Fields(p.text("taskArns", "ecs", "list-tasks", "--service-name", "life"))
 		if len(list) == 0 {
 			return false, "no task"

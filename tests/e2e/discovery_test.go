@@ -17,7 +17,7 @@ import (
 func (p *platform) ask(name string, kind uint16) (answers []dns.RR) {
 	p.t.Helper()
 	q := new(dns.Msg).SetQuestion(dns.Fqdn(name), kind)
-	in, _, err := (&dns.Client{Timeout: 5 * time.Second}).Exchange(q, p.dns)
+	in, _, err := (&dns.Client{Timeout: 30 * time.Second}).Exchange(q, p.dns)
 	if err != nil {
 		p.t.Fatal(err)
 	}
@@ -34,7 +34,7 @@ func TestDiscovery(t *testing.T) {
 	vpc := p.text("Vpcs[0].VpcId", "ec2", "describe-vpcs")
 	operation := p.text("OperationId", "servicediscovery", "create-private-dns-namespace", "--name", "corp.internal", "--vpc", vpc)
 	var namespace string
-	eventually(t, 10*time.Second, "the namespace is made", func() (bool, string) {
+	eventually(t, time.Minute, "the namespace is made", func() (bool, string) {
 		got := strings.Fields(p.text("Operation.[Status, Targets.NAMESPACE]", "servicediscovery", "get-operation", "--operation-id", operation))
 		if len(got) == 2 {
 			namespace = got[1]
@@ -69,7 +69,7 @@ func TestDiscovery(t *testing.T) {
 		}
 		ports = append(ports, int(*d.Tasks[0].Containers[0].NetworkBindings[0].HostPort))
 	}
-	eventually(t, 10*time.Second, "SRV records name both tasks", func() (bool, string) {
+	eventually(t, time.Minute, "SRV records name both tasks", func() (bool, string) {
 		var got []int
 		srv := p.ask("web.corp.internal", dns.TypeSRV)
 		for _, rr := range srv {
@@ -95,7 +95,7 @@ func TestDiscovery(t *testing.T) {
 		t.Fatalf("%s has no address", name)
 	}
 	for _, rr := range address {
-		conn, err := net.DialTimeout("tcp", net.JoinHostPort(rr.(*dns.A).A.String(), "80"), 5*time.Second)
+		conn, err := net.DialTimeout("tcp", net.JoinHostPort(rr.(*dns.A).A.String(), "80"), 30*time.Second)
 		if err != nil {
 			t.Errorf("%s is not reached at its address: %v", name, err)
 			continue

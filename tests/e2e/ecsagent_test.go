@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -188,7 +189,9 @@ func (a *amazonAgent) next(ctx context.Context, conn *websocket.Conn) error {
 		a.mu.Lock()
 		defer a.mu.Unlock()
 		for _, one := range m.Message["stopTasks"].([]any) {
-			a.gone = append(a.gone, one.(map[string]any)["taskArn"].(string))
+			if arn := one.(map[string]any)["taskArn"].(string); !slices.Contains(a.gone, arn) { // each manifest has it asked anew
+				a.gone = append(a.gone, arn)
+			}
 		}
 	case "HeartbeatMessage":
 		return say(ctx, conn, "HeartbeatAckRequest", map[string]any{"messageId": m.Message["messageId"]})
@@ -217,6 +220,13 @@ func (a *amazonAgent) takeTask(ctx context.Context, task map[string]any) error {
 		in.Containers = append(in.Containers, c)
 	}
 	_, err := a.ecs().SubmitTaskStateChange(ctx, in)
+	if err != nil { // it is sent again in the next session, and not known until then
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		if delete(a.tasks, arn); known {
+			a.tasks[arn] = before
+		}
+	}
 	return err
 }
 
@@ -240,7 +250,7 @@ func (a *amazonAgent) connected(t *testing.T, want bool) {
 
 func (a *amazonAgent) becomes(t *testing.T, task, want string) {
 	t.Helper()
-	eventually(t, time.Minute, "the task to become "+want, func() (bool, string) {
+	eventually(t, 2*time.Minute, "the task to become "+want, func() (bool, string) {
 		out, err := a.ecs().DescribeTasks(t.Context(), &ecs.DescribeTasksInput{Tasks: []string{task}})
 		if err != nil || len(out.Tasks) != 1 {
 			return false, fmt.Sprint(err)

@@ -61,7 +61,8 @@ func TestStateInEtcd(t *testing.T) {
 	p.ready(http.StatusServiceUnavailable, "etcdctl alarm disarm")
 	once := p.as("us-east-1", "test", "test")
 	once.extra = append(once.extra, "AWS_MAX_ATTEMPTS=1")
-	once.refused("An error occurred (ServiceUnavailable) when calling the CreateCluster operation (reached max retries: 0): The service is temporarily unavailable. Please try again.",
+	once.refused("An error occurred (ServiceUnavailable) when calling the CreateCluster operation (reached max retries: 0): Nothing is written just now: etcd's quota is used up (alarm NOSPACE): "+
+		"compact and defragment it or raise --quota-backend-bytes, then run etcdctl alarm disarm. Please try again.",
 		"ecs", "create-cluster", "--cluster-name", "other")
 	steady()
 	server.QuotaAlarm(false)
@@ -83,7 +84,7 @@ func TestStateInEtcd(t *testing.T) {
 		{"another directory on this prefix", t.TempDir(), p.args, "holds the state of another installation"},
 		{"this directory without etcd", p.data, nil, "is in etcd, below /team/a: start with --state etcd"},
 		{"this directory on another prefix", p.data, other.args, "give --etcd-prefix /team/a"},
-		{"no etcd there", t.TempDir(), []string{"--state", "etcd", "--etcd-endpoints", "127.0.0.1:" + freePort(t)}, "connection refused"},
+		{"no etcd there", t.TempDir(), []string{"--state", "etcd", "--etcd-endpoints", "127.0.0.1:1"}, "connection refused"},
 		{"no endpoints", t.TempDir(), []string{"--state", "etcd"}, "--state etcd needs --etcd-endpoints"},
 		{"endpoints of what is not asked", t.TempDir(), []string{"--etcd-endpoints", server.Endpoint}, "--etcd-endpoints goes with --state etcd"},
 	} {

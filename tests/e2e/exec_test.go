@@ -55,11 +55,14 @@ func TestExec(t *testing.T) {
 			})
 			t.Run("Terminal", func(t *testing.T) {
 				s := p.onTerminal(binary, "exec", "-it", id, "--", "/bin/busybox", "sh")
-				s.say("busybox stty size\r")
-				s.until("41 113\r\n")
+				sized := func(want string) { // docker's engine is told of a size while the command runs already
+					t.Helper()
+					s.say("until busybox stty size 2>&1 | busybox grep -q '^" + want + "$'; do busybox sleep 0.1; done; busybox stty size\r")
+					s.until(want + "\r\n")
+				}
+				sized("41 113")
 				s.resize(20, 60)
-				s.say("busybox stty size\r")
-				s.until("20 60\r\n")
+				sized("20 60")
 				s.say("busybox sh -c 'echo slee''ping; exec busybox sleep 500'\r")
 				s.until("sleeping\r\n")
 				s.say("\x03")
@@ -134,7 +137,8 @@ func TestExecIsLogged(t *testing.T) {
 	id := path.Base(*must(c.RunTask(t.Context(), &ecs.RunTaskInput{TaskDefinition: aws.String("f"), EnableExecuteCommand: true}))(t).Tasks[0].TaskArn)
 	p.aws(nil, "ecs", "wait", "tasks-running", "--tasks", id)
 	sessions := func(group string) string {
-		return p.text("events[].message", "logs", "filter-log-events", "--log-group-name", group, "--log-stream-name-prefix", "ecs-execute-command-")
+		text := p.text("events[].message", "logs", "filter-log-events", "--log-group-name", group, "--log-stream-name-prefix", "ecs-execute-command-")
+		return strings.ReplaceAll(text, "\t", "\n") // how many lines are one event is a matter of time
 	}
 	say := func(words string) {
 		t.Helper()
@@ -143,6 +147,12 @@ func TestExecIsLogged(t *testing.T) {
 		}
 	}
 	say("nobody may keep this") // and the session goes on, as on AWS
+	p.eventually(func() error { // it may be over for its client before its log is given up
+		if !strings.Contains(p.out.String(), "is not kept any more") {
+			return errors.New("the platform does not say that it keeps nothing of the session")
+		}
+		return nil
+	})
 	p.mayDo("app", "logs:CreateLogStream", "logs:PutLogEvents")
 	say("by default")
 	p.eventually(func() error {
@@ -279,7 +289,7 @@ func (s *onTerminal) say(text string) {
 // until waits for the words.
 func (s *onTerminal) until(words string) {
 	s.t.Helper()
-	for end := time.Now().Add(30 * time.Second); !strings.Contains(s.out.String(), words); {
+	for end := time.Now().Add(time.Minute); !strings.Contains(s.out.String(), words); {
 		select {
 		case <-s.read:
 			if !strings.Contains(s.out.String(), words) {
@@ -308,7 +318,7 @@ func (s *onTerminal) wait() error {
 // eventually waits until look finds what it looks for.
 func (p *platform) eventually(look func() error) {
 	p.t.Helper()
-	for end := time.Now().Add(30 * time.Second); ; time.Sleep(100 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); ; time.Sleep(100 * time.Millisecond) {
 		err := look()
 		if err == nil {
 			return

@@ -23,7 +23,7 @@ func TestFaultInjection(t *testing.T) {
 			image := p.pushShell()
 			const script = `busybox httpd -p 8080 -h /bin
 fault() { busybox wget -qO- --post-data "$2" $ECS_AGENT_URI/fault/v1/$1 && echo; }
-reached() { busybox timeout 2 busybox wget -qO /dev/null http://127.0.0.1:8080/sh && echo reached || echo not reached; }
+reached() { busybox timeout 10 busybox wget -qO /dev/null http://127.0.0.1:8080/sh && echo reached || echo not reached; }
 hole='{"Port":8080,"Protocol":"tcp","TrafficType":"ingress"}'
 reached
 fault network-blackhole-port/start "$hole"
@@ -31,7 +31,7 @@ reached
 fault network-blackhole-port/status "$hole"
 fault network-packet-loss/start '{"LossPercent":100,"Sources":["0.0.0.0/0"]}'
 fault network-packet-loss/status '{}'
-fault network-packet-loss/status '{}' || echo too soon
+while fault network-packet-loss/status '{}' >/dev/null; do :; done; echo too soon
 fault network-packet-loss/stop '{}'
 fault network-blackhole-port/stop "$hole"
 reached`

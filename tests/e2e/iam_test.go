@@ -105,7 +105,7 @@ func TestIAMWithBoto3(t *testing.T) {
 		t.Skipf("python3 has no boto3 (Debian: apt-get install python3-boto3): %s", out)
 	}
 	p := startOn(t, "fake")
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, python, "testdata/boto3_iam.py", p.endpoint)
 	cmd.Env = p.environment()

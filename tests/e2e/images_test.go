@@ -57,7 +57,7 @@ func (p *platform) imageTool(t *testing.T, name string, args ...string) *imageTo
 
 func (i *imageTool) try(args ...string) (string, error) {
 	i.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, i.name, append(i.args[:len(i.args):len(i.args)], args...)...)
 	cmd.Env = i.env
@@ -200,7 +200,15 @@ func TestImageTools(t *testing.T) {
 		if os.Geteuid() != 0 {
 			t.Skip("podman without root needs subordinate ids")
 		}
-		store := t.TempDir()
+		store, err := os.MkdirTemp("", "podman-") // its folder for what runs may have 50 characters, which those of TempDir may exceed
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			if err := os.RemoveAll(store); err != nil {
+				t.Error(err)
+			}
+		})
 		podman := p.imageTool(t, "podman", "--root", filepath.Join(store, "root"), "--runroot", filepath.Join(store, "run"), "--storage-driver", "vfs", "--cgroup-manager", "cgroupfs", "--events-backend", "none")
 		podman.run("login", "--tls-verify=false", "--username", "AWS", "--password", p.password(), p.listen)
 		podman.run("pull", "--tls-verify=false", ref+":v1")

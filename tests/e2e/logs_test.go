@@ -69,7 +69,7 @@ func TestLogs(t *testing.T) {
 	p.aws(nil, "ecs", "create-service", "--service-name", "counter", "--task-definition", "counter", "--desired-count", "1")
 
 	var stream string
-	eventually(t, 30*time.Second, "a stream with events", func() (bool, string) {
+	eventually(t, time.Minute, "a stream with events", func() (bool, string) {
 		stream = p.text("logStreams[?lastEventTimestamp].logStreamName", "logs", "describe-log-streams", "--log-group-name", group, "--order-by", "LastEventTime")
 		return stream != "", "none"
 	})
@@ -78,10 +78,14 @@ func TestLogs(t *testing.T) {
 		t.Fatalf("stream %s, want %s", stream, want)
 	}
 	p.tailed(group)
-	before, err := inOrder(p.logEvents(group, stream))
-	if err != nil || before == 0 {
-		t.Fatalf("before the platform is killed: %d lines, %v", before, err)
-	}
+	before := 0
+	eventually(t, time.Minute, "lines from before the platform is killed", func() (ok bool, why string) {
+		var err error
+		if before, err = inOrder(p.logEvents(group, stream)); err != nil {
+			t.Fatal(err)
+		}
+		return before > 20, fmt.Sprintf("%d lines", before)
+	})
 	var found struct {
 		Events []struct{ Message, LogStreamName, EventId string }
 	}
@@ -98,7 +102,8 @@ func TestLogs(t *testing.T) {
 		<-p.done
 		p.run()
 		after := 0
-		eventually(t, 30*time.Second, "lines from after the platform was killed", func() (bool, string) {
+		eventually(t, time.Minute, "lines from after the platform was killed", func() (bool, string) {
+			var err error
 			if after, err = inOrder(p.logEvents(group, stream)); err != nil {
 				t.Fatal(err)
 			}
@@ -125,7 +130,7 @@ func (p *platform) tailed(group string) {
 		p.t.Log("no AWS CLI of version 2 is on this machine: aws logs tail is not tried")
 		return
 	}
-	ctx, cancel := context.WithTimeout(p.t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(p.t.Context(), 5*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, cli, "--endpoint-url", p.endpoint, "logs", "tail", group, "--follow", "--since", "10m", "--format", "short")
 	cmd.Env = append(p.environment(), "PYTHONUNBUFFERED=1")
@@ -169,7 +174,7 @@ func TestLogDrivers(t *testing.T) {
 	arn, _ := stopped("multi", awslogs("group=made", "create-group=true", "stream-prefix=p", "multiline-pattern=^[A-Z]"),
 		"echo Error; echo ' at a'; echo ' at b'; echo Next")
 	stream := "p/main/" + arn[strings.LastIndexByte(arn, '/')+1:]
-	eventually(t, 20*time.Second, "two events", func() (bool, string) {
+	eventually(t, time.Minute, "two events", func() (bool, string) {
 		got := strings.Join(p.logEvents("made", stream), "|")
 		return got == "Error\n at a\n at b|Next", got
 	})
@@ -186,7 +191,7 @@ func TestLogDrivers(t *testing.T) {
 	p.aws(nil, "ecs", "wait", "tasks-running", "--tasks", arn)
 	arrived := func(want string) {
 		t.Helper()
-		eventually(t, 20*time.Second, "the lines "+want, func() (bool, string) {
+		eventually(t, time.Minute, "the lines "+want, func() (bool, string) {
 			got := strings.Join(p.logEvents("made", stream), "|")
 			return got == want, got
 		})

@@ -107,10 +107,10 @@ func (e *example) answers(version string) {
 	}
 	for _, s := range []string{"users", "threads", "posts"} {
 		group := e.text("TargetGroups[0].TargetGroupArn", "elbv2", "describe-target-groups", "--names", s)
-		states := strings.Fields(e.text("TargetHealthDescriptions[].TargetHealth.State", "elbv2", "describe-target-health", "--target-group-arn", group))
-		if len(states) != 2 || states[0] != "healthy" || states[1] != "healthy" {
-			e.t.Errorf("targets of %s are %v, want two healthy ones", s, states)
-		}
+		eventually(e.t, time.Minute, "two healthy targets of "+s, func() (bool, string) { // the script waits for one of each
+			states := e.text("TargetHealthDescriptions[].TargetHealth.State", "elbv2", "describe-target-health", "--target-group-arn", group)
+			return states == "healthy\thealthy", states
+		})
 	}
 }
 

@@ -107,7 +107,7 @@ func TestNoPlace(t *testing.T) {
 		}
 		p.aws(nil, "ecs", "create-service", "--service-name", family, "--task-definition", family, "--desired-count", "1")
 		want := strings.ReplaceAll(c.Event, "INSTANCE", instance)
-		eventually(t, 30*time.Second, "the service "+family+" says that there is no capacity", func() (bool, string) {
+		eventually(t, time.Minute, "the service "+family+" says that there is no capacity", func() (bool, string) {
 			got := p.text("services[0].events[0].message", "ecs", "describe-services", "--services", family)
 			return got == want, got
 		})

@@ -6,11 +6,13 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -131,19 +133,19 @@ func (p *platform) begin(env ...string) {
 	})
 }
 
-// freePort is a port that nobody has just now, for TCP and UDP.
+// freePort is a port that nobody has just now, for TCP and UDP, and the kernel gives to nobody who asks for any.
 func freePort(t *testing.T) string {
 	t.Helper()
-	for range 20 {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+	for range 100 {
+		port := strconv.Itoa(10000 + rand.IntN(20000))
+		l, err := net.Listen("tcp", "0.0.0.0:"+port)
 		if err != nil {
-			t.Fatal(err)
+			continue
 		}
-		c, err := net.ListenPacket("udp", l.Addr().String())
+		c, err := net.ListenPacket("udp", "0.0.0.0:"+port)
 		l.Close()
 		if err == nil {
 			c.Close()
-			_, port, _ := net.SplitHostPort(l.Addr().String())
 			return port
 		}
 	}
@@ -169,7 +171,7 @@ func (p *platform) run(env ...string) {
 			p.err = cmd.Wait()
 			close(done)
 		}(p.cmd, p.done)
-		err := p.waitReady(30 * time.Second)
+		err := p.waitReady(2 * time.Minute)
 		if err == nil {
 			return
 		}
@@ -216,7 +218,7 @@ func (p *platform) stop() {
 		if p.err != nil {
 			p.t.Errorf("neargate dev ended with %v\n%s", p.err, p.out)
 		}
-	case <-time.After(30 * time.Second):
+	case <-time.After(time.Minute):
 		p.cmd.Process.Signal(syscall.SIGQUIT) // it prints what it waits for
 		<-p.done
 		p.t.Errorf("neargate dev does not end on SIGINT\n%s", p.out)

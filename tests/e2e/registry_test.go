@@ -178,7 +178,7 @@ func TestBoto3Registry(t *testing.T) {
 		t.Fatal(err)
 	}
 	p.pushText("web", "v1", "v2")
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, python, "testdata/boto3_registry.py", p.endpoint)
 	cmd.Env = p.environment()

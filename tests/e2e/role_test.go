@@ -61,7 +61,7 @@ func (p *platform) pushSDK() (ref string) {
 func (p *platform) ends(arn string) ecstypes.Task {
 	p.t.Helper()
 	var task ecstypes.Task
-	eventually(p.t, time.Minute, "the task to end", func() (bool, string) {
+	eventually(p.t, 2*time.Minute, "the task to end", func() (bool, string) {
 		out, err := p.client().ECS.DescribeTasks(p.t.Context(), &ecs.DescribeTasksInput{Tasks: []string{arn}})
 		if err != nil || len(out.Tasks) != 1 {
 			p.t.Fatalf("%+v, %v", out, err)
@@ -205,7 +205,7 @@ func TestExecutionRole(t *testing.T) {
 	must(c.CreateService(t.Context(), &ecs.CreateServiceInput{ServiceName: aws.String("s"), TaskDefinition: aws.String("f"), DesiredCount: aws.Int32(1)}))(t)
 	const unable = "ECS was unable to assume the role 'arn:aws:iam::000000000000:role/execution' that was provided for this task. " +
 		"Please verify that the role being passed has the proper trust relationship and permissions and that your IAM user has permissions to pass this role."
-	eventually(t, 20*time.Second, "the service's word", func() (bool, string) {
+	eventually(t, time.Minute, "the service's word", func() (bool, string) {
 		events := must(c.DescribeServices(t.Context(), &ecs.DescribeServicesInput{Services: []string{"s"}}))(t).Services[0].Events
 		return len(events) > 0 && *events[0].Message == "(service s) failed to launch a task with (error "+unable+").", ""
 	})

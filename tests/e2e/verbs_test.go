@@ -74,9 +74,12 @@ func TestVerbs(t *testing.T) {
 	if len(tasks) != 3 {
 		t.Errorf("ps --all lists %d tasks, want 3: %+v", len(tasks), tasks)
 	}
-	if out := ok("logs", id); out != "begun\n" {
-		t.Errorf("logs of a stopped task: %q", out)
-	}
+	p.eventually(func() error { // its shell may have been slower than this test
+		if out := ok("logs", id); out != "begun\n" {
+			return fmt.Errorf("logs of a stopped task: %q", out)
+		}
+		return nil
+	})
 	for _, task := range tasks {
 		if task.ID == id && task.Reason != "seen enough" {
 			t.Errorf("the stopped task's reason is %q", task.Reason)

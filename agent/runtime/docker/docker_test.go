@@ -32,7 +32,7 @@ func engine(t *testing.T) *Driver {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute) // one that is not there refuses at once
 	defer cancel()
 	if lacks := d.Check(ctx); len(lacks) > 0 {
 		t.Skip(lacks[0])

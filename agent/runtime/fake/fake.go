@@ -320,7 +320,7 @@ func (d *Driver) Start(ctx context.Context, taskID, name string) (runtime.Starte
 		k := taskID + "/" + name
 		d.logs[k] = append(d.logs[k], runtime.LogLine{At: c.started.At.Add(time.Duration(i)), Text: l})
 	}
-	go d.life(c, b, b.RunFor)
+	go d.life(c, b, d.ownEnd(b, b.RunFor))
 	return c.started, d.keep(t)
 }
 
@@ -353,7 +353,7 @@ func (d *Driver) Restart(ctx context.Context, taskID, name string, last runtime.
 		k := taskID + "/" + name
 		d.logs[k] = append(d.logs[k], runtime.LogLine{At: c.started.At, Text: l})
 	}
-	go d.life(c, b, b.RunFor)
+	go d.life(c, b, d.ownEnd(b, b.RunFor))
 	return c.started, d.keep(t)
 }
 
@@ -401,12 +401,16 @@ func command(ctx context.Context, c runtime.Command) error {
 	}
 }
 
-// life ends c by itself after left (0: never) or some time after Stop.
-func (d *Driver) life(c *container, b Behaviour, left time.Duration) {
-	var own <-chan time.Time
-	if b.RunFor > 0 {
-		own = d.cfg.Clock.After(left)
+// ownEnd tells when what has so much time left ends by itself, by the clock as it is now; nil: never.
+func (d *Driver) ownEnd(b Behaviour, left time.Duration) <-chan time.Time {
+	if b.RunFor <= 0 {
+		return nil
 	}
+	return d.cfg.Clock.After(left)
+}
+
+// life ends c by itself or some time after Stop.
+func (d *Driver) life(c *container, b Behaviour, own <-chan time.Time) {
 	select {
 	case at := <-own:
 		e := b.Exit

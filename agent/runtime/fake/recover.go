@@ -99,7 +99,7 @@ func (d *Driver) adopt(id string, spec *agentapi.TaskSpec, k keptTask) {
 			continue
 		}
 		b := d.cfg.Script(containerSpec(t, n).GetImage())
-		go d.life(c, b, b.RunFor-d.cfg.Clock.Now().Sub(kc.Started.At))
+		go d.life(c, b, d.ownEnd(b, b.RunFor-d.cfg.Clock.Now().Sub(kc.Started.At)))
 	}
 	d.tasks[id] = t
 }

@@ -107,7 +107,7 @@ func must(t *testing.T) func([]string, error) []string {
 func settles(t *testing.T, before holdings, now func() holdings) {
 	t.Helper()
 	before.ShimThreads += 4
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
 		after := now()
 		grown := false
 		for i, was := 0, reflect.ValueOf(before); i < was.NumField(); i++ {

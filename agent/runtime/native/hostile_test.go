@@ -101,7 +101,7 @@ func TestNeighboursOfGreedyTasks(t *testing.T) {
 		t.Fatal(err)
 	}
 	url := fmt.Sprintf("http://127.0.0.1:%d", sb.Ports["main"][0].HostPort)
-	client := &http.Client{Timeout: 10 * time.Second}
+	client := &http.Client{Timeout: 30 * time.Second}
 	answers := func() bool {
 		r, err := client.Get(url)
 		if err == nil {

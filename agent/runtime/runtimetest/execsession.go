@@ -108,7 +108,7 @@ func (s *suite) session(t *testing.T) {
 		if _, err := c.end(); !errors.Is(err, context.Canceled) {
 			t.Errorf("exec = %v", err)
 		}
-		for end := time.Now().Add(10 * time.Second); strings.Contains(h.processes(task), "ignore"); {
+		for end := time.Now().Add(time.Minute); strings.Contains(h.processes(task), "ignore"); {
 			if time.Now().After(end) {
 				t.Fatalf("still there: %q", h.processes(task))
 			}

@@ -53,7 +53,8 @@ func (s *suite) faults(t *testing.T) {
 	h.start(client, "main")
 	reaches := func(address, want string) {
 		t.Helper()
-		if code, out := h.exec(client, "/prog", "reaches", address); code != 0 || out != want+"\n" {
+		within := map[string]string{"yes": "30s", "no": "1s"}[want]
+		if code, out := h.exec(client, "/prog", "reaches", address, within); code != 0 || out != want+"\n" {
 			t.Errorf("%s is reached: exit code %d, %q, want %s", address, code, out, want)
 		}
 	}
@@ -116,8 +117,7 @@ func (s *suite) faults(t *testing.T) {
 	start(server, loss) // goes with it
 
 	// In the host's network a fault ends with its task.
-	port := uint16(freePort(t))
-	listener, err := net.Listen("tcp", netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), port).String())
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -126,7 +126,7 @@ func (s *suite) faults(t *testing.T) {
 	host.Spec.FaultInjection = true
 	h.create(host)
 	h.start(host, "main")
-	closed.Port = port
+	closed.Port = uint16(listener.Addr().(*net.TCPAddr).Port)
 	start(host, closed)
 	if c, err := net.DialTimeout("tcp", listener.Addr().String(), 300*time.Millisecond); err == nil {
 		c.Close()

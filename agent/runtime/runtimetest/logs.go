@@ -210,7 +210,7 @@ func (s *suite) logs(t *testing.T) {
 			}
 			defer deaf.Close()
 			for _, mode := range []string{"blocking", "non-blocking"} {
-				c := command("lines", "2000000")
+				c := command("lines", "400000") // many times what sockets hold
 				c.Log = &agentapi.LogConfiguration{Driver: "fluentd", Options: map[string]string{"fluentd-address": deaf.Addr().String(), "mode": mode}}
 				if mode != "blocking" {
 					c.Log.Options["max-buffer-size"] = "64k"
@@ -230,7 +230,7 @@ func (s *suite) logs(t *testing.T) {
 				} else if e := h.wait(task, "main"); e.Code != 0 {
 					t.Errorf("it was held up: %+v", e)
 				}
-				if took := time.Since(began); took > time.Minute {
+				if took := time.Since(began); took > 3*time.Minute {
 					t.Errorf("%s: it took %v", mode, took)
 				}
 				if err := h.Remove(ctx, task.ID); err != nil {

@@ -207,7 +207,7 @@ func (h *host) start(task runtime.Task, container string) runtime.Started {
 
 func (h *host) wait(task runtime.Task, container string) runtime.Exit {
 	h.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 	defer cancel()
 	e, err := h.Wait(ctx, task.ID, container)
 	if err != nil {

@@ -1,6 +1,7 @@
 package s3test
 
 import (
+	"errors"
 	"fmt"
 	"go/build"
 	"net"
@@ -24,22 +25,36 @@ func StartVersity(t testing.TB) string {
 	if err != nil {
 		t.Skip("versitygw is not installed: scripts/setup.sh test does that")
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := l.Addr().String()
-	l.Close()
 	folder, beside := t.TempDir(), t.TempDir()
 	if err := os.Mkdir(filepath.Join(folder, Bucket), 0o700); err != nil {
 		t.Fatal(err)
 	}
+	for attempt := 1; ; attempt++ {
+		address, err := startVersity(t, program, folder, beside)
+		if err == nil {
+			return address
+		}
+		if attempt == 3 || !strings.Contains(err.Error(), "address already in use") {
+			t.Fatal(err)
+		}
+	}
+}
+
+// startVersity runs it at a port that was free a moment ago: another program may have it by now.
+func startVersity(t testing.TB, program, folder, beside string) (string, error) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	address := l.Addr().String()
+	l.Close()
 	var said strings.Builder
 	cmd := exec.Command(program, "--port", address, "--region", Region, "--quiet", "posix", "--sidecar", beside, folder)
 	cmd.Env = append(os.Environ(), "ROOT_ACCESS_KEY="+AccessKeyID, "ROOT_SECRET_KEY="+SecretAccessKey)
 	cmd.Stdout, cmd.Stderr = &said, &said
 	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
+		return "", err
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- cmd.Wait() }()
@@ -47,20 +62,23 @@ func StartVersity(t testing.TB) string {
 		cmd.Process.Kill()
 		<-ended
 	})
-	for deadline := time.Now().Add(30 * time.Second); ; {
+	for deadline := time.Now().Add(time.Minute); ; {
 		a, err := http.Get("http://" + address)
 		if err == nil {
 			a.Body.Close()
-			return "http://" + address
+			if a.Header.Get("Server") == "VERSITYGW" {
+				return "http://" + address, nil
+			}
+			err = errors.New("another program has its port")
 		}
 		select {
 		case err := <-ended:
 			ended <- err
-			t.Fatalf("versitygw: %v\n%s", err, &said)
+			return "", fmt.Errorf("versitygw: %v\n%s", err, &said)
 		case <-time.After(20 * time.Millisecond):
 		}
 		if time.Now().After(deadline) {
-			t.Fatal(fmt.Errorf("versitygw does not listen: %w", err))
+			return "", fmt.Errorf("versitygw does not listen: %w", err)
 		}
 	}
 }

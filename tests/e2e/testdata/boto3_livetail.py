@@ -58,7 +58,7 @@ def follow(client, groups, wanted, write, **more):
         assert begun and update["sessionMetadata"]["sampled"] is False and len(update["sessionResults"]) <= 500, update
         found += update["sessionResults"]
         updates += 1
-        assert updates < 30, found
+        assert updates < 120, found
         if len(found) >= wanted:
             break
     stream.close()

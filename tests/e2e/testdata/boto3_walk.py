@@ -7,7 +7,7 @@ import botocore.exceptions
 
 endpoint, image = sys.argv[1:]
 ecs, ecr, elb = (boto3.client(s, endpoint_url=endpoint) for s in ("ecs", "ecr", "elbv2"))
-quick = {"Delay": 1, "MaxAttempts": 60}
+quick = {"Delay": 1, "MaxAttempts": 180}
 
 for i in range(3):
     definition = ecs.register_task_definition(

@@ -18,6 +18,8 @@ import (
 	"syscall"
 	"time"
 	"unsafe"
+
+	"golang.org/x/sys/unix"
 )
 
 func main() {
@@ -94,10 +96,12 @@ func run(verb string, args []string) error {
 		return os.WriteFile(args[0], []byte(args[1]+"\n"), 0o644)
 	case "fill": // writes so many MiB to a file, and says how far it came and what stopped it
 		return fill(args[0], args[1])
-	case "bomb": // forks for ever
+	case "bomb": // forks for ever; those that get no thread any more die, but for process 1, which needs none
 		for {
 			c := exec.Command("/proc/self/exe", "bomb")
-			if c.Start() == nil {
+			if os.Getpid() == 1 {
+				_ = c.Run() // another follows
+			} else if c.Start() == nil {
 				go c.Wait()
 			}
 		}
@@ -157,7 +161,7 @@ func run(verb string, args []string) error {
 		}
 	case "terminal": // waits until its size is this
 		size, err := terminalSize()
-		for end := time.Now().Add(10 * time.Second); err == nil && size != args[0] && time.Now().Before(end); size, err = terminalSize() {
+		for end := time.Now().Add(time.Minute); err == nil && size != args[0] && time.Now().Before(end); size, err = terminalSize() {
 			time.Sleep(5 * time.Millisecond)
 		}
 		if err != nil {
@@ -175,14 +179,14 @@ func run(verb string, args []string) error {
 			}
 		}
 	case "stdin": // whether anything may still come
-		ended := make(chan struct{})
-		go func() { os.Stdin.Read(make([]byte, 1)); close(ended) }()
-		select {
-		case <-ended:
-			fmt.Println("input ended")
-		case <-time.After(300 * time.Millisecond):
-			fmt.Println("input open")
+		n, err := 0, error(unix.EINTR)
+		for err == unix.EINTR {
+			n, err = unix.Poll([]unix.PollFd{{Fd: 0, Events: unix.POLLIN}}, 300)
 		}
+		if err != nil {
+			return err
+		}
+		fmt.Println(map[bool]string{true: "input ended", false: "input open"}[n > 0])
 	case "tty":
 		var t syscall.Termios
 		for _, f := range []*os.File{os.Stdin, os.Stdout, os.Stderr} {
@@ -252,8 +256,12 @@ func run(verb string, args []string) error {
 		return serveUDP(args[0])
 	case "get": // until an answer comes
 		return get(args[0])
-	case "reaches": // ADDRESS, within a second
-		conn, err := net.DialTimeout("tcp", args[0], time.Second)
+	case "reaches": // ADDRESS, within a second or the time that follows
+		within, err := time.ParseDuration(append(args, "1s")[1])
+		if err != nil {
+			return err
+		}
+		conn, err := net.DialTimeout("tcp", args[0], within)
 		if err != nil {
 			fmt.Println("no")
 			return nil
@@ -343,13 +351,13 @@ func serveUDP(addr string) error {
 
 func get(url string) error {
 	c := &http.Client{Timeout: time.Second}
-	var last error
-	for range 200 {
+	for end := time.Now().Add(30 * time.Second); ; {
 		res, err := c.Get(url)
-		if err != nil {
-			last = err
+		if err != nil && time.Now().Before(end) {
 			time.Sleep(20 * time.Millisecond)
 			continue
+		} else if err != nil {
+			return err
 		}
 		defer res.Body.Close()
 		b, err := io.ReadAll(res.Body)
@@ -359,7 +367,6 @@ func get(url string) error {
 		fmt.Println(string(b))
 		return nil
 	}
-	return last
 }
 
 func fill(path, mib string) error {

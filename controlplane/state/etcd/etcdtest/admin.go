@@ -16,7 +16,7 @@ func (s *Server) administer(do func(ctx context.Context, c *clientv3.Client) err
 		return err
 	}
 	defer c.Close()
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	return do(ctx, c)
 }

@@ -6,8 +6,10 @@ import (
 	"context"
 	"crypto/tls"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/http"
+	"os"
 	"os/exec"
 	"strings"
 	"sync"
@@ -112,14 +114,26 @@ func StartCluster(t testing.TB, members int, args ...string) []*Server {
 	}
 }
 
+// freePort is none of those that the kernel gives to whoever wants any: a member that is down for a while finds its own free again.
 func freePort(t testing.TB) int {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	const lowest = 10_000
+	end := 32768
+	if b, err := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range"); err == nil {
+		fmt.Sscan(string(b), &end)
 	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
+	for range 100 {
+		address := "127.0.0.1:0"
+		if end > lowest+1000 {
+			address = fmt.Sprint("127.0.0.1:", lowest+rand.IntN(end-lowest))
+		}
+		if l, err := net.Listen("tcp", address); err == nil {
+			l.Close()
+			return l.Addr().(*net.TCPAddr).Port
+		}
+	}
+	t.Fatal("there is no free port")
+	return 0
 }
 
 // run starts the process and returns whether it came to be healthy.
@@ -196,8 +210,10 @@ func (s *Server) Restart(args ...string) {
 	if len(args) > 0 {
 		s.args = args
 	}
-	if !s.run() {
-		s.t.Fatalf("etcd does not start again:\n%s", s.log)
+	for end := time.Now().Add(time.Minute); !s.run(); time.Sleep(100 * time.Millisecond) { // its ports may be taken for a while
+		if time.Now().After(end) {
+			s.t.Fatalf("etcd does not start again:\n%s", s.log)
+		}
 	}
 }
 
