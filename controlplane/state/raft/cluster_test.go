@@ -169,6 +169,31 @@ func awaitRevision(t *testing.T, c *testcluster.Cluster, s *testcluster.Server, 
 	c.Await(fmt.Sprintf("%s is at revision %d", s.ID, r), func() bool { return s.Store() != nil && s.Store().Revision() >= r })
 }
 
+// onLeader has whoever leads do something, again if it has lost the leadership meanwhile or it is not known what became of it: on a busy machine
+// an election, and what raft allows its time for, may take longer than that.
+func onLeader(t *testing.T, c *testcluster.Cluster, do func(e *raft.Engine) error) (err error) {
+	t.Helper()
+	c.Await("the leader has done it", func() bool {
+		err = do(c.Leader().Engine())
+		return !errors.Is(err, state.ErrNotLeader) && !errors.Is(err, state.ErrUncertain)
+	})
+	return err
+}
+
+// handOver returns once that server leads.
+func handOver(t *testing.T, c *testcluster.Cluster, to *testcluster.Server) {
+	t.Helper()
+	if err := onLeader(t, c, func(e *raft.Engine) error {
+		if to.Engine() == e {
+			return nil
+		}
+		return e.TransferLeadership(t.Context(), to.ID)
+	}); err != nil {
+		t.Fatal(err)
+	}
+	c.Await(to.ID+" leads", func() bool { return to.Store().Leadership().Term != 0 })
+}
+
 // What followers answer, and that their reads see every write acknowledged before.
 func TestFollowers(t *testing.T) {
 	c := newCluster(t, nil)

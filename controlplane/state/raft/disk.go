@@ -5,9 +5,12 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"log/slog"
+	"math"
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -15,7 +18,9 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
 	wal "github.com/hashicorp/raft-wal"
+	"github.com/hashicorp/raft-wal/fs"
 	"github.com/hashicorp/raft-wal/metadb"
+	"github.com/hashicorp/raft-wal/segment"
 
 	"github.com/seed-2f228079/neargate/controlplane/state"
 )
@@ -49,6 +54,9 @@ const (
 //   - After a write has failed, the log's memory and its file may disagree for good. Nothing more is written until the log
 //     has been opened anew and what the failed write may have left behind, which raft does not know of, has been cut off.
 //   - Meanwhile this server votes for nobody, itself included: a leader must be able to write.
+//   - The end of the log, which a leader has otherwise, is taken away and replaced in two steps. When the second one fails raft goes on
+//     believing in the old end, and would take nothing for its places any more; so that end is put back. Raft does not take up the members again
+//     that it names; with such an end the server has to start again.
 //   - A term that cannot be written would make raft panic. It waits for the disk instead; a server that cannot keep a term must not
 //     act in it.
 type disk struct {
@@ -65,9 +73,10 @@ type disk struct {
 	writing sync.Mutex // held while the log is written; before mu
 	last    uint64     // last entry raft knows to be in the log
 
-	mu     sync.RWMutex // held exclusively only to replace log
-	log    *wal.WAL
-	failed error // of the last write; nil: all is well
+	mu       sync.RWMutex // held exclusively only to replace log
+	log      *wal.WAL
+	failed   error       // of the last write; nil: all is well
+	replaced []*raft.Log // the end up to last, until what is to take its place has been stored
 
 	stable   sync.Mutex
 	term     uint64 // as written
@@ -112,7 +121,18 @@ func openDisk(d *disk) (_ *disk, err error) {
 }
 
 func (d *disk) open() (*wal.WAL, error) {
-	return wal.Open(d.dir, wal.WithMetaStore(meta{&d.meta}), wal.WithSegmentSize(int(d.size)), wal.WithLogger(d.logger))
+	open := func() (*wal.WAL, error) {
+		return wal.Open(d.dir, wal.WithMetaStore(meta{&d.meta}), wal.WithSegmentFiler(filer{segment.NewFiler(d.dir, fs.New())}),
+			wal.WithSegmentSize(int(d.size)), wal.WithLogger(d.logger))
+	}
+	w, err := open()
+	var tail *sealedTail
+	if errors.As(err, &tail) {
+		if err = d.goOn(tail); err == nil {
+			w, err = open()
+		}
+	}
+	return w, err
 }
 
 // meta outlives the log that uses it.
@@ -212,22 +232,69 @@ func (d *disk) StoreLogs(logs []*raft.Log) error {
 	}
 	d.writing.Lock()
 	defer d.writing.Unlock()
-	if d.last != 0 && logs[0].Index > d.last+1 {
+	switch from := logs[0].Index; {
+	case from <= d.last:
+		return d.replace(logs)
+	case d.last != 0 && from > d.last+1:
 		// A snapshot has replaced all of the log, which could not be removed then.
 		if err := d.write(DiskTruncate, func(w *wal.WAL) error { return w.DeleteRange(0, d.last) }); err != nil {
 			return err
 		}
 	}
+	return d.append(logs)
+}
+
+func (d *disk) append(logs []*raft.Log) error {
 	return d.write(DiskAppend, func(w *wal.WAL) error { return w.StoreLogs(logs) })
+}
+
+// replace stores entries in the place of the end of the log.
+func (d *disk) replace(logs []*raft.Log) error {
+	if err := d.problem(); err != nil {
+		return err
+	}
+	from, end := logs[0].Index, d.last
+	var replaced []*raft.Log
+	for i := from; i <= end; i++ { // not many: a leader has maxInFlight entries under way
+		l := &raft.Log{}
+		if err := d.log.GetLog(i, l); err != nil {
+			return err
+		}
+		replaced = append(replaced, l)
+	}
+	d.keep(replaced)
+	err := d.write(DiskTruncate, func(w *wal.WAL) error { return w.DeleteRange(from, end) })
+	if err == nil {
+		err = d.append(logs)
+	}
+	if err != nil {
+		d.last = end
+		return err
+	}
+	d.keep(nil)
+	return nil
+}
+
+func (d *disk) keep(end []*raft.Log) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.replaced = end
 }
 
 // StoreLog implements raft.LogStore.
 func (d *disk) StoreLog(l *raft.Log) error { return d.StoreLogs([]*raft.Log{l}) }
 
-// DeleteRange implements raft.LogStore.
+// DeleteRange implements raft.LogStore. The end of the log is not removed before StoreLogs, which raft calls next, replaces it.
 func (d *disk) DeleteRange(from, to uint64) error {
 	d.writing.Lock()
 	defer d.writing.Unlock()
+	first, err := d.FirstIndex()
+	if err != nil {
+		return err
+	}
+	if from > first && to >= d.last {
+		return d.problem()
+	}
 	return d.write(DiskTruncate, func(w *wal.WAL) error { return w.DeleteRange(from, to) })
 }
 
@@ -245,10 +312,15 @@ func (d *disk) LastIndex() (uint64, error) {
 	return d.log.LastIndex()
 }
 
-// GetLog implements raft.LogStore.
+// GetLog implements raft.LogStore. What is to be replaced is shown still, for raft, were it told of the new entries, would count on them. That it
+// is not on the disk meanwhile does no harm: it is of an earlier term than the leader's, who counts it only together with an entry of its own term.
 func (d *disk) GetLog(index uint64, l *raft.Log) error {
 	d.mu.RLock()
 	defer d.mu.RUnlock()
+	if n := len(d.replaced); n > 0 && index >= d.replaced[0].Index && index <= d.replaced[n-1].Index {
+		*l = *d.replaced[index-d.replaced[0].Index]
+		return nil
+	}
 	return d.log.GetLog(index, l)
 }
 
@@ -343,13 +415,25 @@ func (d *disk) reopen() error {
 	if err := d.probe(); err != nil {
 		return err
 	}
-	next, err := d.open() // the old one is not written to any more
+	// The old one is not written to any more once it has done with what it does in the background, which a write waits for, if only of nothing.
+	if err := d.log.DeleteRange(math.MaxUint64, math.MaxUint64); err != nil {
+		return err
+	}
+	next, err := d.open()
 	if err != nil {
 		return err
 	}
 	end, err := next.LastIndex()
-	if err == nil && end > d.last {
-		err = next.DeleteRange(d.last+1, end)
+	known := d.last - uint64(len(d.replaced)) // to be in the file
+	if err == nil && end > known {
+		err = next.DeleteRange(known+1, end)
+		end = known
+	}
+	if err == nil && end == known && len(d.replaced) > 0 {
+		if err = next.StoreLogs(d.replaced); err == nil {
+			end = d.last
+			err = d.putBack()
+		}
 	}
 	if err == nil && end < d.last {
 		err = fmt.Errorf("the log ends at %d and not at %d", end, d.last)
@@ -360,9 +444,21 @@ func (d *disk) reopen() error {
 	}
 	d.mu.Lock()
 	old := d.log
-	d.log, d.failed = next, nil
+	d.log, d.failed, d.replaced = next, nil, nil
 	d.mu.Unlock()
 	return old.Close()
+}
+
+// putBack says why raft cannot go on with the end that was put back, if it cannot: when raft had that end taken away it also forgot the change of members
+// in it, which it reads from the log when it starts only.
+func (d *disk) putBack() error {
+	if !slices.ContainsFunc(d.replaced, func(l *raft.Log) bool { return l.Type == raft.LogConfiguration }) {
+		return nil
+	}
+	err := fmt.Errorf("raft: the end of the log in %s holds a change of members, and what the leader has instead could not be written; "+
+		"start the server again, it catches up with the others", d.dir)
+	d.fail(err)
+	return err
 }
 
 // probe writes a file and syncs it.
@@ -390,6 +486,7 @@ func (d *disk) Close() error {
 type room struct {
 	dir     string
 	minimum int64
+	logger  *slog.Logger
 
 	mu     sync.Mutex
 	looked time.Time
@@ -402,11 +499,18 @@ func (r *room) check() error {
 	if time.Since(r.looked) < spacePause {
 		return r.err
 	}
+	was := r.err
 	r.err = nil
 	if free, err := freeBytes(r.dir); err != nil {
 		r.err = &state.DiskError{Dir: r.dir, Err: err}
 	} else if free < r.minimum {
 		r.err = &state.DiskError{Dir: r.dir, Err: fmt.Errorf("%d MiB are free, %d MiB are kept free: %w", free>>20, r.minimum>>20, syscall.ENOSPC)}
+	}
+	switch {
+	case r.err != nil && was == nil:
+		r.logger.Error("nothing is written until there is room; reading goes on", "error", r.err)
+	case r.err == nil && was != nil:
+		r.logger.Warn("there is room again: writing goes on", "directory", r.dir)
 	}
 	r.looked = time.Now()
 	return r.err

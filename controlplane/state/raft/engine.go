@@ -160,7 +160,7 @@ func Open(opts Options) (_ *Engine, err error) {
 	e.stop = e.life.Done()
 	e.leadership.Changed = e.changed
 	e.reads.engine = e
-	e.room = &room{dir: opts.Dir, minimum: opts.MinFreeBytes}
+	e.room = &room{dir: opts.Dir, minimum: opts.MinFreeBytes, logger: e.logger}
 	e.disk, err = openDisk(&disk{
 		dir: filepath.Join(opts.Dir, "log"), size: opts.SegmentBytes, space: e.room.check, inject: opts.Disk, fail: e.fail,
 		logger: e.hclog(), closing: e.life,
@@ -175,7 +175,7 @@ func Open(opts Options) (_ *Engine, err error) {
 	if !e.alone {
 		t = *opts.Transport
 	}
-	e.links = newLinks(t, e.config(), 10*e.timeout, e.callee)
+	e.links = newLinks(t, e.config(), 10*e.timeout, e.callee, e.outdated)
 	e.callers.links = e.links
 	return e, nil
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -22,6 +23,65 @@ func save(t *testing.T, s *testcluster.Server) []byte {
 		t.Fatal(err)
 	}
 	return b.Bytes()
+}
+
+// A snapshot that arrives late takes nothing away from a server that has gone on since.
+func TestSnapshotIsLate(t *testing.T) {
+	c := newCluster(t, func(o *raft.Options) { o.SnapshotBytes = 8 << 10 })
+	leader := c.Leader()
+	follower := c.Followers(leader)[0]
+	var send func(id, address string) error
+	var index uint64
+	write := func() state.Revision {
+		return put(t, c, &statetest.Record{Id: "a", Payload: make([]byte, 1000)})
+	}
+	c.Await("there is a snapshot", func() (ok bool) {
+		write()
+		var err error
+		index, send, err = leader.Engine().KeepSnapshot()
+		return err == nil
+	})
+	var last state.Revision
+	for range 10 {
+		last = write()
+	}
+	awaitRevision(t, c, follower, last)
+	if err := send(follower.ID, follower.Address()); err != nil {
+		t.Fatalf("the snapshot of entry %d: %v", index, err)
+	}
+	if r := follower.Store().Revision(); r < last {
+		t.Errorf("it is back at revision %d after %d", r, last)
+	}
+	awaitRevision(t, c, follower, write())
+}
+
+// A snapshot of what a server has in its log, and does not know to be committed, does not take from it what comes after that.
+func TestSnapshotOfTheLog(t *testing.T) {
+	c := newCluster(t, func(o *raft.Options) { o.SnapshotBytes = 8 << 10 })
+	leader := c.Leader()
+	var send func(id, address string) error
+	var last state.Revision
+	write := func() { last = put(t, c, &statetest.Record{Id: "a", Payload: make([]byte, 1000)}) }
+	c.Await("there is a snapshot", func() (ok bool) {
+		write()
+		var err error
+		_, send, err = leader.Engine().KeepSnapshot()
+		return err == nil
+	})
+	for range 5 {
+		write()
+	}
+	other := c.Join("other") // the group knows nothing of it
+	if err := leader.Engine().SendEntries(other.ID, other.Address(), 1); err != nil {
+		t.Fatal(err)
+	}
+	if err := send(other.ID, other.Address()); err != nil {
+		t.Fatalf("the snapshot: %v", err)
+	}
+	if err := leader.Engine().SendEntries(other.ID, other.Address(), math.MaxUint64); err != nil {
+		t.Fatal(err)
+	}
+	awaitRevision(t, c, other, last)
 }
 
 // What was saved is restored on all servers, of the same cluster and of another, at a revision that is new to both.

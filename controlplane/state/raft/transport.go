@@ -35,10 +35,12 @@ const helloTimeout = 10 * time.Second
 // links are the connections of an engine: raft's transport over those of one kind, and our calls over the others.
 type links struct {
 	*raft.NetworkTransport
-	peers Transport
-	serve func(net.Conn) // of a connection for calls; returns when it is closed
+	peers    Transport
+	serve    func(net.Conn) // of a connection for calls; returns when it is closed
+	outdated func(*raft.InstallSnapshotRequest) bool
 
 	accepted chan net.Conn // for raft
+	requests chan raft.RPC
 	closed   chan struct{}
 	group    sync.WaitGroup // of goroutines
 
@@ -47,11 +49,12 @@ type links struct {
 }
 
 // newLinks begins to accept. A transport without a listener is of a server that is alone.
-func newLinks(t Transport, config *raft.Config, timeout time.Duration, serve func(net.Conn)) *links {
-	l := &links{peers: t, serve: serve, accepted: make(chan net.Conn), closed: make(chan struct{}), conns: map[net.Conn]struct{}{}}
+func newLinks(t Transport, config *raft.Config, timeout time.Duration, serve func(net.Conn), outdated func(*raft.InstallSnapshotRequest) bool) *links {
+	l := &links{peers: t, serve: serve, outdated: outdated, accepted: make(chan net.Conn), requests: make(chan raft.RPC), closed: make(chan struct{}), conns: map[net.Conn]struct{}{}}
 	l.NetworkTransport = raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 		Stream: stream{l}, MaxPool: 3, Timeout: timeout, Logger: config.Logger, MsgpackUseNewTimeFormat: true,
 	})
+	l.group.Go(l.pass)
 	if t.Listener != nil {
 		l.group.Go(l.accept)
 	}
