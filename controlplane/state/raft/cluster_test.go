@@ -31,7 +31,7 @@ func openGroup(dir string) (state.Engine, error) {
 	}
 	g := &group{}
 	for _, s := range servers {
-		e, err := raft.Open(raft.Options{Dir: dir + "/" + s.ID, NodeID: s.ID, Servers: servers, ElectionTimeout: 300 * time.Millisecond, Transport: &raft.Transport{
+		e, err := raft.Open(raft.Options{Dir: dir + "/" + s.ID, NodeID: s.ID, Servers: servers, Transport: &raft.Transport{
 			Listener: network.Listen(s.ID), Dial: network.Dialer(s.ID), Address: s.Address,
 		}})
 		if err != nil {
@@ -194,6 +194,33 @@ func handOver(t *testing.T, c *testcluster.Cluster, to *testcluster.Server) {
 	c.Await(to.ID+" leads", func() bool { return to.Store().Leadership().Term != 0 })
 }
 
+// Followers learn of a write when it is acknowledged, also if no other follows, and from whoever leads.
+func TestFollowersLearnOfTheLastWrite(t *testing.T) {
+	c := newCluster(t, func(o *raft.Options) { raft.SetCommitTimeout(o, time.Hour) })
+	for range 2 {
+		for i := range 20 {
+			r := put(t, c, &statetest.Record{Id: fmt.Sprint(i)})
+			for _, s := range c.Servers() {
+				awaitRevision(t, c, s, r)
+			}
+		}
+		handOver(t, c, c.Followers(c.Leader())[0])
+	}
+}
+
+// So does one whose disk takes longer than an election.
+func TestSlowFollowerLearnsOfTheLastWrite(t *testing.T) {
+	c := newCluster(t, func(o *raft.Options) { raft.SetCommitTimeout(o, time.Hour) })
+	slow := c.Followers(c.Leader())[0]
+	slow.BreakDisk(func(op raft.DiskOp) error {
+		if op == raft.DiskSync {
+			time.Sleep(700 * time.Millisecond)
+		}
+		return nil
+	})
+	awaitRevision(t, c, slow, put(t, c, &statetest.Record{Id: "a"}))
+}
+
 // What followers answer, and that their reads see every write acknowledged before.
 func TestFollowers(t *testing.T) {
 	c := newCluster(t, nil)
@@ -272,5 +299,59 @@ func TestNoQuorum(t *testing.T) {
 	c.Network.HealAll()
 	if err := <-read; err != nil {
 		t.Errorf("a read that waited for a leader: %v", err)
+	}
+}
+
+// A server that starts may hear of the leader before it looks out for that, and knows it all the same.
+func TestLeaderThatWasNotObserved(t *testing.T) {
+	c := newCluster(t, nil)
+	leader := c.Leader()
+	for _, s := range c.Followers(leader) {
+		c.Await("it knows who leads", func() bool { return s.Store().Leadership().Leader == c.Leader().ID })
+		s.Engine().FollowAnew()
+		c.Await("it knows again", func() bool { return s.Store().Leadership().Leader == c.Leader().ID })
+	}
+}
+
+// What was read on one server is there for whoever reads on another one afterwards, though a follower may apply a change before the leader does.
+func TestLeaderBehindFollowers(t *testing.T) {
+	c := newCluster(t, nil)
+	leader := c.Leader()
+	last := put(t, c, &statetest.Record{Id: "a"})
+	release := leader.Engine().HoldApplying()
+	var group sync.WaitGroup
+	defer group.Wait()
+	defer release()
+	write := func(id string) {
+		if _, err := leader.Store().Update(t.Context(), func(tx *state.Tx) error { statetest.Records.Put(tx, &statetest.Record{Id: id}); return nil }); err != nil {
+			t.Error(err)
+		}
+	}
+	group.Go(func() { write("b") })
+	c.Await("the leader has applied one more", func() bool { return leader.Store().Revision() == last+1 })
+	group.Go(func() { write("c") })
+	follower := c.Followers(leader)[0]
+	c.Await("a follower has all", func() bool { return follower.Store().Revision() == last+2 })
+	if r := leader.Store().Revision(); r == last+2 {
+		t.Fatal("so has the leader, and nothing is tested")
+	}
+	read := make(chan state.Revision)
+	group.Go(func() {
+		v, err := leader.Store().Linearizable(t.Context())
+		if err != nil {
+			t.Error(err)
+			read <- 0
+			return
+		}
+		read <- v.Revision()
+	})
+	select {
+	case r := <-read:
+		t.Fatalf("read revision %d while a follower shows %d", r, last+2)
+	case <-time.After(100 * time.Millisecond):
+	}
+	release()
+	if r := <-read; r < last+2 {
+		t.Errorf("read revision %d, a follower showed %d before", r, last+2)
 	}
 }

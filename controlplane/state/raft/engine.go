@@ -20,13 +20,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"path/filepath"
 	"sync"
 	"time"
 
-	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
 
 	"github.com/seed-2f228079/neargate/controlplane/state"
@@ -54,9 +52,11 @@ type Options struct {
 	// MinFreeBytes is how much room Dir's file system must have for writes to be accepted; 64 MiB by default.
 	MinFreeBytes int64
 	// Disk, if set, is asked before things are done to the disk, and its error is as good as the disk's own. It may block. For tests.
-	Disk   func(DiskOp) error
-	Clock  clock.Clock // of the autopilot; the machine's by default
-	Logger *slog.Logger
+	Disk func(DiskOp) error
+	// commitTimeout is after what time raft itself tells followers what is committed, if nothing else comes. For tests.
+	commitTimeout time.Duration
+	Clock         clock.Clock // of the autopilot; the machine's by default
+	Logger        *slog.Logger
 }
 
 const (
@@ -118,6 +118,7 @@ type Engine struct {
 	reads      readIndex
 	callers    callers
 	confirmers confirmers
+	notices    notices
 	health     health
 
 	mu         sync.Mutex
@@ -177,6 +178,8 @@ func Open(opts Options) (_ *Engine, err error) {
 	}
 	e.links = newLinks(t, e.config(), 10*e.timeout, e.callee, e.outdated)
 	e.callers.links = e.links
+	e.notices = notices{engine: e, due: make(chan struct{}, 1), to: map[raft.ServerID]*noticed{}}
+	e.links.sending, e.links.answered = e.notices.sending, e.notices.answered
 	return e, nil
 }
 
@@ -186,7 +189,7 @@ func (e *Engine) Start(m *state.Machine) error {
 	if err := e.bootstrap(conf); err != nil {
 		return err
 	}
-	e.fsm = &fsm{machine: m, logger: e.logger, fail: e.fail, file: e.disk.file, snapshotBytes: e.opts.SnapshotBytes, snapshotDue: make(chan struct{}, 1)}
+	e.fsm = &fsm{machine: m, logger: e.logger, fail: e.fail, told: e.notices.applied, file: e.disk.file, snapshotBytes: e.opts.SnapshotBytes, snapshotDue: make(chan struct{}, 1)}
 	notify := make(chan bool, 64) // raft waits when it is full
 	conf.NotifyCh = notify
 	if err := e.newRaft(conf); err != nil {
@@ -208,6 +211,7 @@ func (e *Engine) Start(m *state.Machine) error {
 	e.workers.Go(e.disk.heal)
 	if !e.alone {
 		e.workers.Go(e.autopilot)
+		e.workers.Go(e.notices.run)
 	}
 	if err := e.leadAtOnce(conf); err != nil {
 		return errors.Join(err, e.Abort())
@@ -244,7 +248,11 @@ func (e *Engine) config() *raft.Config {
 	c := raft.DefaultConfig()
 	c.LocalID = raft.ServerID(e.opts.NodeID)
 	c.Logger = e.hclog()
-	c.HeartbeatTimeout, c.ElectionTimeout, c.LeaderLeaseTimeout = e.timeout, e.timeout, min(e.timeout, 500*time.Millisecond)
+	// A leader that hears of nobody gives up no sooner than the others give it up.
+	c.HeartbeatTimeout, c.ElectionTimeout, c.LeaderLeaseTimeout = e.timeout, e.timeout, e.timeout
+	if e.opts.commitTimeout > 0 {
+		c.CommitTimeout = e.opts.commitTimeout
+	}
 	c.MaxAppendEntries = 64 // of up to maxBatch transactions each
 	c.NoLegacyTelemetry = true
 	c.ShutdownOnRemove = false
@@ -402,24 +410,4 @@ func (e *Engine) writable() error {
 		return err
 	}
 	return e.room.check()
-}
-
-// hclog passes what raft logs on to slog. Its chatter about elections and snapshots is for debugging.
-func (e *Engine) hclog() hclog.Logger {
-	l := hclog.NewInterceptLogger(&hclog.LoggerOptions{Name: "raft", Output: io.Discard, Level: hclog.Debug})
-	l.RegisterSink(sink{e.logger})
-	return l
-}
-
-type sink struct{ logger *slog.Logger }
-
-func (s sink) Accept(_ string, level hclog.Level, msg string, args ...any) {
-	to := slog.LevelDebug
-	switch level {
-	case hclog.Warn:
-		to = slog.LevelWarn
-	case hclog.Error:
-		to = slog.LevelError
-	}
-	s.logger.Log(context.Background(), to, msg, args...)
 }

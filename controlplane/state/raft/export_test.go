@@ -7,12 +7,16 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"sync"
+	"time"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
 	"github.com/hashicorp/raft-wal/fs"
 	"github.com/hashicorp/raft-wal/metadb"
 	"github.com/hashicorp/raft-wal/segment"
+
+	"github.com/seed-2f228079/neargate/controlplane/state"
 )
 
 // ApplyRaw has an entry committed as it is and returns what the machine made of it.
@@ -23,6 +27,26 @@ func (e *Engine) ApplyRaw(entry []byte) error {
 	}
 	err, _ := f.Response().(error)
 	return err
+}
+
+// SetCommitTimeout is Options.commitTimeout.
+func SetCommitTimeout(o *Options, d time.Duration) { o.commitTimeout = d }
+
+// FollowAnew begins to follow who leads, until Close, as at the start, though nothing is observed any more.
+func (e *Engine) FollowAnew() {
+	e.mu.Lock()
+	e.leadership = state.Leadership{Changed: e.changed}
+	e.mu.Unlock()
+	e.workers.Go(func() { e.followLeadership(nil, nil) })
+}
+
+// LastIndex is the end of this server's log.
+func (e *Engine) LastIndex() uint64 { return e.raft.LastIndex() }
+
+// HoldApplying lets the machine apply one more entry, and nothing then until release.
+func (e *Engine) HoldApplying() (release func()) {
+	e.fsm.progress.mu.Lock()
+	return sync.OnceFunc(e.fsm.progress.mu.Unlock)
 }
 
 // KeepSnapshot returns what sends this leader's latest snapshot of now to another server, later.

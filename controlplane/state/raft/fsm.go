@@ -1,12 +1,14 @@
 package raft
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"hash/crc32"
 	"io"
 	"log/slog"
+	"sync"
 	"sync/atomic"
 
 	"github.com/hashicorp/raft"
@@ -39,7 +41,10 @@ type fsm struct {
 
 	halted error               // an entry or snapshot in an unknown format, or an entry that is damaged: apply nothing after it
 	fail   func(error)         // is told of halted
+	told   func(*raft.Log)     // of what was applied
 	file   func(uint64) string // of the log that holds an index
+
+	progress progress
 
 	snapshotBytes int64
 	pending       atomic.Int64  // bytes applied since the last snapshot
@@ -65,6 +70,8 @@ func (f *fsm) Apply(l *raft.Log) any {
 		return f.halt(l.Index, err)
 	}
 	outcomes, err := f.machine.Apply(entry)
+	f.progress.reach(l.Index)
+	f.told(l)
 	switch {
 	case errors.Is(err, state.ErrUnknownFormat):
 		return f.halt(l.Index, err)
@@ -74,6 +81,50 @@ func (f *fsm) Apply(l *raft.Log) any {
 		return err
 	}
 	return outcomes
+}
+
+// progress is how far a machine has come.
+type progress struct {
+	mu      sync.Mutex
+	index   uint64        // all commands up to here have been applied
+	reached chan struct{} // nil if nobody waits
+}
+
+func (p *progress) at() uint64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.index
+}
+
+func (p *progress) reach(index uint64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.index = max(p.index, index)
+	if p.reached != nil {
+		close(p.reached)
+		p.reached = nil
+	}
+}
+
+// await returns once index has been reached.
+func (p *progress) await(ctx context.Context, index uint64) error {
+	for {
+		p.mu.Lock()
+		if p.index >= index {
+			p.mu.Unlock()
+			return nil
+		}
+		if p.reached == nil {
+			p.reached = make(chan struct{})
+		}
+		reached := p.reached
+		p.mu.Unlock()
+		select {
+		case <-reached:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 }
 
 // halt ends applying: going on would make this server's copy another one.

@@ -17,6 +17,9 @@ func (e *Engine) Leadership() state.Leadership {
 
 // followLeadership keeps e.leadership true until Close.
 func (e *Engine) followLeadership(notify <-chan bool, observations <-chan raft.Observation) {
+	if e.raft.State() != raft.Leader {
+		e.setLeadership(0) // a leader may have been observed before there was an observer
+	}
 	for {
 		select {
 		case leads := <-notify:
@@ -39,6 +42,7 @@ func (e *Engine) followLeadership(notify <-chan bool, observations <-chan raft.O
 func (e *Engine) takeOver() {
 	term := e.raft.CurrentTerm()
 	e.setLeadership(0)
+	last := e.raft.LastIndex()
 	applied := make(chan error, 1)
 	go func() { applied <- e.raft.Barrier(0).Error() }() // raft may end without an answer
 	select {
@@ -50,6 +54,7 @@ func (e *Engine) takeOver() {
 	case <-e.stop:
 		return
 	}
+	e.fsm.progress.reach(last) // what is in a snapshot was not counted
 	// Were it another term by now, a further notification would be on its way.
 	if e.raft.CurrentTerm() == term {
 		e.setLeadership(term)

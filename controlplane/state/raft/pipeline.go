@@ -11,16 +11,18 @@ import (
 // follower gets nothing more in this term, though heartbeats do, and raft does not end. Here answers can always be laid down.
 type pipeline struct {
 	raft.AppendPipeline
-	answers chan raft.AppendFuture
-	once    sync.Once
-	closed  chan struct{}
+	sending  func(*raft.AppendEntriesRequest)
+	answered func(raft.AppendFuture)
+	answers  chan raft.AppendFuture
+	once     sync.Once
+	closed   chan struct{}
 }
 
 // answersKept is more than raft sends before it looks up: it does so at random, half of the times.
 const answersKept = 128
 
-func newPipeline(p raft.AppendPipeline) *pipeline {
-	q := &pipeline{AppendPipeline: p, answers: make(chan raft.AppendFuture, answersKept), closed: make(chan struct{})}
+func newPipeline(p raft.AppendPipeline, sending func(*raft.AppendEntriesRequest), answered func(raft.AppendFuture)) *pipeline {
+	q := &pipeline{AppendPipeline: p, sending: sending, answered: answered, answers: make(chan raft.AppendFuture, answersKept), closed: make(chan struct{})}
 	go q.pass()
 	return q
 }
@@ -29,6 +31,7 @@ func (p *pipeline) pass() {
 	for {
 		select {
 		case f := <-p.AppendPipeline.Consumer():
+			p.answered(f)
 			select {
 			case p.answers <- f:
 			case <-p.closed:
@@ -38,6 +41,12 @@ func (p *pipeline) pass() {
 			return
 		}
 	}
+}
+
+// AppendEntries implements raft.AppendPipeline.
+func (p *pipeline) AppendEntries(args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) (raft.AppendFuture, error) {
+	p.sending(args)
+	return p.AppendPipeline.AppendEntries(args, resp)
 }
 
 // Consumer implements raft.AppendPipeline.

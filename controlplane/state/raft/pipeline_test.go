@@ -19,7 +19,7 @@ func (u unread) Close() error                       { return nil }
 
 // Sending does not wait for somebody to consume answers.
 func TestPipelineWithoutConsumer(t *testing.T) {
-	p := newPipeline(unread{make(chan raft.AppendFuture)})
+	p := newPipeline(unread{make(chan raft.AppendFuture)}, func(*raft.AppendEntriesRequest) {}, func(raft.AppendFuture) {})
 	sent := make(chan struct{})
 	go func() {
 		for range answersKept {
@@ -35,6 +35,28 @@ func TestPipelineWithoutConsumer(t *testing.T) {
 	for range 2 {
 		if err := p.Close(); err != nil {
 			t.Error(err)
+		}
+	}
+}
+
+// A follower is told of no commit beyond the entries that a request is about.
+func TestBoundCommit(t *testing.T) {
+	for _, c := range []struct {
+		previous  uint64
+		entries   int
+		committed uint64
+		want      uint64
+	}{
+		{previous: 10, entries: 3, committed: 20, want: 13},
+		{previous: 10, entries: 3, committed: 13, want: 13},
+		{previous: 10, entries: 3, committed: 5, want: 5},
+		{previous: 10, committed: 11, want: 10},
+		{entries: 1, committed: 9, want: 1},
+		{want: 0}, // a heartbeat
+	} {
+		r := raft.AppendEntriesRequest{PrevLogEntry: c.previous, Entries: make([]*raft.Log, c.entries), LeaderCommitIndex: c.committed}
+		if boundCommit(&r); r.LeaderCommitIndex != c.want {
+			t.Errorf("%d entries after %d tell of the commit of %d as of %d, want %d", c.entries, c.previous, c.committed, r.LeaderCommitIndex, c.want)
 		}
 	}
 }

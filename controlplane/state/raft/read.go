@@ -14,8 +14,9 @@ import (
 )
 
 // Barrier implements state.Engine, on any server. Everything acknowledged has been applied by the leader (that is what an
-// acknowledgement means, and the term's barrier covers earlier leaders), so it is enough to learn the leader's revision, to make
-// sure that it was the leader still, and to wait until this server has applied as much.
+// acknowledgement means, and the term's barrier covers earlier leaders), and so has, once it is settled, everything that was shown
+// anywhere. So it is enough to learn the leader's revision, to make sure that it was the leader still, and to wait until this server
+// has applied as much.
 func (e *Engine) Barrier(ctx context.Context) error {
 	for {
 		l, err := e.awaitLeader(ctx)
@@ -133,6 +134,9 @@ func (e *Engine) readRevision() (state.Revision, error) {
 	defer cancel()
 	l := e.Leadership()
 	if l.Term != 0 {
+		if err := e.settled(ctx); err != nil {
+			return 0, err
+		}
 		revision := e.fsm.machine.Revision()
 		return revision, e.confirm(ctx, l.Term)
 	}
@@ -148,6 +152,37 @@ func (e *Engine) readRevision() (state.Revision, error) {
 		return 0, errors.New("raft: malformed answer")
 	}
 	return state.Revision(binary.BigEndian.Uint64(answer)), nil
+}
+
+// settled returns once this leader's machine has applied what is committed. Raft tells followers of a commit before that is so, and one that is
+// faster shows what a later read must not miss.
+func (e *Engine) settled(ctx context.Context) error {
+	committed := e.raft.CommitIndex()
+	if e.fsm.progress.at() >= committed {
+		return nil
+	}
+	// Nearly always it is a command, and about to be applied: that costs less than to read it.
+	soon, cancel := context.WithTimeout(ctx, time.Millisecond)
+	err := e.fsm.progress.await(soon, committed)
+	cancel()
+	if err == nil {
+		return nil
+	}
+	for i := committed; i > e.fsm.progress.at(); i-- {
+		var l raft.Log
+		switch err := e.disk.GetLog(i, &l); {
+		case errors.Is(err, raft.ErrLogNotFound):
+			return nil // a snapshot of the machine has taken its place
+		case err != nil:
+			return err
+		case l.Type == raft.LogCommand:
+			if err := e.fsm.progress.await(ctx, i); err != nil {
+				return err
+			}
+		}
+	}
+	e.fsm.progress.reach(committed)
+	return nil
 }
 
 // confirm returns nil if a majority did not know of a term later than this one at some time after the call, so that nobody else

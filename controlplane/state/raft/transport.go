@@ -35,8 +35,11 @@ const helloTimeout = 10 * time.Second
 // links are the connections of an engine: raft's transport over those of one kind, and our calls over the others.
 type links struct {
 	*raft.NetworkTransport
-	peers    Transport
-	serve    func(net.Conn) // of a connection for calls; returns when it is closed
+	peers Transport
+	serve func(net.Conn) // of a connection for calls; returns when it is closed
+	// sending is told of every request for entries before it is sent, and answered of every answer.
+	sending  func(raft.ServerID, raft.ServerAddress, *raft.AppendEntriesRequest)
+	answered func(raft.ServerID, *raft.AppendEntriesRequest, *raft.AppendEntriesResponse)
 	outdated func(*raft.InstallSnapshotRequest) bool
 
 	accepted chan net.Conn // for raft
@@ -191,11 +194,21 @@ func (l *links) AppendEntriesPipeline(id raft.ServerID, to raft.ServerAddress) (
 	if err != nil {
 		return nil, err
 	}
-	return newPipeline(p), nil
+	return newPipeline(p, func(args *raft.AppendEntriesRequest) { boundCommit(args); l.sending(id, to, args) }, func(f raft.AppendFuture) {
+		if f.Error() == nil {
+			l.answered(id, f.Request(), f.Response())
+		}
+	}), nil
 }
 
 func (l *links) AppendEntries(id raft.ServerID, to raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
-	return l.NetworkTransport.AppendEntries(id, target(id, to), args, resp)
+	boundCommit(args)
+	l.sending(id, to, args)
+	err := l.NetworkTransport.AppendEntries(id, target(id, to), args, resp)
+	if err == nil {
+		l.answered(id, args, resp)
+	}
+	return err
 }
 
 func (l *links) RequestVote(id raft.ServerID, to raft.ServerAddress, args *raft.RequestVoteRequest, resp *raft.RequestVoteResponse) error {
@@ -265,3 +278,9 @@ type address string
 
 func (address) Network() string  { return "raft" }
 func (a address) String() string { return string(a) }
+
+// boundCommit lets a request tell of no commit beyond the entries that it is about. Raft's follower looks for the end of its log instead, which may
+// be of another leader's entries when it is sent again what it has before them.
+func boundCommit(r *raft.AppendEntriesRequest) {
+	r.LeaderCommitIndex = min(r.LeaderCommitIndex, r.PrevLogEntry+uint64(len(r.Entries)))
+}
