@@ -38,7 +38,7 @@ type Transaction struct {
 	Guards []Guard
 	Ops    []Op
 
-	encoded []byte // set by encode
+	size int // set by Size
 }
 
 // GuardKind says what a Guard asks.
@@ -73,10 +73,11 @@ type Op struct {
 	Touched []IndexEntry
 }
 
-// IndexEntry is a position in an index.
+// IndexEntry is a position in an index: Key followed by Own. In an entry the two are one, so Own is empty in what was decoded.
 type IndexEntry struct {
 	Space string
 	Key   Key
+	Own   Key
 }
 
 // Outcome is what became of a transaction.

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math/bits"
 )
 
 // An entry is: format byte, number of transactions, then each transaction with its length before it. Numbers are uvarints,
@@ -18,30 +19,28 @@ const (
 
 var errTruncated = errors.New("truncated")
 
-// EncodeEntry joins transactions into one entry. They are applied in this order, each on its own conditions.
+// EncodeEntry joins transactions into one entry. They are applied in this order, each on its own conditions. There is room for a few bytes more behind
+// it.
 func EncodeEntry(txs []*Transaction) []byte {
 	size := 1 + binary.MaxVarintLen64
 	for _, tx := range txs {
-		size += binary.MaxVarintLen64 + len(tx.Encode())
+		size += binary.MaxVarintLen32 + tx.Size()
 	}
 	b := make([]byte, 0, size)
 	b = append(b, entryFormat)
 	b = binary.AppendUvarint(b, uint64(len(txs)))
 	for _, tx := range txs {
-		b = binary.AppendUvarint(b, uint64(len(tx.encoded)))
-		b = append(b, tx.encoded...)
+		b = binary.AppendUvarint(b, uint64(tx.Size()))
+		b = tx.append(b)
 	}
 	return b
 }
 
-// Encode is the transaction's part of an entry. It is made once: tx must not change afterwards.
-func (tx *Transaction) Encode() []byte {
-	if tx.encoded != nil {
-		return tx.encoded
-	}
-	b := make([]byte, 0, tx.sizeHint())
+// append encodes tx. Size counts what it writes.
+func (tx *Transaction) append(b []byte) []byte {
 	b = binary.AppendUvarint(b, uint64(len(tx.Guards)))
-	for _, g := range tx.Guards {
+	for i := range tx.Guards {
+		g := &tx.Guards[i]
 		b = append(b, byte(g.Kind))
 		b = appendString(b, g.Space)
 		b = appendString(b, string(g.Key))
@@ -53,7 +52,8 @@ func (tx *Transaction) Encode() []byte {
 		}
 	}
 	b = binary.AppendUvarint(b, uint64(len(tx.Ops)))
-	for _, op := range tx.Ops {
+	for i := range tx.Ops {
+		op := &tx.Ops[i]
 		kind := byte(opPut)
 		if op.Delete {
 			kind = opDelete
@@ -68,51 +68,107 @@ func (tx *Transaction) Encode() []byte {
 		b = binary.AppendUvarint(b, uint64(len(op.Touched)))
 		for _, e := range op.Touched {
 			b = appendString(b, e.Space)
-			b = appendString(b, string(e.Key))
+			b = binary.AppendUvarint(b, uint64(len(e.Key)+len(e.Own)))
+			b = append(b, e.Key...)
+			b = append(b, e.Own...)
 		}
 	}
-	tx.encoded = b
 	return b
 }
 
-// sizeHint is no less than what tx takes encoded as long as no text in it is longer than 16 KiB, and a few bytes an item more: grown by appending, an
-// encoded transaction would cost thrice its size.
-func (tx *Transaction) sizeHint() int {
-	const number, length = 4, 2 // bytes of most revisions and counts, and of most lengths
-	n := 2 * number
+// Size is how many bytes tx takes in an entry. It is found out once: tx must not change afterwards.
+func (tx *Transaction) Size() int {
+	if tx.size > 0 {
+		return tx.size
+	}
+	n := sizeOf(uint64(len(tx.Guards))) + sizeOf(uint64(len(tx.Ops)))
 	for i := range tx.Guards {
 		g := &tx.Guards[i]
-		n += 1 + 3*length + number + len(g.Space) + len(g.Key) + len(g.End)
+		n += 1 + sizeOfString(len(g.Space)) + sizeOfString(len(g.Key))
+		if g.Kind == GuardRange {
+			n += sizeOfString(len(g.End))
+		}
+		if g.Kind != GuardAbsent {
+			n += sizeOf(uint64(g.Revision))
+		}
 	}
 	for i := range tx.Ops {
 		op := &tx.Ops[i]
-		n += 1 + 2*length + 2*number + len(op.Table) + len(op.Key) + len(op.Value)
+		n += 1 + sizeOfString(len(op.Table)) + sizeOfString(len(op.Key)) + sizeOf(uint64(len(op.Touched)))
+		if !op.Delete {
+			n += sizeOfString(len(op.Value))
+		}
 		for _, e := range op.Touched {
-			n += 2*length + len(e.Space) + len(e.Key)
+			n += sizeOfString(len(e.Space)) + sizeOfString(len(e.Key)+len(e.Own))
 		}
 	}
+	tx.size = n
 	return n
 }
 
-// DecodeEntry undoes EncodeEntry. Values are copies: they do not keep the entry alive.
+// sizeOf is how many bytes a number takes, sizeOfString how many a text of n bytes does.
+func sizeOf(v uint64) int    { return (bits.Len64(v|1) + 6) / 7 }
+func sizeOfString(n int) int { return sizeOf(uint64(n)) + n }
+
+// DecodeEntry undoes EncodeEntry. What it returns are parts of b, which must not be changed as long as they are used.
 func DecodeEntry(b []byte) ([]*Transaction, error) {
+	return new(decoded).entry(b)
+}
+
+// decoded is where the parts of an entry are laid down: lists that the next entry uses again.
+type decoded struct {
+	txs     []Transaction
+	order   []*Transaction
+	guards  []Guard
+	ops     []Op
+	touched []IndexEntry
+}
+
+// keptDecoded is so much of a list that is kept for the next entry, in items.
+const keptDecoded = 4096
+
+// release lets go of the entry, when nothing of it is used any more.
+func (e *decoded) release() {
+	e.txs, e.order, e.guards, e.ops, e.touched = emptied(e.txs), emptied(e.order), emptied(e.guards), emptied(e.ops), emptied(e.touched)
+}
+
+func emptied[T any](s []T) []T {
+	if cap(s) > keptDecoded {
+		return nil
+	}
+	clear(s)
+	return s[:0]
+}
+
+// next is n more items of *s, all zero; nil if n is 0. Those before may stay behind in a former array.
+func next[T any](s *[]T, n int) []T {
+	if n == 0 {
+		return nil
+	}
+	if cap(*s)-len(*s) < n {
+		*s = make([]T, 0, max(2*cap(*s), n, 16))
+	}
+	at := len(*s)
+	*s = (*s)[:at+n]
+	return (*s)[at : at+n : at+n]
+}
+
+func (e *decoded) entry(b []byte) ([]*Transaction, error) {
 	d := decoder{b: b}
 	if format := d.byte(); d.err == nil && format != entryFormat {
 		return nil, fmt.Errorf("%w: entry of format %d, known is %d", ErrUnknownFormat, format, entryFormat)
 	}
-	n := d.count(1)
-	txs := make([]*Transaction, 0, n)
-	d.names = map[string]string{}
-	for range n {
-		part := decoder{b: d.bytes(), names: d.names}
+	txs := next(&e.order, d.count(1))
+	for i := range txs {
+		part := decoder{b: d.bytes()}
 		if d.err != nil {
 			break
 		}
-		tx := part.transaction()
+		txs[i] = &next(&e.txs, 1)[0]
+		e.transaction(&part, txs[i])
 		if part.err != nil {
-			return nil, fmt.Errorf("transaction %d: %w", len(txs), part.err)
+			return nil, fmt.Errorf("transaction %d: %w", i, part.err)
 		}
-		txs = append(txs, tx)
 	}
 	d.finish()
 	if d.err != nil {
@@ -121,48 +177,41 @@ func DecodeEntry(b []byte) ([]*Transaction, error) {
 	return txs, nil
 }
 
-func (d *decoder) transaction() *Transaction {
-	tx := &Transaction{}
-	if n := d.count(3); n > 0 {
-		tx.Guards = make([]Guard, n)
-	}
+func (e *decoded) transaction(d *decoder, tx *Transaction) {
+	tx.size = len(d.b)
+	tx.Guards = next(&e.guards, d.count(3))
 	for i := range tx.Guards {
 		g := &tx.Guards[i]
-		g.Kind, g.Space, g.Key = GuardKind(d.byte()), d.name(), Key(d.string())
+		g.Kind, g.Space, g.Key = GuardKind(d.byte()), d.text(), Key(d.text())
 		switch g.Kind {
 		case GuardRevision:
 			g.Revision = Revision(d.uvarint())
 		case GuardAbsent:
 		case GuardRange:
-			g.End, g.Revision = Key(d.string()), Revision(d.uvarint())
+			g.End, g.Revision = Key(d.text()), Revision(d.uvarint())
 		default:
 			d.fail(fmt.Errorf("guard of unknown kind %d", g.Kind))
 		}
 	}
-	if n := d.count(4); n > 0 {
-		tx.Ops = make([]Op, n)
-	}
+	tx.Ops = next(&e.ops, d.count(4))
 	for i := range tx.Ops {
 		op := &tx.Ops[i]
 		kind := d.byte()
-		op.Table, op.Key = d.name(), Key(d.string())
+		op.Table, op.Key = d.text(), Key(d.text())
 		switch kind {
 		case opPut:
-			op.Value = append([]byte{}, d.bytes()...)
+			op.Value = d.bytes()
 		case opDelete:
 			op.Delete = true
 		default:
 			d.fail(fmt.Errorf("operation of unknown kind %d", kind))
 		}
-		if n := d.count(2); n > 0 {
-			op.Touched = make([]IndexEntry, n)
-		}
+		op.Touched = next(&e.touched, d.count(2))
 		for j := range op.Touched {
-			op.Touched[j] = IndexEntry{Space: d.name(), Key: Key(d.string())}
+			op.Touched[j] = IndexEntry{Space: d.text(), Key: Key(d.text())}
 		}
 	}
 	d.finish()
-	return tx
 }
 
 func appendString(b []byte, s string) []byte {
@@ -172,9 +221,8 @@ func appendString(b []byte, s string) []byte {
 
 // decoder reads what append… wrote. After the first error it returns zero values.
 type decoder struct {
-	b     []byte
-	err   error
-	names map[string]string // of tables and spaces that the entry has named: they are few and come again and again
+	b   []byte
+	err error
 }
 
 func (d *decoder) fail(err error) {
@@ -228,16 +276,8 @@ func (d *decoder) bytes() []byte {
 
 func (d *decoder) string() string { return string(d.bytes()) }
 
-// name is a string that is likely to have been there before.
-func (d *decoder) name() string {
-	b := d.bytes()
-	if s, ok := d.names[string(b)]; ok {
-		return s
-	}
-	s := string(b)
-	d.names[s] = s
-	return s
-}
+// text is a string that is a part of the input.
+func (d *decoder) text() string { return textOf(d.bytes()) }
 
 func (d *decoder) finish() {
 	if len(d.b) > 0 {

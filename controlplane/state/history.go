@@ -1,6 +1,9 @@
 package state
 
-import "sort"
+import (
+	"sort"
+	"strings"
+)
 
 // Bounds of the history against which range guards are evaluated. They are part of the replicated state's definition: two
 // servers with other bounds would come to other outcomes. Changing them needs a new entry format.
@@ -16,7 +19,12 @@ type history struct {
 	spaces map[string][]touch // by revision, ascending; may still hold some at or below floor
 	log    []historySize      // one per transaction after floor, ascending
 	bytes  int                // sum over log
+	names  map[string]string  // of spaces, each by itself: a map that is written to keeps the key it is given last
+	text   []byte             // of the keys that were added last: many share an object
 }
+
+// historyText is the size of one of those objects. As long as one of its keys is kept, all of it is.
+const historyText = 4 << 10
 
 type touch struct {
 	revision Revision
@@ -28,12 +36,30 @@ type historySize struct {
 	bytes    int
 }
 
+// keep is a copy of key.
+func (h *history) keep(key Key) Key {
+	if cap(h.text)-len(h.text) < len(key) {
+		h.text = make([]byte, 0, max(historyText, len(key)))
+	}
+	at := len(h.text)
+	h.text = append(h.text, key...)
+	return Key(textOf(h.text[at:]))
+}
+
 // add notes what transaction r touched. Call trim once the transaction is complete.
 func (h *history) add(r Revision, space string, key Key) {
 	if h.spaces == nil {
 		h.spaces = map[string][]touch{}
 	}
-	h.spaces[space] = append(h.dropOld(h.spaces[space]), touch{r, key})
+	name, ok := h.names[space]
+	if !ok {
+		if h.names == nil {
+			h.names = map[string]string{}
+		}
+		name = strings.Clone(space)
+		h.names[name] = name
+	}
+	h.spaces[name] = append(h.dropOld(h.spaces[name]), touch{r, h.keep(key)})
 	if n := len(h.log); n == 0 || h.log[n-1].revision != r {
 		h.log = append(h.log, historySize{revision: r})
 	}

@@ -24,7 +24,7 @@ func NewIndex[T proto.Message](t *Table[T], name string, keys func(v T) []Key) *
 // index is an Index without its type.
 type index interface {
 	spaceName() string
-	// keysOf are rec's keys in the index. In its tree, and where it is told of, each is followed by the primary key: so it is unique.
+	// keysOf are rec's keys in the index.
 	keysOf(rec *record) []Key
 }
 

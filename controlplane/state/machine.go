@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 )
@@ -23,6 +24,8 @@ type Machine struct {
 
 	mu      sync.RWMutex // held while an entry is applied
 	history history
+	decoded decoded  // the entry
+	changes []change // that it makes; its room is used again
 
 	feed feed
 
@@ -76,18 +79,20 @@ func (m *Machine) Await(r Revision, done <-chan struct{}) bool {
 
 // Apply applies one entry and returns an outcome per transaction in it. The error is ErrUnknownFormat, of the entry or of the state that
 // it would make (Options.Admit), or that the entry is malformed; either way nothing was applied, and a malformed entry may be passed over:
-// every server does.
+// every server does. Nothing of entry is kept.
 func (m *Machine) Apply(entry []byte) ([]Outcome, error) {
-	txs, err := DecodeEntry(entry)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	defer m.decoded.release()
+	txs, err := m.decoded.entry(entry)
 	if err != nil {
 		return nil, err
 	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
 	base := m.view.Load()
-	refused := map[int]string{}
+	var refused map[int]string
 	for {
 		b := newBatch(m, base)
+		b.outcomes, b.changes = make([]Outcome, 0, len(txs)), m.changes[:0]
 		bad, reason := b.run(txs, refused)
 		if bad < 0 {
 			if b.revision == base.revision {
@@ -101,12 +106,16 @@ func (m *Machine) Apply(entry []byte) ([]Outcome, error) {
 			m.history.trim()
 			m.view.Store(v)
 			m.feed.publish(v, b.changes)
+			m.changes = emptied(b.changes)
 			return b.outcomes, nil
 		}
 		// A panic left b half done. Begin again without the transaction that did it: it is dropped whole, here and, the entry and
 		// the program being the same, on every other server, instead of stopping them one after the other at every start.
 		m.logger.Error("transaction panicked on apply and was dropped", "revision", uint64(base.revision), "position", bad, "panic", reason)
 		m.history.undo(base.revision)
+		if refused == nil {
+			refused = map[int]string{}
+		}
 		refused[bad] = reason
 	}
 }
@@ -132,7 +141,7 @@ type batch struct {
 }
 
 func newBatch(m *Machine, base *View) *batch {
-	return &batch{m: m, base: base, revision: base.revision, slots: base.slots, drafts: map[string]*tableTxn{}}
+	return &batch{m: m, base: base, revision: base.revision, slots: base.slots}
 }
 
 // run applies txs but for the refused ones. If one panics it returns its position and what it said; -1 otherwise.
@@ -177,20 +186,14 @@ func (b *batch) op(op *Op) {
 			b.m.beforePut(op)
 		}
 		rec = b.m.newRecord(draft.from, op.Key, op.Value, b.revision)
-		if old = draft.put(rec); old != nil {
-			rec.key = old.key // all versions of a record share one text
-		}
+		old = draft.put(rec)
 	}
-	key := op.Key
-	if old != nil {
-		key = old.key
-	}
-	b.m.history.add(b.revision, op.Table, key)
+	b.m.history.add(b.revision, op.Table, op.Key)
 	for _, e := range op.Touched {
 		b.m.history.add(b.revision, e.Space, e.Key)
 	}
 	if draft.from.info != nil && (old != nil || rec != nil) {
-		b.changes = append(b.changes, change{b.revision, draft.from.info, key, old, rec})
+		b.changes = append(b.changes, change{b.revision, draft.from.info, old, rec})
 	}
 }
 
@@ -235,6 +238,7 @@ func (b *batch) draft(table string) *tableTxn {
 	if ok {
 		st = b.base.tables[i]
 	} else {
+		table = strings.Clone(table)
 		b.slots = maps.Clone(b.slots)
 		b.slots[table] = len(b.base.tables) + len(b.added)
 		st = newTableState(table, nil)
@@ -245,6 +249,9 @@ func (b *batch) draft(table string) *tableTxn {
 	// ended the transaction before it was proposed.
 	d.onPanic = func(rec *record, p any) {
 		b.m.logger.Error("record cannot be indexed", "table", table, "key", rec.key.String(), "revision", uint64(rec.revision), "panic", p)
+	}
+	if b.drafts == nil {
+		b.drafts = map[string]*tableTxn{}
 	}
 	b.drafts[table] = d
 	return d
@@ -259,13 +266,14 @@ func (b *batch) commit() *View {
 }
 
 // newRecord decodes once, here. A value that does not decode is kept as it is: what this server makes of it must not change
-// what is replicated.
+// what is replicated. Key and value are copied, into one text.
 func (m *Machine) newRecord(st *tableState, k Key, value []byte, r Revision) *record {
-	rec := &record{key: k, value: value, revision: r}
+	text := textOf(append(append(make([]byte, 0, len(k)+len(value)), k...), value...))
+	rec := &record{key: Key(text[:len(k)]), value: text[len(k):], revision: r}
 	if st.info == nil {
 		return rec
 	}
-	msg, err := st.info.decode(value)
+	msg, err := st.info.decode(rec.value)
 	if err != nil {
 		m.logger.Error("record does not decode", "table", st.name, "key", k.String(), "revision", uint64(r), "error", err)
 		return rec

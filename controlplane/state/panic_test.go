@@ -12,7 +12,7 @@ func key(v *wrapperspb.StringValue) Key { return K(v.GetValue()) }
 
 func putOp(table, name string) *Transaction {
 	value, _ := proto.Marshal(wrapperspb.String(name))
-	return &Transaction{Ops: []Op{{Table: table, Key: K(name), Value: value, Touched: []IndexEntry{{table + "#i", K(name)}}}}}
+	return &Transaction{Ops: []Op{{Table: table, Key: K(name), Value: value, Touched: []IndexEntry{{Space: table + "#i", Key: K(name)}}}}}
 }
 
 // A transaction that panics on apply is dropped whole; its neighbours in the entry are applied, and guards after it hold.
@@ -42,7 +42,7 @@ func TestPanicOnApply(t *testing.T) {
 	if len(got) != 2 || got[0] != "after" || got[1] != "before" {
 		t.Errorf("records: %q", got)
 	}
-	if n := len(m.feed.changes); n != 2 {
+	if n := m.feed.count; n != 2 {
 		t.Errorf("%d events", n)
 	}
 	// The history holds what the two touched, once.

@@ -64,7 +64,7 @@ func (s *Snapshot) WriteTo(w io.Writer) (int64, error) {
 		}
 		f.item(itemTable)
 		f.string(name)
-		rows.ascend("", func(it item) bool {
+		rows.ascend("", "", func(it item) bool {
 			f.item(itemRow)
 			f.string(string(it.rec.key))
 			f.uvarint(uint64(it.rec.revision))
@@ -167,7 +167,7 @@ func (m *Machine) readSnapshot(r *bufio.Reader, renumber bool) (*View, *history,
 			case itemTable:
 				table = b.draft(d.string())
 			case itemRow:
-				k, revision, value := Key(d.string()), Revision(d.uvarint()), slices.Clone(d.bytes())
+				k, revision, value := Key(d.text()), Revision(d.uvarint()), d.bytes()
 				if table == nil {
 					return nil, nil, errors.New("row without table")
 				}
@@ -180,10 +180,11 @@ func (m *Machine) readSnapshot(r *bufio.Reader, renumber bool) (*View, *history,
 			case itemSpace:
 				space = d.string()
 			case itemTouch:
-				t := touch{Revision(d.uvarint()), Key(d.string())}
+				t := touch{Revision(d.uvarint()), Key(d.text())}
 				if renumber {
 					break // all of it is older than floor
 				}
+				t.key = h.keep(t.key)
 				h.spaces[space] = append(h.spaces[space], t)
 				sizes[t.revision] += touchSize(space, t.key)
 			case itemEnd:

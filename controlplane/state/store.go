@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"time"
 )
 
@@ -92,10 +93,14 @@ func (s *Store) Update(ctx context.Context, fn func(tx *Tx) error) (Revision, er
 					continue
 				}
 			}
+			tx.release()
 			return tx.base.revision, fnErr
 		}
 		if !s.machine.Conflicts(t) {
 			outcome, err := s.engine.Commit(ctx, t)
+			if err == nil {
+				tx.release() // after an error the engine may still be about to encode it
+			}
 			switch {
 			case errors.Is(err, ErrNotLeader):
 				// Nothing was committed. If it is another server's turn, awaitLeading says so.
@@ -213,12 +218,5 @@ func (s *Store) runTerm(ctx context.Context, term uint64, fn func(context.Contex
 
 // Watch yields everything committed after revision from to the tables given (none given: to all), until ctx ends.
 func (s *Store) Watch(ctx context.Context, from Revision, tables ...TableInfo) *Watcher {
-	w := &Watcher{feed: &s.machine.feed, done: ctx.Done(), ended: ctx.Err, cursor: from}
-	for _, t := range tables {
-		if w.tables == nil {
-			w.tables = map[TableInfo]bool{}
-		}
-		w.tables[t] = true
-	}
-	return w
+	return &Watcher{feed: &s.machine.feed, done: ctx.Done(), ended: ctx.Err, tables: slices.Clone(tables), cursor: from}
 }

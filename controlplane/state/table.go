@@ -22,7 +22,7 @@ func NewTable[T proto.Message](name string, key func(v T) Key) *Table[T] {
 // TableInfo is a table without its type. Every *Table[T] is one.
 type TableInfo interface {
 	Name() string
-	decode(value []byte) (proto.Message, error) // value must not be changed afterwards
+	decode(value string) (proto.Message, error)
 	keyOf(proto.Message) Key
 	indexList() []index
 }
@@ -40,14 +40,9 @@ func (t *Table[T]) keyOf(m proto.Message) Key { return t.key(m.(T)) }
 
 func (t *Table[T]) indexList() []index { return t.indexes }
 
-func (t *Table[T]) decode(value []byte) (proto.Message, error) {
+func (t *Table[T]) decode(value string) (proto.Message, error) {
 	var zero T
-	m := zero.ProtoReflect().New().Interface()
-	if err := proto.Unmarshal(value, m); err != nil {
-		return nil, err
-	}
-	share(m.ProtoReflect(), value)
-	return m, nil
+	return decode(zero, value)
 }
 
 // Get returns the record at k. It is shared: clone it before changing anything.
@@ -123,10 +118,7 @@ func scanFrom[T proto.Message](r Reader, st *tableState, space string, tr *tree,
 func walk(r Reader, space string, tr *tree, prefix, from Key, yield func(*record) bool) {
 	end := prefix.end()
 	defer func() { r.readRange(space, from, end) }() // also when yield panics
-	tr.ascend(from, func(it item) bool {
-		if !it.hasPrefix(prefix) {
-			return false
-		}
+	tr.ascend(from, end, func(it item) bool {
 		if yield(it.rec) {
 			return true
 		}

@@ -8,15 +8,22 @@ import (
 )
 
 // item is a record's place in a tree: it sorts as prefix followed by the record's own key. In the tree of a table prefix is empty; in an
-// index's it is the index key, whose text entries of the same key share.
+// index's it is the index key. Items are most of what is copied when a tree is changed: so they are small.
 type item struct {
-	prefix Key
-	rec    *record
-	hint   uint64 // the eight bytes of the key behind those that the items of its node have in common; set by the node
+	rec   *record
+	hint  uint32 // the four bytes of the key behind those that the items of its node have in common; set by the node
+	place uint32 // in a table's tree 0, in an index's 1 more than that of the index key in rec.places
+}
+
+func (it item) prefix() Key {
+	if it.place == 0 {
+		return ""
+	}
+	return it.rec.places[it.place-1].key
 }
 
 // key is what the item sorts by.
-func (it item) key() Key { return it.prefix + it.rec.key }
+func (it item) key() Key { return it.prefix() + it.rec.key }
 
 // compare orders p followed by k against q followed by l, without joining either.
 func compare(p, k, q, l Key) int {
@@ -53,9 +60,9 @@ func cut(p, k Key, n int) (Key, Key) {
 	return p, k[:min(len(k), n-len(p))]
 }
 
-// hintOf is the eight bytes of p followed by k that come after the first n, as a number that sorts as they do; zeros where there are none.
-func hintOf(p, k Key, n int) uint64 {
-	var b [8]byte
+// hintOf is the four bytes of p followed by k that come after the first n, as a number that sorts as they do; zeros where there are none.
+func hintOf(p, k Key, n int) uint32 {
+	var b [4]byte
 	at := 0
 	if n < len(p) {
 		at = copy(b[:], p[n:])
@@ -64,39 +71,34 @@ func hintOf(p, k Key, n int) uint64 {
 	if n -= len(p); n < len(k) {
 		copy(b[at:], k[n:])
 	}
-	return binary.BigEndian.Uint64(b[:])
+	return binary.BigEndian.Uint32(b[:])
 }
 
 // common is how many bytes the keys of a and b begin with alike.
 func common(a, b item) int {
+	p, k, q, l := a.prefix(), a.rec.key, b.prefix(), b.rec.key
 	n := 0
-	if a.prefix == b.prefix {
-		n = len(a.prefix)
+	if p == q {
+		n = len(p)
 	}
-	for length := min(len(a.prefix)+len(a.rec.key), len(b.prefix)+len(b.rec.key)); n < length && a.at(n) == b.at(n); n++ {
+	for length := min(len(p)+len(k), len(q)+len(l)); n < length && byteAt(p, k, n) == byteAt(q, l, n); n++ {
 	}
 	return n
 }
 
-func (it item) at(i int) byte {
-	if i < len(it.prefix) {
-		return it.prefix[i]
+// byteAt is the one at i of p followed by k.
+func byteAt(p, k Key, i int) byte {
+	if i < len(p) {
+		return p[i]
 	}
-	return it.rec.key[i-len(it.prefix)]
+	return k[i-len(p)]
 }
 
-// hasPrefix says whether it.key() begins with k.
-func (it item) hasPrefix(k Key) bool {
-	n := min(len(it.prefix), len(k))
-	return it.prefix[:n] == k[:n] && strings.HasPrefix(string(it.rec.key), string(k[n:]))
-}
-
-// maxItems bounds a node. Wide nodes make a shallow tree that is quick to read and costs little beside its items; narrow ones are quick to
-// copy, which the first change of a node in every entry is.
+// maxItems bounds a node. Records are changed here and there: nearly each change copies a leaf of every tree that the record is in, and much of what
+// is above it. Wider nodes make a shallower tree that costs less beside its items, and cost more to copy.
 const (
-	maxItems = 32
+	maxItems = 16
 	minItems = maxItems / 3 // a node that has lost so many is joined to a neighbour or takes from it
-	spare    = 8            // a node's room grows by as many items at a time
 )
 
 // tree is an ordered set of items: a B-tree. Immutable; an edit makes the next one, which shares what is not changed.
@@ -124,7 +126,7 @@ func (n *node) search(prefix, k Key) (int, bool) {
 	if n.skip > 0 {
 		first := &n.items[0]
 		p, l := cut(prefix, k, n.skip)
-		q, m := cut(first.prefix, first.rec.key, n.skip)
+		q, m := cut(first.prefix(), first.rec.key, n.skip)
 		if c := compare(p, l, q, m); c < 0 {
 			return 0, false
 		} else if c > 0 {
@@ -135,15 +137,19 @@ func (n *node) search(prefix, k Key) (int, bool) {
 	lo, hi := 0, len(n.items)
 	for lo < hi {
 		mid := int(uint(lo+hi) >> 1)
-		if n.items[mid].hint < hint {
+		it := &n.items[mid]
+		before := it.hint < hint
+		if it.hint == hint {
+			c := compare(it.prefix(), it.rec.key, prefix, k)
+			if c == 0 {
+				return mid, true
+			}
+			before = c < 0
+		}
+		if before {
 			lo = mid + 1
 		} else {
 			hi = mid
-		}
-	}
-	for ; lo < len(n.items) && n.items[lo].hint == hint; lo++ {
-		if c := compare(n.items[lo].prefix, n.items[lo].rec.key, prefix, k); c >= 0 {
-			return lo, c == 0
 		}
 	}
 	return lo, false
@@ -156,12 +162,12 @@ func (n *node) hinted(i int) {
 		if skip := common(n.items[0], n.items[last]); i < 0 || skip != n.skip {
 			n.skip = skip
 			for j := range n.items {
-				n.items[j].hint = hintOf(n.items[j].prefix, n.items[j].rec.key, skip)
+				n.items[j].hint = hintOf(n.items[j].prefix(), n.items[j].rec.key, skip)
 			}
 			return
 		}
 	}
-	n.items[i].hint = hintOf(n.items[i].prefix, n.items[i].rec.key, n.skip)
+	n.items[i].hint = hintOf(n.items[i].prefix(), n.items[i].rec.key, n.skip)
 }
 
 // get is the record whose item's key is prefix and k joined; nil if there is none.
@@ -179,28 +185,35 @@ func (t *tree) get(prefix, k Key) *record {
 	return nil
 }
 
-// ascend yields the items from key from on, in order, until yield says no.
-func (t *tree) ascend(from Key, yield func(item) bool) {
+// ascend yields the items from key from to before key end, in order, until yield says no. Without end it goes on to the last.
+func (t *tree) ascend(from, end Key, yield func(item) bool) {
 	if t.root != nil {
-		t.root.ascend(from, yield)
+		t.root.ascend(from, end, yield)
 	}
 }
 
-func (n *node) ascend(from Key, yield func(item) bool) bool {
-	i := 0
+func (n *node) ascend(from, end Key, yield func(item) bool) bool {
+	lo, hi := 0, len(n.items)
 	if from != "" {
-		i, _ = n.search("", from)
+		lo, _ = n.search("", from)
+	}
+	if end != "" {
+		hi, _ = n.search("", end)
 	}
 	if n.children == nil {
-		for ; i < len(n.items); i++ {
-			if !yield(n.items[i]) {
+		for ; lo < hi; lo++ {
+			if !yield(n.items[lo]) {
 				return false
 			}
 		}
 		return true
 	}
-	for ; i < len(n.children); i++ {
-		if !n.children[i].ascend(from, yield) || i < len(n.items) && !yield(n.items[i]) {
+	for i := lo; i <= hi; i++ {
+		to := Key("") // all of it comes before items[i]
+		if i == hi {
+			to = end
+		}
+		if !n.children[i].ascend(from, to, yield) || i < hi && !yield(n.items[i]) {
 			return false
 		}
 		from = "" // all that follows comes after it
@@ -237,11 +250,48 @@ func (e *edit) own(n *node) *node {
 	return c
 }
 
+// A node and what it holds are one object, of one of two sizes.
+type (
+	leaf struct {
+		node
+		room [maxItems]item
+	}
+	halfLeaf struct {
+		node
+		room [maxItems / 2]item
+	}
+	inner struct {
+		node
+		room [maxItems]item
+		kids [maxItems + 1]*node
+	}
+	halfInner struct {
+		node
+		room [maxItems / 2]item
+		kids [maxItems/2 + 1]*node
+	}
+)
+
 // node is a new one with copies of items, hints and all, and children.
 func (e *edit) node(items []item, children []*node) *node {
-	n := &node{edit: e.id, items: append(room[item](len(items)), items...)}
+	var n *node
+	switch {
+	case len(children) == 0 && len(items) <= maxItems/2:
+		l := &halfLeaf{}
+		n, l.items = &l.node, l.room[:0]
+	case len(children) == 0:
+		l := &leaf{}
+		n, l.items = &l.node, l.room[:0]
+	case len(items) <= maxItems/2:
+		l := &halfInner{}
+		n, l.items, l.children = &l.node, l.room[:0], l.kids[:0]
+	default:
+		l := &inner{}
+		n, l.items, l.children = &l.node, l.room[:0], l.kids[:0]
+	}
+	n.edit, n.items = e.id, append(n.items, items...)
 	if len(children) > 0 {
-		n.children = append(room[*node](len(children)), children...)
+		n.children = append(n.children, children...)
 	}
 	return n
 }
@@ -251,16 +301,6 @@ func (e *edit) made(items []item, children []*node) *node {
 	n := e.node(items, children)
 	n.hinted(-1)
 	return n
-}
-
-// room is for n and a few more.
-func room[T any](n int) []T { return make([]T, 0, (n+spare)/spare*spare) }
-
-func insertAt[T any](s []T, i int, v T) []T {
-	if len(s) < cap(s) {
-		return slices.Insert(s, i, v)
-	}
-	return append(append(append(room[T](len(s)), s[:i]...), v), s[i:]...)
 }
 
 // put adds it, in place of the item of the same key, if there is one, whose record it returns.
@@ -275,7 +315,7 @@ func (e *edit) put(it item) (old *record) {
 		e.n++
 	}
 	if len(e.root.items) > maxItems {
-		e.root = &node{edit: e.id, children: append(room[*node](2), e.root)}
+		e.root = e.node(nil, []*node{e.root})
 		e.split(e.root, 0)
 	}
 	return old
@@ -283,12 +323,9 @@ func (e *edit) put(it item) (old *record) {
 
 // insert is put below n, which is e's and may have an item too many afterwards.
 func (e *edit) insert(n *node, it item) (old *record) {
-	i, found := n.search(it.prefix, it.rec.key)
+	i, found := n.search(it.prefix(), it.rec.key)
 	if found {
 		old = n.items[i].rec
-		if it.prefix == n.items[i].prefix {
-			it.prefix = n.items[i].prefix
-		}
 		it.hint = n.items[i].hint
 		n.items[i] = it
 		return old
@@ -302,12 +339,15 @@ func (e *edit) insert(n *node, it item) (old *record) {
 		return old
 	}
 	// Neighbours mostly have the same index key: one text is enough for them.
-	if i > 0 && n.items[i-1].prefix == it.prefix {
-		it.prefix = n.items[i-1].prefix
-	} else if i < len(n.items) && n.items[i].prefix == it.prefix {
-		it.prefix = n.items[i].prefix
+	if it.place > 0 {
+		key := &it.rec.places[it.place-1].key
+		if i > 0 && n.items[i-1].prefix() == *key {
+			*key = n.items[i-1].prefix()
+		} else if i < len(n.items) && n.items[i].prefix() == *key {
+			*key = n.items[i].prefix()
+		}
 	}
-	n.items = insertAt(n.items, i, it)
+	n.items = slices.Insert(n.items, i, it)
 	n.hinted(i)
 	return nil
 }
@@ -322,10 +362,10 @@ func (e *edit) split(n *node, i int) {
 	}
 	up := c.items[m]
 	right := e.made(c.items[m+1:], tail(c.children, m+1))
-	*c = *e.made(c.items[:m], head(c.children, m+1))
-	n.items = insertAt(n.items, i, up)
+	n.children[i] = e.made(c.items[:m], head(c.children, m+1))
+	n.items = slices.Insert(n.items, i, up)
 	n.hinted(i)
-	n.children = insertAt(n.children, i+1, right)
+	n.children = slices.Insert(n.children, i+1, right)
 }
 
 // head and tail are parts of an inner node's children; leaves have none.

@@ -95,7 +95,7 @@ func (p plain) from(k Key) []Key {
 
 func (t *tree) from(k Key) []Key {
 	var keys []Key
-	t.ascend(k, func(it item) bool { keys = append(keys, it.key()); return true })
+	t.ascend(k, "", func(it item) bool { keys = append(keys, it.key()); return true })
 	return keys
 }
 
@@ -110,21 +110,15 @@ func agree(t testing.TB, tr *tree, want plain, at ...item) {
 	}
 	for _, it := range at {
 		k := it.key()
-		if got := tr.get(it.prefix, it.rec.key); got != want[k] {
+		if got := tr.get(it.prefix(), it.rec.key); got != want[k] {
 			t.Fatalf("get %q: %v, want %v", k, got, want[k])
 		}
 		if got, want := tr.from(k), want.from(k); !slices.Equal(got, want) {
 			t.Fatalf("from %q: %q, want %q", k, got, want)
 		}
-		for _, prefix := range []Key{k, it.prefix, k[:len(k)/2]} {
+		for _, prefix := range []Key{k, it.prefix(), k[:len(k)/2]} {
 			n := 0
-			tr.ascend(prefix, func(it item) bool {
-				if !it.hasPrefix(prefix) {
-					return false
-				}
-				n++
-				return true
-			})
+			tr.ascend(prefix, prefix.end(), func(item) bool { n++; return true })
 			for k := range want {
 				if strings.HasPrefix(string(k), string(prefix)) {
 					n--
@@ -160,7 +154,7 @@ func TestTreeAgreesWithMap(t *testing.T) {
 				// The same key may be divided between prefix and key in more than one way.
 				k := K(fmt.Sprintf("%05d", r.IntN(space)), strings.Repeat("x", r.IntN(3)))
 				cut := r.IntN(len(k) + 1)
-				it := item{prefix: k[:cut], rec: &record{key: k[cut:]}}
+				it := item{rec: &record{key: k[cut:], places: []place{{key: k[:cut]}}}, place: 1}
 				touched = append(touched, it)
 				var old *record
 				if growing == (r.IntN(4) > 0) {
@@ -170,7 +164,7 @@ func TestTreeAgreesWithMap(t *testing.T) {
 					}
 					want[k] = it.rec
 				} else {
-					if old = e.delete(it.prefix, it.rec.key); old != want[k] {
+					if old = e.delete(it.prefix(), it.rec.key); old != want[k] {
 						t.Fatalf("deleted %v at %q, want %v", old, k, want[k])
 					}
 					delete(want, k)

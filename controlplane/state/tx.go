@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"sync"
 
 	"google.golang.org/protobuf/proto"
 )
@@ -11,16 +12,53 @@ import (
 // Tx is a transaction being made: the snapshot it started from, its own changes on top, and what it has read. Used by one
 // goroutine, within the function given to Update.
 type Tx struct {
-	base   *View
-	guards []Guard
-	seen   map[guardKey]struct{} // what guards holds; nil while that is few
-	ops    []txOp
-	opAt   map[recordID]int // position in ops; nil while those are few
-	failed error            // the first record that could not be encoded
+	base *View
+	*notes
+	failed error // the first record that could not be encoded
 
 	// Tables with the changes in them are made only when they are scanned: most transactions just get and put.
 	changed map[string]*tableState
 }
+
+// notes are the lists of a transaction, which the next one uses again.
+type notes struct {
+	guards []Guard
+	seen   map[guardKey]struct{} // what guards holds, if those are more than few
+	ops    []txOp
+	opAt   map[recordID]int // position in ops, if those are more than few
+
+	// What is committed.
+	out     []Op
+	touched []IndexEntry
+	values  []byte // of the records put, one after the other
+}
+
+var noted = sync.Pool{New: func() any {
+	return &notes{seen: map[guardKey]struct{}{}, opAt: map[recordID]int{}}
+}}
+
+// release lets the next transaction have tx's lists, once nobody looks at what tx became. tx must not be used afterwards.
+func (tx *Tx) release() {
+	n := tx.notes
+	tx.notes = nil
+	if cap(n.guards) > keptNotes || cap(n.touched) > keptNotes || cap(n.values) > keptValues {
+		return
+	}
+	clear(n.seen)
+	clear(n.opAt)
+	clear(n.guards)
+	clear(n.ops)
+	clear(n.out)
+	clear(n.touched)
+	n.guards, n.ops, n.out, n.touched, n.values = n.guards[:0], n.ops[:0], n.out[:0], n.touched[:0], n.values[:0]
+	noted.Put(n)
+}
+
+// A list is used again if it has room for no more items, or bytes of values, than these.
+const (
+	keptNotes  = 1024
+	keptValues = 256 << 10
+)
 
 // few are so many that looking at each is less than keeping a map, and most transactions read and write no more.
 const few = 8
@@ -45,7 +83,7 @@ type txOp struct {
 	pending bool // not yet in changed
 }
 
-func newTx(base *View) *Tx { return &Tx{base: base} }
+func newTx(base *View) *Tx { return &Tx{base: base, notes: noted.Get().(*notes)} }
 
 // Revision is that of the snapshot the transaction reads.
 func (tx *Tx) Revision() Revision { return tx.base.revision }
@@ -59,7 +97,7 @@ func (tx *Tx) record(table string, k Key) *record {
 
 // find is the position in ops of the change of a record, -1 if there is none.
 func (tx *Tx) find(table string, k Key) int {
-	if tx.opAt == nil {
+	if len(tx.ops) <= few {
 		return slices.IndexFunc(tx.ops, func(op txOp) bool { return op.key == k && op.info.Name() == table })
 	}
 	if i, ok := tx.opAt[recordID{table, k}]; ok {
@@ -70,7 +108,7 @@ func (tx *Tx) find(table string, k Key) int {
 
 // guarded says whether there is a guard already.
 func (tx *Tx) guarded(id guardKey) bool {
-	if tx.seen == nil {
+	if len(tx.guards) <= few {
 		return slices.ContainsFunc(tx.guards, func(g Guard) bool { return guardKeyOf(&g) == id })
 	}
 	_, ok := tx.seen[id]
@@ -81,10 +119,9 @@ func (tx *Tx) guarded(id guardKey) bool {
 func (tx *Tx) guard(g Guard) {
 	tx.guards = append(tx.guards, g)
 	switch {
-	case tx.seen != nil:
+	case len(tx.guards) > few+1:
 		tx.seen[guardKeyOf(&g)] = struct{}{}
 	case len(tx.guards) > few:
-		tx.seen = map[guardKey]struct{}{}
 		for i := range tx.guards {
 			tx.seen[guardKeyOf(&tx.guards[i])] = struct{}{}
 		}
@@ -149,13 +186,15 @@ func (tx *Tx) put(info TableInfo, v proto.Message) {
 	if old := tx.record(info.Name(), k); old != nil && old.message != nil {
 		keepUnknown(old.message, v)
 	}
-	value, err := proto.Marshal(v)
+	from := len(tx.values)
+	values, err := proto.MarshalOptions{}.MarshalAppend(tx.values, v)
 	if err != nil {
 		// A string that is not UTF-8, most likely: what clients send must not be able to panic us.
 		tx.failed = cmp.Or(tx.failed, fmt.Errorf("state: encode record of table %s: %w", info.Name(), err))
 		return
 	}
-	tx.write(info, k, &record{key: k, value: value, message: v})
+	tx.values = values
+	tx.write(info, k, &record{key: k, value: textOf(values[from:]), message: v})
 }
 
 // keepUnknown gives a record that takes the place of old the fields that a newer version has written there, also if it was made from
@@ -176,10 +215,9 @@ func (tx *Tx) write(info TableInfo, k Key, rec *record) {
 		i = len(tx.ops)
 		tx.ops = append(tx.ops, txOp{info: info, key: k, old: tx.readBase(info.Name(), k)})
 		switch {
-		case tx.opAt != nil:
+		case i > few:
 			tx.opAt[recordID{info.Name(), k}] = i
-		case len(tx.ops) > few:
-			tx.opAt = map[recordID]int{}
+		case i == few:
 			for j := range tx.ops {
 				tx.opAt[recordID{tx.ops[j].info.Name(), tx.ops[j].key}] = j
 			}
@@ -188,53 +226,51 @@ func (tx *Tx) write(info TableInfo, k Key, rec *record) {
 	tx.ops[i].new, tx.ops[i].pending = rec, true
 }
 
-// each leaves every entry once, and says how many those are.
-func each(entries []IndexEntry) int {
-	seen := make(map[Key]bool, len(entries))
-	return len(slices.DeleteFunc(entries, func(e IndexEntry) bool {
-		was := seen[e.Key]
-		seen[e.Key] = true
-		return was
-	}))
-}
-
 // transaction is what has to be committed. Without ops there is nothing to commit.
 func (tx *Tx) transaction() (*Transaction, error) {
 	if tx.failed != nil {
 		return nil, tx.failed
 	}
-	t := &Transaction{Guards: tx.guards}
-	for _, op := range tx.ops {
+	for i := range tx.ops {
+		op := &tx.ops[i]
 		if op.old == nil && op.new == nil {
 			continue // created and deleted, or deleted where nothing was
 		}
-		out := Op{Table: op.info.Name(), Key: op.key, Delete: op.new == nil}
+		out := Op{Table: op.info.Name(), Key: op.key, Delete: op.new == nil, Touched: tx.touches(op)}
 		if op.new != nil {
-			out.Value = op.new.value
+			out.Value = bytesOf(op.new.value)
 		}
-		for _, ix := range op.info.indexList() {
-			first := len(out.Touched)
-			for _, rec := range []*record{op.old, op.new} {
-				if rec == nil {
-					continue
-				}
-				for _, k := range ix.keysOf(rec) {
-					out.Touched = append(out.Touched, IndexEntry{ix.spaceName(), k + rec.key})
-				}
-			}
-			if len(out.Touched)-first > 1 {
-				out.Touched = out.Touched[:first+each(out.Touched[first:])]
-			}
-		}
-		t.Ops = append(t.Ops, out)
+		tx.out = append(tx.out, out)
 	}
-	if n := len(t.Ops); n > MaxOps {
+	if n := len(tx.out); n > MaxOps {
 		return nil, &LimitError{"operations", n, MaxOps}
 	}
+	t := &Transaction{Guards: tx.guards, Ops: tx.out}
 	if len(t.Ops) > 0 {
-		if n := len(t.Encode()); n > MaxBytes {
+		if n := t.Size(); n > MaxBytes {
 			return nil, &LimitError{"bytes", n, MaxBytes}
 		}
 	}
 	return t, nil
+}
+
+// touches are the index entries that op takes away, makes or makes again, each once.
+func (tx *Tx) touches(op *txOp) []IndexEntry {
+	indexes, from := op.info.indexList(), len(tx.touched)
+	var before []place
+	if op.old != nil {
+		before = op.old.places
+	}
+	for _, p := range before {
+		tx.touched = append(tx.touched, IndexEntry{indexes[p.index].spaceName(), p.key, op.key})
+	}
+	if op.new != nil {
+		op.new.setPlaces(op.info, op.old, nil)
+		for _, p := range op.new.places {
+			if !slices.Contains(before, p) {
+				tx.touched = append(tx.touched, IndexEntry{indexes[p.index].spaceName(), p.key, op.key})
+			}
+		}
+	}
+	return tx.touched[from:len(tx.touched):len(tx.touched)]
 }

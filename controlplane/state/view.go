@@ -10,9 +10,16 @@ import (
 // record is one version of a record. Immutable and shared.
 type record struct {
 	key      Key
-	value    []byte
+	value    string
 	revision Revision      // of the transaction that put it; 0 within a Tx that has not committed
 	message  proto.Message // nil: the table is not in the schema, or the value does not decode
+	places   []place       // in the table's indexes; set when it comes into their trees, and shared by versions in the same places
+}
+
+// place is an index key of a record. In the index's tree, and where it is told of, the record's own key follows: so it is unique.
+type place struct {
+	index int // in indexList
+	key   Key
 }
 
 // tableState is one version of a table and its indexes. Immutable.
@@ -52,17 +59,17 @@ func (st *tableState) txn() *tableTxn {
 
 func (t *tableTxn) put(rec *record) (old *record) {
 	old = t.primary.put(item{rec: rec})
-	for i, ix := range t.indexes {
-		keys := t.keys(i, rec)
-		for _, k := range keys {
-			ix.put(item{prefix: k, rec: rec})
-		}
-		if old == nil {
-			continue
-		}
-		for _, k := range t.keys(i, old) {
-			if !slices.Contains(keys, k) {
-				ix.delete(k, old.key)
+	if len(t.indexes) == 0 {
+		return old
+	}
+	rec.setPlaces(t.from.info, old, t.onPanic)
+	for i, p := range rec.places {
+		t.indexes[p.index].put(item{rec: rec, place: uint32(i + 1)})
+	}
+	if old != nil {
+		for _, p := range old.places {
+			if !slices.Contains(rec.places, p) {
+				t.indexes[p.index].delete(p.key, old.key)
 			}
 		}
 	}
@@ -73,24 +80,43 @@ func (t *tableTxn) delete(k Key) (old *record) {
 	if old = t.primary.delete("", k); old == nil {
 		return nil
 	}
-	for i, ix := range t.indexes {
-		for _, k := range t.keys(i, old) {
-			ix.delete(k, old.key)
-		}
+	for _, p := range old.places {
+		t.indexes[p.index].delete(p.key, old.key)
 	}
 	return old
 }
 
-// keys are those of rec in the index at position i.
-func (t *tableTxn) keys(i int, rec *record) []Key {
-	if t.onPanic != nil {
+// setPlaces finds out where rec, which replaces old or nothing, is in the indexes of its table, if that is not known. If onPanic is set it is told
+// of an index function that panics, and the record is left out of that index.
+func (rec *record) setPlaces(info TableInfo, old *record, onPanic func(rec *record, p any)) {
+	if rec.places != nil {
+		return
+	}
+	var room [few]place
+	places := room[:0]
+	for i, ix := range info.indexList() {
+		for _, k := range rec.keys(ix, onPanic) {
+			if p := (place{i, k}); !slices.Contains(places, p) {
+				places = append(places, p)
+			}
+		}
+	}
+	if old != nil && slices.Equal(places, old.places) {
+		rec.places = old.places
+	} else {
+		rec.places = append([]place(nil), places...)
+	}
+}
+
+func (rec *record) keys(ix index, onPanic func(rec *record, p any)) []Key {
+	if onPanic != nil {
 		defer func() {
 			if p := recover(); p != nil {
-				t.onPanic(rec, p)
+				onPanic(rec, p)
 			}
 		}()
 	}
-	return t.from.info.indexList()[i].keysOf(rec)
+	return ix.keysOf(rec)
 }
 
 func (t *tableTxn) commit() *tableState {

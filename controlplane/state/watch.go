@@ -30,8 +30,7 @@ type Event struct {
 type change struct {
 	revision Revision
 	table    TableInfo
-	key      Key
-	old, new *record
+	old, new *record // of which one may be nil
 }
 
 // feed is the bounded history that watchers read. It is of this server alone: after a restart it begins anew.
@@ -40,27 +39,41 @@ type feed struct {
 
 	mu      sync.Mutex
 	view    *View
-	changes []change      // ascending; appended to, or replaced whole, so that readers may keep a part
-	floor   Revision      // every change after it is in changes
+	chunks  [][]change    // ascending; the last is appended to, so that readers may keep a part
+	count   int           // of changes in chunks
+	floor   Revision      // every change after it is in chunks
 	changed chan struct{} // closed by the next publish
 	waiting []*Watcher    // those in Next that wait; who is woken is taken out
+	tables  []TableInfo   // of wake
 }
 
 func (f *feed) init(v *View, limit int) {
 	f.limit, f.view, f.floor, f.changed = limit, v, v.revision, make(chan struct{})
 }
 
+// perChunk is how many changes are kept, and let go, together.
+func (f *feed) perChunk() int { return min(max(f.limit/64, 1), 256) }
+
 func (f *feed) publish(v *View, changes []change) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.view = v
-	f.changes = append(f.changes, changes...)
-	// Each change keeps a record alive that has been replaced. So it is cut often, and not to be moved for every change.
-	if spare := f.limit / 8; len(f.changes) > f.limit+spare {
-		cut := len(f.changes) - f.limit
-		f.floor = f.changes[cut-1].revision
-		cut = f.position(f.floor) // whole transactions
-		f.changes = append(make([]change, 0, f.limit+spare+MaxOps), f.changes[cut:]...)
+	for left := changes; len(left) > 0; {
+		last := len(f.chunks) - 1
+		if last < 0 || len(f.chunks[last]) == cap(f.chunks[last]) {
+			f.chunks = append(f.chunks, make([]change, 0, f.perChunk()))
+			last++
+		}
+		n := min(len(left), cap(f.chunks[last])-len(f.chunks[last]))
+		f.chunks[last] = append(f.chunks[last], left[:n]...)
+		f.count, left = f.count+n, left[n:]
+	}
+	// Each change keeps a record alive that has been replaced. What is left of a transaction whose first changes go is not looked at any more.
+	for len(f.chunks) > 1 && f.count-len(f.chunks[0]) >= f.limit {
+		first := f.chunks[0]
+		f.floor, f.count = first[len(first)-1].revision, f.count-len(first)
+		f.chunks[0] = nil
+		f.chunks = f.chunks[1:]
 	}
 	f.wake(changes)
 	close(f.changed)
@@ -70,12 +83,13 @@ func (f *feed) publish(v *View, changes []change) {
 // wake wakes the watchers of the tables that were changed; without changes, all. For the others there is nothing in it: they are only as if they
 // had looked. There are many, and most of what is committed is about tables of few.
 func (f *feed) wake(changes []change) {
-	var tables []TableInfo
-	for _, c := range changes {
-		if !slices.Contains(tables, c.table) {
-			tables = append(tables, c.table)
+	tables := f.tables[:0]
+	for i := range changes {
+		if t := changes[i].table; !slices.Contains(tables, t) {
+			tables = append(tables, t)
 		}
 	}
+	f.tables = tables
 	still := f.waiting[:0]
 	for _, w := range f.waiting {
 		if len(tables) == 0 || w.follows(tables) {
@@ -93,7 +107,7 @@ func (f *feed) wake(changes []change) {
 func (f *feed) reset(v *View) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.view, f.changes, f.floor = v, nil, v.revision
+	f.view, f.chunks, f.count, f.floor = v, nil, 0, v.revision
 	f.wake(nil)
 	close(f.changed)
 	f.changed = make(chan struct{})
@@ -106,19 +120,22 @@ func (f *feed) current() (Revision, <-chan struct{}) {
 	return f.view.revision, f.changed
 }
 
-// position is that of the first change after r.
-func (f *feed) position(r Revision) int {
-	return sort.Search(len(f.changes), func(i int) bool { return f.changes[i].revision > r })
-}
-
-// since returns the changes after r, and the view that ends with them.
-func (f *feed) since(r Revision) (*View, []change, error) {
+// since appends the changes after r to parts, and returns the view that ends with them.
+func (f *feed) since(r Revision, parts [][]change) (*View, [][]change, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if r < f.floor {
 		return nil, nil, ErrCompacted
 	}
-	return f.view, f.changes[f.position(r):], nil
+	// What is asked for is nearly always close to the end.
+	i := len(f.chunks)
+	for i > 0 && f.chunks[i-1][len(f.chunks[i-1])-1].revision > r {
+		i--
+	}
+	for _, c := range f.chunks[i:] {
+		parts = append(parts, c[sort.Search(len(c), func(j int) bool { return c[j].revision > r }):])
+	}
+	return f.view, parts, nil
 }
 
 // await has w, which has seen everything up to its cursor, woken by what comes, unless something has come already.
@@ -152,13 +169,14 @@ type Watcher struct {
 	feed   *feed
 	done   <-chan struct{} // of the context given to Watch
 	ended  func() error
-	tables map[TableInfo]bool // nil: all
-	cursor Revision           // while it is waiting, the feed's
-	woken  chan struct{}      // capacity 1: filled by who takes it out of those that wait
+	tables []TableInfo   // none: all
+	cursor Revision      // while it is waiting, the feed's
+	woken  chan struct{} // capacity 1: filled by who takes it out of those that wait
+	parts  [][]change    // of Take
 }
 
 func (w *Watcher) follows(any []TableInfo) bool {
-	return w.tables == nil || slices.ContainsFunc(any, func(t TableInfo) bool { return w.tables[t] })
+	return len(w.tables) == 0 || slices.ContainsFunc(any, func(t TableInfo) bool { return slices.Contains(w.tables, t) })
 }
 
 // Next waits for changes of the watched tables and returns all there are. ErrCompacted means that some are no longer kept:
@@ -186,27 +204,46 @@ func (w *Watcher) Next(ctx context.Context) (Batch, error) {
 
 // Take is Next without waiting: a batch without events says that there are none. Its view is the latest all the same.
 func (w *Watcher) Take() (Batch, error) {
-	view, changes, err := w.feed.since(w.cursor)
+	view, parts, err := w.feed.since(w.cursor, w.parts[:0])
 	if err != nil {
 		return Batch{}, err
 	}
-	b := Batch{Revision: view.revision, View: view}
-	for _, c := range changes {
-		if w.tables == nil || w.tables[c.table] {
-			b.Events = append(b.Events, c.event())
+	n := 0
+	for _, part := range parts {
+		for i := range part {
+			if w.takes(&part[i]) {
+				n++
+			}
 		}
 	}
+	b := Batch{Revision: view.revision, View: view}
+	if n > 0 {
+		b.Events = make([]Event, 0, n)
+	}
+	for _, part := range parts {
+		for i := range part {
+			if c := &part[i]; w.takes(c) {
+				b.Events = append(b.Events, c.event())
+			}
+		}
+	}
+	clear(parts)
+	w.parts = parts
 	w.cursor = max(w.cursor, view.revision)
 	return b, nil
 }
 
-func (c change) event() Event {
-	e := Event{Table: c.table, Key: c.key, Revision: c.revision}
+func (w *Watcher) takes(c *change) bool {
+	return len(w.tables) == 0 || slices.Contains(w.tables, c.table)
+}
+
+func (c *change) event() Event {
+	e := Event{Table: c.table, Revision: c.revision}
 	if c.old != nil {
-		e.Old = c.old.message
+		e.Key, e.Old = c.old.key, c.old.message
 	}
 	if c.new != nil {
-		e.New = c.new.message
+		e.Key, e.New = c.new.key, c.new.message
 	}
 	return e
 }

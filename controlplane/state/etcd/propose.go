@@ -38,7 +38,7 @@ func (e *Engine) Commit(ctx context.Context, tx *state.Transaction) (state.Outco
 		return state.Outcome{}, state.ErrNotLeader
 	}
 	p := &proposal{tx: tx, done: make(chan result, 1)}
-	tx.Encode() // here, where it is done in parallel
+	tx.Size() // here, where it is done in parallel
 	select {
 	case e.proposals <- p:
 	case <-ctx.Done():
@@ -92,7 +92,7 @@ func (e *Engine) collect(first *proposal) []*proposal {
 	size := 0
 	for p := first; ; {
 		if p.taken.CompareAndSwap(false, true) {
-			batch, size = append(batch, p), size+len(p.tx.Encode())
+			batch, size = append(batch, p), size+p.tx.Size()
 		}
 		if len(batch) == maxBatch || size >= maxBatchBytes {
 			return batch

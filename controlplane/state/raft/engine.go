@@ -45,7 +45,7 @@ type Options struct {
 	// ElectionTimeout is for how long a leader may be silent; 500 ms by default. The same on all servers.
 	ElectionTimeout time.Duration
 	Autopilot       Autopilot
-	// SnapshotBytes is how many bytes of log are applied between two snapshots; 64 MiB by default.
+	// SnapshotBytes is how many bytes of log are applied between two snapshots, or as many as the last one had; 64 MiB by default.
 	SnapshotBytes int64
 	// SegmentBytes is the size of the log's files, which are allocated as a whole; 16 MiB by default.
 	SegmentBytes int64

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/seed-2f228079/neargate/controlplane/state"
 	"github.com/seed-2f228079/neargate/controlplane/state/raft"
@@ -56,6 +57,41 @@ func TestLogIsCut(t *testing.T) {
 	again := statetest.Open(t, open, dir)
 	if rec, _ := statetest.Records.Get(again.View(), statetest.RecordKey("a")); rec.GetNumber() != int64(written-1) || again.Revision() != state.Revision(written) {
 		t.Errorf("record %d at revision %d", rec.GetNumber(), again.Revision())
+	}
+}
+
+// As many bytes of log come between two snapshots as the state has: a large one is not written again for every small part of it that changes.
+func TestSnapshotsFollowTheState(t *testing.T) {
+	dir := t.TempDir()
+	s := statetest.Open(t, smallSnapshots, dir)
+	const records, size = 64, 16 << 10
+	for i := range records {
+		statetest.Put(t, s, &statetest.Record{Id: fmt.Sprint(i), Payload: make([]byte, size)})
+	}
+	seen := map[string]bool{}
+	note := func() (more bool) {
+		names, err := filepath.Glob(filepath.Join(dir, "snapshots", "*-*"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range names {
+			if !strings.HasSuffix(name, ".tmp") && !seen[name] {
+				seen[name], more = true, true
+			}
+		}
+		return more
+	}
+	note()
+	before := len(seen)
+	for i := range 4 * records {
+		statetest.Put(t, s, &statetest.Record{Id: "0", Number: int64(i), Payload: make([]byte, size)})
+		note()
+	}
+	for end := time.Now().Add(time.Minute); len(seen) == before && time.Now().Before(end); time.Sleep(time.Millisecond) { // one may be late
+		note()
+	}
+	if taken := len(seen) - before; taken < 1 || taken > 8 {
+		t.Errorf("%d snapshots while four times as much changed as there is", taken)
 	}
 }
 

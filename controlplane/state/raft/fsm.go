@@ -46,7 +46,8 @@ type fsm struct {
 
 	progress progress
 
-	snapshotBytes int64
+	snapshotBytes int64         // at least so many are applied between two snapshots
+	written       atomic.Int64  // bytes of the last snapshot
 	pending       atomic.Int64  // bytes applied since the last snapshot
 	entries       atomic.Int64  // so many entries
 	snapshotDue   chan struct{} // of one
@@ -58,7 +59,8 @@ func (f *fsm) Apply(l *raft.Log) any {
 		return f.halted
 	}
 	f.entries.Add(1)
-	if f.pending.Add(int64(len(l.Data))) >= f.snapshotBytes {
+	// A snapshot as large as what has come since makes the work for snapshots, and the replay at a start, grow with the state and no faster.
+	if f.pending.Add(int64(len(l.Data))) >= max(f.snapshotBytes, f.written.Load()) {
 		select {
 		case f.snapshotDue <- struct{}{}:
 		default:
@@ -142,7 +144,7 @@ func (f *fsm) Snapshot() (raft.FSMSnapshot, error) {
 	}
 	f.pending.Store(0)
 	f.entries.Store(0)
-	return snapshot{f.machine.Snapshot()}, nil
+	return snapshot{f.machine.Snapshot(), &f.written}, nil
 }
 
 func (f *fsm) Restore(r io.ReadCloser) error {
@@ -152,7 +154,9 @@ func (f *fsm) Restore(r io.ReadCloser) error {
 	}
 	f.pending.Store(0)
 	f.entries.Store(0)
-	err := f.machine.Restore(r)
+	counted := &countingReader{Reader: r}
+	err := f.machine.Restore(counted)
+	f.written.Store(counted.n)
 	if errors.Is(err, state.ErrUnknownFormat) {
 		f.halted = err
 		f.fail(err)
@@ -160,13 +164,30 @@ func (f *fsm) Restore(r io.ReadCloser) error {
 	return err
 }
 
-type snapshot struct{ s *state.Snapshot }
+// countingReader counts what is read.
+type countingReader struct {
+	io.Reader
+	n int64
+}
+
+func (c *countingReader) Read(b []byte) (int, error) {
+	n, err := c.Reader.Read(b)
+	c.n += int64(n)
+	return n, err
+}
+
+type snapshot struct {
+	s       *state.Snapshot
+	written *atomic.Int64
+}
 
 // Persist is durable when Close of sink, which syncs file and folder, has returned.
 func (s snapshot) Persist(sink raft.SnapshotSink) error {
-	if _, err := s.s.WriteTo(sink); err != nil {
+	n, err := s.s.WriteTo(sink)
+	if err != nil {
 		return errors.Join(err, sink.Cancel())
 	}
+	s.written.Store(n)
 	return sink.Close()
 }
 

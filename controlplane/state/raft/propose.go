@@ -37,7 +37,7 @@ func (e *Engine) Commit(ctx context.Context, tx *state.Transaction) (state.Outco
 		return state.Outcome{}, state.ErrNotLeader
 	}
 	p := &proposal{tx: tx, done: make(chan result, 1)}
-	tx.Encode() // here, where it is done in parallel
+	tx.Size() // here, where it is done in parallel
 	select {
 	case e.proposals <- p:
 	case <-ctx.Done():
@@ -113,11 +113,11 @@ func (e *Engine) refuse() error {
 
 // collect adds to first what is waiting, up to the limits of an entry.
 func (e *Engine) collect(first *proposal) []*proposal {
-	batch, size := []*proposal{first}, len(first.tx.Encode())
+	batch, size := []*proposal{first}, first.tx.Size()
 	for len(batch) < maxBatch && size < maxBatchBytes {
 		select {
 		case p := <-e.proposals:
-			batch, size = append(batch, p), size+len(p.tx.Encode())
+			batch, size = append(batch, p), size+p.tx.Size()
 		default:
 			return batch
 		}
