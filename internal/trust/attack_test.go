@@ -381,7 +381,27 @@ func TestPeerPortIsForMembers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	// It is of another authority and says that it is of this one.
+	forged := func(p *papers) {
+		key := newKey(t)
+		id, err := KeyID(&key.PublicKey)
+		if err != nil {
+			t.Fatal(err)
+		}
+		by := other.authority.ring.signs()
+		posing := *by.cert
+		posing.SubjectKeyId = c.authority.ring.signs().cert.SubjectKeyId
+		by.cert = &posing
+		der, err := other.authority.issueHost(by, &key.PublicKey, Identity{Agent, id})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if *p, err = newPapers(key, der, p.authorities); err != nil {
+			t.Fatal(err)
+		}
+	}
 	for name, cred := range map[string]*Credential{
+		"of another cluster, in disguise": stolen(forged),
 		"no certificate":                  stolen(func(p *papers) { p.certificate = tls.Certificate{} }),
 		"of another cluster":              stolen(func(p *papers) { p.certificate = mustJoin(t, other.host(t, "secret")).current().certificate }),
 		"of the public port":              stolen(func(p *papers) { p.certificate = public.current().certificate }),

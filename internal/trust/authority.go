@@ -68,7 +68,7 @@ func OpenAuthority(keys string, c clock.Clock) (*Authority, error) {
 		return nil, fmt.Errorf("certificate authority: %s: %w", name, err)
 	}
 	a := &Authority{keys: keys, clock: c, ring: r, changed: make(chan struct{})}
-	if err := a.settle(text); err != nil {
+	if err := errors.Join(a.settle(r, text), a.discard(r)); err != nil {
 		return nil, fmt.Errorf("certificate authority: %w", err)
 	}
 	return a, nil

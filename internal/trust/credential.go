@@ -23,6 +23,8 @@ type Credential struct {
 	clock clock.Clock
 	log   *slog.Logger
 	renew func(ctx context.Context) (papers, error)
+	// under makes papers by a ring that this server has yet to take; nil: there is no ring.
+	under func(ring) (papers, error)
 	early chan earlier // what Hasten has asked for
 	// held is over making papers and showing them, so that none of before come after those of a newer ring; nil: there is no ring.
 	held  sync.Locker
@@ -41,6 +43,7 @@ func newCredential(c clock.Clock, log *slog.Logger, p papers) *Credential {
 type papers struct {
 	certificate tls.Certificate // with Leaf
 	authorities []*x509.Certificate
+	roots       *x509.CertPool // the authorities
 }
 
 func newPapers(key *ecdsa.PrivateKey, der []byte, authorities []*x509.Certificate) (papers, error) {
@@ -48,15 +51,11 @@ func newPapers(key *ecdsa.PrivateKey, der []byte, authorities []*x509.Certificat
 	if err != nil {
 		return papers{}, err
 	}
-	return papers{tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}, authorities}, nil
-}
-
-func (p papers) roots() *x509.CertPool {
 	pool := x509.NewCertPool()
-	for _, a := range p.authorities {
+	for _, a := range authorities {
 		pool.AddCert(a)
 	}
-	return pool
+	return papers{tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}, authorities, pool}, nil
 }
 
 // ServerCredential is the credential of a server, which holds the authority and so certifies itself. Its key lives in memory.
@@ -76,19 +75,22 @@ func (a *Authority) PublicCredential(names []string, log *slog.Logger) (*Credent
 func (a *Authority) selfSigned(log *slog.Logger, issue func(issuer, *ecdsa.PrivateKey) ([]byte, error)) (*Credential, error) {
 	c := newCredential(a.clock, log, papers{})
 	c.held = &a.taking
-	c.renew = func(context.Context) (papers, error) {
+	c.under = func(r ring) (papers, error) {
 		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 		if err != nil {
 			return papers{}, err
 		}
-		a.mu.RLock()
-		by, authorities := a.ring.shows(), a.ring.trusted()
-		a.mu.RUnlock()
-		der, err := issue(by, key)
+		der, err := issue(r.shows(), key)
 		if err != nil {
 			return papers{}, err
 		}
-		return newPapers(key, der, authorities)
+		return newPapers(key, der, r.trusted())
+	}
+	c.renew = func(context.Context) (papers, error) {
+		a.mu.RLock()
+		r := a.ring
+		a.mu.RUnlock()
+		return c.under(r)
 	}
 	a.taking.Lock()
 	defer a.taking.Unlock()
@@ -240,7 +242,7 @@ func (c *Credential) peerTLS(protocols []string, roles ...Role) *tls.Config {
 		// VerifyConnection checks the chain: what the library checks would need host names, and could not be given new roots.
 		InsecureSkipVerify: true,
 		VerifyConnection: func(cs tls.ConnectionState) error {
-			who, err := verify(cs.PeerCertificates, c.current().roots(), c.clock.Now())
+			who, err := verify(cs.PeerCertificates, c.current().roots, c.clock.Now())
 			if err != nil {
 				return &refusedError{err}
 			}
@@ -256,6 +258,9 @@ func (c *Credential) peerTLS(protocols []string, roles ...Role) *tls.Config {
 
 // peerOf says who is at the other end of a connection made with peerTLS.
 func peerOf(conn *tls.Conn) (Identity, error) {
+	if raw, ok := conn.NetConn().(*tracked); ok && raw.who != (Identity{}) {
+		return raw.who, nil
+	}
 	chain := conn.ConnectionState().PeerCertificates
 	if len(chain) == 0 {
 		return Identity{}, errors.New("the peer has shown no certificate")

@@ -47,8 +47,10 @@ func (c *Credential) Dial(ctx context.Context, protocol string, who Identity, ad
 		raw.Close()
 		return nil, err
 	}
-	raw.shows(conn.ConnectionState().PeerCertificates[0])
 	peer, err := peerOf(conn)
+	if err == nil {
+		raw.shows(peer, conn.ConnectionState().PeerCertificates[0])
+	}
 	if err == nil && who.ID != "" && peer != who {
 		err = fmt.Errorf("peer refused: it is %s and not %s", peer, who)
 	}

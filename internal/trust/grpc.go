@@ -73,7 +73,7 @@ func AuthorizeNode(ctx context.Context, node string) error {
 // GRPCServerOptions are for the server whose listener is a Port's.
 func GRPCServerOptions() []grpc.ServerOption {
 	return []grpc.ServerOption{
-		grpc.Creds(accepted{}),
+		grpc.Creds(accepted{}), grpc.ForceServerCodecV2(newAside()),
 		// Ten thousand agents say little, each at its time: they share buffers for writing.
 		grpc.SharedWriteBuffer(true), grpc.ReadBufferSize(noReadBuffer), grpc.StaticStreamWindowSize(window), grpc.StaticConnWindowSize(connWindow),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: silence, Timeout: patience}),

@@ -122,7 +122,7 @@ func (m *Membership) load(key *ecdsa.PrivateKey) (papers, error) {
 // check holds papers against this host's key and the clock.
 func (m *Membership) check(p papers, key *ecdsa.PrivateKey) error {
 	leaf := p.certificate.Leaf
-	who, err := verify([]*x509.Certificate{leaf}, p.roots(), m.Clock.Now())
+	who, err := verify([]*x509.Certificate{leaf}, p.roots, m.Clock.Now())
 	if err != nil {
 		return err
 	}
@@ -286,7 +286,7 @@ func (m *Membership) accept(got answer, session *tls.ConnectionState, key *ecdsa
 		return papers{}, fmt.Errorf("the new certificate: %w", err)
 	}
 	// The server's own certificate is of the same authority, or this host could not talk to it from now on.
-	who, err := verify(session.PeerCertificates, p.roots(), m.Clock.Now())
+	who, err := verify(session.PeerCertificates, p.roots, m.Clock.Now())
 	if err == nil && who.Role != Server {
 		err = fmt.Errorf("it is of %s", who)
 	}

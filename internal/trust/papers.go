@@ -1,7 +1,6 @@
 package trust
 
 import (
-	"crypto/x509"
 	"encoding/hex"
 	"errors"
 	"math/rand/v2"
@@ -103,9 +102,4 @@ func refused(err error) bool {
 	var here *refusedError
 	var there *net.OpError
 	return errors.As(err, &here) || errors.As(err, &there) && there.Op == "remote error"
-}
-
-// signedBy says whether a certificate is of one of the authorities, whatever the time is.
-func signedBy(cert *x509.Certificate, authorities []*x509.Certificate) bool {
-	return slices.ContainsFunc(authorities, func(a *x509.Certificate) bool { return cert.CheckSignatureFrom(a) == nil })
 }

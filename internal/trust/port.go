@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -34,19 +35,23 @@ func (p *Port) Outdated(conn net.Conn) bool {
 	if !ok {
 		return false
 	}
-	chain, own := secured.ConnectionState().PeerCertificates, p.credential.current().certificate.Leaf
-	return len(chain) > 0 && !bytes.Equal(chain[0].AuthorityKeyId, own.AuthorityKeyId)
+	raw, ok := secured.NetConn().(*tracked)
+	return ok && raw.signer != nil && !bytes.Equal(raw.signer, p.credential.current().certificate.Leaf.AuthorityKeyId)
 }
 
 type protocol struct {
 	roles []Role      // empty: anybody
 	shown bool        // anybody who shows a certificate, whoever has signed it: it proves a key
+	slim  bool        // what tracked keeps of a certificate is all that is asked for
 	tls   *tls.Config // of all its connections, made by Serve: one each would take 2 kB for as long as the connection stands
 	conns chan net.Conn
 	addr  net.Addr
 	once  sync.Once
 	done  chan struct{} // closed with the listener
 }
+
+// nobody stands for certificates that are not kept.
+var nobody = new(x509.Certificate)
 
 const (
 	handshakeTimeout = 10 * time.Second
@@ -59,19 +64,21 @@ func NewPort(credential *Credential, log *slog.Logger) *Port {
 }
 
 // Handle is the listener for one protocol, spoken by hosts of the given roles. Its connections are *tls.Conn with the handshake
-// done and the peer's certificate checked.
+// done and the peer's certificate checked. ConnPeer says whose it was; the certificate itself is not kept.
 func (p *Port) Handle(name string, role Role, roles ...Role) net.Listener {
-	return p.handle(name, append(roles, role)...)
+	l := p.handle(name, append(roles, role)...)
+	l.slim = true
+	return l
 }
 
 // handleShown is handle for a protocol of hosts that have nothing but a key.
 func (p *Port) handleShown(name string) net.Listener {
 	l := p.handle(name)
-	p.protocols[name].shown = true
+	l.shown = true
 	return l
 }
 
-func (p *Port) handle(name string, roles ...Role) net.Listener {
+func (p *Port) handle(name string, roles ...Role) *protocol {
 	if p.protocols[name] != nil {
 		panic("trust: two handlers of " + name)
 	}
@@ -141,8 +148,16 @@ func (p *Port) greet(ctx context.Context, raw *tracked, conn *tls.Conn) {
 		conn.Close()
 		return
 	}
-	if len(session.PeerCertificates) > 0 && !h.shown {
-		raw.shows(session.PeerCertificates[0])
+	if chain := session.PeerCertificates; len(chain) > 0 && !h.shown {
+		who, err := identityOf(chain[0])
+		if err != nil { // it has been checked
+			conn.Close()
+			return
+		}
+		raw.shows(who, chain[0])
+		if h.slim {
+			chain[0] = nobody // the chain is the connection's own
+		}
 	}
 	select {
 	case h.conns <- conn:

@@ -2,7 +2,6 @@ package trust
 
 import (
 	"bytes"
-	"context"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/x509"
@@ -277,7 +276,7 @@ func (a *Authority) Missing(r Ring) []string {
 }
 
 // Take puts a ring in the place of what this server has, if it is of a later generation; handed are those that it was missing, as other servers' Hand has made them. It is on the
-// disk, and in this server's own certificates, before Take returns.
+// disk, and in this server's own certificates, before Ring tells of it, for by that the other servers go on. What fails leaves in force what was, and may be tried again.
 func (a *Authority) Take(r Ring, handed ...[]byte) error {
 	a.taking.Lock()
 	defer a.taking.Unlock()
@@ -309,32 +308,35 @@ func (a *Authority) Take(r Ring, handed ...[]byte) error {
 	if err := datadir.WriteFile(filepath.Join(a.keys, authorityFile), text); err != nil {
 		return fmt.Errorf("take authorities: %w", err)
 	}
+	if err := a.settle(next, text); err != nil {
+		return fmt.Errorf("take authorities: %w", err)
+	}
+	a.mu.RLock()
+	own := a.own // grows while taking is held
+	a.mu.RUnlock()
+	made := make([]papers, len(own))
+	for i, c := range own {
+		if made[i], err = c.under(next); err != nil {
+			return fmt.Errorf("take authorities: %w", err)
+		}
+	}
+	for i, c := range own {
+		c.set(made[i])
+	}
 	a.mu.Lock()
 	a.ring = next
-	own := a.own
-	a.mu.Unlock()
-	for _, c := range own {
-		p, failed := c.renew(context.Background())
-		if failed != nil {
-			err = errors.Join(err, failed)
-			continue
-		}
-		c.set(p)
-	}
-	err = errors.Join(err, a.settle(text))
-	a.mu.Lock()
 	close(a.changed)
 	a.changed = make(chan struct{})
 	a.mu.Unlock()
-	if err != nil {
+	if err := a.discard(next); err != nil {
 		return fmt.Errorf("authorities were taken, but: %w", err)
 	}
 	return nil
 }
 
 // settle has the other files follow that of the authorities, which holds text: at every start too, for a crash may have come between.
-func (a *Authority) settle(text []byte) error {
-	if err := datadir.WriteFile(filepath.Join(a.keys, authorityPublicFile), a.PEM()); err != nil {
+func (a *Authority) settle(r ring, text []byte) error {
+	if err := datadir.WriteFile(filepath.Join(a.keys, authorityPublicFile), encodeCertificates(r.public().Authorities...)); err != nil {
 		return err
 	}
 	founding, err := os.ReadFile(filepath.Join(a.keys, foundingFile))
@@ -347,14 +349,18 @@ func (a *Authority) settle(text []byte) error {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	// What was prepared and not agreed upon can be no more, once something else is. Between exchanges it may be.
+	return nil
+}
+
+// discard removes what was prepared and not agreed upon: it can be no more, once something else is. Between exchanges it may be.
+func (a *Authority) discard(r ring) error {
 	prepared, err := filepath.Glob(filepath.Join(a.keys, nextFiles+"*.pem"))
 	if err != nil {
 		return err
 	}
 	for _, name := range prepared {
 		id := strings.TrimSuffix(strings.TrimPrefix(filepath.Base(name), nextFiles), ".pem")
-		if _, taken := a.ring.find(id); taken || a.ring.phase.both() {
+		if _, taken := r.find(id); taken || r.phase.both() {
 			if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
 				return err
 			}

@@ -143,6 +143,58 @@ func TestTakeOutlivesACrash(t *testing.T) {
 	}
 }
 
+// The other servers go on once a server says that it has taken a ring: one that could not write all of its files, or shows a certificate of before, has
+// not, and tries again.
+func TestTakeThatFailedIsTriedAgain(t *testing.T) {
+	keys := t.TempDir()
+	a, err := OpenAuthority(keys, clock.Real{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := a.ServerCredential("s", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	turn(t, a)
+	turn(t, a)
+	before, changed := a.Ring()
+	shown, _ := c.Papers()
+	next := before
+	next.Generation, next.Phase = next.Generation+1, Switching
+	public := filepath.Join(keys, authorityPublicFile)
+	if err = os.Remove(public); err == nil {
+		err = os.MkdirAll(filepath.Join(public, "in the way"), 0o700)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := a.Take(next); err == nil {
+		t.Fatalf("%s was written", public)
+	}
+	select {
+	case <-changed:
+		t.Error("it tells of a ring that it has not taken")
+	default:
+	}
+	if now, _ := a.Ring(); now.Generation != before.Generation {
+		t.Errorf("it says that it is at generation %d, after %d", now.Generation, before.Generation)
+	}
+	if now, _ := c.Papers(); now.Issuer != shown.Issuer {
+		t.Error("it shows a certificate by what it has not taken")
+	}
+	if err := os.RemoveAll(public); err != nil {
+		t.Fatal(err)
+	}
+	if err := a.Take(next); err != nil {
+		t.Fatal(err)
+	}
+	now, _ := c.Papers()
+	text, err := os.ReadFile(public)
+	if err != nil || !bytes.Equal(text, a.PEM()) || now.Issuer != next.IDs()[1] {
+		t.Errorf("taken again, it shows a certificate of %s and has the file %s (%v)", now.Issuer, text, err)
+	}
+}
+
 func TestTakeRefuses(t *testing.T) {
 	a, err := OpenAuthority(t.TempDir(), clock.Real{})
 	if err != nil {

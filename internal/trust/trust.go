@@ -16,6 +16,7 @@
 package trust
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -25,6 +26,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 )
@@ -85,7 +87,7 @@ func KeyID(key crypto.PublicKey) (string, error) {
 }
 
 // verify checks the certificate that the other side of a connection has shown and says whose it is. Host names play no part:
-// hosts are dialled by whatever address leads to them.
+// hosts are dialled by whatever address leads to them. What a certificate says of who has signed it holds from here on (Cut goes by it).
 func verify(chain []*x509.Certificate, roots *x509.CertPool, now time.Time) (Identity, error) {
 	if len(chain) == 0 {
 		return Identity{}, errors.New("no certificate was shown")
@@ -94,7 +96,7 @@ func verify(chain []*x509.Certificate, roots *x509.CertPool, now time.Time) (Ide
 	for _, c := range chain[1:] {
 		between.AddCert(c)
 	}
-	_, err := chain[0].Verify(x509.VerifyOptions{
+	found, err := chain[0].Verify(x509.VerifyOptions{
 		Roots: roots, Intermediates: between, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny},
 	})
 	var unknown x509.UnknownAuthorityError
@@ -103,6 +105,10 @@ func verify(chain []*x509.Certificate, roots *x509.CertPool, now time.Time) (Ide
 		return Identity{}, errors.New("the certificate is not of this cluster")
 	case err != nil:
 		return Identity{}, err
+	case !slices.ContainsFunc(found, func(to []*x509.Certificate) bool {
+		return bytes.Equal(to[len(to)-1].SubjectKeyId, chain[0].AuthorityKeyId)
+	}):
+		return Identity{}, errors.New("the certificate says that another than its authority has signed it")
 	}
 	return identityOf(chain[0])
 }

@@ -6,6 +6,8 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
 	"log/slog"
 	"net"
 	"os"
@@ -357,5 +359,81 @@ func TestAnyServer(t *testing.T) {
 	}
 	if _, err := credential.AnyServer(ProtocolTasks, []string{c.addr})(t.Context()); err == nil {
 		t.Error("a server that does not know the protocol")
+	}
+}
+
+// Who has signed a certificate is told by the certificate itself once it has been checked: Cut goes by that. So one that lies about it is refused, also
+// if it is of an authority that is trusted as well, as one is while it is exchanged.
+func TestCertificateThatNamesAnotherSigner(t *testing.T) {
+	retired, next := startCluster(t, "secret").authority, startCluster(t, "secret").authority
+	key := newKey(t)
+	by := retired.ring.signs()
+	issue := func(signer []byte) *x509.Certificate {
+		posing := *by.cert
+		posing.SubjectKeyId = signer
+		der, err := retired.issueHost(issuer{cert: &posing, key: by.key}, &key.PublicKey, Identity{Agent, "a"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		cert, err := x509.ParseCertificate(der)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return cert
+	}
+	both := x509.NewCertPool()
+	both.AddCert(by.cert)
+	both.AddCert(next.ring.signs().cert)
+	if who, err := verify([]*x509.Certificate{issue(by.cert.SubjectKeyId)}, both, time.Now()); err != nil || who != (Identity{Agent, "a"}) {
+		t.Errorf("%v, %v", who, err)
+	}
+	if who, err := verify([]*x509.Certificate{issue(next.ring.signs().cert.SubjectKeyId)}, both, time.Now()); err == nil {
+		t.Errorf("taken for %s, by whom it says", who)
+	}
+	// Nor is an authority's own certificate anybody's.
+	if who, err := verify([]*x509.Certificate{by.cert}, both, time.Now()); err == nil {
+		t.Errorf("taken for %s", who)
+	}
+}
+
+// What a port hands over says who is at the other end and holds no certificate of it: there are thousands.
+func TestConnectionKeepsNoCertificate(t *testing.T) {
+	c := startCluster(t, "secret")
+	port := NewPort(c.authority.own[0], slog.New(slog.DiscardHandler))
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	calls := port.Handle("test/1", Agent)
+	ctx, cancel := context.WithCancel(t.Context())
+	served := make(chan error, 1)
+	go func() { served <- port.Serve(ctx, l) }()
+	defer func() {
+		cancel()
+		if err := <-served; err != nil {
+			t.Error(err)
+		}
+	}()
+	m := mustJoin(t, c.host(t, "secret"))
+	far, err := m.Dial(t.Context(), "test/1", Identity{Role: Server}, l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer far.Close()
+	near, err := calls.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer near.Close()
+	if who, ok := ConnPeer(near); !ok || who != (Identity{Agent, m.ID()}) {
+		t.Errorf("it is of %s", who)
+	}
+	if port.Outdated(near) {
+		t.Error("it is of an authority of before")
+	}
+	for _, cert := range near.(*tls.Conn).ConnectionState().PeerCertificates {
+		if len(cert.Raw) > 0 {
+			t.Error("the certificate is kept")
+		}
 	}
 }
