@@ -59,6 +59,8 @@ type Operation struct {
 	// shuts down: that ends ctx. The first one says that this is no error any more; an error of later is the stream's last message.
 	// Call is of no use then. nil: the operation answers with its output.
 	Events func(ctx context.Context, in any, emit func(event any) error) error
+
+	tags []int // where In has its Tags, a slice or a map; nil: nowhere
 }
 
 // Action is the operation's IAM action name, for example "ecs:CreateService".
@@ -114,7 +116,7 @@ func (o *Operation) Needs(c *Call, in any) []Access {
 		a.Resources = o.Resources(c, in)
 	}
 	needs := []Access{a}
-	if o.makes() && len(RequestTags(in)) > 0 {
+	if o.makes() && o.brings(in) {
 		needs = append(needs, o.tagging(c, in, a))
 	}
 	return needs
@@ -123,6 +125,14 @@ func (o *Operation) Needs(c *Call, in any) []Access {
 // makes says whether the operation makes what its Tags are for.
 func (o *Operation) makes() bool {
 	return o.Mode == ModeWrite && slices.ContainsFunc([]string{"Create", "PutParameter", "Register", "Run", "Start"}, func(p string) bool { return strings.HasPrefix(o.Name, p) })
+}
+
+// brings says whether the input has tags.
+func (o *Operation) brings(in any) bool {
+	if o.tags == nil {
+		return len(RequestTags(in)) > 0
+	}
+	return reflect.ValueOf(in).Elem().FieldByIndex(o.tags).Len() > 0
 }
 
 // tagging is "Grant permission to tag resources on creation" of ECS's and others' guides: the action that tags what is there is
@@ -210,6 +220,9 @@ func operation[I, O any](m Mode, f func(context.Context, *I) (*O, error), opts [
 			}
 			return r, nil
 		},
+	}
+	if f, ok := in.FieldByName("Tags"); ok && (f.Type.Kind() == reflect.Slice || f.Type.Kind() == reflect.Map) {
+		o.tags = f.Index
 	}
 	for _, opt := range opts {
 		opt(&o)

@@ -16,7 +16,11 @@ import (
 // EncodeShape renders an SDK struct, or a slice of them, as the JSON that records keep: members by their wire names, nothing
 // for what is not set, map keys sorted. Equal values give equal text. A nil pointer or slice gives "".
 func EncodeShape(v any) string {
-	b, set := appendShape(make([]byte, 0, 512), reflect.ValueOf(v))
+	of := reflect.ValueOf(v)
+	if kind := of.Kind(); (kind == reflect.Pointer || kind == reflect.Slice) && of.IsNil() {
+		return "" // most members of most requests: nothing need be allocated for them
+	}
+	b, set := appendShape(make([]byte, 0, 512), of)
 	if !set {
 		return ""
 	}

@@ -11,39 +11,45 @@ import (
 	"strings"
 )
 
-// canonicalRequest is the text that client and server must agree on, as "Create a signed AWS API request" of the IAM User
-// Guide describes it, for every service but S3 (which neither normalises paths nor encodes them twice).
-func canonicalRequest(r *http.Request, s *Signature, payload string) (string, error) {
+// appendCanonicalRequest appends the text that client and server must agree on, as "Create a signed AWS API request" of the IAM
+// User Guide describes it, for every service but S3 (which neither normalises paths nor encodes them twice).
+func appendCanonicalRequest(b []byte, r *http.Request, s *Signature, body []byte) ([]byte, error) {
 	query, err := canonicalQuery(r.URL.RawQuery, s.Presigned)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
-	var b strings.Builder
-	for _, part := range []string{r.Method, canonicalPath(r.URL.EscapedPath()), query} {
-		b.WriteString(part)
-		b.WriteByte('\n')
-	}
+	b = append(append(b, r.Method...), '\n')
+	b = append(append(b, canonicalPath(r.URL.EscapedPath())...), '\n')
+	b = append(append(b, query...), '\n')
 	for _, h := range s.headers {
-		b.WriteString(h)
-		b.WriteByte(':')
-		b.WriteString(canonicalHeader(r, h))
-		b.WriteByte('\n')
+		b = append(append(b, h...), ':')
+		b = append(appendHeader(b, r, h), '\n')
 	}
-	b.WriteByte('\n')
-	b.WriteString(strings.Join(s.headers, ";"))
-	b.WriteByte('\n')
-	b.WriteString(payload)
-	return b.String(), nil
+	b = append(b, '\n')
+	for i, h := range s.headers {
+		if i > 0 {
+			b = append(b, ';')
+		}
+		b = append(b, h...)
+	}
+	return appendPayloadHash(append(b, '\n'), r, body)
 }
 
-func stringToSign(s *Signature, canonical string) string {
-	sum := sha256.Sum256([]byte(canonical))
-	return strings.Join([]string{algorithm, s.Time.Format(timeFormat),
-		s.day + "/" + s.Region + "/" + s.Service + "/" + terminator, hex.EncodeToString(sum[:])}, "\n")
+func appendStringToSign(b []byte, s *Signature, canonical [sha256.Size]byte) []byte {
+	b = append(append(b, algorithm...), '\n')
+	b = append(s.Time.AppendFormat(b, timeFormat), '\n')
+	for _, part := range [...]string{s.day, s.Region, s.Service} {
+		b = append(append(b, part...), '/')
+	}
+	b = append(append(b, terminator...), '\n')
+	return hex.AppendEncode(b, canonical[:])
 }
 
 // canonicalPath normalises the path as it stands in the request line and encodes it once more.
 func canonicalPath(escaped string) string {
+	if escaped == "/" {
+		return escaped
+	}
 	var kept []string
 	for seg := range strings.SplitSeq(escaped, "/") {
 		switch seg {
@@ -64,6 +70,9 @@ func canonicalPath(escaped string) string {
 }
 
 func canonicalQuery(raw string, presigned bool) (string, error) {
+	if raw == "" {
+		return "", nil
+	}
 	q, err := url.ParseQuery(raw)
 	if err != nil {
 		return "", fail(incomplete, "The query string is malformed.")
@@ -90,22 +99,58 @@ func canonicalQuery(raw string, presigned bool) (string, error) {
 	return b.String(), nil
 }
 
-// canonicalHeader is the value of a header: several joined by commas, outer space dropped, inner runs of it made one.
-func canonicalHeader(r *http.Request, name string) string {
+// appendHeader appends the value of a header: several joined by commas, outer space dropped, inner runs of it made one.
+func appendHeader(b []byte, r *http.Request, name string) []byte {
 	switch name {
 	case "host": // net/http takes it out of the headers
-		return r.Host
+		return append(b, r.Host...)
 	case "content-length":
-		return strconv.FormatInt(r.ContentLength, 10)
+		return strconv.AppendInt(b, r.ContentLength, 10)
 	}
-	var b strings.Builder
-	for i, v := range r.Header.Values(name) {
+	for i, v := range headerValues(r.Header, name) {
 		if i > 0 {
-			b.WriteByte(',')
+			b = append(b, ',')
 		}
-		b.WriteString(strings.Join(strings.FieldsFunc(v, func(c rune) bool { return c == ' ' || c == '\t' }), " "))
+		b = appendValue(b, v)
 	}
-	return b.String()
+	return b
+}
+
+// headerValues is h.Values(name), of a name in lower case mostly, for which nothing is allocated.
+func headerValues(h http.Header, name string) []string {
+	var key [64]byte
+	if len(name) > len(key) {
+		return h.Values(name)
+	}
+	upper := true
+	for i := range len(name) {
+		c := name[i]
+		switch {
+		case c >= 'a' && c <= 'z':
+			if upper {
+				c -= 'a' - 'A'
+			}
+		case c != '-' && (c < '0' || c > '9'):
+			return h.Values(name)
+		}
+		key[i], upper = c, c == '-'
+	}
+	return h[string(key[:len(name)])]
+}
+
+func appendValue(b []byte, v string) []byte {
+	begin, gap := len(b), false
+	for i := range len(v) {
+		if v[i] == ' ' || v[i] == '\t' {
+			gap = len(b) > begin
+			continue
+		}
+		if gap {
+			b, gap = append(b, ' '), false
+		}
+		b = append(b, v[i])
+	}
+	return b
 }
 
 // awsEncode percent-encodes everything but RFC 3986's unreserved characters, and the slash in paths.

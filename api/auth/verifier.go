@@ -15,6 +15,7 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/hex"
+	"hash"
 	"net/http"
 	"strings"
 	"sync"
@@ -58,20 +59,17 @@ func (v *Verifier) Verify(ctx context.Context, r *http.Request, sig *Signature, 
 	if err := sig.checkCoverage(r); err != nil {
 		return api.Identity{}, err
 	}
-	payload, err := payloadHash(r, body)
-	if err != nil {
-		return api.Identity{}, err
-	}
-	canonical, err := canonicalRequest(r, sig, payload)
+	var most [1024]byte // of what is signed, mostly: it need not be allocated then
+	canonical, err := appendCanonicalRequest(most[:0], r, sig, body)
 	if err != nil {
 		return api.Identity{}, err
 	}
 	id := keyID{c.SecretAccessKey, sig.day, sig.Region, sig.Service}
 	key, cached := v.keys.get(id)
 	if !cached {
-		key = deriveKey(id)
+		key = &signingKey{key: deriveKey(id)}
 	}
-	if !hmac.Equal(mac(key, stringToSign(sig, canonical)), sig.value) {
+	if !key.made(sig, sha256.Sum256(canonical)) {
 		return api.Identity{}, fail(mismatch, "The request signature we calculated does not match the signature you provided. "+
 			"Check your AWS Secret Access Key and signing method. Consult the service documentation for details.")
 	}
@@ -128,19 +126,20 @@ func (v *Verifier) checkTime(sig *Signature) error {
 	return nil
 }
 
-// payloadHash is the last line of the canonical request: what the client says the body's hash is, if it is that.
-func payloadHash(r *http.Request, body []byte) (string, error) {
+// appendPayloadHash appends the last line of the canonical request: what the client says the body's hash is, if it is that.
+func appendPayloadHash(b []byte, r *http.Request, body []byte) ([]byte, error) {
 	sum := sha256.Sum256(body)
-	computed := hex.EncodeToString(sum[:])
+	begin := len(b)
+	b = hex.AppendEncode(b, sum[:])
 	switch said := r.Header.Get("X-Amz-Content-Sha256"); {
-	case said == "", said == computed:
-		return computed, nil
+	case said == "", said == string(b[begin:]):
+		return b, nil
 	case said == unsignedPayload: // the client's choice, covered by its signature
-		return said, nil
+		return append(b[:begin], said...), nil
 	case strings.HasPrefix(said, streamingPrefix): // S3's and event streams' alone: each chunk has a signature of its own
-		return "", fail(mismatch, "The payload hash %s is not supported: send the body in one piece, with its hash or UNSIGNED-PAYLOAD.", said)
+		return nil, fail(mismatch, "The payload hash %s is not supported: send the body in one piece, with its hash or UNSIGNED-PAYLOAD.", said)
 	}
-	return "", fail(mismatch, "The provided 'x-amz-content-sha256' header does not match what was computed.")
+	return nil, fail(mismatch, "The provided 'x-amz-content-sha256' header does not match what was computed.")
 }
 
 func mac(key []byte, text string) []byte {
@@ -156,27 +155,52 @@ func deriveKey(id keyID) []byte {
 	return mac(mac(mac(mac([]byte("AWS4"+id.secret), id.day), id.region), id.service), terminator)
 }
 
+// signingKey is a derived key, with what was made of it for earlier signatures.
+type signingKey struct {
+	key  []byte
+	used sync.Pool // of *keyed
+}
+
+type keyed struct {
+	hash.Hash
+	text, sum []byte
+}
+
+// made says whether sig is this key's, of a canonical request with this hash.
+func (k *signingKey) made(sig *Signature, canonical [sha256.Size]byte) bool {
+	h, ok := k.used.Get().(*keyed)
+	if !ok {
+		h = &keyed{Hash: hmac.New(sha256.New, k.key)}
+	}
+	defer k.used.Put(h)
+	h.Reset()
+	h.text = appendStringToSign(h.text[:0], sig, canonical)
+	h.Write(h.text)
+	h.sum = h.Sum(h.sum[:0])
+	return hmac.Equal(h.sum, sig.value)
+}
+
 // signingKeys caches derived keys: four of the five hashes of a verification.
 type signingKeys struct {
 	mu   sync.RWMutex
-	keys map[keyID][]byte
+	keys map[keyID]*signingKey
 }
 
 // maxSigningKeys bounds the cache. A key lives for a day, so forgetting all of them when it is full costs next to nothing.
 const maxSigningKeys = 4096
 
-func (k *signingKeys) get(id keyID) ([]byte, bool) {
+func (k *signingKeys) get(id keyID) (*signingKey, bool) {
 	k.mu.RLock()
 	defer k.mu.RUnlock()
 	key, ok := k.keys[id]
 	return key, ok
 }
 
-func (k *signingKeys) put(id keyID, key []byte) {
+func (k *signingKeys) put(id keyID, key *signingKey) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.keys == nil || len(k.keys) >= maxSigningKeys {
-		k.keys = map[keyID][]byte{}
+		k.keys = map[keyID]*signingKey{}
 	}
 	k.keys[id] = key
 }

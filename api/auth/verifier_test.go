@@ -75,7 +75,7 @@ func TestVectors(t *testing.T) {
 }
 
 // received is the request as net/http's server reads it off the wire.
-func received(t *testing.T, method, target string, headers map[string]string, body string) *http.Request {
+func received(t testing.TB, method, target string, headers map[string]string, body string) *http.Request {
 	t.Helper()
 	u, err := url.Parse(target)
 	if err != nil {
@@ -113,14 +113,18 @@ func code(err error, protocol string) string {
 	return ""
 }
 
+func sha256Of(body string) string {
+	sum := sha256.Sum256([]byte(body))
+	return hex.EncodeToString(sum[:])
+}
+
 // The Go SDK's signer as a second oracle, for what botocore does not send.
 func TestGoSDKSigner(t *testing.T) {
 	clk := clock.NewFake(noon)
 	v := auth.NewVerifier(sessions{}, clk)
 	signer, creds := v4.NewSigner(), aws.Credentials{AccessKeyID: key, SecretAccessKey: secret}
 	body := "Action=DescribeVpcs&Version=2016-11-15"
-	sum := sha256.Sum256([]byte(body))
-	for name, payload := range map[string]string{"hash": hex.EncodeToString(sum[:]), "unsigned": "UNSIGNED-PAYLOAD"} {
+	for name, payload := range map[string]string{"hash": sha256Of(body), "unsigned": "UNSIGNED-PAYLOAD"} {
 		r := received(t, "POST", "http://127.0.0.1:4566/a%2Fb/c?x=%2B&y=1+2", map[string]string{"X-Amz-Content-Sha256": payload, "X-Odd": " a  b "}, body)
 		r.URL.Host = "127.0.0.1:4566"
 		if err := signer.SignHTTP(t.Context(), creds, r, payload, "ec2", "eu-west-1", noon); err != nil {

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync"
 
 	"github.com/seed-2f228079/neargate/api"
 	"github.com/seed-2f228079/neargate/api/auth"
@@ -232,9 +233,9 @@ func (s *Server) answer(x *exchange, q *request, who api.Identity, region string
 	}
 	switch q.codec.Protocol() {
 	case wire.JSON:
-		x.write(http.StatusOK, q.codec.ContentType(), w.AppendJSON(make([]byte, 0, 1024), out))
+		x.encode(q.codec, func(b []byte) []byte { return w.AppendJSON(b, out) })
 	case wire.Query, wire.EC2:
-		x.write(http.StatusOK, q.codec.ContentType(), w.AppendXML(make([]byte, 0, 1024), out, x.id))
+		x.encode(q.codec, func(b []byte) []byte { return w.AppendXML(b, out, x.id) })
 	default:
 		a, err := w.EncodeHTTP(out)
 		if err != nil {
@@ -242,6 +243,19 @@ func (s *Server) answer(x *exchange, q *request, who api.Identity, region string
 			return
 		}
 		s.show(x, a)
+	}
+}
+
+// encoded keeps what answers were encoded into.
+var encoded = sync.Pool{New: func() any { return new([]byte) }}
+
+// encode answers with what is appended.
+func (x *exchange) encode(codec *wire.Codec, to func([]byte) []byte) {
+	b := encoded.Get().(*[]byte)
+	*b = to((*b)[:0])
+	x.write(http.StatusOK, codec.ContentType(), *b)
+	if cap(*b) <= smallBody {
+		encoded.Put(b)
 	}
 }
 

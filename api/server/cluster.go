@@ -45,6 +45,13 @@ const (
 // leaderTimeout is how long a request waits for a leader: a few elections.
 const leaderTimeout = 15 * time.Second
 
+// atOnce is the context of who does not wait.
+var atOnce = func() context.Context {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	return ctx
+}()
+
 type forwardedKey struct{}
 
 // Forwarded answers requests that other servers pass on. Only they may reach it.
@@ -71,6 +78,11 @@ func unavailable(message string) error {
 func (s *Server) elsewhere(x *exchange, forLeader bool, body []byte, refuse func(error)) bool {
 	if s.cfg.Cluster == nil {
 		return false
+	}
+	if forLeader { // mostly it is known who leads
+		if leader, err := s.cfg.Cluster.Leader(atOnce); err == nil && leader == "" {
+			return false
+		}
 	}
 	ctx, cancel := context.WithTimeout(x.r.Context(), leaderTimeout)
 	defer cancel()
@@ -155,6 +167,15 @@ func (x *exchange) relay(answer *http.Response) {
 		if !slices.Contains(hopByHop, name) {
 			x.w.Header()[name] = values
 		}
+	}
+	if n := answer.ContentLength; n >= 0 && n <= smallBody && x.r.Method != http.MethodHead { // in one piece, with the headers
+		body := make([]byte, n)
+		if _, err := io.ReadFull(answer.Body, body); err != nil {
+			panic(http.ErrAbortHandler)
+		}
+		x.w.WriteHeader(answer.StatusCode)
+		x.w.Write(body) // the client may be gone; that is its affair
+		return
 	}
 	x.w.WriteHeader(answer.StatusCode)
 	var to io.Writer = x.w

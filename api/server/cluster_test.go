@@ -211,6 +211,11 @@ func TestRegistryOnAFollower(t *testing.T) {
 				io.WriteString(w, "never")
 				return
 			}
+			if r.Method == "HEAD" {
+				w.Header().Set("Content-Length", "7") // of what a GET would have
+				w.WriteHeader(http.StatusAccepted)
+				return
+			}
 			body, _ := io.ReadAll(r.Body)
 			w.WriteHeader(http.StatusAccepted)
 			io.WriteString(w, name+" "+r.Method+" "+string(body))
@@ -226,6 +231,7 @@ func TestRegistryOnAFollower(t *testing.T) {
 		{"PUT", "/v2/any", "a layer", "leader PUT a layer"},
 		{"POST", "/v2/any", "", "leader POST "},
 		{"GET", "/v2/writes", "", "leader GET "},
+		{"HEAD", "/v2/writes", "", ""},
 	} {
 		w := ask(t, s, one.method, one.path, one.body, "")
 		if w.Code != http.StatusAccepted || w.Body.String() != one.want {

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"encoding/json"
 	"errors"
+	"io"
 	"net/http"
 	"runtime/debug"
 	"strconv"
@@ -91,9 +92,8 @@ func bodyLimit(service string) int64 {
 // readBody reads the body of a request for service, as far as it is allowed to go on, and for as long.
 func (x *exchange) readBody(service string) ([]byte, error) {
 	limit := bodyLimit(service)
-	tooLarge := awserr.WithStatus(http.StatusRequestEntityTooLarge, "RequestEntityTooLarge", "The request body is larger than the %d bytes that %s takes.", limit, service)
 	if x.r.ContentLength > limit {
-		return nil, tooLarge
+		return nil, bodyTooLarge(service, limit)
 	}
 	if x.r.Body == nil || x.r.ContentLength == 0 {
 		return nil, nil
@@ -102,15 +102,32 @@ func (x *exchange) readBody(service string) ([]byte, error) {
 	if control.SetReadDeadline(time.Now().Add(bodyTimeout)) == nil { // unsupported in tests that have no connection
 		defer control.SetReadDeadline(time.Time{})
 	}
-	var body bytes.Buffer
-	body.Grow(int(min(max(x.r.ContentLength, 0)+bytes.MinRead, 64<<10))) // more only for what really comes
-	_, err := body.ReadFrom(http.MaxBytesReader(x.w, x.r.Body, limit))
+	body, err := x.readAll(limit)
 	var tooLong *http.MaxBytesError
 	switch {
 	case errors.As(err, &tooLong):
-		return nil, tooLarge
+		return nil, bodyTooLarge(service, limit)
 	case err != nil:
 		return nil, awserr.WithStatus(http.StatusBadRequest, "RequestTimeout", "The request body could not be read: %v.", err)
 	}
-	return body.Bytes(), nil
+	return body, nil
+}
+
+func bodyTooLarge(service string, limit int64) error {
+	return awserr.WithStatus(http.StatusRequestEntityTooLarge, "RequestEntityTooLarge", "The request body is larger than the %d bytes that %s takes.", limit, service)
+}
+
+// smallBody is as much as is allocated for a body on the word of its client.
+const smallBody = 64 << 10
+
+func (x *exchange) readAll(limit int64) ([]byte, error) {
+	if n := x.r.ContentLength; n > 0 && n <= smallBody {
+		body := make([]byte, n)
+		_, err := io.ReadFull(x.r.Body, body)
+		return body, err
+	}
+	var body bytes.Buffer
+	body.Grow(int(min(max(x.r.ContentLength, 0)+bytes.MinRead, smallBody))) // more only for what really comes
+	_, err := body.ReadFrom(http.MaxBytesReader(x.w, x.r.Body, limit))
+	return body.Bytes(), err
 }

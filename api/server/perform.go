@@ -115,14 +115,19 @@ func (s *Server) record(ctx context.Context, b *binding, c *api.Call, resources 
 	if b.Mode == api.ModeWrite {
 		level = slog.LevelInfo
 	}
-	attrs := []slog.Attr{
-		slog.String("action", b.Action()), slog.String("resource", resourceText(resources)), slog.String("code", code), slog.String("caller", c.ARN),
-		slog.String("account", c.Account), slog.String("region", c.Region), slog.String("requestId", c.RequestID), slog.Duration("took", took)}
 	if cause != nil {
 		level = slog.LevelError
 		if ctx.Err() != nil { // the client left: that is not a failure
 			level = slog.LevelDebug
 		}
+	}
+	if !s.log.Enabled(ctx, level) {
+		return
+	}
+	attrs := []slog.Attr{
+		slog.String("action", b.Action()), slog.String("resource", resourceText(resources)), slog.String("code", code), slog.String("caller", c.ARN),
+		slog.String("account", c.Account), slog.String("region", c.Region), slog.String("requestId", c.RequestID), slog.Duration("took", took)}
+	if cause != nil {
 		attrs = append(attrs, slog.String("cause", cause.Error()))
 	}
 	s.log.LogAttrs(ctx, level, "call", attrs...)

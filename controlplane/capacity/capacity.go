@@ -21,6 +21,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"slices"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -196,7 +197,7 @@ type Memberships struct {
 func (m *Memberships) Run(ctx context.Context) error {
 	return m.Store.RunLeader(ctx, func(ctx context.Context) error {
 		for ctx.Err() == nil {
-			if err := m.follow(ctx); err != nil && ctx.Err() == nil && !errors.Is(err, state.ErrCompacted) {
+			if err := m.follow(ctx); ctx.Err() == nil && !errors.Is(err, state.ErrCompacted) {
 				return err
 			}
 		}
@@ -204,21 +205,50 @@ func (m *Memberships) Run(ctx context.Context) error {
 	})
 }
 
+// follow ends with an error.
 func (m *Memberships) follow(ctx context.Context) error {
 	v := m.Store.View()
 	w := m.Store.Watch(ctx, v.Revision(), controlplane.Clusters, controlplane.Nodes)
+	if err := m.clusters(ctx, v); err != nil {
+		return err
+	}
 	for {
-		for c := range controlplane.Clusters.Scan(v, state.K()) {
-			if err := m.cluster(ctx, v, c); err != nil {
-				return err
-			}
-		}
 		b, err := w.Next(ctx)
 		if err != nil {
 			return err
 		}
-		v = b.View
+		if err := m.changed(ctx, b); err != nil {
+			return err
+		}
 	}
+}
+
+// changed looks at the clusters that were changed, and at all only when a node has come to be in every one: there may be many.
+func (m *Memberships) changed(ctx context.Context, b state.Batch) error {
+	if slices.ContainsFunc(b.Events, func(e state.Event) bool {
+		now, _ := e.New.(*controlplane.Node)
+		was, _ := e.Old.(*controlplane.Node)
+		return now.GetEveryCluster() && !was.GetEveryCluster()
+	}) {
+		return m.clusters(ctx, b.View)
+	}
+	for _, e := range b.Events {
+		if c, ok := e.New.(*controlplane.Cluster); ok {
+			if err := m.cluster(ctx, b.View, c); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (m *Memberships) clusters(ctx context.Context, v *state.View) error {
+	for c := range controlplane.Clusters.Scan(v, state.K()) {
+		if err := m.cluster(ctx, v, c); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // cluster brings one cluster's instances up to date; without a change it writes nothing.

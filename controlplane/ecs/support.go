@@ -5,6 +5,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"sync"
 	"unicode"
 )
 
@@ -293,7 +294,65 @@ var ignoredOfClusters = map[string]string{
 }
 
 // refuse fails when in sets a member that is refused.
-func refuse(in any) error { return refuseIn("", reflect.ValueOf(in)) }
+func refuse(in any) error {
+	if v := reflect.ValueOf(in); asksRefused(v) {
+		return refuseIn("", v)
+	}
+	return nil
+}
+
+// asksRefused says whether refuseIn will fail. It looks only where something is refused, and writes no paths.
+func asksRefused(v reflect.Value) bool {
+	switch v.Kind() {
+	case reflect.Pointer:
+		return !v.IsNil() && asksRefused(v.Elem())
+	case reflect.Slice:
+		for i := range v.Len() {
+			if asksRefused(v.Index(i)) {
+				return true
+			}
+		}
+	case reflect.Struct:
+		for _, m := range refusableOf(v.Type()) {
+			if f := v.Field(m.field); m.refused && isSet(f) || !m.refused && asksRefused(f) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// refusable is a member that is refused, or within which one is.
+type refusable struct {
+	field   int
+	refused bool
+}
+
+var refusables sync.Map // reflect.Type of a struct → []refusable
+
+func refusableOf(t reflect.Type) []refusable {
+	if known, ok := refusables.Load(t); ok {
+		return known.([]refusable)
+	}
+	var list []refusable
+	s, known := supported[t.Name()]
+	for i := range t.NumField() {
+		f := t.Field(i)
+		if !known || !f.IsExported() {
+			continue
+		}
+		inner := f.Type
+		for inner.Kind() == reflect.Pointer || inner.Kind() == reflect.Slice {
+			inner = inner.Elem()
+		}
+		_, refused := s.refused[wireName(f.Name)]
+		if refused || inner.Kind() == reflect.Struct && len(refusableOf(inner)) > 0 {
+			list = append(list, refusable{i, refused})
+		}
+	}
+	refusables.Store(t, list)
+	return list
+}
 
 func refuseIn(path string, v reflect.Value) error {
 	switch v.Kind() {

@@ -53,7 +53,7 @@ func (s *Service) registerTaskDefinition(ctx context.Context, in *ecs.RegisterTa
 		}
 		controlplane.TaskDefinitions.Put(tx, d)
 		controlplane.PutTags(tx, scope, d.ARN(), tags)
-		out.TaskDefinition, out.Tags = taskDefinitionShape(d), tagList(tags)
+		out.TaskDefinition, out.Tags = shapeAs(d, def), tagList(tags)
 		return nil
 	}))
 }
@@ -214,7 +214,11 @@ func (s *Service) deleteTaskDefinitions(ctx context.Context, in *ecs.DeleteTaskD
 const deleting = "DELETE_IN_PROGRESS"
 
 func taskDefinitionShape(d *controlplane.TaskDefinition) *types.TaskDefinition {
-	def := d.Shape()
+	return shapeAs(d, d.Shape())
+}
+
+// shapeAs is taskDefinitionShape of a record whose own shape is at hand.
+func shapeAs(d *controlplane.TaskDefinition, def types.TaskDefinition) *types.TaskDefinition {
 	def.TaskDefinitionArn = aws.String(d.ARN())
 	def.Family = aws.String(d.Family)
 	def.Revision = int32(d.Revision)

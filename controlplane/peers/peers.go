@@ -11,9 +11,7 @@ package peers
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -81,6 +79,7 @@ type Config struct {
 type Peers struct {
 	Config
 	forwards, relays *http.Transport
+	sendings         sendings
 
 	mu      sync.Mutex
 	members []state.Member // as the leader last told
@@ -117,7 +116,7 @@ func (p *Peers) transport(protocol string) *http.Transport {
 			}
 			return conn, nil
 		},
-		MaxConnsPerHost: maxConnections, MaxIdleConnsPerHost: maxConnections / 4, IdleConnTimeout: idleTimeout,
+		MaxConnsPerHost: maxConnections, MaxIdleConnsPerHost: maxConnections, IdleConnTimeout: idleTimeout,
 		ResponseHeaderTimeout: headerTimeout, DisableCompression: true,
 	}
 }
@@ -241,78 +240,6 @@ func (p *Peers) Changed(ctx context.Context) {
 // Barrier returns once this server has everything that any server acknowledged before the call.
 func (p *Peers) Barrier(ctx context.Context) error { return p.Engine.Barrier(ctx) }
 
-// Send passes a request on to a server. Unless sent, it has surely not got there. A leader that has been replaced meanwhile is not waited
-// for: it may be a host that stands still, with its connections.
-func (p *Peers) Send(_ context.Context, id string, r *http.Request) (*http.Response, bool, error) {
-	if p.Store.Leadership().Leader != id {
-		return send(p.forwards, id, r)
-	}
-	ctx, cancel := context.WithCancel(r.Context())
-	begun := make(chan struct{})
-	go func() {
-		if p.replaced(ctx, id, begun) {
-			cancel()
-		}
-	}()
-	answer, sent, err := send(p.forwards, id, r.WithContext(ctx))
-	close(begun)
-	if err != nil {
-		cancel()
-		return nil, sent, err
-	}
-	c := &cancelling{answer.Body, cancel}
-	answer.Body = c
-	if w, ok := c.ReadCloser.(io.Writer); ok { // the answer of a server that switches protocols
-		answer.Body = struct {
-			*cancelling
-			io.Writer
-		}{c, w}
-	}
-	return answer, sent, nil
-}
-
-// replaced waits until another server than id leads and had a moment to hear so; false: the answer has begun, or nobody waits for it.
-func (p *Peers) replaced(ctx context.Context, id string, begun <-chan struct{}) bool {
-	for {
-		l := p.Store.Leadership()
-		changed := l.Changed
-		var grace <-chan time.Time
-		if l.Term != 0 || l.Leader != "" && l.Leader != id {
-			grace, changed = p.Clock.After(replacedGrace), nil
-		}
-		select {
-		case <-changed:
-		case <-grace:
-			return true
-		case <-begun:
-			return false
-		case <-ctx.Done():
-			return false
-		}
-	}
-}
-
-// replacedGrace is for an answer that is on its way.
-const replacedGrace = time.Second
-
-// cancelling ends a request's context with its answer.
-type cancelling struct {
-	io.ReadCloser
-	cancel context.CancelFunc
-}
-
-func (c *cancelling) Close() error {
-	defer c.cancel()
-	return c.ReadCloser.Close()
-}
-
-func send(t *http.Transport, id string, r *http.Request) (*http.Response, bool, error) {
-	r.URL.Scheme, r.URL.Host = "http", id
-	answer, err := t.RoundTrip(r)
-	var unsent *unsentError
-	return answer, !errors.As(err, &unsent), err
-}
-
 // Run serves the other servers until ctx ends.
 func (p *Peers) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
@@ -320,6 +247,7 @@ func (p *Peers) Run(ctx context.Context) error {
 	g.Go(func() error { return p.serve(ctx, p.Relays, p.relayed()) })
 	g.Go(func() error { return p.follow(ctx) })
 	g.Go(func() error { return p.announce(ctx) })
+	g.Go(func() error { return p.abandon(ctx) })
 	err := g.Wait()
 	p.forwards.CloseIdleConnections()
 	p.relays.CloseIdleConnections()

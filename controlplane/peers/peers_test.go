@@ -24,6 +24,7 @@ import (
 	"github.com/seed-2f228079/neargate/controlplane/dispatcher"
 	"github.com/seed-2f228079/neargate/controlplane/peers"
 	"github.com/seed-2f228079/neargate/controlplane/state"
+	"github.com/seed-2f228079/neargate/controlplane/state/raft"
 	"github.com/seed-2f228079/neargate/controlplane/upgrade"
 	"github.com/seed-2f228079/neargate/internal/clock"
 	"github.com/seed-2f228079/neargate/internal/testcluster"
@@ -38,13 +39,15 @@ type several struct {
 	of    map[string]*peers.Peers
 	blobs map[string]*peers.Blobs
 	logs  map[string]*stream.Store
-	at    map[string]string // addresses by protocol and id
 	// keys are the servers' folders of keys, and authorities what was opened there.
 	keys        map[string]string
 	mu          sync.Mutex
 	authorities map[string]*trust.Authority
 
+	stuck chan struct{} // for every request that is not answered
+
 	dialling sync.Mutex
+	at       map[string]string // addresses by protocol and id
 	dialled  map[string]string // ids of those who have dialled, by the address that they have there
 }
 
@@ -65,14 +68,29 @@ func (l takes) Take(_ context.Context, b *agentapi.ShipBatch) (uint64, error) {
 	return b.Mark + 1, nil
 }
 
+// move has a server be found elsewhere, and says where it was.
+func (s *several) move(protocol, id, address string) (was string) {
+	s.dialling.Lock()
+	defer s.dialling.Unlock()
+	was = s.at[protocol+id]
+	s.at[protocol+id] = address
+	return was
+}
+
+// nowhere is an address where nobody listens.
+const nowhere = "127.0.0.1:1"
+
 func newSeveral(t *testing.T) *several {
-	s := &several{Cluster: testcluster.New(t, testcluster.Config{Servers: 3, Schema: slices.Concat(peers.Schema, upgrade.Schema, controlplane.Schema)}), of: map[string]*peers.Peers{}, blobs: map[string]*peers.Blobs{}, logs: map[string]*stream.Store{}, at: map[string]string{}, dialled: map[string]string{}, keys: map[string]string{}, authorities: map[string]*trust.Authority{}}
+	s := &several{Cluster: testcluster.New(t, testcluster.Config{Servers: 3, Schema: slices.Concat(peers.Schema, upgrade.Schema, controlplane.Schema), Configure: func(o *raft.Options) {
+		testcluster.Patient(o)
+		o.Autopilot.Interval = time.Second // likewise, nobody is taken for ill
+	}}), of: map[string]*peers.Peers{}, blobs: map[string]*peers.Blobs{}, logs: map[string]*stream.Store{}, at: map[string]string{}, dialled: map[string]string{}, keys: map[string]string{}, authorities: map[string]*trust.Authority{}, stuck: make(chan struct{})}
 	listen := func(protocol, id string) net.Listener {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
 			t.Fatal(err)
 		}
-		s.at[protocol+id] = l.Addr().String()
+		s.move(protocol, id, l.Addr().String())
 		return l
 	}
 	ctx, cancel := context.WithCancel(context.Background())
@@ -112,6 +130,10 @@ func newSeveral(t *testing.T) *several {
 				switch r.URL.Path {
 				case "/cut":
 					panic(http.ErrAbortHandler)
+				case "/stuck":
+					s.stuck <- struct{}{}
+					<-r.Context().Done()
+					return
 				case "/echo":
 					echo(t, w)
 					return
@@ -174,11 +196,43 @@ func TestSend(t *testing.T) {
 	if _, sent, err := send(to, "/cut"); err == nil || !sent {
 		t.Errorf("a connection that is cut: sent %v, %v", sent, err)
 	}
-	s.at[peers.ProtocolForward+"s2"] = "127.0.0.1:1"
+	s.move(peers.ProtocolForward, "s2", nowhere)
 	for _, id := range []string{"s2", "nobody"} {
 		if _, sent, err := send(id, "/"); err == nil || sent {
 			t.Errorf("to %s: sent %v, %v", id, sent, err)
 		}
+	}
+}
+
+// TestSendToOneThatLeadsNoMore: who has sent something to the leader does not wait for it once another server leads.
+func TestSendToOneThatLeadsNoMore(t *testing.T) {
+	s := newSeveral(t)
+	leader := s.Leader()
+	followers := s.Followers(leader)
+	s.Await("who follows knows the leader", func() bool { return followers[0].Store().Leadership().Leader == leader.ID })
+	broken := make(chan error, 1)
+	go func() {
+		r := &http.Request{Method: "GET", Host: "example.test", URL: &url.URL{Path: "/stuck"}, Header: http.Header{}}
+		_, sent, err := s.of[followers[0].ID].Send(t.Context(), leader.ID, r.WithContext(t.Context()))
+		if !sent {
+			err = errors.Join(err, errors.New("it says that nothing was sent"))
+		}
+		broken <- err
+	}()
+	select {
+	case err := <-broken:
+		t.Fatalf("while the leader leads: %v", err)
+	case <-s.stuck:
+	}
+	leader.Isolate()
+	s.Leader(leader)
+	select {
+	case err := <-broken:
+		if !errors.Is(err, context.Canceled) {
+			t.Error(err)
+		}
+	case <-time.After(time.Minute):
+		t.Error("it is still waited for")
 	}
 }
 
@@ -265,7 +319,8 @@ func TestBlobs(t *testing.T) {
 	if err := s.blobs["s1"].Fetch(t.Context(), blob.Sum([]byte("never seen"))); !errors.Is(err, blob.ErrNotFound) {
 		t.Errorf("what nobody has: %v", err)
 	}
-	s.at[peers.ProtocolRelay+"s1"], s.at[peers.ProtocolRelay+"s2"] = "127.0.0.1:1", "127.0.0.1:1"
+	s.move(peers.ProtocolRelay, "s1", nowhere)
+	s.move(peers.ProtocolRelay, "s2", nowhere)
 	lonely := blob.Sum([]byte("another"))
 	second, _, err := s.blobs["s0"].Store.Put(t.Context(), lonely, strings.NewReader("another"))
 	if err != nil {
@@ -347,14 +402,13 @@ func TestStreams(t *testing.T) {
 	if err := link.Fetch(ctx, "s1", "aaa", 1, func(b []byte) error { got = append(got, b); return nil }); err != nil || !slices.EqualFunc(got, sent[1:], bytes.Equal) {
 		t.Errorf("%d batches, %v", len(got), err)
 	}
-	relay := s.at[peers.ProtocolRelay+"s2"]
-	s.at[peers.ProtocolRelay+"s2"] = "127.0.0.1:1"
+	relay := s.move(peers.ProtocolRelay, "s2", nowhere)
 	s.of["s0"].CloseIdle()
 	if _, err := link.Stat(ctx, "s2", nil); err == nil {
 		t.Error("a server that is away answers")
 	}
 	follower := peers.Streams{Peers: s.of[s.Followers(s.Leader())[0].ID]}
-	s.at[peers.ProtocolRelay+"s2"] = relay
+	s.move(peers.ProtocolRelay, "s2", relay)
 	if mark, err := follower.Ship(ctx, &agentapi.ShipBatch{Container: "app", Mark: 4}); err != nil || mark != 5 {
 		t.Errorf("mark %d, %v", mark, err)
 	}

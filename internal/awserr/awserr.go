@@ -35,6 +35,9 @@ func WithStatus(status int, code, format string, args ...any) *Error {
 
 // As finds an *Error in err's chain.
 func As(err error) (*Error, bool) {
+	if e, is := err.(*Error); is || err == nil {
+		return e, is // mostly; what follows allocates
+	}
 	var e *Error
 	ok := errors.As(err, &e)
 	return e, ok
