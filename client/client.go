@@ -12,6 +12,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"os"
@@ -163,10 +164,16 @@ type jsonDocument struct{ *bytes.Reader }
 
 // rest is get with another method, and a body unless that is nil: a jsonDocument, or bytes.
 func (c *Client) rest(ctx context.Context, method, path string, query url.Values, body io.Reader) (io.ReadCloser, error) {
+	return c.restWith(ctx, nil, method, path, query, body)
+}
+
+// restWith is rest with further headers.
+func (c *Client) restWith(ctx context.Context, header http.Header, method, path string, query url.Values, body io.Reader) (io.ReadCloser, error) {
 	req, err := http.NewRequestWithContext(ctx, method, c.Config.Endpoint+"/api/v1"+path, body)
 	if err != nil {
 		return nil, err
 	}
+	maps.Copy(req.Header, header)
 	req.URL.RawQuery = query.Encode()
 	hash := sha256.New()
 	document, signed := body.(jsonDocument)

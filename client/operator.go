@@ -29,13 +29,22 @@ func (c *Client) Servers(ctx context.Context) ([]ServerDescription, error) {
 	return list, err
 }
 
-// Members are the servers of the cluster, and the version of the cluster, which is what they all speak.
+// Members are the servers of the cluster, and the version of the cluster, which is what they all speak. While none of them leads they are what the
+// one that is asked knows.
 func (c *Client) Members(ctx context.Context) ([]ServerDescription, uint32, error) {
 	var out struct {
 		Servers []ServerDescription
 		Version uint32
 	}
-	err := c.document(ctx, http.MethodGet, "/operator/servers", nil, &out)
+	body, err := c.get(ctx, "/operator/servers", nil)
+	if e, ok := err.(*restError); ok && e.status == http.StatusServiceUnavailable {
+		body, err = c.restWith(ctx, http.Header{"X-Neargate-Consistency": {"stale"}}, http.MethodGet, "/operator/servers", nil, nil)
+	}
+	if err != nil {
+		return nil, 0, err
+	}
+	defer body.Close()
+	err = json.NewDecoder(body).Decode(&out)
 	return out.Servers, out.Version, err
 }
 
@@ -94,6 +103,11 @@ func (c *Client) CreateJoinToken(ctx context.Context, role string, life time.Dur
 	return out, c.document(ctx, http.MethodPost, "/operator/tokens", query, &out)
 }
 
+// RevokeSecret has the bootstrap secret admit no more hosts.
+func (c *Client) RevokeSecret(ctx context.Context) error {
+	return c.document(ctx, http.MethodDelete, "/operator/secret", nil, &struct{}{})
+}
+
 // SaveSnapshot writes all of the state to w. A snapshot that breaks off is an error.
 func (c *Client) SaveSnapshot(ctx context.Context, w io.Writer) error {
 	body, err := c.get(ctx, "/operator/snapshot", nil)
@@ -116,15 +130,18 @@ func (c *Client) RestoreSnapshot(ctx context.Context, r io.Reader) (revision uin
 	return out.Revision, json.NewDecoder(body).Decode(&out)
 }
 
+// leaderPatience is for how long somebody who asks waits for a leader; each answer that there is none takes a server up to 15 s.
+const leaderPatience = 20 * time.Second
+
 // document calls a resource that answers one JSON document. While the cluster changes its leader it tries again.
 func (c *Client) document(ctx context.Context, method, path string, query url.Values, out any) error {
-	for tries := 0; ; tries++ {
+	for began := time.Now(); ; {
 		body, err := c.rest(ctx, method, path, query, nil)
 		if err == nil {
 			defer body.Close()
 			return json.NewDecoder(body).Decode(out)
 		}
-		if e, ok := err.(*restError); !ok || e.status != http.StatusServiceUnavailable || tries == 10 {
+		if e, ok := err.(*restError); !ok || e.status != http.StatusServiceUnavailable || time.Since(began) > leaderPatience {
 			return err
 		}
 		select {

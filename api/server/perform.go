@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -83,8 +84,15 @@ func (s *Server) shown(b *binding, err error, cause *error) *awserr.Error {
 		return f.In(string(wire.RESTJSON))
 	}
 	*cause = err
-	if s.cfg.Retryable != nil && s.cfg.Retryable(err) {
-		return awserr.WithStatus(http.StatusServiceUnavailable, "ServiceUnavailable", "The service is temporarily unavailable. Please try again.")
+	switch {
+	case s.cfg.Retryable != nil && s.cfg.Retryable(err):
+		reason := ""
+		if s.cfg.Reason != nil {
+			reason = s.cfg.Reason(err)
+		}
+		return awserr.WithStatus(http.StatusServiceUnavailable, "ServiceUnavailable", "%s Please try again.", cmp.Or(reason, "The service is temporarily unavailable."))
+	case s.cfg.TooLarge != nil && s.cfg.TooLarge(err):
+		return awserr.WithStatus(http.StatusRequestEntityTooLarge, "RequestEntityTooLarge", "This call asks for more than is done at once: split it, or make what it holds smaller.")
 	}
 	return internal(b)
 }

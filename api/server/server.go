@@ -51,6 +51,10 @@ type Config struct {
 	Ready func(ctx context.Context) []Check
 	// Retryable says that an error of a handler will pass (no leader just now): clients are told to try again.
 	Retryable func(error) bool
+	// Reason is a sentence that says to clients why it has not passed yet (the disk is full); "": nothing that is theirs to know. May be nil.
+	Reason func(error) string
+	// TooLarge says that an error of a handler is that the call asks for more than is done at once. May be nil.
+	TooLarge func(error) bool
 	// Observe is told of every call that was authorized, before its handler runs; nil: nobody is.
 	Observe func(c *api.Call)
 	// Cluster is what this server has of the others; nil: it is alone.

@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -37,7 +38,11 @@ const (
 	region          = "us-east-1"
 )
 
-var errLeaderless = errors.New("no leader")
+var (
+	errLeaderless = errors.New("no leader")
+	errFull       = fmt.Errorf("%w, for want of room", errLeaderless)
+	errLarge      = errors.New("101 operations")
+)
 
 // clusters is a family for the tests: one whose answers show what reached it.
 type clusters struct {
@@ -57,6 +62,10 @@ func (f *clusters) create(ctx context.Context, in *sdkecs.CreateClusterInput) (*
 		return nil, errors.New("the disk is on fire")
 	case "leaderless":
 		return nil, errLeaderless
+	case "full":
+		return nil, errFull
+	case "large":
+		return nil, errLarge
 	case "refused":
 		return nil, awserr.New("ClusterNotFoundException", "Cluster not found.")
 	default:
@@ -104,7 +113,14 @@ func newTestServer(t testing.TB, adjust func(*Config)) (*Server, *clusters, *byt
 	ops = append(ops, ec2.New(ec2.Config{Store: statetest.New(t, append(controlplane.Schema, ec2.Schema...)...), Pages: pages(t)}).Operations()...)
 	cfg := Config{Operations: ops, Credentials: creds, Account: account, Region: region, Guard: true, PublicName: "localhost:4566",
 		Retryable: func(err error) bool { return errors.Is(err, errLeaderless) },
-		Logger:    slog.New(slog.NewTextHandler(&lockedWriter{w: log}, &slog.HandlerOptions{Level: slog.LevelDebug}))}
+		Reason: func(err error) string {
+			if errors.Is(err, errFull) {
+				return "The disk is full."
+			}
+			return ""
+		},
+		TooLarge: func(err error) bool { return errors.Is(err, errLarge) },
+		Logger:   slog.New(slog.NewTextHandler(&lockedWriter{w: log}, &slog.HandlerOptions{Level: slog.LevelDebug}))}
 	if adjust != nil {
 		adjust(&cfg)
 	}
@@ -237,15 +253,18 @@ func TestFailuresOfHandlers(t *testing.T) {
 		name, code string
 		status     int
 		logged     string
+		says       string
 	}{
-		{"refused", "ClusterNotFoundException", 400, "code=ClusterNotFoundException"},
-		{"fails", "ServerException", 500, "the disk is on fire"},
-		{"panics", "ServerException", 500, "on purpose"},
-		{"leaderless", "ServiceUnavailable", 503, "no leader"},
+		{"refused", "ClusterNotFoundException", 400, "code=ClusterNotFoundException", "Cluster not found."},
+		{"fails", "ServerException", 500, "the disk is on fire", "An internal error has occurred."},
+		{"panics", "ServerException", 500, "on purpose", "An internal error has occurred."},
+		{"leaderless", "ServiceUnavailable", 503, "no leader", "The service is temporarily unavailable. Please try again."},
+		{"full", "ServiceUnavailable", 503, "for want of room", "The disk is full. Please try again."},
+		{"large", "RequestEntityTooLarge", 413, "101 operations", "This call asks for more than is done at once"},
 	} {
 		log.Reset()
 		w := ask(t, s, "POST", "/", `{"clusterName":"`+c.name+`"}`, "ecs", "X-Amz-Target", ecsTarget+"CreateCluster")
-		if w.Code != c.status || w.Header().Get("X-Amzn-Errortype") != c.code || strings.Contains(w.Body.String(), "fire") || strings.Contains(w.Body.String(), "purpose") {
+		if w.Code != c.status || w.Header().Get("X-Amzn-Errortype") != c.code || !strings.Contains(w.Body.String(), c.says) || strings.Contains(w.Body.String(), "fire") || strings.Contains(w.Body.String(), "purpose") {
 			t.Errorf("%s: HTTP %d %s %s", c.name, w.Code, w.Header(), w.Body)
 		}
 		if !strings.Contains(log.String(), c.logged) || !strings.Contains(log.String(), w.Header().Get("X-Amzn-Requestid")) {

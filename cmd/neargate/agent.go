@@ -117,6 +117,9 @@ func runAgent(ctx context.Context, f agentFlags, out io.Writer) (err error) {
 		policy: f.policy, reach: f.reach, upkeep: f.upkeep, gear: f.gear, warm: f.warm, client: client, images: images, credential: credential, log: log,
 	})
 	if err != nil {
+		if ctx.Err() != nil { // told to end before it was up
+			return nil
+		}
 		return err
 	}
 	if err := host.connect(client, credential.AnyServer(trust.ProtocolTasks, f.servers)); err != nil {

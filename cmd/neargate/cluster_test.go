@@ -399,6 +399,9 @@ func TestServerFlags(t *testing.T) {
 		{func(f *serverFlags) { f.hostBlock = 20 }, "--host-block is between 22 and 26"},
 		{func(f *serverFlags) { f.hostBlock = 27 }, "--host-block is between 22 and 26"},
 		{func(f *serverFlags) { f.insecure, f.listen = true, "0.0.0.0:4566" }, "--insecure is for loopback only"},
+		{func(f *serverFlags) { f.deadAfter = 24 * time.Hour }, ""},
+		{func(f *serverFlags) { f.deadAfter = time.Minute }, "--remove-dead-after is 0 or at least 10m0s"},
+		{func(f *serverFlags) { f.deadAfter = -time.Hour }, "--remove-dead-after is 0 or at least 10m0s"},
 		{func(f *serverFlags) { f.tlsCert = "cert.pem" }, "go together"},
 		{func(f *serverFlags) { f.insecure, f.tlsCert, f.tlsKey = true, "cert.pem", "key.pem" }, "goes with no --tls-cert"},
 	} {

@@ -23,6 +23,10 @@ import (
 // stopGrace is how long dev gives each task when it ends.
 const stopGrace = 5 * time.Second
 
+// clearGrace is how long the tasks' network and what is left of them may take to go. Nobody is asked to end any more: it is for a kernel that is
+// busy, and for another instance on this host that holds the host's lock. What has not gone by then stays behind.
+const clearGrace = 30 * time.Second
+
 // devFlags are what `neargate dev` can be told.
 type devFlags struct {
 	data, listen, dns, runtime, account, region string
@@ -145,6 +149,19 @@ func dev(ctx context.Context, f devFlags, out io.Writer) (err error) {
 	defer func() { err = errors.Join(err, dir.Close()) }()
 
 	host, err := newHost(ctx, hostConfig{dir: dir, node: dir.ID(), address: "127.0.0.1", runtime: f.runtime, dns: f.dns, zone: f.region + "a", policy: f.policy, upkeep: f.upkeep, gear: f.gear, warm: f.warm, log: log})
+	clearUp := func() error {
+		end, cancel := context.WithTimeout(context.WithoutCancel(ctx), clearGrace)
+		defer cancel()
+		return host.driver.Close(end, !f.keepTasks)
+	}
+	const stopping = "Stopping tasks; the next start brings services back."
+	if err != nil && ctx.Err() != nil && host != nil { // nothing failed: it was told to end before it was up
+		if !f.keepTasks {
+			fmt.Fprintln(out, stopping)
+		}
+		err = clearUp()
+		return errors.Join(err, l.Close())
+	}
 	if err != nil {
 		return errors.Join(err, l.Close())
 	}
@@ -176,7 +193,7 @@ func dev(ctx context.Context, f devFlags, out io.Writer) (err error) {
 	}
 	public := part{"public port", func(ctx context.Context) error { return control.public.Run(ctx, l) }}
 	ready := part{"ready", func(ctx context.Context) error {
-		if control.waitReady(ctx, host) == nil {
+		if control.waitReady(ctx, host, log) == nil {
 			fmt.Fprintf(out, "neargate is ready at http://%s after %d ms (%s driver, data in %s)\n", l.Addr(), time.Since(began).Milliseconds(), f.runtime, dir.Path())
 			settle(ctx)
 		}
@@ -197,38 +214,14 @@ func dev(ctx context.Context, f devFlags, out io.Writer) (err error) {
 	}()
 	err = runParts(hostCtx, append(hostParts, ready)...)
 	if !f.keepTasks {
-		fmt.Fprintln(out, "Stopping tasks; the next start brings services back.")
+		fmt.Fprintln(out, stopping)
 		end, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*stopGrace)
 		host.agent.StopAll(end, stopGrace)
 		cancel()
 	}
 	stopControl()
 	err = errors.Join(err, <-controlDone)
-	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopGrace)
-	defer cancel()
-	return errors.Join(err, host.driver.Close(end, !f.keepTasks))
-}
-
-// waitReady returns once everything is in order; h may be nil.
-func (c *controlPlane) waitReady(ctx context.Context, h *host) error {
-	for {
-		checks := c.checks(ctx)
-		if h != nil {
-			checks = append(checks, h.checks()...)
-		}
-		bad := false
-		for _, check := range checks {
-			bad = bad || check.Err != nil && !check.Shared
-		}
-		if !bad {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(5 * time.Millisecond):
-		}
-	}
+	return errors.Join(err, clearUp())
 }
 
 // defaultData is where dev keeps its state unless told otherwise.

@@ -137,7 +137,7 @@ func startControlPlane(t *testing.T, change ...func(*controlConfig)) (control *c
 			t.Error(err)
 		}
 	})
-	if err := control.waitReady(ctx, nil); err != nil {
+	if err := control.waitReady(ctx, nil, slog.New(slog.DiscardHandler)); err != nil {
 		t.Fatal(err)
 	}
 	return control, "http://" + l.Addr().String()

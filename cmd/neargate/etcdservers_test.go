@@ -93,8 +93,9 @@ func TestServersOnOneEtcd(t *testing.T) {
 	}
 	s.start(lost, token)
 	lost.says("this server was removed from the cluster")
-	if code := lost.end(syscall.SIGTERM); code == 0 {
-		t.Error("a removed server starts")
+	lost.wait()
+	if code := lost.cmd.ProcessState.ExitCode(); code != 1 {
+		t.Errorf("a removed server that is started ends with %d", code)
 	}
 	lost.process = nil
 

@@ -66,6 +66,8 @@ func (f serverFlags) begin(ctx context.Context, dir *datadir.Dir, l *net.TCPList
 		return e.Run(ctx)
 	}
 	switch {
+	case trust.OneHosts(f.joinToken):
+		return nil, trust.ErrWrongRole
 	case f.bootstrapExpect == 1:
 		return nil, errors.New("to form a cluster with the servers named by --join, say how many they are with --bootstrap-expect; " +
 			"to join one that there is, give a token of `neargate operator token` as --join-token")
@@ -110,7 +112,9 @@ type peerPort struct {
 	credential *trust.Credential
 	authority  *trust.Authority
 	parts      []part
-	admit      func(ctx context.Context, a peers.Admission) error // set before it serves
+	// Set before it serves:
+	admit   func(ctx context.Context, a peers.Admission) error
+	revoked func() bool // whether the bootstrap secret is
 }
 
 func newPeerPort(f serverFlags, dir *datadir.Dir, authority *trust.Authority, founding *trust.Founding, log *slog.Logger) (*peerPort, error) {
@@ -118,7 +122,7 @@ func newPeerPort(f serverFlags, dir *datadir.Dir, authority *trust.Authority, fo
 	switch {
 	case err != nil:
 		return nil, err
-	case ignored && founding == nil:
+	case ignored && (founding == nil || !trust.OneHosts(f.joinToken)): // that it came by such a token is no reason to take the flag away
 		log.Warn("--join-token is ignored: this cluster has another one from its first start")
 	case secret == nil:
 		log.Warn("no host can join by a secret: this cluster has no join token")
@@ -137,6 +141,9 @@ func newPeerPort(f serverFlags, dir *datadir.Dir, authority *trust.Authority, fo
 		Secret: func(token string) *trust.Secret {
 			if token != "" {
 				return tokens.Secret(token, clock.Real{}.Now())
+			}
+			if p.revoked() {
+				return nil
 			}
 			return secret
 		},

@@ -176,6 +176,7 @@ func checkUpkeep(u agent.Upkeep) error {
 	return nil
 }
 
+// newHost makes the host's parts. With an error it may have a driver, which is to be closed where something of the host's is to go.
 func newHost(ctx context.Context, cfg hostConfig) (*host, error) {
 	h := &host{cfg: cfg}
 	err := errors.Join(checkUpkeep(cfg.upkeep), cfg.warm.check())
@@ -192,7 +193,7 @@ func newHost(ctx context.Context, cfg hostConfig) (*host, error) {
 		return nil, err
 	}
 	if lacks := h.driver.Check(ctx); len(lacks) > 0 {
-		return nil, &agent.CheckError{Driver: cfg.runtime, Lacks: lacks}
+		return h, &agent.CheckError{Driver: cfg.runtime, Lacks: lacks}
 	}
 	if d, ok := h.driver.(interface{ Network() *network.Network }); ok {
 		h.network = d.Network()
@@ -200,19 +201,19 @@ func newHost(ctx context.Context, cfg hostConfig) (*host, error) {
 	if h.network != nil && cfg.client != nil {
 		c, err := h.config(cfg.client)
 		if err != nil {
-			return nil, err
+			return h, err
 		}
 		block, err := agent.Claim(ctx, c)
 		if err != nil {
-			return nil, fmt.Errorf("the tasks' network: %w", err)
+			return h, fmt.Errorf("the tasks' network: %w", err)
 		}
 		h.network.Assign(block)
 	}
 	if h.gateway, err = h.driver.Gateway(ctx); err != nil {
-		return nil, fmt.Errorf("the tasks' network: %w", err)
+		return h, fmt.Errorf("the tasks' network: %w", err)
 	}
 	if h.asking, err = openMetadata(ctx, h); err != nil {
-		return nil, fmt.Errorf("task metadata: %w", err)
+		return h, fmt.Errorf("task metadata: %w", err)
 	}
 	shared := []string{"127.0.0.1"}
 	if cfg.address != shared[0] {

@@ -62,7 +62,22 @@ Start it with "neargate dev", then in another terminal:
 		c.GroupID = "client"
 		cmd.AddCommand(c)
 	}
+	for _, c := range cmd.Commands() {
+		refuseUnknown(c)
+	}
 	return cmd
+}
+
+// refuseUnknown has commands that only hold others refuse what is none of them, whatever flags come with it. Of itself cobra shows their help, or
+// complains about a flag.
+func refuseUnknown(cmd *cobra.Command) {
+	if cmd.HasSubCommands() && !cmd.Runnable() {
+		cmd.Args, cmd.FParseErrWhitelist.UnknownFlags = cobra.NoArgs, true
+		cmd.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+	}
+	for _, c := range cmd.Commands() {
+		refuseUnknown(c)
+	}
 }
 
 // version is the module's, or the commit a development build was made from.

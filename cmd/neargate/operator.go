@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -42,6 +43,9 @@ func membersCommand() *cobra.Command {
 					speaks = fmt.Sprint(s.Version)
 				}
 				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%d\t%s\n", s.ID, s.Address, s.Role, speaks, s.Lag, health)
+			}
+			if !slices.ContainsFunc(list, func(s client.ServerDescription) bool { return s.Role == "leader" }) {
+				fmt.Fprintf(w, "No server leads: nothing can be changed until a majority of those with a vote is there. This is what %s knows.\n", c.Config.Endpoint)
 			}
 			fmt.Fprintf(w, "The cluster is at version %d.\n", version)
 		})
@@ -97,11 +101,22 @@ func tokenCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "token", Short: "Make a token by which one host joins the cluster", Args: cobra.NoArgs,
 		Long: `Make a token by which one host joins the cluster. It serves one host, once, and ends by itself. The bootstrap secret of the first
-servers admits agents as well, but no server.`,
+servers admits agents as well, until it is revoked, but no server.`,
 		Example: "  neargate server --data DIR --peer-listen 10.0.0.9:4646 --join 10.0.0.5:4646 --join-token \"$(neargate operator token --role server)\"",
 	}
 	cmd.Flags().StringVar(&role, "role", "agent", "what the host is to be: agent or server")
 	cmd.Flags().DurationVar(&life, "life", time.Hour, "for how long the token can be used, up to 168h")
+	cmd.AddCommand(clientVerb(&cobra.Command{
+		Use: "revoke-secret", Short: "Let no more hosts join by the bootstrap secret", Args: cobra.NoArgs,
+		Long: `Let no more hosts join by the bootstrap secret of the first servers: one-time tokens are the way then. Hosts that are in the cluster stay in it. It cannot
+be undone, other than by restoring a snapshot from before.`,
+		Example: "  neargate operator token revoke-secret",
+	}, "", func(cmd *cobra.Command, _ []string, c *client.Client, o *connection) error {
+		if err := c.RevokeSecret(cmd.Context()); err != nil {
+			return err
+		}
+		return o.print(cmd.OutOrStdout(), map[string]bool{"revoked": true}, func(w io.Writer) { fmt.Fprintln(w, "The bootstrap secret admits no more hosts.") })
+	}))
 	return clientVerb(cmd, "", func(cmd *cobra.Command, _ []string, c *client.Client, o *connection) error {
 		if life < time.Minute {
 			return errors.New("--life is at least 1m")
@@ -126,7 +141,8 @@ not in it.`,
 	restore := &cobra.Command{
 		Use: "restore FILE", Short: "Replace the state by a saved one", Args: cobra.ExactArgs(1),
 		Long: `Replace all of the state, on all servers, by a saved one. What was done since is undone; tasks that the saved state does not know go on
-running until it is decided about them.`,
+running until it is decided about them. What is sealed in it (access keys, secrets) can be opened only by servers that have the sealing key of the
+cluster that it is from, DIR/keys/sealing: a new cluster for it begins with a copy of DIR/keys.`,
 		Example: "  neargate operator snapshot restore neargate.snapshot",
 	}
 	cmd.AddCommand(

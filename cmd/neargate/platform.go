@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/subtle"
@@ -44,6 +45,7 @@ import (
 	"github.com/seed-2f228079/neargate/controlplane/secretsmanager"
 	"github.com/seed-2f228079/neargate/controlplane/ssm"
 	"github.com/seed-2f228079/neargate/controlplane/state"
+	"github.com/seed-2f228079/neargate/controlplane/state/etcd"
 	"github.com/seed-2f228079/neargate/controlplane/state/raft"
 	"github.com/seed-2f228079/neargate/controlplane/sts"
 	"github.com/seed-2f228079/neargate/controlplane/tasks"
@@ -99,8 +101,9 @@ type clusterConfig struct {
 	address    string        // of the peer port, as the others reach it
 	members    []raft.Server // of a cluster that is new
 	authority  *trust.Authority
-	blobCopies int // on so many servers a layer is before its push is acknowledged
-	logCopies  int // likewise a log event
+	blobCopies int           // on so many servers a layer is before its push is acknowledged
+	logCopies  int           // likewise a log event
+	deadAfter  time.Duration // for which a server is silent before it is removed; 0: never
 }
 
 // controlPlane is one server: state, families, reconcilers, registry and the public port.
@@ -169,11 +172,12 @@ func newControlPlane(cfg controlConfig) (_ *controlPlane, err error) {
 	if err != nil {
 		return nil, err
 	}
-	address := ""
+	var address string
+	var deadAfter time.Duration
 	if cfg.cluster != nil {
-		address = cfg.cluster.address
+		address, deadAfter = cfg.cluster.address, cfg.cluster.deadAfter
 	}
-	if c.engine, err = cfg.state.open(cfg.dir, address, cfg.raftOptions, cfg.log); err != nil {
+	if c.engine, err = cfg.state.open(cfg.dir, address, deadAfter, cfg.raftOptions, cfg.log); err != nil {
 		return nil, err
 	}
 	defer func() {
@@ -323,8 +327,8 @@ func newControlPlane(cfg controlConfig) (_ *controlPlane, err error) {
 		Observe: identities.Used, Account: cfg.account, Region: cfg.region,
 		Registry: c.registry.Handler(), DataChannels: sessions, AgentChannels: gateway, LoadBalancer: cfg.loadBalancer, Guard: cfg.guard,
 		Names: []string{cfg.publicName, cfg.domain}, PublicName: cfg.publicName, Metrics: c.metrics, Logger: cfg.log, Rates: cfg.rates,
-		Retryable: func(err error) bool { return state.Retryable(err) || errors.Is(err, bucket.ErrUnavailable) },
-		Ready:     func(ctx context.Context) []server.Check { return append(c.checks(ctx), cfg.ready()...) },
+		Retryable: func(err error) bool { return state.Retryable(err) || errors.Is(err, bucket.ErrUnavailable) }, Reason: unwritable, TooLarge: tooLarge,
+		Ready: func(ctx context.Context) []server.Check { return append(c.checks(ctx), cfg.ready()...) },
 	}
 	if c.peers != nil {
 		serving.Cluster = c.peers
@@ -472,7 +476,7 @@ func (c *clusterConfig) dial(ctx context.Context, protocol, id, address string) 
 func (cfg controlConfig) raftOptions() raft.Options {
 	o := raft.Options{Dir: cfg.dir.State("main"), NodeID: cfg.dir.ID(), Logger: cfg.log}
 	if c := cfg.cluster; c != nil {
-		o.Servers = c.members
+		o.Servers, o.Autopilot.DeadAfter = c.members, c.deadAfter
 		o.Transport = &raft.Transport{
 			Listener: c.port.Handle(peers.ProtocolRaft, trust.Server), Address: c.address,
 			Dial: func(ctx context.Context, id, address string) (net.Conn, error) {
@@ -543,9 +547,11 @@ func (c *controlPlane) checks(ctx context.Context) []server.Check {
 		{Name: "state", Err: err},
 		{Name: fmt.Sprintf("version %d (the cluster's: %d)", speaks.Speaks, upgrade.Of(c.store.View()))}, // of another one it would not run
 	}
-	if e, ok := c.engine.(interface{ Health(context.Context) error }); ok {
-		checks = append(checks, server.Check{Name: "etcd", Err: e.Health(ctx)})
+	keeps := "disk"
+	if _, ok := c.engine.(*etcd.Engine); ok {
+		keeps = "etcd"
 	}
+	checks = append(checks, server.Check{Name: keeps, Err: c.engine.Health(ctx)})
 	if c.bucket != nil {
 		checks = append(checks, server.Check{Name: "blob store", Err: c.bucket.Health(ctx), Shared: true})
 	}
@@ -588,7 +594,7 @@ func runParts(ctx context.Context, parts ...part) error {
 		go func() {
 			err := p.run(ctx)
 			if err == nil && ctx.Err() == nil {
-				err = errors.New("ended without being told to")
+				err = errEnded
 			}
 			if err != nil && !errors.Is(err, context.Canceled) {
 				err = fmt.Errorf("%s: %w", p.name, err)
@@ -599,9 +605,16 @@ func runParts(ctx context.Context, parts ...part) error {
 			done <- err
 		}()
 	}
-	var errs []error
+	var errs, ended []error
 	for range parts {
-		errs = append(errs, <-done)
+		if err := <-done; errors.Is(err, errEnded) {
+			ended = append(ended, err)
+		} else {
+			errs = append(errs, err)
+		}
 	}
-	return errors.Join(errs...)
+	return cmp.Or(errors.Join(errs...), errors.Join(ended...))
 }
+
+// errEnded is of a part that has nothing to say of why. What it stands on may have failed, and says more.
+var errEnded = errors.New("ended without being told to")

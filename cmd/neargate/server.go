@@ -30,6 +30,7 @@ type serverFlags struct {
 	bootstrapExpect                     int
 	blobCopies, logCopies, hostBlock    int
 	copiesGiven                         bool // blobCopies is not only its default
+	deadAfter                           time.Duration
 	join                                []string
 	insecure, verbose                   bool
 	tlsCert, tlsKey                     string
@@ -78,6 +79,7 @@ ignored.
 	fl.IntVar(&f.blobCopies, "blob-copies", 2, "number of servers that have an image's layer before its push is acknowledged; the others copy it afterwards. Of no effect with --blob-store")
 	fl.IntVar(&f.logCopies, "log-copies", 2, "number of servers that have a log event before it is acknowledged; the others copy it afterwards")
 	fl.IntVar(&f.hostBlock, "host-block", addressing.HostBits, "length of the block of addresses that a host gets for its tasks when it joins: 22, for 1,021 tasks of network mode awsvpc on each of 4,096 hosts, to 26, for 61 on each of 65,536")
+	fl.DurationVar(&f.deadAfter, "remove-dead-after", 72*time.Hour, "how long a server must have been silent before the others remove it by themselves, if at least three stay; 0: never")
 	fl.BoolVar(&f.insecure, "insecure", false, "plain HTTP on the public port, which must be on loopback; the root credentials are test/test unless given")
 	fl.StringVar(&f.tlsCert, "tls-cert", "", "certificate chain of the public port (PEM) instead of one of the cluster's authority")
 	fl.StringVar(&f.tlsKey, "tls-key", "", "its key (PEM)")
@@ -96,6 +98,9 @@ ignored.
 	return cmd
 }
 
+// minDeadAfter is more than it takes to start a host anew.
+const minDeadAfter = 10 * time.Minute
+
 // check refuses what cannot work.
 func (f serverFlags) check() error {
 	switch {
@@ -107,6 +112,8 @@ func (f serverFlags) check() error {
 		return fmt.Errorf("--log-copies is between 1 and 5, not %d", f.logCopies)
 	case f.hostBlock < addressing.HostBits || f.hostBlock > 26:
 		return fmt.Errorf("--host-block is between %d and 26, not %d", addressing.HostBits, f.hostBlock)
+	case f.deadAfter != 0 && f.deadAfter < minDeadAfter:
+		return fmt.Errorf("--remove-dead-after is 0 or at least %v, not %v: a server that is started anew is not dead", minDeadAfter, f.deadAfter)
 	case f.insecure && !server.IsLoopback(f.listen):
 		return fmt.Errorf("--insecure is for loopback only, and --listen is %s", f.listen)
 	case (f.tlsCert == "") != (f.tlsKey == ""):
@@ -134,6 +141,11 @@ func runServer(ctx context.Context, f serverFlags, out io.Writer) (err error) {
 		return err
 	}
 	log := logger(out, f.verbose)
+	if f.tlsCert != "" { // before the first start has made anything
+		if _, err := tls.LoadX509KeyPair(f.tlsCert, f.tlsKey); err != nil {
+			return fmt.Errorf("certificate of the public port: %w", err)
+		}
+	}
 	remotes, err := readRemotes(f.remoteRegions, f.region)
 	if err != nil {
 		return err
@@ -203,9 +215,15 @@ func runServer(ctx context.Context, f serverFlags, out io.Writer) (err error) {
 	if err != nil {
 		return err
 	}
-	cluster.blobCopies, cluster.logCopies = f.blobCopies, f.logCopies
+	cluster.blobCopies, cluster.logCopies, cluster.deadAfter = f.blobCopies, f.logCopies, f.deadAfter
 	if f.blobs.url != "" && f.copiesGiven {
 		log.Warn("--blob-copies is of no effect with --blob-store: the object store keeps all blobs, and servers only what they have read or written lately")
+	}
+	keeps := founding != nil && f.state.engine != "etcd" // one of several, on its own disk
+	if keeps {
+		if err := checkBegan(dir); err != nil {
+			return err
+		}
 	}
 	control, err := newControlPlane(controlConfig{
 		dir: dir, state: f.state, account: f.account, region: f.region, publicName: f.publicName, tls: !f.insecure, domain: f.domain, roots: credentials,
@@ -217,8 +235,13 @@ func runServer(ctx context.Context, f serverFlags, out io.Writer) (err error) {
 	if err != nil {
 		return err
 	}
+	if keeps {
+		if err := noteBegan(dir); err != nil { // a full disk; the next start tries again
+			log.Warn("it cannot be noted that this server has a state", "error", err)
+		}
+	}
 	if control.peers != nil {
-		port.admit = control.peers.Admit
+		port.admit, port.revoked = control.peers.Admit, control.peers.SecretRevoked
 	}
 	scheme := "http"
 	if !f.insecure {
@@ -236,7 +259,7 @@ func runServer(ctx context.Context, f serverFlags, out io.Writer) (err error) {
 		{"peer port", func(ctx context.Context) error { return port.Serve(ctx, peers) }},
 		{"public port", func(ctx context.Context) error { return control.public.Run(ctx, public) }},
 		{"ready", func(ctx context.Context) error {
-			if control.waitReady(ctx, nil) == nil {
+			if control.waitReady(ctx, nil, log) == nil {
 				fmt.Fprintf(out, "neargate server is ready at %s://%s after %d ms (peers at %s, data in %s)\n",
 					scheme, public.Addr(), time.Since(began).Milliseconds(), peers.Addr(), dir.Path())
 				settle(ctx)

@@ -411,17 +411,25 @@ func TestThreeServers(t *testing.T) {
 // allClusters are the names of all ECS clusters that a server knows.
 func (one *oneServer) allClusters(t *testing.T) map[string]bool {
 	t.Helper()
+	names, err := one.knownClusters(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return names
+}
+
+func (one *oneServer) knownClusters(ctx context.Context) (map[string]bool, error) {
 	names := map[string]bool{}
 	for p := ecs.NewListClustersPaginator(one.ECS, &ecs.ListClustersInput{}); p.HasMorePages(); {
-		page, err := p.NextPage(t.Context())
+		page, err := p.NextPage(ctx)
 		if err != nil {
-			t.Fatal(err)
+			return nil, err
 		}
 		for _, arn := range page.ClusterArns {
 			names[arn[strings.LastIndex(arn, "/")+1:]] = true
 		}
 	}
-	return names
+	return names, nil
 }
 
 // TestRegistryOfThreeServers: what is pushed to any server is pulled from any, also once the one that took it in is gone.
@@ -604,6 +612,7 @@ func TestFormingServers(t *testing.T) {
 	}
 	ready()
 	clusters(name)
+	sealingKeyIsApart(t, s.all, name, file)
 }
 
 // TestServerMoves: a server that is started with another peer address is found there by the others, whether it has followed or led before.

@@ -10,6 +10,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
+	"time"
 
 	"github.com/spf13/pflag"
 
@@ -26,6 +28,29 @@ type engine interface {
 	state.Engine
 	peers.Group
 	Run(ctx context.Context) error
+	// Health says why nothing can be written here, even while somebody leads; nil: it can.
+	Health(ctx context.Context) error
+}
+
+// unwritable says to clients why a change was refused that may be tried again, as far as an operator has to do something about it; "" otherwise.
+func unwritable(err error) string {
+	var disk *state.DiskError
+	var readOnly *state.ReadOnlyError
+	switch {
+	case errors.As(err, &disk) && errors.Is(err, syscall.ENOSPC):
+		return "The disk of the server that leads is full: nothing is written until there is room."
+	case errors.As(err, &disk):
+		return "The disk of the server that leads fails: nothing is written until it is well."
+	case errors.As(err, &readOnly):
+		return "Nothing is written just now: " + readOnly.Reason + "."
+	}
+	return ""
+}
+
+// tooLarge says that a transaction was refused for what it holds.
+func tooLarge(err error) bool {
+	var limit *state.LimitError
+	return errors.As(err, &limit)
 }
 
 // stateFlags say where the state is kept. The zero value is the data directory.
@@ -72,7 +97,7 @@ func (f stateFlags) check() error {
 
 // open opens the engine. A directory stays with the engine and the prefix that it began with: another one would be empty, and look as if
 // all services were gone.
-func (f stateFlags) open(dir *datadir.Dir, address string, group func() raft.Options, log *slog.Logger) (engine, error) {
+func (f stateFlags) open(dir *datadir.Dir, address string, deadAfter time.Duration, group func() raft.Options, log *slog.Logger) (engine, error) {
 	if err := f.check(); err != nil {
 		return nil, err
 	}
@@ -102,7 +127,8 @@ func (f stateFlags) open(dir *datadir.Dir, address string, group func() raft.Opt
 		f.etcd.Password = ""
 	}
 	e, err := etcd.Open(context.Background(), etcd.Options{
-		Connection: f.etcd, Prefix: f.prefix, ServerID: dir.ID(), Address: address, Installation: seal.Name(dir.SealingKey()), Logger: log,
+		Connection: f.etcd, Prefix: f.prefix, ServerID: dir.ID(), Address: address, Installation: seal.Name(dir.SealingKey()),
+		DeadAfter: deadAfter, Logger: log,
 	})
 	if err != nil {
 		return nil, err

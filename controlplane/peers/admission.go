@@ -123,6 +123,27 @@ func (p *Peers) use(ctx context.Context, a Admission) error {
 	return err
 }
 
+// revokedSecret is the record that the bootstrap secret admits nobody any more. It is no token's id, and does not end.
+const revokedSecret = "bootstrap secret"
+
+// SecretRevoked says whether the bootstrap secret admits nobody any more, as far as this server knows.
+func (p *Peers) SecretRevoked() bool {
+	_, revoked := usedTokens.Get(p.Store.View(), state.K(revokedSecret))
+	return revoked
+}
+
+// revokeSecret has the bootstrap secret admit nobody from now on.
+func (o *Operator) revokeSecret(ctx context.Context, _ *RevokeSecretInput) (*RevokeSecretOutput, error) {
+	if o.Tokens == nil {
+		return nil, alone()
+	}
+	_, err := o.Store.Update(ctx, func(tx *state.Tx) error {
+		usedTokens.Put(tx, &UsedToken{Id: revokedSecret, Ends: timestamppb.New(time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC))})
+		return nil
+	})
+	return &RevokeSecretOutput{}, err
+}
+
 // usedKept is how long it is kept that a token was used, after the token has ended by the clock of whoever leads: if that was set forwards by
 // mistake, and is set right again, the token has not ended.
 const usedKept = 30 * 24 * time.Hour

@@ -29,7 +29,7 @@ type Operator struct {
 	Clock    clock.Clock
 }
 
-// A ServerDescription is one server as the leader sees it.
+// A ServerDescription is one server as the leader sees it; without a leader, as the one sees it that was asked.
 type ServerDescription struct {
 	ID          string    `json:"id"`
 	Address     string    `json:"address"`
@@ -62,6 +62,8 @@ type (
 		Token string    `json:"token"`
 		Ends  time.Time `json:"ends"`
 	}
+	RevokeSecretInput     struct{}
+	RevokeSecretOutput    struct{}
 	SaveSnapshotInput     struct{}
 	RestoreSnapshotInput  struct{}
 	RestoreSnapshotOutput struct {
@@ -74,7 +76,8 @@ func (o *Operator) Resources() []api.RESTResource {
 	const all = "*"
 	return append(o.authorityResources(), []api.RESTResource{
 		api.Change("POST /operator/tokens", "Make a token by which one host joins the cluster.", func(*api.Call, *CreateJoinTokenInput) string { return all }, o.createJoinToken),
-		api.Document("GET /operator/servers", "The servers of the cluster, as the leader sees them.", func(*api.Call, *ListServersInput) string { return all }, o.listServers),
+		api.Change("DELETE /operator/secret", "Have the bootstrap secret admit no more hosts; they join by tokens.", func(*api.Call, *RevokeSecretInput) string { return all }, o.revokeSecret),
+		api.Document("GET /operator/servers", "The servers of the cluster, as the leader sees them; without a leader, if what is stale will do, as the one that is asked does.", func(*api.Call, *ListServersInput) string { return all }, o.listServers),
 		api.Change("DELETE /operator/servers/{server}", "Remove a server from the cluster.", func(*api.Call, *RemoveServerInput) string { return all }, o.removeServer),
 		api.Upload("PUT /operator/snapshot", "Replace all of the state by a snapshot.", func(*api.Call, *RestoreSnapshotInput) string { return all }, o.restoreSnapshot),
 		api.Download("GET /operator/snapshot", "All of the state, without the registry's blobs.", func(*api.Call, *SaveSnapshotInput) string { return all }, o.saveSnapshot),
@@ -82,7 +85,11 @@ func (o *Operator) Resources() []api.RESTResource {
 }
 
 func (o *Operator) listServers(ctx context.Context, _ *ListServersInput) (*ListServersOutput, error) {
-	members, err := o.Engine.Members(ctx)
+	members, err := o.leadersMembers(ctx)
+	leaderless := errors.Is(err, state.ErrNoLeader)
+	if leaderless { // whoever looks then wants to know who is missing
+		members, err = o.Engine.Known(), nil
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -90,6 +97,12 @@ func (o *Operator) listServers(ctx context.Context, _ *ListServersInput) (*ListS
 	standings, newest := o.standings(ctx, members)
 	for _, m := range members {
 		s, answers := standings[m.ID]
+		if leaderless {
+			m.Healthy, m.Reason = answers, "it does not answer"
+			if answers {
+				m.LastContact, m.Reason = o.Clock.Now(), ""
+			}
+		}
 		if answers && m.LastIndex == 0 { // the engine does not know
 			m.Lag = uint64(newest - s.Revision)
 		}
@@ -103,6 +116,15 @@ func (o *Operator) listServers(ctx context.Context, _ *ListServersInput) (*ListS
 		out.Servers = append(out.Servers, d)
 	}
 	return out, nil
+}
+
+// leaderTimeout is how long a list of the servers waits for one that leads. Who wants the latest has waited longer before (the barrier).
+const leaderTimeout = 2 * time.Second
+
+func (o *Operator) leadersMembers(ctx context.Context) ([]state.Member, error) {
+	ctx, cancel := context.WithTimeout(ctx, leaderTimeout)
+	defer cancel()
+	return o.Engine.Members(ctx)
 }
 
 // standings are what the members say about themselves, and the last revision that any of them has applied.
@@ -153,6 +175,10 @@ const (
 	maxTokenLife     = 7 * 24 * time.Hour
 )
 
+func alone() error {
+	return awserr.New("InvalidRequestException", "This platform runs in one process: no host can join it.")
+}
+
 func (o *Operator) createJoinToken(_ context.Context, in *CreateJoinTokenInput) (*CreateJoinTokenOutput, error) {
 	life := time.Duration(in.Minutes) * time.Minute
 	if life == 0 {
@@ -161,7 +187,7 @@ func (o *Operator) createJoinToken(_ context.Context, in *CreateJoinTokenInput) 
 	role := trust.Role(in.Role)
 	switch {
 	case o.Tokens == nil:
-		return nil, awserr.New("InvalidRequestException", "This platform runs in one process: no host can join it.")
+		return nil, alone()
 	case role != trust.Agent && role != trust.Server:
 		return nil, awserr.New("InvalidParameterException", "The role is %q: it is agent or server.", in.Role)
 	case life > maxTokenLife:

@@ -248,6 +248,7 @@ func (p *Peers) Run(ctx context.Context) error {
 	g.Go(func() error { return p.follow(ctx) })
 	g.Go(func() error { return p.announce(ctx) })
 	g.Go(func() error { return p.abandon(ctx) })
+	g.Go(func() error { return p.belong(ctx) })
 	err := g.Wait()
 	p.forwards.CloseIdleConnections()
 	p.relays.CloseIdleConnections()

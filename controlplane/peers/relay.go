@@ -104,6 +104,7 @@ func (p *Peers) relayed() http.Handler {
 		return json.Marshal(p.admit(ctx, a))
 	}))
 	mux.HandleFunc("POST /address", p.answers(p.readdress))
+	mux.HandleFunc("POST /membership", p.answers(p.membership))
 	mux.HandleFunc("POST /authority", p.answers(p.handAuthority))
 	mux.HandleFunc("POST /server-key", p.answers(func(ctx context.Context, from string, body []byte) ([]byte, error) {
 		return nil, p.noteKey(ctx, from, body)

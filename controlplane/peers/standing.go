@@ -64,3 +64,15 @@ func (p *Peers) standings(ctx context.Context, members []state.Member) map[strin
 	asking.Wait()
 	return all
 }
+
+// Silent are the addresses of the other members, as this server knows them, that do not answer just now.
+func (p *Peers) Silent(ctx context.Context) (addresses []string) {
+	known := p.Engine.Known()
+	standings := p.standings(ctx, known)
+	for _, m := range known {
+		if _, answers := standings[m.ID]; !answers && m.ID != p.ID {
+			addresses = append(addresses, m.Address)
+		}
+	}
+	return addresses
+}

@@ -222,6 +222,29 @@ func (d *Dir) Close() error { return d.lock.Close() }
 
 // WriteFile has name, 0600, complete and durable, or as it was.
 func WriteFile(name string, data []byte) error {
+	if !holds(name, data) { // a process starts on a full disk as well
+		if err := replace(name, data); err != nil {
+			return err
+		}
+	}
+	folder, err := os.Open(filepath.Dir(name))
+	if err != nil {
+		return err
+	}
+	return errors.Join(folder.Sync(), folder.Close())
+}
+
+// holds says whether a file is as it would be written.
+func holds(name string, data []byte) bool {
+	info, err := os.Lstat(name)
+	if err != nil || info.Mode() != 0o600 || info.Size() != int64(len(data)) {
+		return false
+	}
+	kept, err := os.ReadFile(name)
+	return err == nil && bytes.Equal(kept, data)
+}
+
+func replace(name string, data []byte) error {
 	f, err := os.OpenFile(name+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return err
@@ -230,15 +253,8 @@ func WriteFile(name string, data []byte) error {
 	if err == nil {
 		err = f.Sync()
 	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		return err
+	if err = errors.Join(err, f.Close()); err == nil {
+		err = os.Rename(name+".new", name)
 	}
-	if err := os.Rename(name+".new", name); err != nil {
-		return err
-	}
-	folder, err := os.Open(filepath.Dir(name))
-	if err != nil {
-		return err
-	}
-	return errors.Join(folder.Sync(), folder.Close())
+	return err
 }

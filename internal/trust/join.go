@@ -37,9 +37,10 @@ const (
 	hostCertFile = "node.pem"
 )
 
-// Why a host cannot join. Both are final: trying again changes nothing.
+// Why a host cannot join. All are final: trying again changes nothing.
 var (
 	ErrWrongToken = errors.New("the server refused the join token")
+	ErrWrongRole  = errors.New("the join token is for another kind of host: give an agent one of `neargate operator token`, and a server one of `neargate operator token --role server`")
 	ErrNotOurs    = errors.New("the server does not know the join token: it is of another cluster, or somebody stands in between")
 )
 
@@ -252,6 +253,8 @@ func (q request) put(conn *tls.Conn, secret *Secret) (answer, error) {
 	switch got.Refusal {
 	case "":
 		return got, nil
+	case refusedRole:
+		return answer{}, ErrWrongRole
 	case refusedUsed:
 		return answer{}, ErrUsed
 	case refusedAddress:
@@ -264,7 +267,7 @@ func (q request) put(conn *tls.Conn, secret *Secret) (answer, error) {
 
 // final says whether trying again changes nothing.
 func final(err error) bool {
-	return errors.Is(err, ErrWrongToken) || errors.Is(err, ErrNotOurs) || errors.Is(err, ErrUsed) || errors.Is(err, ErrAddressInUse) ||
+	return errors.Is(err, ErrWrongToken) || errors.Is(err, ErrWrongRole) || errors.Is(err, ErrNotOurs) || errors.Is(err, ErrUsed) || errors.Is(err, ErrAddressInUse) ||
 		errors.Is(err, ErrTooOld)
 }
 

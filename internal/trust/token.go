@@ -15,6 +15,9 @@ import (
 // tokenPrefix begins every token that a cluster has made; what begins otherwise is a bootstrap secret.
 const tokenPrefix = "neargate1."
 
+// OneHosts says whether a join token is one that a cluster has made, for one host, and no bootstrap secret.
+func OneHosts(token string) bool { return strings.HasPrefix(strings.TrimSpace(token), tokenPrefix) }
+
 // Tokens makes join tokens that end by themselves and serve one host. Nothing is stored of them: a token's secret follows from its id
 // and a key that all servers hold; that one has been used is a record of the cluster's (AdmissionConfig.Admit).
 type Tokens struct{ key []byte }

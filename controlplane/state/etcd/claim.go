@@ -50,7 +50,7 @@ func (e *Engine) claimOnce(ctx context.Context) error {
 		return fmt.Errorf("read %s at %s: %w", e.keys.format(), strings.Join(e.opts.Endpoints, ", "), err)
 	}
 	if len(found.Kvs) == 0 {
-		if err := e.refuseForeign(ctx); err != nil {
+		if err := e.refuseForeign(ctx, found.Header.Revision); err != nil {
 			return err
 		}
 		mine := formatName + formatVersion + " " + e.opts.Installation
@@ -81,9 +81,10 @@ func (e *Engine) claimOnce(ctx context.Context) error {
 	return nil
 }
 
-// refuseForeign refuses a prefix with something else in it, and one within an installation's.
-func (e *Engine) refuseForeign(ctx context.Context) error {
-	found, err := e.client.Get(ctx, e.keys.prefix, clientv3.WithPrefix(), clientv3.WithLimit(1), clientv3.WithKeysOnly())
+// refuseForeign refuses a prefix with something else in it, and one within an installation's. The prefix is looked at as of the revision in which
+// it had no format: another server may take it now.
+func (e *Engine) refuseForeign(ctx context.Context, revision int64) error {
+	found, err := e.client.Get(ctx, e.keys.prefix, clientv3.WithPrefix(), clientv3.WithRev(revision), clientv3.WithLimit(1), clientv3.WithKeysOnly())
 	if err != nil {
 		return fmt.Errorf("look below %s: %w", e.keys.prefix, err)
 	}

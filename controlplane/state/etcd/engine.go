@@ -50,6 +50,9 @@ type Options struct {
 	Installation string
 	// LeaseTTL is how long a leader that does not answer is waited for; 10 s by default, whole seconds.
 	LeaseTTL time.Duration
+	// DeadAfter is how long a server must have been silent before it is removed, if three others stay; 0: never. It counts from when the present
+	// leader began to lead, at the earliest.
+	DeadAfter time.Duration
 	// SnapshotBytes is how many bytes of log are written between two snapshots, at least; 16 MiB by default. It is as many as the last
 	// snapshot had, if those are more.
 	SnapshotBytes int64

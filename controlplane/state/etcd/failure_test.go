@@ -2,6 +2,7 @@ package etcd_test
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -178,6 +179,8 @@ func (l *ledger) startWriter(t *testing.T, server *etcdtest.Server, id string) *
 	w := &writer{id: id, cmd: exec.Command(os.Args[0]), ended: make(chan struct{})}
 	w.cmd.Env = append(os.Environ(), writerEndpoint+"="+server.Endpoint, writerID+"="+id)
 	w.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	var log bytes.Buffer
+	w.cmd.Stderr = &log
 	out, err := w.cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -189,7 +192,12 @@ func (l *ledger) startWriter(t *testing.T, server *etcdtest.Server, id string) *
 		defer close(w.ended)
 		l.read(id, out)
 	}()
-	t.Cleanup(w.kill)
+	t.Cleanup(func() {
+		w.kill()
+		if t.Failed() {
+			t.Logf("%s, process %d, said:\n%s", id, w.cmd.Process.Pid, log.String())
+		}
+	})
 	return w
 }
 
@@ -374,7 +382,7 @@ func TestEtcdDies(t *testing.T) {
 // When etcd's quota is used up nothing can be written, which is said; what is there can be read, and all is well again once there is room.
 func TestNoSpace(t *testing.T) {
 	server := etcdtest.Start(t, "--quota-backend-bytes=16777216")
-	s := open(t, short(options(server, "", "server")))
+	s := open(t, options(server, "", "server"))
 	if err := s.engine.Health(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -406,7 +414,7 @@ func TestNoSpace(t *testing.T) {
 		t.Fatal(err)
 	}
 	// A server that starts meanwhile can read, too. It cannot lead: etcd gives no leases.
-	again := open(t, short(options(server, "", "server")))
+	again := open(t, options(server, "", "server"))
 	reads(again)
 
 	server.Restart("--quota-backend-bytes=1073741824")

@@ -170,6 +170,7 @@ func (e *Engine) reign(t *term, known func()) {
 		e.logger.Info("this server leads", "term", t.number, "entries", h.index)
 		e.announce(t, "")
 		known()
+		e.workers.Go(func() { e.removeDead(t) })
 		<-t.ctx.Done()
 	}
 	e.announce(nil, "")

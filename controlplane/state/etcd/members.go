@@ -189,3 +189,42 @@ func (e *Engine) RemoveServer(ctx context.Context, id string) error {
 	}
 	return e.put(t, clientv3.OpDelete(e.keys.server(id)), clientv3.OpDelete(e.keys.alive(id)), clientv3.OpPut(e.keys.removed(id), ""))
 }
+
+// minServers is how many members removeDead leaves at least.
+const minServers = 3
+
+// removeDead removes members that have been silent for Options.DeadAfter, until the term ends.
+func (e *Engine) removeDead(t *term) {
+	if e.opts.DeadAfter <= 0 {
+		return
+	}
+	since := map[string]time.Time{}
+	for {
+		members, err := e.Members(t.ctx)
+		now := e.opts.Clock.Now()
+		if err != nil {
+			clear(since) // they may have come back, and gone again, meanwhile
+		}
+		for _, m := range members {
+			if m.Healthy {
+				delete(since, m.ID)
+				continue
+			}
+			if _, known := since[m.ID]; !known {
+				since[m.ID] = now
+			}
+			if now.Sub(since[m.ID]) >= e.opts.DeadAfter && len(members) > minServers {
+				e.logger.Warn("server is removed, for it has been silent for too long", "server", m.ID, "address", m.Address)
+				if err := e.RemoveServer(t.ctx, m.ID); err != nil {
+					e.logger.Warn("a silent server could not be removed; trying again", "server", m.ID, "error", err)
+				}
+				break // the next one is decided on what has become of it
+			}
+		}
+		select {
+		case <-e.opts.Clock.After(min(e.opts.DeadAfter/10, time.Minute)):
+		case <-t.ctx.Done():
+			return
+		}
+	}
+}

@@ -404,6 +404,9 @@ func (e *Engine) handOver() {
 
 func (e *Engine) closed() bool { return e.Leadership().Changed == nil }
 
+// Health says why nothing can be written on this server though somebody may lead: its disk fails, or has no room left.
+func (e *Engine) Health(context.Context) error { return e.writable() }
+
 // writable says why nothing can be written on this server, nil if it can.
 func (e *Engine) writable() error {
 	if err := e.disk.problem(); err != nil {
