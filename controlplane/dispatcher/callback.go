@@ -75,7 +75,7 @@ func (s *Server) request(node string, c *callback) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	c.session = s.subscribers[node]
-	if c.session == nil || c.session.close == nil {
+	if c.session == nil || !c.session.open {
 		return ErrNotConnected
 	}
 	if len(c.session.requests) >= maxRequests {
@@ -83,17 +83,8 @@ func (s *Server) request(node string, c *callback) error {
 	}
 	s.callbacks[c.id] = c
 	c.session.requests = append(c.session.requests, c.request)
-	c.session.signal()
+	s.signal(c.session)
 	return nil
-}
-
-// takeRequests takes what the node is to be asked for now.
-func (s *Server) takeRequests(sub *subscriber) []*agentapi.Down {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	list := sub.requests
-	sub.requests = nil
-	return list
 }
 
 // claim takes out who waits for the request; nil: it is taken, or gone.

@@ -172,6 +172,7 @@ func (s *Server) Run(ctx context.Context) error {
 	g.Go(func() error { return s.publish(ctx) })
 	g.Go(func() error { return s.reports.run(ctx) })
 	g.Go(func() error { return s.beat(ctx) })
+	g.Go(func() error { return s.followPapers(ctx) })
 	g.Go(func() error { return s.Store.RunLeader(ctx, s.watchNodes) })
 	g.Go(func() error { return s.Store.RunLeader(ctx, s.makeLineage) })
 	err := g.Wait()
@@ -212,6 +213,9 @@ func incarnationOf(v *state.View) (string, bool) {
 // incarnation waits until the lineage has its name.
 func (s *Server) incarnation(ctx context.Context) (string, error) {
 	v := s.Store.View()
+	if name, ok := incarnationOf(v); ok {
+		return name, nil // a watch would stay until the session ends
+	}
 	w := s.Store.Watch(ctx, v.Revision(), lineage)
 	for {
 		if name, ok := incarnationOf(v); ok {

@@ -50,7 +50,7 @@ func FuzzSession(f *testing.F) {
 		}
 		task := p.task("elsewhere")
 		was, _ := controlplane.TaskStatuses.Get(p.Store.View(), controlplane.Tasks.Key(task))
-		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
 		client := agentapi.NewDispatcherClient(p.dial)
 		stream, err := client.Session(ctx)

@@ -54,7 +54,7 @@ func TestInvariants(t *testing.T) {
 	t.Cleanup(func() { cancel(); parts.Wait() })
 	begin := p.Store.Revision()
 	o := orchestrator.New(orchestrator.Config{
-		Store: p.Store, Clock: p.clock, Rand: p.Rand, Log: log,
+		Store: p.Store, Clock: p.clock, Rand: p.Rand, Log: log, Workers: 4,
 		RouterTables: []state.TableInfo{orchestratortest.Endpoints},
 	}, p.life)
 	checker := &checker{t: t, nodeOf: map[state.Key]string{}, cpu: map[string]int{}}

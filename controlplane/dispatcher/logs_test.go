@@ -217,7 +217,7 @@ func TestNodeOutOfReach(t *testing.T) {
 	p.until("the session is over", func() bool {
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		return p.subscribers["a"].close == nil
+		return !p.subscribers["a"].open
 	})
 	if r := <-p.read(t.Context(), "a"); !errors.Is(r.err, ErrNotConnected) {
 		t.Errorf("between sessions: %v", r.err)

@@ -123,9 +123,7 @@ func (s *Server) giveUp(ctx context.Context, nodes []string, began time.Time) {
 	for _, node := range down {
 		s.forget(node, "")
 		if sub := s.subscribers[node]; sub != nil && s.Clock.Now().Sub(sub.seen) >= s.Lease+s.Grace {
-			if sub.close != nil {
-				sub.close("the lease is lost")
-			}
+			s.hangUp(sub, "the lease is lost")
 			delete(s.subscribers, node)
 		}
 	}

@@ -1,6 +1,7 @@
 package dispatcher
 
 import (
+	"context"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -11,22 +12,44 @@ import (
 // renewalEach is the time that hosts are given to renew their certificates, for each that has a session with this server: so many do not come at once.
 const renewalEach = 10 * time.Millisecond
 
-// renewal is what a host is to be told about its certificate now, if anything, and a channel that is closed when that may have changed. A host is told
-// once what it should have; it tries until it has it, and begins a new session then. It is used by the session's sender alone.
-func (s *Server) renewal(sub *subscriber) (*agentapi.Renew, <-chan struct{}) {
-	if s.Papers == nil || sub.papers == nil {
-		return nil, nil
+// followPapers has every session look at what hosts should have when that is another.
+func (s *Server) followPapers(ctx context.Context) error {
+	if s.Papers == nil {
+		return nil
 	}
-	wanted, others := s.Papers()
+	for {
+		_, others := s.Papers()
+		s.mu.Lock()
+		for _, sub := range s.subscribers {
+			if sub.renew = sub.papers != nil; sub.renew {
+				s.signal(sub)
+			}
+		}
+		s.mu.Unlock()
+		select {
+		case <-others:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// renewal is what a host is to be told about its certificate now; nil: nothing. A host is told once what it should have; it tries until it has it, and
+// begins a new session then. It is used by the session's sender alone.
+func (s *Server) renewal(sub *subscriber) *agentapi.Down {
+	if s.Papers == nil {
+		return nil
+	}
+	wanted, _ := s.Papers()
 	if proto.Equal(wanted, sub.told) {
-		return nil, others
+		return nil
 	}
 	sub.told = wanted
 	if proto.Equal(wanted, sub.papers) {
-		return nil, others
+		return nil
 	}
 	s.mu.Lock()
 	within := time.Duration(len(s.subscribers)) * renewalEach
 	s.mu.Unlock()
-	return &agentapi.Renew{Wanted: wanted, WithinMillis: uint32(within.Milliseconds())}, others
+	return &agentapi.Down{Body: &agentapi.Down_Renew{Renew: &agentapi.Renew{Wanted: wanted, WithinMillis: uint32(within.Milliseconds())}}}
 }

@@ -66,7 +66,7 @@ func (s *Server) restart(r state.Revision) {
 			clear(t.waiting)
 		}
 		s.note(sub)
-		sub.signal()
+		s.signal(sub)
 	}
 	s.wake()
 }
@@ -95,8 +95,11 @@ func (s *Server) put(sub *subscriber, source Source, r state.Revision, c Change)
 		return
 	}
 	if t := sub.sets[source.Kind()]; t != nil {
+		if t.waiting == nil {
+			t.waiting = map[string]pending{}
+		}
 		t.waiting[c.Name] = pending{r, c.Resource}
 		s.note(sub)
-		sub.signal()
+		s.signal(sub)
 	}
 }

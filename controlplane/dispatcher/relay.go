@@ -113,9 +113,7 @@ func (s *Server) drop(node, reason string) {
 	if sub == nil {
 		return
 	}
-	if sub.close != nil {
-		sub.close(reason)
-	}
+	s.hangUp(sub, reason)
 	delete(s.subscribers, node)
 	s.wake()
 }
@@ -124,7 +122,7 @@ func (s *Server) drop(node, reason string) {
 func (s *Server) where(node string) string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if sub := s.subscribers[node]; sub != nil && sub.close != nil {
+	if sub := s.subscribers[node]; sub != nil && sub.open {
 		return s.Self
 	}
 	if r := s.remotes[node]; r != nil {
@@ -138,7 +136,7 @@ func (s *Server) Connected(node string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	sub := s.subscribers[node]
-	return sub != nil && sub.close != nil
+	return sub != nil && sub.open
 }
 
 // Where is the server, other than this one, that has the node's session; empty: none is known.
@@ -182,8 +180,12 @@ func (s *Server) takeBeat(from string, b *Beat) *RelayAnswer {
 	s.beats[from] = b.Published
 	a := &RelayAnswer{Lost: s.lost[from]}
 	delete(s.lost, from)
+	over := make(map[string]bool, len(a.Lost)) // what the beat says of them is of sessions that have been replaced, however late it comes
+	for _, node := range a.Lost {
+		over[node] = true
+	}
 	for _, n := range b.Nodes {
-		if !s.takeNode(from, n) {
+		if !over[n.Node] && !s.takeNode(from, n) {
 			s.Log.Debug("a node's session with another server is to end", "server", from, "node", n.Node)
 			a.Lost = append(a.Lost, n.Node)
 		}
@@ -200,7 +202,7 @@ func (s *Server) takeNode(server string, n *BeatNode) bool {
 	if r == nil {
 		// Its hello was said to an earlier leader, or it has been given up.
 		record, ok := controlplane.Nodes.Get(s.Store.View(), state.K(n.Node))
-		if here := s.subscribers[n.Node]; here != nil && (here.close != nil || here.seen.After(seen)) || !ok || record.Status != capacity.NodeReady {
+		if here := s.subscribers[n.Node]; here != nil && (here.open || here.seen.After(seen)) || !ok || record.Status != capacity.NodeReady {
 			return false
 		}
 	} else if r.server != server && r.seen.After(seen) {

@@ -3,6 +3,7 @@ package dispatcher
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -33,7 +34,10 @@ func newSeveral(t *testing.T, lease time.Duration) *several {
 // newSeveralBy is newSeveral with a clock for each server.
 func newSeveralBy(t *testing.T, lease time.Duration, of func(server string) clock.Clock) *several {
 	s := &several{t: t, planes: map[string]*plane{}}
-	s.Cluster = testcluster.New(t, testcluster.Config{Servers: 3, Schema: planeSchema, Configure: func(o *raft.Options) { o.Clock = of(o.NodeID) }})
+	s.Cluster = testcluster.New(t, testcluster.Config{Servers: 3, Schema: planeSchema, Configure: func(o *raft.Options) {
+		testcluster.Patient(o)
+		o.Clock = of(o.NodeID)
+	}})
 	made := make(chan struct{}) // closed when planes has all of them
 	defer close(made)
 	for _, server := range s.Servers() {
@@ -229,7 +233,7 @@ func TestNewLeaderLearns(t *testing.T) {
 
 // TestSilentNodeOfAFollower: a node that is heard of stays, however much else there is to tell of, one that is not is given up, and its session ends.
 func TestSilentNodeOfAFollower(t *testing.T) {
-	s := newSeveral(t, 2*time.Second)
+	s := newSeveral(t, 8*time.Second) // so that a machine that stands still for seconds makes none silent
 	leader, followers := s.split()
 	silent, loud := followers[0].connect(hello("silent")), followers[1].connect(hello("loud"))
 	stop := make(chan struct{})
@@ -303,7 +307,7 @@ func TestSessionsOfOneNodeWithTwoServers(t *testing.T) {
 			way[0].mu.Lock()
 			defer way[0].mu.Unlock()
 			sub := way[0].subscribers["a"]
-			return sub == nil || sub.close == nil
+			return sub == nil || !sub.open
 		})
 		if at, err := leader.Where(t.Context(), "a"); err != nil || way[1] != leader && at != way[1].Self || way[1] == leader && at != "" {
 			t.Errorf("the leader looks for it at %q, %v", at, err)
@@ -313,7 +317,32 @@ func TestSessionsOfOneNodeWithTwoServers(t *testing.T) {
 			young.p.mu.Lock()
 			defer young.p.mu.Unlock()
 			sub := young.p.subscribers["a"]
-			return sub == nil || sub.close == nil
+			return sub == nil || !sub.open
 		})
+	}
+}
+
+// TestBeatOfAReplacedSession: a beat that was on its way when the node said hello to another server takes the node away from nobody, and its server is told.
+func TestBeatOfAReplacedSession(t *testing.T) {
+	p := newPlane(t)
+	for _, server := range []string{"s1", "s2"} {
+		if err := p.joinElsewhere(t.Context(), server, hello("a")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p.clock.Advance(time.Second)
+	beat := func(server string, silent uint64) []string {
+		t.Helper()
+		lost := p.takeBeat(server, &Beat{All: true, Nodes: []*BeatNode{{Node: "a", SilentMillis: silent}}}).Lost
+		if at := p.where("a"); at != "s2" {
+			t.Errorf("after a beat of %s the node is with %q", server, at)
+		}
+		return lost
+	}
+	if lost := beat("s1", 0); !slices.Equal(lost, []string{"a"}) {
+		t.Errorf("the server of the older session is to end %q", lost)
+	}
+	if lost := beat("s2", 1000); len(lost) != 0 {
+		t.Errorf("the server of the newer session is to end %q", lost)
 	}
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -21,33 +20,48 @@ import (
 const maxInbox = 64
 
 // inbox is what a subscriber has reported of traffic and of its host, beside the receiver, so that a slow commit does not hold up heartbeats. Its
-// goroutine is there while something waits: thousands of hosts have nothing to say.
+// goroutine is there while something waits, and it itself once there was something: thousands of hosts have nothing to say.
 type inbox struct {
 	waiting chan *agentapi.Up
-	left    atomic.Int32  // waiting or being taken in
-	worker  chan struct{} // capacity 1: holds what the goroutine holds, or whoever has ended it for good
+	left    int                // waiting or being taken in; guarded by Server.mu, as is the next
+	cancel  context.CancelFunc // of the goroutine; nil: none has begun
 }
 
 // Session is the stream of one subscriber: Hello, Welcome, then updates down and acknowledgements and reports up.
+//
+// A stack that was large once stays so unless almost all of it is free, and below a handler lie many frames of gRPC. So the handler only waits, and what
+// goes deeper is done by goroutines that end: one for the beginning, one for what comes, one to send while there is something to.
 func (s *Server) Session(stream agentapi.Dispatcher_SessionServer) error {
+	sub := &subscriber{ended: make(chan error, 1), gone: make(chan struct{})}
+	go func() {
+		if err := s.begin(stream, sub); err != nil {
+			sub.finish(err)
+			return
+		}
+		// It ends with the stream, which gRPC cancels when Session returns.
+		go func() { sub.finish(s.receive(stream, sub)) }()
+	}()
+	return s.unsubscribe(sub, <-sub.ended)
+}
+
+// begin takes the hello, joins the node, and has the welcome sent and all that follows.
+func (s *Server) begin(stream agentapi.Dispatcher_SessionServer, sub *subscriber) error {
 	up, err := stream.Recv()
 	if err != nil {
 		return err
 	}
-	hello := up.GetHello()
+	ctx, hello := stream.Context(), up.GetHello()
 	if hello == nil || hello.NodeId == "" {
 		return status.Error(codes.InvalidArgument, "a session starts with Hello and a node id")
 	}
 	if s.Authorize != nil {
-		if err := s.Authorize(stream.Context(), hello.NodeId); err != nil {
+		if err := s.Authorize(ctx, hello.NodeId); err != nil {
 			return status.Error(codes.PermissionDenied, err.Error())
 		}
 	}
 	if n := version.Of(hello.Speaks); n < s.OldestAgent {
 		return status.Errorf(codes.FailedPrecondition, "this agent's build speaks version %d, and this server takes %d at least: start a newer build of the agent", n, s.OldestAgent)
 	}
-	ctx, cancel := context.WithCancelCause(stream.Context())
-	defer cancel(nil)
 	incarnation, err := s.incarnation(ctx)
 	if err != nil {
 		return status.Error(codes.Unavailable, "the state is not ready: "+err.Error())
@@ -55,30 +69,29 @@ func (s *Server) Session(stream agentapi.Dispatcher_SessionServer) error {
 	if err := s.catchUp(ctx, hello, incarnation); err != nil {
 		return status.Error(codes.Unavailable, err.Error())
 	}
-	sub, err := s.subscribe(hello, incarnation, func(reason string) { cancel(closed(reason)) })
-	if err != nil {
+	if err := s.subscribe(stream, sub, hello, incarnation); err != nil {
 		return status.Error(codes.Unavailable, err.Error())
 	}
-	defer s.unsubscribe(sub)
 	if err := s.join(ctx, hello); err != nil {
 		return status.Errorf(codes.FailedPrecondition, "node %s can not join: %v", hello.NodeId, err)
 	}
-	s.mu.Lock()
-	sub.joined = true
-	s.note(sub)
-	s.wake()
-	s.mu.Unlock()
 	s.Log.Info("agent connected", "node", sub.node, "name", hello.NodeName, "session", sub.session)
 	s.reports.add(sub.node, hello.Tasks)
-	err = s.serve(ctx, cancel, stream, sub, incarnation)
-	s.Log.Info("agent disconnected", "node", sub.node, "session", sub.session, "error", err)
-	return err
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !sub.open || sub.reason != "" {
+		return nil // it has ended meanwhile
+	}
+	sub.welcome = &agentapi.Welcome{
+		SessionId: sub.session, Incarnation: incarnation, LeaseMillis: uint32(s.Lease.Milliseconds()),
+		HeartbeatMillis: uint32(s.Heartbeat.Milliseconds()), Account: s.Rule.Account, Region: s.Rule.Region,
+	}
+	sub.joined, sub.renew = true, sub.papers != nil
+	s.note(sub)
+	s.wake()
+	s.signal(sub)
+	return nil
 }
-
-// closed is a session's end that the subscriber is told the reason of.
-type closed string
-
-func (c closed) Error() string { return string(c) }
 
 // catchUp waits until this server has what the subscriber has seen, elsewhere: it is never told what is older.
 func (s *Server) catchUp(ctx context.Context, h *agentapi.Hello, incarnation string) error {
@@ -94,7 +107,9 @@ func (s *Server) catchUp(ctx context.Context, h *agentapi.Hello, incarnation str
 		select {
 		case <-s.Clock.After(50 * time.Millisecond):
 		case <-limit:
-			return fmt.Errorf("this server is at revision %d, the subscriber has seen %d", s.Store.Revision(), seen)
+			if r := s.Store.Revision(); uint64(r) < seen {
+				return fmt.Errorf("this server is at revision %d, the subscriber has seen %d", r, seen)
+			}
 		case <-ctx.Done():
 			return ctx.Err()
 		}
@@ -103,42 +118,65 @@ func (s *Server) catchUp(ctx context.Context, h *agentapi.Hello, incarnation str
 }
 
 // subscribe makes the node's new subscriber and ends the older session, if there is one.
-func (s *Server) subscribe(h *agentapi.Hello, incarnation string, close func(string)) (*subscriber, error) {
-	sub := &subscriber{
-		node: h.NodeId, papers: h.Papers, session: id.Hex(s.Rand, 16), incarnation: incarnation, sets: map[agentapi.Kind]*set{}, ready: make(chan struct{}, 1), gone: make(chan struct{}), close: close,
-	}
+func (s *Server) subscribe(stream agentapi.Dispatcher_SessionServer, sub *subscriber, h *agentapi.Hello, incarnation string) error {
+	sub.node, sub.papers, sub.session, sub.incarnation, sub.sets = h.NodeId, h.Papers, id.Hex(s.Rand, 16), incarnation, make(map[agentapi.Kind]*set, len(h.Kinds))
 	served := map[agentapi.Kind]bool{}
 	for _, source := range s.Sources {
 		served[source.Kind()] = true
 	}
 	for _, kind := range h.Kinds {
 		if !served[kind] {
-			return nil, fmt.Errorf("no source serves %s", kind)
+			return fmt.Errorf("no source serves %s", kind)
 		}
-		sub.sets[kind] = &set{full: true, waiting: map[string]pending{}}
+		sub.sets[kind] = &set{full: true}
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.watching {
-		return nil, fmt.Errorf("the server is starting")
+		return fmt.Errorf("the server is starting")
 	}
 	sub.seen = s.Clock.Now()
-	if old := s.subscribers[sub.node]; old != nil && old.close != nil {
-		old.close("replaced by a newer session")
+	if old := s.subscribers[sub.node]; old != nil {
+		s.hangUp(old, "replaced by a newer session")
 	}
+	sub.open, sub.stream = true, stream
 	s.subscribers[sub.node] = sub
-	sub.signal()
 	s.wake()
-	return sub, nil
+	return nil
 }
 
-// unsubscribe ends the session; the subscriber stays until its node is back or given up.
-func (s *Server) unsubscribe(sub *subscriber) {
+// unsubscribe ends the session for err, and returns what the stream ends with. The subscriber stays until its node is back or given up.
+func (s *Server) unsubscribe(sub *subscriber, err error) error {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	sub.close = nil
-	sub.requests = nil
+	begun, in := sub.open, sub.inbox
+	sub.open, sub.stream, sub.requests, sub.inbox = false, nil, nil, nil
+	s.mu.Unlock()
+	if !begun {
+		return err
+	}
+	if in != nil && in.cancel != nil {
+		in.cancel()
+	}
+	sub.busy.Wait() // none begins any more
 	close(sub.gone)
+	s.Log.Info("agent disconnected", "node", sub.node, "session", sub.session, "error", err)
+	if errors.Is(err, io.EOF) {
+		return nil // the subscriber has ended the session
+	}
+	return err
+}
+
+// hangUp ends a session that is open; its agent is told the reason. s.mu is held.
+func (s *Server) hangUp(sub *subscriber, reason string) {
+	if !sub.open || sub.reason != "" {
+		return
+	}
+	sub.reason = reason
+	if !sub.joined {
+		sub.finish(status.Error(codes.Aborted, reason)) // nothing is sent to it yet
+		return
+	}
+	s.signal(sub)
 }
 
 func (s *Server) closeSessions(reason string) {
@@ -146,73 +184,14 @@ func (s *Server) closeSessions(reason string) {
 	defer s.mu.Unlock()
 	s.watching = false
 	for _, sub := range s.subscribers {
-		if sub.close != nil {
-			sub.close(reason)
-		}
+		s.hangUp(sub, reason)
 	}
 }
 
-// serve runs the two directions until one of them ends. The receiver ends with the stream, which gRPC cancels when Session
-// returns.
-func (s *Server) serve(ctx context.Context, cancel context.CancelCauseFunc, stream agentapi.Dispatcher_SessionServer, sub *subscriber, incarnation string) error {
-	err := stream.Send(&agentapi.Down{Body: &agentapi.Down_Welcome{Welcome: &agentapi.Welcome{
-		SessionId: sub.session, Incarnation: incarnation, LeaseMillis: uint32(s.Lease.Milliseconds()),
-		HeartbeatMillis: uint32(s.Heartbeat.Milliseconds()), Account: s.Rule.Account, Region: s.Rule.Region,
-	}}})
-	if err != nil {
-		return err
-	}
-	in := &inbox{worker: make(chan struct{}, 1)}
-	go func() {
-		cancel(s.receive(ctx, stream, sub, in))
-	}()
-	err = s.send(ctx, stream, sub)
-	cancel(err)
-	in.worker <- struct{}{} // it has ended, and none begins any more
-	if reason, ok := context.Cause(ctx).(closed); ok {
-		_ = stream.Send(&agentapi.Down{Body: &agentapi.Down_Close{Close: &agentapi.Close{Reason: string(reason)}}})
-		return status.Error(codes.Aborted, string(reason))
-	}
-	if errors.Is(err, io.EOF) {
-		return nil // the subscriber has ended the session
-	}
-	return err
-}
-
-func (s *Server) send(ctx context.Context, stream agentapi.Dispatcher_SessionServer, sub *subscriber) error {
+func (s *Server) receive(stream agentapi.Dispatcher_SessionServer, sub *subscriber) error {
+	up := new(agentapi.Up) // of every message: most are heartbeats
 	for {
-		for u := s.next(sub); u != nil; u = s.next(sub) {
-			if u.Full && !s.fill(sub, u) {
-				return closed("replaced by a newer session, or the state was replaced by an older one")
-			}
-			if err := stream.Send(&agentapi.Down{Body: &agentapi.Down_Update{Update: u}}); err != nil {
-				return err
-			}
-		}
-		for _, r := range s.takeRequests(sub) {
-			if err := stream.Send(r); err != nil {
-				return err
-			}
-		}
-		renew, others := s.renewal(sub)
-		if renew != nil {
-			if err := stream.Send(&agentapi.Down{Body: &agentapi.Down_Renew{Renew: renew}}); err != nil {
-				return err
-			}
-		}
-		select {
-		case <-sub.ready:
-		case <-others:
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
-	}
-}
-
-func (s *Server) receive(ctx context.Context, stream agentapi.Dispatcher_SessionServer, sub *subscriber, in *inbox) error {
-	for {
-		up, err := stream.Recv()
-		if err != nil {
+		if err := stream.RecvMsg(up); err != nil {
 			return err
 		}
 		s.mu.Lock()
@@ -221,7 +200,7 @@ func (s *Server) receive(ctx context.Context, stream agentapi.Dispatcher_Session
 			if t := sub.sets[ack.Kind]; t != nil {
 				t.acknowledge(state.Revision(ack.Revision))
 				if t.full || len(t.waiting) > 0 {
-					sub.signal() // it may have waited for this
+					s.signal(sub) // it may have waited for this
 				}
 				s.note(sub)
 				s.wake()
@@ -235,9 +214,10 @@ func (s *Server) receive(ctx context.Context, stream agentapi.Dispatcher_Session
 			if s.Traffic == nil && up.GetHost() == nil {
 				return status.Error(codes.Unimplemented, "this server takes no reports of traffic")
 			}
-			if err := s.takeTraffic(ctx, sub, in, up); err != nil {
+			if err := s.takeTraffic(stream.Context(), sub, up); err != nil {
 				return err
 			}
+			up = new(agentapi.Up)
 		case *agentapi.Up_Hello:
 			return status.Error(codes.InvalidArgument, "a second Hello")
 		}
@@ -245,27 +225,28 @@ func (s *Server) receive(ctx context.Context, stream agentapi.Dispatcher_Session
 }
 
 // takeTraffic has a report of proxies and health checkers, or of the host itself, taken in after those before it.
-func (s *Server) takeTraffic(ctx context.Context, sub *subscriber, in *inbox, up *agentapi.Up) error {
-	if in.waiting == nil {
-		in.waiting = make(chan *agentapi.Up, maxInbox)
+func (s *Server) takeTraffic(ctx context.Context, sub *subscriber, up *agentapi.Up) error {
+	s.mu.Lock()
+	if sub.inbox == nil && sub.open {
+		sub.inbox = &inbox{waiting: make(chan *agentapi.Up, maxInbox)}
+	}
+	in := sub.inbox
+	s.mu.Unlock()
+	if in == nil {
+		return nil // the session has ended
 	}
 	select {
 	case in.waiting <- up:
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	if in.left.Add(1) > 1 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if in.left++; in.left > 1 || !sub.open || sub.reason != "" {
 		return nil
 	}
-	select {
-	case in.worker <- struct{}{}:
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-	go func() {
-		defer func() { <-in.worker }()
-		s.workTraffic(ctx, sub, in)
-	}()
+	ctx, in.cancel = context.WithCancel(ctx)
+	sub.busy.Go(func() { s.workTraffic(ctx, sub, in) })
 	return nil
 }
 
@@ -278,14 +259,18 @@ func (s *Server) workTraffic(ctx context.Context, sub *subscriber, in *inbox) {
 		}
 		if err != nil {
 			s.Log.Error("cannot take in a report", "node", sub.node, "error", err)
-			s.mu.Lock()
-			if sub.close != nil {
-				sub.close("a report could not be taken in: " + err.Error())
-			}
-			s.mu.Unlock()
-			return
 		}
-		if in.left.Add(-1) == 0 {
+		s.mu.Lock()
+		if err != nil {
+			s.hangUp(sub, "a report could not be taken in: "+err.Error())
+		}
+		in.left--
+		done := in.left == 0 || sub.reason != ""
+		if done {
+			in.cancel()
+		}
+		s.mu.Unlock()
+		if done {
 			return
 		}
 	}

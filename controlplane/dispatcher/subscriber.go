@@ -2,6 +2,7 @@ package dispatcher
 
 import (
 	"context"
+	"sync"
 	"time"
 
 	agentapi "github.com/seed-2f228079/neargate/api/agent"
@@ -17,24 +18,40 @@ type subscriber struct {
 	node        string
 	session     string
 	incarnation string    // that it was told
-	joined      bool      // the leader knows of this session
+	joined      bool      // the leader knows of this session, and it is sent to
 	moved       bool      // it is in Server.moved
 	seen        time.Time // last sign of life
 	sets        map[agentapi.Kind]*set
-	ready       chan struct{} // capacity 1: there is something to send
-	gone        chan struct{} // closed when the session has ended
-	close       func(reason string)
 	papers      *agentapi.Papers // that its host has; nil: it did not say
 	told        *agentapi.Papers // that it should have; the session's sender's
-	// requests are what the node is still to be asked for.
-	requests []*agentapi.Down
+
+	open    bool                              // the session has not ended
+	stream  agentapi.Dispatcher_SessionServer // while it is open
+	ended   chan error                        // capacity 1: why it is to end
+	reason  string                            // that its agent is to be told, as the last
+	gone    chan struct{}                     // closed when it has ended
+	sending bool                              // there is a sender
+	busy    sync.WaitGroup                    // the sender, and who takes in reports; none is added once it is not open
+	inbox   *inbox                            // nil: nothing was reported of traffic
+	// What is to be sent beside the sets.
+	welcome  *agentapi.Welcome
+	requests []*agentapi.Down // what the node is to be asked for
+	renew    bool             // servers may want other papers than it has been told
+}
+
+// finish has the session end, if it is not ending already.
+func (s *subscriber) finish(err error) {
+	select {
+	case s.ended <- err:
+	default:
+	}
 }
 
 // set is one kind as one subscriber has it. Guarded by Server.mu.
 type set struct {
 	full     bool               // everything has to be sent
 	filling  bool               // everything is being read and sent
-	waiting  map[string]pending // by name
+	waiting  map[string]pending // by name; nil: nothing ever did
 	sent     state.Revision     // of the last update
 	inFlight []state.Revision   // sent and not acknowledged, ascending
 	acked    state.Revision
@@ -72,17 +89,8 @@ func (t *set) acknowledge(r state.Revision) {
 	}
 }
 
-func (s *subscriber) signal() {
-	select {
-	case s.ready <- struct{}{}:
-	default:
-	}
-}
-
-// next takes what is to be sent now; nil: nothing. A full set is read outside the lock.
+// next takes the update that is to be sent now; nil: none. A full set is read outside the lock. s.mu is held.
 func (s *Server) next(sub *subscriber) *agentapi.Update {
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	for kind, t := range sub.sets {
 		if len(t.inFlight) >= maxInFlight {
 			continue
