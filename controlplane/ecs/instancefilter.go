@@ -2,10 +2,9 @@ package ecs
 
 import (
 	"strconv"
-	"strings"
-	"time"
 
 	"github.com/seed-2f228079/neargate/controlplane"
+	"github.com/seed-2f228079/neargate/controlplane/capacity"
 	"github.com/seed-2f228079/neargate/controlplane/scheduler"
 	"github.com/seed-2f228079/neargate/controlplane/state"
 )
@@ -25,18 +24,11 @@ func instanceFilter(r state.Reader, expression string) (func(*controlplane.Conta
 // instanceSubject answers what an instance has under the names of the cluster query language. The scheduler's ledger answers the same
 // for placement; here records do.
 func instanceSubject(r state.Reader, ci *controlplane.ContainerInstance) scheduler.Subject {
-	room, ready := instanceRoom(r, ci)
+	room, _ := instanceRoom(r, ci)
 	if room == nil {
 		room = &instance{ContainerInstance: ci, node: &controlplane.Node{}}
 	}
-	attributes := instanceAttributes(r, ci)
 	return func(name string) []string {
-		if a, ok := strings.CutPrefix(name, "attribute:"); ok {
-			if v, ok := attributes[a]; ok {
-				return []string{v}
-			}
-			return nil
-		}
 		switch name {
 		case "task:group":
 			var groups []string
@@ -46,34 +38,19 @@ func instanceSubject(r state.Reader, ci *controlplane.ContainerInstance) schedul
 				}
 			}
 			return groups
-		case "agentconnected":
-			return []string{strconv.FormatBool(ready)}
-		case "agentversion":
-			return []string{room.node.Version}
-		case "containerinstanceid":
-			return []string{ci.Id}
-		case "ec2instanceid":
-			if id := attributes["ecs.instance-id"]; id != "" {
-				return []string{id}
+		case "attribute:" + diskAttribute:
+			if disk := room.node.Health.GetDisk(); disk != "" && ci.Attributes[diskAttribute] == "" {
+				return []string{disk}
 			}
-			return nil
-		case "status":
-			return []string{ci.Status}
-		case "registeredat":
-			return []string{ci.Registered.AsTime().Format(time.RFC3339)}
 		case "runningtaskscount":
 			return []string{strconv.Itoa(int(room.running))}
 		case "pendingtaskscount":
 			return []string{strconv.Itoa(int(room.pending))}
-		case "registeredcpu":
-			return []string{strconv.FormatUint(uint64(room.node.Resources.GetCpuUnits()), 10)}
-		case "registeredmemory":
-			return []string{strconv.FormatUint(uint64(room.node.Resources.GetMemoryMib()), 10)}
 		case "remainingcpu":
 			return []string{strconv.FormatInt(room.cpu, 10)}
 		case "remainingmemory":
 			return []string{strconv.FormatInt(room.memory, 10)}
 		}
-		return nil
+		return capacity.Facts(ci, room.node, name)
 	}
 }

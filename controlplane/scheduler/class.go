@@ -1,8 +1,9 @@
 package scheduler
 
 import (
-	"encoding/json"
+	"encoding/binary"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 )
@@ -29,37 +30,31 @@ type Constraint struct{ Type, Expression string }
 // Strategy is spread (over an attribute, instanceId or host), binpack (cpu or memory) or random.
 type Strategy struct{ Type, Field string }
 
-// Class is the scheduler's memory of one Spec: which members of the pool can take such a task, best first.
-//
-// Members that suit are in leaves, one for each combination of the attributes that are spread over; in a leaf they are a
-// heap by what is left of the strategies. Members of one leaf have the attribute counts in common, so the best of a pool is the
-// best of the leaves' tops.
+// Class is the scheduler's memory of one Spec: what its expressions and strategies mean. It is small; the members that suit are in a
+// roster, which it shares with all classes that differ in group and size alone.
 type Class struct {
 	spec        Spec
 	key         string
-	group       *group
+	group       int32
 	distinct    bool
 	expressions []*Expression
-	dynamic     bool // an expression depends on the tasks of an instance
 	order       []dimension
 	spreads     []string // attributes, in the order of their dimensions
 
-	ledger  *Ledger
-	pool    *pool
-	version uint64 // of the pool, as read
-	read    uint64 // next sequence number of the journal to read
-	used    uint64 // tick of the last use, for eviction
+	ledger *Ledger
+	pool   *pool
+	roster *roster // as it was used last; it may have been forgotten since
+	used   uint64  // tick of the last use, for eviction
 
-	members []candidate
-	leaves  []*leaf
-	byValue map[string]*leaf
-	counts  []map[string]int32 // per spread: tasks of the group by value
+	// least is, by leaf of the roster, what no member with room has fewer of the group's tasks than, all that gained before gainedTo regarded.
+	least    []int32
+	gainedTo uint64
 }
 
 type dimensionKind uint8
 
 const (
-	byAttribute dimensionKind = iota // tasks of the group on members with the same value; kept per leaf
+	byAttribute dimensionKind = iota // tasks of the group on members with the same value; equal within a leaf
 	byHost                           // tasks of the group on the node
 	byFreeCPU
 	byFreeMemory
@@ -68,47 +63,75 @@ const (
 )
 
 type dimension struct {
-	kind   dimensionKind
-	spread int // byAttribute: index into counts
+	kind dimensionKind
+	at   int // byAttribute: index into spreads; byHost: none; otherwise: index into a candidate's key
 }
 
-// maxDimensions is ECS's five strategies and the last resort.
-const maxDimensions = 6
-
-type score [maxDimensions]int64
-
-type candidate struct {
-	fixed bool // may ever take such a task: attributes, zone and static constraints hold
-	leaf  *leaf
-	at    int32 // position in the leaf's heap; -1: not in it
-	tasks int32 // of the group on it, as counted in counts
-	score score
-}
-
-type leaf struct {
-	values []string // per spread
-	heap   []int32  // members
-}
+// maxStrategies is ECS's.
+const maxStrategies = 5
 
 // maxClasses bounds what a ledger remembers.
 const maxClasses = 2048
 
-// ID is equal for equal specs, and only for them.
-func (s Spec) ID() string {
-	b, err := json.Marshal(s)
-	if err != nil {
-		panic(fmt.Sprintf("scheduler: a spec is strings and numbers: %v", err))
+// demand is what every task takes. What is not asked for is never missing.
+type demand struct{ cpu, mb int64 }
+
+func (s *Spec) demand() demand {
+	d := demand{math.MinInt64, math.MinInt64}
+	if s.CPU > 0 {
+		d.cpu = int64(s.CPU)
 	}
-	return string(b)
+	if s.Memory > 0 {
+		d.mb = int64(s.Memory)
+	}
+	return d
+}
+
+// appendKey appends what is equal for equal specs, and only for them; without whose and how large, for those that may share a roster.
+func (s *Spec) appendKey(b []byte, whole bool) []byte {
+	text := func(t string) { b = append(binary.AppendUvarint(b, uint64(len(t))), t...) }
+	number := func(n int) { b = binary.AppendUvarint(b, uint64(n)) }
+	text(s.Pool)
+	number(int(s.GPUs))
+	number(len(s.Ports))
+	for _, p := range s.Ports {
+		number(int(p.Number))
+		text(p.Protocol)
+	}
+	for _, list := range [][]string{s.Attributes, s.AgentAttributes} {
+		number(len(list))
+		for _, a := range list {
+			text(a)
+		}
+	}
+	text(s.Zone)
+	number(len(s.Strategies))
+	for _, st := range s.Strategies {
+		text(st.Type)
+		text(st.Field)
+	}
+	for _, k := range s.Constraints {
+		if whole || k.Type != "distinctInstance" {
+			text(k.Type)
+			text(k.Expression)
+		}
+	}
+	if whole {
+		number(len(s.Constraints))
+		text(s.Group)
+		number(int(s.CPU))
+		number(int(s.Memory))
+	}
+	return b
 }
 
 // Class finds or makes the class of a spec. Its errors are the client's: an expression or strategy that cannot be.
 func (l *Ledger) Class(s Spec) (*Class, error) {
-	key := s.ID()
-	if c, ok := l.classes[key]; ok {
+	l.scratch = s.appendKey(l.scratch[:0], true)
+	if c, ok := l.classes[string(l.scratch)]; ok {
 		return c, nil
 	}
-	c := &Class{spec: s, key: key, ledger: l, pool: l.pool(s.Pool), group: l.group(s.Pool, s.Group)}
+	c := &Class{spec: s, key: string(l.scratch), ledger: l, pool: l.pool(s.Pool), group: l.group(s.Pool, s.Group)}
 	for _, k := range s.Constraints {
 		switch k.Type {
 		case "distinctInstance":
@@ -119,238 +142,78 @@ func (l *Ledger) Class(s Spec) (*Class, error) {
 				return nil, err
 			}
 			c.expressions = append(c.expressions, e)
-			c.dynamic = c.dynamic || e.Dynamic
 		default:
 			return nil, fmt.Errorf("unknown placement constraint %q", k.Type)
 		}
 	}
-	if len(s.Strategies) > maxDimensions-1 {
-		return nil, fmt.Errorf("more than %d placement strategies", maxDimensions-1)
+	if len(s.Strategies) > maxStrategies {
+		return nil, fmt.Errorf("more than %d placement strategies", maxStrategies)
 	}
-	for _, st := range s.Strategies {
-		if err := c.addStrategy(st); err != nil {
-			return nil, err
-		}
-		if st.Type == "random" {
-			break // nothing behind chance ever decides
-		}
+	if err := c.addStrategies(); err != nil {
+		return nil, err
 	}
-	c.order = append(c.order, dimension{kind: byTasks})
-	l.evict()
-	l.classes[key] = c
-	c.rebuild()
+	if len(l.classes) >= maxClasses {
+		l.evictClasses()
+	}
+	l.classes[c.key] = c
 	return c, nil
 }
 
-func (c *Class) addStrategy(s Strategy) error {
-	switch {
-	case s.Type == "random":
-		c.order = append(c.order, dimension{kind: byChance})
-	case s.Type == "spread" && isHostField(s.Field):
-		c.order = append(c.order, dimension{kind: byHost})
-	case s.Type == "spread" && strings.HasPrefix(s.Field, "attribute:"):
-		c.order = append(c.order, dimension{kind: byAttribute, spread: len(c.spreads)})
-		c.spreads = append(c.spreads, strings.TrimPrefix(s.Field, "attribute:"))
-	case s.Type == "binpack" && strings.EqualFold(s.Field, "cpu"):
-		c.order = append(c.order, dimension{kind: byFreeCPU})
-	case s.Type == "binpack" && strings.EqualFold(s.Field, "memory"):
-		c.order = append(c.order, dimension{kind: byFreeMemory})
-	default:
-		return fmt.Errorf("placement strategy %q does not know the field %q", s.Type, s.Field)
+// addStrategies makes the order. A dimension that is there already, or stands behind chance, never decides.
+func (c *Class) addStrategies() error {
+	keys := 0
+	add := func(kind dimensionKind) {
+		at := none
+		if kind != byHost {
+			at = keys
+		}
+		if !slices.ContainsFunc(c.order, func(d dimension) bool { return d.kind == kind || d.kind == byChance }) {
+			c.order = append(c.order, dimension{kind, at})
+			if kind != byHost {
+				keys++
+			}
+		}
 	}
+	for _, s := range c.spec.Strategies {
+		attribute, over := strings.CutPrefix(s.Field, "attribute:")
+		switch {
+		case s.Type == "random":
+			add(byChance)
+			return nil
+		case s.Type == "spread" && isHostField(s.Field):
+			add(byHost)
+		case s.Type == "spread" && over:
+			if !slices.Contains(c.spreads, attribute) {
+				c.order = append(c.order, dimension{byAttribute, len(c.spreads)})
+				c.spreads = append(c.spreads, attribute)
+			}
+		case s.Type == "binpack" && strings.EqualFold(s.Field, "cpu"):
+			add(byFreeCPU)
+		case s.Type == "binpack" && strings.EqualFold(s.Field, "memory"):
+			add(byFreeMemory)
+		default:
+			return fmt.Errorf("placement strategy %q does not know the field %q", s.Type, s.Field)
+		}
+	}
+	add(byTasks)
 	return nil
 }
 
-// evict forgets the quarter of the classes that was not used for longest.
-func (l *Ledger) evict() {
-	if len(l.classes) < maxClasses {
-		return
-	}
-	all := make([]*Class, 0, len(l.classes))
-	for _, c := range l.classes {
-		all = append(all, c)
-	}
-	slices.SortFunc(all, func(a, b *Class) int { return int(int64(a.used) - int64(b.used)) })
-	for _, c := range all[:len(all)/4] {
-		delete(l.classes, c.key)
-	}
+func (l *Ledger) evictClasses() {
+	evict(l.classes, func(c *Class) uint64 { return c.used }, func(c *Class) {
+		l.groups[c.group].on = nil // who still asks has it made anew
+	})
 }
 
-// rebuild reads the whole pool.
-func (c *Class) rebuild() {
-	l := c.ledger
-	c.version, c.read = c.pool.version, l.base+uint64(len(l.journal))
-	c.members = make([]candidate, len(c.pool.members))
-	c.leaves, c.byValue = nil, map[string]*leaf{}
-	c.counts = make([]map[string]int32, len(c.spreads))
-	for i := range c.counts {
-		c.counts[i] = map[string]int32{}
+// evict forgets the quarter that was not used for longest.
+func evict[T any](all map[string]T, used func(T) uint64, forget func(T)) {
+	keys := make([]string, 0, len(all))
+	for key := range all {
+		keys = append(keys, key)
 	}
-	for at, m := range c.pool.members {
-		k := &c.members[at]
-		k.at = -1
-		if m.gone {
-			continue
-		}
-		k.leaf = c.leafOf(m)
-		k.fixed = c.staticReason(m) == nil
-		c.recount(int32(at), m)
-		if k.fixed && c.dynamicReason(m) == nil {
-			k.score = c.score(m)
-			k.at = int32(len(k.leaf.heap))
-			k.leaf.heap = append(k.leaf.heap, int32(at))
-		}
-	}
-	for _, f := range c.leaves {
-		for i := len(f.heap)/2 - 1; i >= 0; i-- {
-			c.down(f, i)
-		}
-	}
-}
-
-func (c *Class) leafOf(m *member) *leaf {
-	values := make([]string, len(c.spreads))
-	for i, name := range c.spreads {
-		values[i], _ = c.ledger.attribute(m, name)
-	}
-	key := strings.Join(values, "\x00")
-	f := c.byValue[key]
-	if f == nil {
-		f = &leaf{values: values}
-		c.byValue[key] = f
-		c.leaves = append(c.leaves, f)
-	}
-	return f
-}
-
-// recount brings the counts of the attributes that are spread over up to date. Members that cannot take a task count as
-// well: the group's tasks that are there weigh on their zone.
-func (c *Class) recount(at int32, m *member) {
-	k := &c.members[at]
-	now := c.ledger.nodes[m.node].groups[c.group]
-	if now == k.tasks {
-		return
-	}
-	for i, v := range k.leaf.values {
-		c.counts[i][v] += now - k.tasks
-	}
-	k.tasks = now
-}
-
-// refresh reads what happened since the class was last used.
-func (c *Class) refresh() {
-	l := c.ledger
-	end := l.base + uint64(len(l.journal))
-	c.used = end
-	if c.version != c.pool.version || c.read < l.base || end-c.read > uint64(2*len(c.members)+16) {
-		c.rebuild()
-		return
-	}
-	for ; c.read < end; c.read++ {
-		if at, in := c.pool.byNode[l.journal[c.read-l.base]]; in {
-			c.rescore(at)
-		}
-	}
-}
-
-// Room says whether some node can take a task of the class now.
-func (c *Class) Room() bool {
-	c.refresh()
-	for _, f := range c.leaves {
-		if len(f.heap) > 0 {
-			return true
-		}
-	}
-	return false
-}
-
-func (c *Class) rescore(at int32) {
-	k, m := &c.members[at], c.pool.members[at]
-	c.recount(at, m)
-	if !k.fixed {
-		return
-	}
-	if c.dynamicReason(m) != nil {
-		if k.at >= 0 {
-			c.take(k.leaf, int(k.at))
-		}
-		return
-	}
-	k.score = c.score(m)
-	if k.at < 0 {
-		k.at = int32(len(k.leaf.heap))
-		k.leaf.heap = append(k.leaf.heap, at)
-	}
-	c.down(k.leaf, c.up(k.leaf, int(k.at)))
-}
-
-func (c *Class) score(m *member) (s score) {
-	n := c.ledger.nodes[m.node]
-	for i, d := range c.order {
-		switch d.kind {
-		case byHost:
-			s[i] = int64(n.groups[c.group])
-		case byFreeCPU:
-			s[i] = n.freeCPU
-		case byFreeMemory:
-			s[i] = n.freeMB
-		case byChance:
-			s[i] = int64(c.ledger.rand.Uint64() >> 1)
-		case byTasks:
-			s[i] = int64(n.running + n.pending)
-		}
-	}
-	return s
-}
-
-// ---- the heap of a leaf: container/heap without its indirections
-
-func (c *Class) less(a, b int32) bool {
-	x, y := &c.members[a].score, &c.members[b].score
-	for i := range c.order {
-		if x[i] != y[i] {
-			return x[i] < y[i]
-		}
-	}
-	return a < b
-}
-
-func (c *Class) swap(f *leaf, i, j int) {
-	f.heap[i], f.heap[j] = f.heap[j], f.heap[i]
-	c.members[f.heap[i]].at, c.members[f.heap[j]].at = int32(i), int32(j)
-}
-
-func (c *Class) up(f *leaf, i int) int {
-	for i > 0 && c.less(f.heap[i], f.heap[(i-1)/2]) {
-		c.swap(f, i, (i-1)/2)
-		i = (i - 1) / 2
-	}
-	return i
-}
-
-func (c *Class) down(f *leaf, i int) {
-	for {
-		least := i
-		for _, child := range [2]int{2*i + 1, 2*i + 2} {
-			if child < len(f.heap) && c.less(f.heap[child], f.heap[least]) {
-				least = child
-			}
-		}
-		if least == i {
-			return
-		}
-		c.swap(f, i, least)
-		i = least
-	}
-}
-
-// take removes the member at position i of the heap.
-func (c *Class) take(f *leaf, i int) {
-	last := len(f.heap) - 1
-	c.swap(f, i, last)
-	c.members[f.heap[last]].at = -1
-	f.heap = f.heap[:last]
-	if i < last {
-		c.down(f, c.up(f, i))
+	slices.SortFunc(keys, func(a, b string) int { return int(int64(used(all[a])) - int64(used(all[b]))) })
+	for _, key := range keys[:(len(keys)+3)/4] {
+		forget(all[key])
+		delete(all, key)
 	}
 }

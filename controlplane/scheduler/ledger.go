@@ -3,14 +3,15 @@
 //
 // A Ledger holds what every node has and what is taken of it. Nodes are offered in pools: a cluster's container instances are
 // one pool, the serverless hosts another; a node may be in several, its resources are counted once. Tasks that ask for the
-// same (Spec) share a Class, which keeps the nodes that suit them in heaps ordered by the placement strategy. A ledger keeps a
-// journal of the nodes that changed; a class reads it from where it stopped and re-scores those nodes only. So a placement costs
-// a heap operation, not a scan of the cluster.
+// same (Spec) share a Class. What does not depend on whose tasks they are and how large, classes share in turn: a roster keeps the nodes
+// that suit in the order of the placement strategy. A pool keeps a journal of its members that changed; a roster reads it from where it
+// stopped and puts those members in their places only. So a placement costs a few steps in an ordered list, not a scan of the cluster, and no
+// more with many services than with few.
 //
 // Invariants:
 //
 //  1. What is taken of a node is the sum of the demands of the tasks on it; Place never takes more than the node has.
-//  2. A class that has read the journal to its end answers exactly what a scan of the whole pool would.
+//  2. A roster that has read the journal to its end answers exactly what a scan of the whole pool would.
 //  3. Rollback leaves the ledger as it was at the mark.
 //
 // A ledger is not safe for concurrent use.
@@ -55,7 +56,8 @@ type Instance struct {
 	Node       string
 	Active     bool              // false: DRAINING or otherwise closed to new tasks
 	Attributes map[string]string // beyond the node's, before it where both have a name
-	Facts      map[string]string // other subjects of the query language, lower case: agentversion, registeredat, ec2instanceid
+	// Facts answers for other subjects of the query language, lower case: agentversion, registeredat, ec2instanceid; nil: there are none.
+	Facts func(subject string) (string, bool)
 }
 
 // Task is what a task takes.
@@ -76,13 +78,14 @@ type Ledger struct {
 	byID    map[string]int32
 	tasks   map[string]*placed
 	pools   map[string]*pool
-	groups  map[string]*group
+	groups  []group
+	byGroup map[groupKey]int32
 	classes map[string]*Class
+	rosters map[string]*roster
+	tick    uint64 // counts uses, for eviction
+	scratch []byte // for keys
 	rand    *rand.Rand
 
-	// The journal: the nodes whose taken resources changed, one entry a change; journal[0] has sequence number base.
-	journal []int32
-	base    uint64
 	// undo holds the changes since the oldest mark still wanted; nil without a mark.
 	undo  []change
 	marks int
@@ -97,43 +100,45 @@ type node struct {
 	gpus            []string // taken
 	running         int32
 	pending         int32
-	groups          map[*group]int32 // tasks by group
+	groups          []share // tasks by group
+	in              []membership
 }
 
+// placed is a Task, without what can be found otherwise: there are very many.
 type placed struct {
-	Task
-	node  int32
-	group *group
+	id      string
+	cpu, mb uint32
+	node    int32
+	group   int32
+	pending bool
+	rare    *rare // nil: it has none
 }
 
-// group counts a task group's tasks by node.
-type group struct{ pool, name string }
-
-type pool struct {
-	members []*member // never reordered; removed ones are gone
-	byNode  map[int32]int32
-	version uint64 // raised when a member comes, goes or changes
+type rare struct {
+	ports []Port
+	gpus  []string
 }
 
-type member struct {
-	Instance
-	node int32
-	gone bool
+// group is the tasks that are spread together.
+type group struct {
+	pool  *pool
+	name  string
+	tasks int32
+	on    *presence // nil: not asked for
 }
+
+type groupKey struct{ pool, name string }
 
 type change struct {
 	task  *placed
 	added bool
 }
 
-// maxJournal bounds the journal; a class that is further behind rebuilds.
-const maxJournal = 1 << 16
-
 // New makes an empty ledger. The seed decides the strategy random.
 func New(seed uint64) *Ledger {
 	return &Ledger{
-		byID: map[string]int32{}, tasks: map[string]*placed{}, pools: map[string]*pool{}, groups: map[string]*group{},
-		classes: map[string]*Class{}, rand: rand.New(rand.NewPCG(seed, seed)),
+		byID: map[string]int32{}, tasks: map[string]*placed{}, pools: map[string]*pool{}, byGroup: map[groupKey]int32{},
+		classes: map[string]*Class{}, rosters: map[string]*roster{}, rand: rand.New(rand.NewPCG(seed, seed)),
 	}
 }
 
@@ -166,74 +171,108 @@ func (l *Ledger) node(id string) int32 {
 		return i
 	}
 	i := int32(len(l.nodes))
-	l.nodes = append(l.nodes, &node{Node: Node{ID: id}, gone: true, groups: map[*group]int32{}})
+	l.nodes = append(l.nodes, &node{Node: Node{ID: id}, gone: true})
 	l.byID[id] = i
 	return i
 }
 
 func (l *Ledger) memberChanged(i int32) {
-	for _, p := range l.pools {
-		if _, in := p.byNode[i]; in {
-			p.version++
+	for _, in := range l.nodes[i].in {
+		l.reread(in)
+	}
+}
+
+// reread reads a member anew: what does not change with its tasks may have.
+func (l *Ledger) reread(m membership) {
+	for _, c := range m.pool.columns {
+		c.set(l, m.pool, m.at)
+	}
+	for _, s := range l.nodes[m.pool.members[m.at].node].groups {
+		if g := &l.groups[s.group]; g.on != nil && g.pool == m.pool {
+			g.on.set(m.at, s.tasks)
 		}
 	}
+	m.pool.note(m.at, changed)
 }
 
 func (l *Ledger) pool(name string) *pool {
 	p := l.pools[name]
 	if p == nil {
-		p = &pool{byNode: map[int32]int32{}}
-		l.pools[name] = p
+		p = &pool{}
+		l.pools[strings.Clone(name)] = p
 	}
 	return p
+}
+
+// inPool is which of its memberships a node has in the pool; -1: it is not in it.
+func (n *node) inPool(p *pool) int {
+	return slices.IndexFunc(n.in, func(m membership) bool { return m.pool == p })
 }
 
 // SetInstance offers a node in a pool or replaces what the pool knows of it. A node is in a pool once.
 func (l *Ledger) SetInstance(poolName string, in Instance) {
 	p, i := l.pool(poolName), l.node(in.Node)
-	p.version++
-	if at, ok := p.byNode[i]; ok {
-		p.members[at] = &member{Instance: in, node: i}
+	n, m := l.nodes[i], &member{Instance: in, node: i}
+	if at := n.inPool(p); at >= 0 {
+		p.members[n.in[at].at] = m
+		l.reread(n.in[at])
 		return
 	}
-	p.byNode[i] = int32(len(p.members))
-	p.members = append(p.members, &member{Instance: in, node: i})
+	here := membership{p, int32(len(p.members))}
+	n.in = append(n.in, here)
+	p.members = append(p.members, m)
+	p.count++
+	l.reread(here)
 }
 
 // RemoveInstance withdraws a node from a pool.
 func (l *Ledger) RemoveInstance(poolName, nodeID string) {
 	p := l.pool(poolName)
 	i, known := l.byID[nodeID]
-	if at, ok := p.byNode[i]; known && ok {
-		p.members[at].gone = true
-		delete(p.byNode, i)
-		p.version++
-		if gone := len(p.members) - len(p.byNode); gone > 64 && gone > len(p.byNode) {
-			p.compact()
-		}
+	if !known {
+		return
 	}
-}
-
-// compact forgets members that are gone, once they are the majority.
-func (p *pool) compact() {
-	p.members = slices.DeleteFunc(p.members, func(m *member) bool { return m.gone })
-	for at, m := range p.members {
-		p.byNode[m.node] = int32(at)
+	n := l.nodes[i]
+	at := n.inPool(p)
+	if at < 0 {
+		return
+	}
+	here := n.in[at]
+	n.in = slices.Delete(n.in, at, at+1)
+	p.members[here.at].gone = true
+	p.count--
+	l.reread(here)
+	if gone := len(p.members) - p.count; gone > 64 && gone > p.count {
+		p.compact(l)
 	}
 }
 
 // Add records a task that is on a node. A task known already is moved to what t says.
 func (l *Ledger) Add(nodeID string, t Task) {
-	i := l.node(nodeID)
-	if old, ok := l.tasks[t.ID]; ok {
-		if old.node == i && old.Pending == t.Pending {
-			return // what a task takes never changes
-		}
-		l.apply(change{old, false})
+	if l.Keep(nodeID, t.ID, t.Pending) {
+		return // what a task takes never changes
 	}
-	g := l.group(t.Pool, t.Group)
-	t.Pool, t.Group = g.pool, g.name // the same text for all its tasks
-	l.apply(change{&placed{t, i, g}, true})
+	l.Remove(t.ID)
+	p := &placed{id: t.ID, cpu: t.CPU, mb: t.Memory, node: l.node(nodeID), group: l.group(t.Pool, t.Group), pending: t.Pending}
+	if len(t.Ports) > 0 || len(t.GPUs) > 0 {
+		p.rare = &rare{t.Ports, t.GPUs}
+	}
+	l.apply(change{p, true})
+}
+
+// Keep says whether the task is on the node already, and notes then whether it is pending.
+func (l *Ledger) Keep(nodeID, taskID string, pending bool) bool {
+	old := l.tasks[taskID]
+	if old == nil || l.nodes[old.node].ID != nodeID {
+		return false
+	}
+	if old.pending != pending {
+		l.apply(change{old, false})
+		now := *old // what can be undone stays as it was
+		now.pending = pending
+		l.apply(change{&now, true})
+	}
+	return true
 }
 
 // Remove gives back what the task took. An unknown task is nothing.
@@ -246,12 +285,13 @@ func (l *Ledger) Remove(taskID string) {
 // Has says whether the task is on a node.
 func (l *Ledger) Has(taskID string) bool { return l.tasks[taskID] != nil }
 
-func (l *Ledger) group(pool, name string) *group {
-	key := pool + "\x00" + name
-	g := l.groups[key]
-	if g == nil {
-		g = &group{strings.Clone(pool), strings.Clone(name)}
-		l.groups[key] = g
+func (l *Ledger) group(pool, name string) int32 {
+	g, ok := l.byGroup[groupKey{pool, name}]
+	if !ok {
+		g = int32(len(l.groups))
+		name = strings.Clone(name)
+		l.groups = append(l.groups, group{pool: l.pool(pool), name: name})
+		l.byGroup[groupKey{strings.Clone(pool), name}] = g
 	}
 	return g
 }
@@ -259,42 +299,88 @@ func (l *Ledger) group(pool, name string) *group {
 // apply is the only place where what is taken changes.
 func (l *Ledger) apply(c change) {
 	t, n := c.task, l.nodes[c.task.node]
-	sign := int32(-1)
+	sign, what := int32(-1), left
 	if c.added {
-		sign = 1
-		l.tasks[t.ID] = t
-		for _, p := range t.Ports {
-			n.ports = append(n.ports, portKey(p))
-		}
-		n.gpus = append(n.gpus, t.GPUs...)
+		sign, what = 1, came
+		l.tasks[t.id] = t
 	} else {
-		delete(l.tasks, t.ID)
-		for _, p := range t.Ports {
-			if at := slices.Index(n.ports, portKey(p)); at >= 0 {
-				n.ports = slices.Delete(n.ports, at, at+1)
-			}
-		}
-		n.gpus = slices.DeleteFunc(n.gpus, func(id string) bool { return slices.Contains(t.GPUs, id) })
+		delete(l.tasks, t.id)
 	}
-	n.freeCPU -= int64(sign) * int64(t.CPU)
-	n.freeMB -= int64(sign) * int64(t.Memory)
-	if t.Pending {
+	n.freeCPU -= int64(sign) * int64(t.cpu)
+	n.freeMB -= int64(sign) * int64(t.mb)
+	if t.pending {
 		n.pending += sign
 	} else {
 		n.running += sign
 	}
-	if n.groups[t.group] += sign; n.groups[t.group] == 0 {
-		delete(n.groups, t.group)
+	if t.rare != nil {
+		n.takeRare(t.rare, c.added)
+	}
+	now := n.addTasks(t.group, sign)
+	g := &l.groups[t.group]
+	if g.tasks += sign; g.tasks == 0 && g.on != nil {
+		*g.on = nil
+	}
+	for _, in := range n.in {
+		if in.pool == g.pool {
+			for _, c := range in.pool.columns {
+				c.add(t.group, c.values[in.at], sign)
+			}
+			if g.on != nil && g.tasks > 0 {
+				g.on.set(in.at, now)
+			}
+		}
+		in.pool.note(in.at, what)
 	}
 	if l.marks > 0 {
 		l.undo = append(l.undo, c)
 	}
-	if len(l.journal) == maxJournal {
-		// Forget the older half; who has not read it rebuilds.
-		l.base += maxJournal / 2
-		l.journal = append(l.journal[:0], l.journal[maxJournal/2:]...)
+}
+
+// takeRare takes ports and GPUs of the node, or gives them back.
+func (n *node) takeRare(r *rare, take bool) {
+	if take {
+		for _, p := range r.ports {
+			n.ports = append(n.ports, portKey(p))
+		}
+		n.gpus = append(n.gpus, r.gpus...)
+		return
 	}
-	l.journal = append(l.journal, t.node)
+	for _, p := range r.ports {
+		if at := slices.Index(n.ports, portKey(p)); at >= 0 {
+			n.ports = slices.Delete(n.ports, at, at+1)
+		}
+	}
+	n.gpus = slices.DeleteFunc(n.gpus, func(id string) bool { return slices.Contains(r.gpus, id) })
+}
+
+// tasks is how many the group has on the node.
+func (n *node) tasks(group int32) int32 {
+	for _, s := range n.groups {
+		if s.group == group {
+			return s.tasks
+		}
+	}
+	return 0
+}
+
+// addTasks counts tasks of a group, and says how many it has then.
+func (n *node) addTasks(group, tasks int32) int32 {
+	for i := range n.groups {
+		s := &n.groups[i]
+		if s.group != group {
+			continue
+		}
+		if s.tasks += tasks; s.tasks == 0 {
+			last := len(n.groups) - 1
+			n.groups[i] = n.groups[last]
+			n.groups = n.groups[:last]
+			return 0
+		}
+		return s.tasks
+	}
+	n.groups = append(n.groups, share{group, tasks})
+	return tasks
 }
 
 // Mark begins an overlay: changes from here on can be rolled back to it. Every mark is ended by one Rollback or Commit,

@@ -3,6 +3,7 @@ package scheduler
 import (
 	"cmp"
 	"fmt"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -55,7 +56,7 @@ func (l *Ledger) Explain(c *Class) [][]Reason {
 			continue
 		}
 		var reasons []Reason
-		c.check(m, true, true, func(r Reason) bool {
+		c.check(m, static|dynamic|words, func(r Reason) bool {
 			r.Instance, r.Node = m.ID, m.Node
 			reasons = append(reasons, r)
 			return true
@@ -75,16 +76,64 @@ func rank(r Reason) int {
 	return slices.Index([]string{CodeInactive, CodeAgent, CodeDisk, CodeLocation, CodeAttribute, CodeMemberOf, CodeDistinct, CodePorts, CodeGPU, CodeCPU, CodeMemory}, r.Code)
 }
 
+// Nearest is the first reason that Explain gives; the zero Reason: the pool has no members.
+func (l *Ledger) Nearest(c *Class) (nearest Reason) {
+	fewest := math.MaxInt
+	for _, m := range c.pool.members {
+		if m.gone {
+			continue
+		}
+		var first Reason
+		n := 0
+		c.check(m, static|dynamic, func(r Reason) bool {
+			if n++; n == 1 {
+				first = r
+			}
+			return n <= fewest
+		})
+		if n > 0 && (n < fewest || n == fewest && rank(first) > rank(nearest)) {
+			nearest, fewest = first, n
+			nearest.Instance, nearest.Node = m.ID, m.Node
+		}
+	}
+	return nearest
+}
+
+// Still says whether what was in the way of a task of the class is so still.
+func (l *Ledger) Still(c *Class, r Reason) (still bool) {
+	i, known := l.byID[r.Node]
+	if !known {
+		return false
+	}
+	at := l.nodes[i].inPool(c.pool)
+	if at < 0 {
+		return false
+	}
+	m := c.pool.members[l.nodes[i].in[at].at]
+	c.check(m, static|dynamic, func(now Reason) bool {
+		still = still || now.Code == r.Code && m.ID == r.Instance
+		return !still
+	})
+	return still
+}
+
 // Unplaceable is the service event of ECS for what Explain found; "" when something could take the task after all.
 func Unplaceable(service string, all [][]Reason, members int) string {
+	switch {
+	case len(all) < members:
+		return ""
+	case len(all) == 0:
+		return NoRoom(service, Reason{})
+	}
+	return NoRoom(service, all[0][0])
+}
+
+// NoRoom is the service event of ECS for what is in the way on the nearest instance; zero: there is none.
+func NoRoom(service string, nearest Reason) string {
 	text := "(service " + service + ") was unable to place a task because no container instance met all of its requirements."
-	if members == 0 {
+	if nearest.Code == "" {
 		return text + " Reason: No Container Instances were found in your cluster."
 	}
-	if len(all) < members {
-		return ""
-	}
-	nearest := all[0][0]
 	return text + " The closest matching (container-instance " + nearest.Instance + ") " + nearest.words() +
 		". For more information, see the Troubleshooting section of the Amazon ECS Developer Guide."
 }
@@ -109,16 +158,13 @@ func (r Reason) words() string {
 }
 
 // Members is how many members the pool of the class has.
-func (c *Class) Members() int { return len(c.pool.byNode) }
+func (c *Class) Members() int { return c.pool.count }
 
-func (c *Class) staticReason(m *member) (found *Reason) {
-	c.check(m, true, false, func(r Reason) bool { found = &r; return false })
-	return found
-}
-
-func (c *Class) dynamicReason(m *member) (found *Reason) {
-	c.check(m, false, true, func(r Reason) bool { found = &r; return false })
-	return found
+// suits says whether nothing is in the way of a task on m.
+func (c *Class) suits(m *member, what checks) bool {
+	suits := true
+	c.check(m, what, func(Reason) bool { suits = false; return false })
+	return suits
 }
 
 // checkAgent reports what a node's agent of another make lacks; false: report has heard enough.
@@ -134,12 +180,25 @@ func (c *Class) checkAgent(n *node, report func(Reason) bool) bool {
 	return true
 }
 
-// check reports what is in the way of a task on m until report says that it has heard enough. Static is what only changes
-// with the pool, dynamic what changes with the tasks on the node.
-func (c *Class) check(m *member, static, dynamic bool, report func(Reason) bool) {
+type checks uint8
+
+const (
+	static  checks = 1 << iota // what only changes with the pool
+	dynamic                    // what changes with the tasks on the node
+	words                      // figures as well
+)
+
+// check reports what is in the way of a task on m until report says that it has heard enough.
+func (c *Class) check(m *member, what checks, report func(Reason) bool) {
 	n := c.ledger.nodes[m.node]
 	s := &c.spec
-	if static {
+	figures := func(format string, of ...any) string {
+		if what&words == 0 {
+			return ""
+		}
+		return fmt.Sprintf(format, of...)
+	}
+	if what&static != 0 {
 		if !m.Active && !report(Reason{Code: CodeInactive}) {
 			return
 		}
@@ -163,40 +222,48 @@ func (c *Class) check(m *member, static, dynamic bool, report func(Reason) bool)
 			}
 		}
 	}
-	if static && n.OtherAgent && !c.checkAgent(n, report) {
+	if what&static != 0 && n.OtherAgent && !c.checkAgent(n, report) {
 		return
 	}
 	for i, e := range c.expressions {
-		if (e.Dynamic && dynamic || !e.Dynamic && static) && !e.Match(c.ledger.subject(m)) {
+		if what&e.kind() != 0 && !e.Match(c.ledger.subject(m)) {
 			if !report(Reason{Code: CodeMemberOf, Asked: c.memberOf(i)}) {
 				return
 			}
 		}
 	}
-	if !dynamic {
+	if what&dynamic == 0 {
 		return
 	}
-	if c.distinct && n.groups[c.group] > 0 && !report(Reason{Code: CodeDistinct, Asked: c.spec.Group}) {
+	if c.distinct && n.tasks(c.group) > 0 && !report(Reason{Code: CodeDistinct, Asked: c.spec.Group}) {
 		return
 	}
 	for _, p := range s.Ports {
-		if !n.portFree(p) && !report(Reason{Code: CodePorts, Asked: fmt.Sprintf("%d/%s", p.Number, cmp.Or(p.Protocol, "tcp"))}) {
+		if !n.portFree(p) && !report(Reason{Code: CodePorts, Asked: figures("%d/%s", p.Number, cmp.Or(p.Protocol, "tcp"))}) {
 			return
 		}
 	}
 	if s.GPUs > 0 {
-		if free := len(n.freeGPUs()); free < int(s.GPUs) && !report(Reason{Code: CodeGPU, Asked: fmt.Sprintf("%d GPUs", s.GPUs), Free: fmt.Sprintf("%d GPUs", free)}) {
+		if free := len(n.freeGPUs()); free < int(s.GPUs) && !report(Reason{Code: CodeGPU, Asked: figures("%d GPUs", s.GPUs), Free: figures("%d GPUs", free)}) {
 			return
 		}
 	}
 	if int64(s.CPU) > n.freeCPU && s.CPU > 0 {
-		if !report(Reason{Code: CodeCPU, Asked: fmt.Sprintf("%d units", s.CPU), Free: fmt.Sprintf("%d units", max(n.freeCPU, 0))}) {
+		if !report(Reason{Code: CodeCPU, Asked: figures("%d units", s.CPU), Free: figures("%d units", max(n.freeCPU, 0))}) {
 			return
 		}
 	}
 	if int64(s.Memory) > n.freeMB && s.Memory > 0 {
-		report(Reason{Code: CodeMemory, Asked: fmt.Sprintf("%d MiB", s.Memory), Free: fmt.Sprintf("%d MiB", max(n.freeMB, 0))})
+		report(Reason{Code: CodeMemory, Asked: figures("%d MiB", s.Memory), Free: figures("%d MiB", max(n.freeMB, 0))})
 	}
+}
+
+// kind is when the expression is to be checked.
+func (e *Expression) kind() checks {
+	if e.Dynamic {
+		return dynamic
+	}
+	return static
 }
 
 // memberOf is the text of the i-th expression.
@@ -225,8 +292,8 @@ func (l *Ledger) subject(m *member) Subject {
 		switch name {
 		case "task:group":
 			groups := make([]string, 0, len(n.groups))
-			for g := range n.groups {
-				groups = append(groups, g.name)
+			for _, s := range n.groups {
+				groups = append(groups, l.groups[s.group].name)
 			}
 			return groups
 		case "agentconnected":
@@ -251,8 +318,10 @@ func (l *Ledger) subject(m *member) Subject {
 		case "remainingmemory":
 			return []string{strconv.FormatInt(n.freeMB, 10)}
 		}
-		if v, ok := m.Facts[name]; ok {
-			return []string{v}
+		if m.Facts != nil {
+			if v, ok := m.Facts(name); ok {
+				return []string{v}
+			}
 		}
 		return nil
 	}

@@ -2,12 +2,15 @@ package placement
 
 import (
 	"cmp"
+	"container/heap"
 	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
 	"slices"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/seed-2f228079/neargate/controlplane"
 	"github.com/seed-2f228079/neargate/controlplane/capacity"
@@ -18,12 +21,13 @@ import (
 const (
 	// batchTasks bounds a transaction: each task is one record, and a service event may come with it.
 	batchTasks = 40
+	// commitsAtOnce is how many transactions are under way together.
+	commitsAtOnce = 4
+	// roundTasks bounds what is decided before the loop looks at what has happened meanwhile; what it commits itself makes it look.
+	roundTasks = 10 * commitsAtOnce * batchTasks
 	// retryAfter is the pause after a failure that is not a conflict.
 	retryAfter = time.Second
 )
-
-// errStale: a node is not as the ledger has it. What it has not seen is committed, so the watcher has it.
-var errStale = errors.New("the ledger is behind")
 
 // Run is the scheduler's loop. It works whenever this server leads, until ctx ends.
 func (p *Placer) Run(ctx context.Context) error {
@@ -48,32 +52,16 @@ type loop struct {
 	*Placer
 	ledger  *scheduler.Ledger
 	waiting map[state.Key]*waiting
-	queues  map[string]*queue // by class
-}
-
-// waiting is a task without a place.
-type waiting struct {
-	task  *controlplane.Task
-	said  string // the reason that is recorded
-	queue *queue
-}
-
-// queue is the waiting tasks that ask for the same. When one of them finds no place none does, and what they have been told is
-// not told again: tasks that wait for room cost nothing while others come and go.
-type queue struct {
-	spec  scheduler.Spec
-	tasks map[state.Key]*waiting
+	queues  map[string]*queue
+	scratch []byte // for keys of queues
 }
 
 func (p *Placer) follow(ctx context.Context) error {
 	v := p.store.View()
 	w := p.store.Watch(ctx, v.Revision(), followed...)
-	l := &loop{Placer: p, ledger: load(v, uint64(p.clock.Now().UnixNano())), waiting: map[state.Key]*waiting{}, queues: map[string]*queue{}}
-	for s := range controlplane.UnplacedTasks.Scan(v, state.K()) {
-		l.wait(v, s)
-	}
+	l := p.newLoop(v)
 	for {
-		if err := l.place(ctx); err != nil && !errors.Is(err, errStale) {
+		if err := l.place(ctx); err != nil {
 			return err
 		}
 		b, err := w.Next(ctx)
@@ -84,7 +72,7 @@ func (p *Placer) follow(ctx context.Context) error {
 		for _, e := range b.Events {
 			switch s, ok := e.New.(*controlplane.TaskStatus); {
 			case ok:
-				l.wait(b.View, s)
+				l.wait(b.View, e.Key, s)
 			case e.Table == controlplane.TaskStatuses:
 				l.forget(e.Key)
 			}
@@ -92,30 +80,37 @@ func (p *Placer) follow(ctx context.Context) error {
 	}
 }
 
+func (p *Placer) newLoop(v *state.View) *loop {
+	l := &loop{Placer: p, ledger: load(v, uint64(p.clock.Now().UnixNano())), waiting: map[state.Key]*waiting{}, queues: map[string]*queue{}}
+	for key, s := range controlplane.UnplacedTasks.ScanKeys(v, state.K()) {
+		l.wait(v, key, s)
+	}
+	return l
+}
+
 // wait has the task wait if it has no place and needs one.
-func (l *loop) wait(v *state.View, s *controlplane.TaskStatus) {
-	key := controlplane.TaskStatuses.Key(s)
+func (l *loop) wait(v *state.View, key state.Key, s *controlplane.TaskStatus) {
 	if !s.Unplaced() {
 		l.forget(key)
 		return
 	}
 	if w := l.waiting[key]; w != nil {
-		w.said = s.PlacementFailure
+		w.queue.say(w, s.PlacementFailure)
 		return
 	}
 	t, ok := controlplane.Tasks.Get(v, key)
 	if !ok {
 		return
 	}
-	spec := specOf(t)
-	id := spec.ID()
-	q := l.queues[id]
+	l.scratch = appendKey(l.scratch[:0], t)
+	q := l.queues[string(l.scratch)]
 	if q == nil {
-		q = &queue{spec, map[state.Key]*waiting{}}
-		l.queues[id] = q
+		q = &queue{key: string(l.scratch), spec: specOf(t), sorted: true}
+		l.queues[q.key] = q
 	}
-	q.tasks[key] = &waiting{t, s.PlacementFailure, q}
-	l.waiting[key] = q.tasks[key]
+	w := &waiting{key: key, task: t, created: t.Created.AsTime().UnixNano(), said: s.PlacementFailure}
+	q.add(w)
+	l.waiting[key] = w
 }
 
 func (l *loop) forget(key state.Key) {
@@ -124,8 +119,8 @@ func (l *loop) forget(key state.Key) {
 		return
 	}
 	delete(l.waiting, key)
-	if delete(w.queue.tasks, key); len(w.queue.tasks) == 0 {
-		delete(l.queues, w.queue.spec.ID())
+	if w.queue.remove(w); w.queue.live == 0 {
+		delete(l.queues, w.queue.key)
 	}
 }
 
@@ -136,132 +131,154 @@ type decision struct {
 	failure string
 }
 
-// place decides about every task that waits for what there may be, the longest waiting first, and commits.
+// place decides about the tasks that wait for what there may be, the longest waiting first, and commits. A queue that could not
+// place once is asked no more: nothing is given back meanwhile.
 func (l *loop) place(ctx context.Context) error {
-	var tasks []*waiting
-	failed := map[*queue]string{}
 	var decisions []decision
+	var room heads
+	var refused []head
 	for _, q := range l.queues {
-		if why, full := l.full(q); full {
-			failed[q] = why
-		}
-		for _, w := range q.tasks {
-			if why, full := failed[q]; !full {
-				tasks = append(tasks, w)
-			} else if w.said != why {
-				decisions = append(decisions, decision{waiting: w, failure: why})
-			}
+		class, err := l.ledger.Class(q.spec)
+		switch {
+		case err != nil:
+			q.setWhy(fmt.Sprintf("(service %s) was unable to place a task. Reason: %v", nameOf(q.tasks[0].task), err), scheduler.Reason{})
+			refused = append(refused, head{queue: q})
+		case class.Room():
+			room = append(room, q.head(class))
+		default:
+			l.full(q, class)
+			refused = append(refused, head{queue: q})
 		}
 	}
-	slices.SortFunc(tasks, func(a, b *waiting) int {
-		return cmp.Or(a.task.Created.AsTime().Compare(b.task.Created.AsTime()), cmp.Compare(a.task.Id, b.task.Id))
-	})
-	for _, w := range tasks {
-		if d := l.decide(w, failed); d.where.Node != "" || d.failure != w.said {
-			decisions = append(decisions, d)
+	heap.Init(&room)
+	for len(room) > 0 && len(decisions) < roundTasks {
+		h := &room[0]
+		where, ok := l.ledger.Place(h.class, string(h.first().key))
+		if ok {
+			decisions = append(decisions, decision{waiting: h.first(), where: where})
+			if h.next() {
+				heap.Fix(&room, 0)
+				continue
+			}
+		} else {
+			l.full(h.queue, h.class)
+			refused = append(refused, *h)
+		}
+		heap.Pop(&room)
+	}
+	for _, h := range refused {
+		if h.told == h.live {
+			continue
+		}
+		for _, w := range h.tasks[h.at:] {
+			if !w.gone && w.said != h.why && len(decisions) < roundTasks {
+				decisions = append(decisions, decision{waiting: w, failure: h.why})
+			}
 		}
 	}
 	for len(decisions) > 0 {
-		batch := decisions[:min(batchTasks, len(decisions))]
-		if err := l.commit(ctx, batch); err != nil {
-			for _, d := range decisions {
-				if d.where.Node != "" {
-					l.ledger.Remove(string(controlplane.Tasks.Key(d.task)))
-				}
-			}
+		some := decisions[:min(commitsAtOnce*batchTasks, len(decisions))]
+		decisions = decisions[len(some):]
+		if err := l.commit(ctx, some); err != nil {
+			l.giveBack(decisions)
 			return err
 		}
-		decisions = decisions[len(batch):]
 	}
 	return nil
 }
 
-// full says whether no task of the queue can be placed now, and why.
-func (l *loop) full(q *queue) (why string, full bool) {
-	var t *controlplane.Task
-	for _, w := range q.tasks {
-		t = w.task
-		break
+// full finds out why no task of the queue can be placed. What was said stays as long as it is true: with every change
+// another host may be the nearest, and thousands of tasks would be told.
+func (l *loop) full(q *queue, class *scheduler.Class) {
+	t := q.tasks[0].task
+	if isFargate(t) {
+		q.setWhy(noRoom(t, scheduler.Reason{}), scheduler.Reason{})
+	} else if !l.ledger.Still(class, q.nearest) {
+		nearest := l.ledger.Nearest(class)
+		q.setWhy(noRoom(t, nearest), nearest)
 	}
-	class, err := l.ledger.Class(q.spec)
-	if err != nil {
-		return fmt.Sprintf("(service %s) was unable to place a task. Reason: %v", cmp.Or(t.Service, t.Group), err), true
-	}
-	if class.Room() {
-		return "", false
-	}
-	return sentence(t, l.ledger.Explain(class), class.Members()), true
 }
 
-// decide asks a class that could not place once no more in this tick: nothing is given back within it.
-func (l *loop) decide(w *waiting, failed map[*queue]string) decision {
-	if why, known := failed[w.queue]; known {
-		return decision{waiting: w, failure: why}
-	}
-	class, err := l.ledger.Class(w.queue.spec)
-	if err == nil {
-		if where, ok := l.ledger.Place(class, string(controlplane.Tasks.Key(w.task))); ok {
-			return decision{waiting: w, where: where}
+// giveBack takes choices back that are not committed.
+func (l *loop) giveBack(decisions []decision) {
+	for _, d := range decisions {
+		if d.where.Node != "" {
+			l.ledger.Remove(string(d.key))
 		}
 	}
-	failed[w.queue], _ = l.full(w.queue)
-	return decision{waiting: w, failure: failed[w.queue]}
 }
 
-// commit writes one batch. Tasks that meanwhile need no place any more are given back to the ledger.
-func (l *loop) commit(ctx context.Context, batch []decision) error {
-	var dropped []state.Key
-	_, err := l.store.Update(ctx, func(tx *state.Tx) error {
-		dropped = dropped[:0]
-		checked := map[string]bool{}
-		said := map[string]bool{}
-		// All that is read by indexes is read before the first put: a scan after one has all indexes of the table made anew for it.
-		var placed []*controlplane.TaskStatus
-		for _, d := range batch {
-			if d.where.Node == "" {
-				continue
-			}
-			key := controlplane.Tasks.Key(d.task)
-			s, ok := controlplane.TaskStatuses.Get(tx, key)
-			if ok {
-				s, ok = s.AdvancePlaced(d.where.Node, d.where.GPUs...)
-			}
-			if !ok {
-				dropped = append(dropped, key)
-				continue
-			}
-			if !checked[d.where.Node] {
-				checked[d.where.Node] = true
-				if unknownTask(tx, l.ledger, d.where.Node) != "" || !open(tx, d) {
-					return errStale
-				}
-			}
-			placed = append(placed, s)
-		}
-		for _, s := range placed {
-			controlplane.TaskStatuses.Put(tx, s)
-		}
-		for _, d := range batch {
-			if d.where.Node != "" {
-				continue
-			}
-			if s, ok := controlplane.TaskStatuses.Get(tx, controlplane.Tasks.Key(d.task)); ok {
-				l.refuse(tx, s, d, said)
-			}
-		}
-		return nil
-	})
-	for _, key := range dropped {
-		l.ledger.Remove(string(key))
+// commit writes decisions, in several transactions at a time: each waits for the log. A task that needs no place any more, or whose node is not as the
+// ledger has it, is given back to the ledger and left to what is committed already and on its way here.
+func (l *loop) commit(ctx context.Context, decisions []decision) error {
+	var batches []*batch
+	var all errgroup.Group // without a context: one that fails ends no other
+	for some := range slices.Chunk(decisions, batchTasks) {
+		b := &batch{loop: l, decisions: some, placed: make([]decision, 0, len(some))}
+		batches = append(batches, b)
+		all.Go(func() error {
+			_, b.err = l.store.Update(ctx, b.write)
+			return b.err
+		})
 	}
-	if err == nil {
-		for _, d := range batch {
-			if d.where.Node != "" {
-				l.forget(controlplane.Tasks.Key(d.task))
-			}
+	err := all.Wait()
+	for _, b := range batches {
+		if b.err != nil {
+			l.giveBack(b.decisions)
+			continue
+		}
+		l.giveBack(b.dropped)
+		for _, d := range b.placed {
+			l.forget(d.key)
 		}
 	}
 	return err
+}
+
+// batch is a transaction. Others are under way at the same time: it only reads the ledger.
+type batch struct {
+	*loop
+	decisions       []decision
+	placed, dropped []decision
+	err             error
+}
+
+func (b *batch) write(tx *state.Tx) error {
+	b.placed, b.dropped = b.placed[:0], b.dropped[:0]
+	known := make(map[string]bool, len(b.decisions)) // all that is on the node, by node
+	said := map[string]bool{}
+	// All that is read by indexes is read before the first put: a scan after one has all indexes of the table made anew for it.
+	statuses := make([]*controlplane.TaskStatus, 0, len(b.decisions))
+	for _, d := range b.decisions {
+		node := d.where.Node
+		if node == "" {
+			continue
+		}
+		s, ok := controlplane.TaskStatuses.Get(tx, d.key)
+		if ok {
+			s, ok = s.AdvancePlaced(node, d.where.GPUs...)
+		}
+		if _, checked := known[node]; ok && !checked {
+			known[node] = unknownTask(tx, b.ledger, node) == ""
+		}
+		if !ok || !known[node] || !open(tx, d) {
+			b.dropped = append(b.dropped, d)
+			continue
+		}
+		b.placed, statuses = append(b.placed, d), append(statuses, s)
+	}
+	for _, s := range statuses {
+		controlplane.TaskStatuses.Put(tx, s)
+	}
+	for _, d := range b.decisions {
+		if d.where.Node != "" {
+			continue
+		}
+		if s, ok := controlplane.TaskStatuses.Get(tx, d.key); ok {
+			b.refuse(tx, s, d, said)
+		}
+	}
+	return nil
 }
 
 // unknownTask guards the node's tasks and finds one that the ledger has not counted.
@@ -291,6 +308,9 @@ func open(tx *state.Tx, d decision) bool {
 	c, ok := controlplane.ContainerInstances.Get(tx, d.task.Scope().Key(d.task.Cluster, d.where.Instance))
 	return ok && c.Status == capacity.Active
 }
+
+// nameOf is what the task is called in events.
+func nameOf(t *controlplane.Task) string { return cmp.Or(t.Service, t.Group) }
 
 // refuse remembers why a task is not placed and tells the service, when the reason is new.
 func (l *loop) refuse(tx *state.Tx, s *controlplane.TaskStatus, d decision, said map[string]bool) {

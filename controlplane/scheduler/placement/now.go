@@ -95,8 +95,8 @@ func (p *Placer) loadCluster(tx *state.Tx, v *state.View, c *controlplane.Cluste
 		}
 		setNode(l, n)
 		setInstance(l, in, n)
-		for s := range controlplane.LiveTasksByNode.Scan(v, state.K(in.Node)) {
-			setStatus(l, v, s)
+		for key, s := range controlplane.LiveTasksByNode.ScanKeys(v, state.K(in.Node)) {
+			setStatus(l, v, key, s)
 		}
 	}
 	return l
@@ -163,18 +163,22 @@ func (p *Placer) Explain(v *state.View, key state.Key) (Explanation, error) {
 	return e, nil
 }
 
-// sentence is the service event for a task that no host takes; standalone tasks are named by their group.
+// sentence is the service event for a task that no host takes; standalone tasks are named by their group. It is empty if one does.
 func sentence(t *controlplane.Task, all [][]scheduler.Reason, members int) string {
-	name := t.Service
-	if name == "" {
-		name = t.Group
-	}
-	if !isFargate(t) {
-		return scheduler.Unplaceable(name, all, members)
-	}
 	if len(all) < members {
 		return ""
 	}
-	return "(service " + name + ") was unable to place a task. Reason: Capacity is unavailable at this time. " +
+	if len(all) == 0 {
+		return noRoom(t, scheduler.Reason{})
+	}
+	return noRoom(t, all[0][0])
+}
+
+// noRoom is the sentence, with what is in the way on the nearest host.
+func noRoom(t *controlplane.Task, nearest scheduler.Reason) string {
+	if !isFargate(t) {
+		return scheduler.NoRoom(nameOf(t), nearest)
+	}
+	return "(service " + nameOf(t) + ") was unable to place a task. Reason: Capacity is unavailable at this time. " +
 		"Please try again later or in a different availability zone. For more information, see the Troubleshooting section of the Amazon ECS Developer Guide."
 }

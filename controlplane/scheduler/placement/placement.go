@@ -18,11 +18,9 @@ package placement
 import (
 	"context"
 	"log/slog"
-	"maps"
 	"slices"
 	"strings"
 	"sync"
-	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/ecs/types"
 
@@ -109,12 +107,14 @@ func deref(s *string) string {
 	return *s
 }
 
-func taskOf(t *controlplane.Task, s *controlplane.TaskStatus) scheduler.Task {
+func taskOf(key state.Key, t *controlplane.Task, s *controlplane.TaskStatus) scheduler.Task {
 	return scheduler.Task{
-		ID: string(controlplane.Tasks.Key(t)), Pool: poolOf(t), Group: groupOf(t), CPU: t.Demand.GetCpuUnits(), Memory: t.Demand.GetMemoryMib(),
-		GPUs: s.Gpus, Ports: portsOf(t.Demand), Pending: s.Observed < agentapi.TaskState_RUNNING,
+		ID: string(key), Pool: poolOf(t), Group: groupOf(t), CPU: t.Demand.GetCpuUnits(), Memory: t.Demand.GetMemoryMib(),
+		GPUs: s.Gpus, Ports: portsOf(t.Demand), Pending: pending(s),
 	}
 }
+
+func pending(s *controlplane.TaskStatus) bool { return s.Observed < agentapi.TaskState_RUNNING }
 
 func setNode(l *scheduler.Ledger, n *controlplane.Node) {
 	node := scheduler.Node{
@@ -133,24 +133,28 @@ func setNode(l *scheduler.Ledger, n *controlplane.Node) {
 }
 
 func setInstance(l *scheduler.Ledger, c *controlplane.ContainerInstance, n *controlplane.Node) {
-	facts := map[string]string{"registeredat": c.Registered.AsTime().Format(time.RFC3339), "agentversion": n.GetVersion()}
-	if id, ok := c.Attributes["ecs.instance-id"]; ok {
-		facts["ec2instanceid"] = id
-	}
 	l.SetInstance(clusterPool(c.Scope(), c.Cluster), scheduler.Instance{
-		ID: c.Id, Node: c.Node, Active: c.Status == capacity.Active, Attributes: maps.Clone(c.Attributes), Facts: facts,
+		ID: c.Id, Node: c.Node, Active: c.Status == capacity.Active, Attributes: c.Attributes,
+		Facts: func(subject string) (string, bool) {
+			if values := capacity.Facts(c, n, subject); len(values) > 0 {
+				return values[0], true
+			}
+			return "", false
+		},
 	})
 }
 
 // setStatus brings one task of the ledger up to date.
-func setStatus(l *scheduler.Ledger, v *state.View, s *controlplane.TaskStatus) {
-	key := controlplane.TaskStatuses.Key(s)
+func setStatus(l *scheduler.Ledger, v *state.View, key state.Key, s *controlplane.TaskStatus) {
 	if !s.Live() || s.Node == "" {
 		l.Remove(string(key))
 		return
 	}
+	if l.Keep(s.Node, string(key), pending(s)) {
+		return
+	}
 	if t, ok := controlplane.Tasks.Get(v, key); ok {
-		l.Add(s.Node, taskOf(t, s))
+		l.Add(s.Node, taskOf(key, t, s))
 	}
 }
 
@@ -174,7 +178,7 @@ func follow(l *scheduler.Ledger, b state.Batch) {
 			}
 		case controlplane.TaskStatuses:
 			if s, ok := e.New.(*controlplane.TaskStatus); ok {
-				setStatus(l, b.View, s)
+				setStatus(l, b.View, e.Key, s)
 			} else {
 				l.Remove(string(e.Key))
 			}
@@ -217,8 +221,8 @@ func load(v *state.View, seed uint64) *scheduler.Ledger {
 		n, _ := controlplane.Nodes.Get(v, state.K(c.Node))
 		setInstance(l, c, n)
 	}
-	for s := range controlplane.LiveTasksByNode.Scan(v, state.K()) {
-		setStatus(l, v, s)
+	for key, s := range controlplane.LiveTasksByNode.ScanKeys(v, state.K()) {
+		setStatus(l, v, key, s)
 	}
 	return l
 }

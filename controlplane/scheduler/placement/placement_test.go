@@ -24,13 +24,13 @@ import (
 var scope = controlplane.Scope{Account: "000000000000", Region: "us-east-1"}
 
 type world struct {
-	t      *testing.T
+	t      testing.TB
 	store  *state.Store
 	placer *Placer
 	ids    int
 }
 
-func newWorld(t *testing.T) *world {
+func newWorld(t testing.TB) *world {
 	store := statetest.New(t, controlplane.Schema...)
 	clk := clock.NewFake(time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC))
 	w := &world{t: t, store: store, placer: New(store, clk, slog.New(slog.DiscardHandler))}
@@ -96,7 +96,7 @@ func (w *world) status(t *controlplane.Task) *controlplane.TaskStatus {
 
 func (w *world) until(what string, ok func() bool) {
 	w.t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); !ok(); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); !ok(); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			w.t.Fatalf("waited in vain until %s", what)
 		}
@@ -212,6 +212,38 @@ func TestPlaceNow(t *testing.T) {
 	}
 }
 
+// TestConstraintsAskForFacts: what an instance has beside attributes is asked for by the names of the query language.
+func TestConstraintsAskForFacts(t *testing.T) {
+	w := newWorld(t)
+	rule := capacity.Rule{Account: scope.Account, Region: scope.Region, EveryCluster: true}
+	w.change(func(tx *state.Tx) error {
+		return rule.Join(tx, &agentapi.Hello{
+			NodeId: "host", Version: "1.2.3", Attributes: map[string]string{"ecs.instance-id": "i-0123"}, Resources: &agentapi.NodeResources{CpuUnits: 4096, MemoryMib: 4096},
+		}, time.Unix(0, 0))
+	})
+	for expression, want := range map[string]bool{
+		"ec2InstanceId == i-0123":          true,
+		"ec2InstanceId == i-4567":          false,
+		"ec2InstanceId in [i-4567,i-0123]": true,
+		"agentVersion == 1.2.3":            true,
+		"agentVersion == 1.2.4":            false,
+		"registeredAt > 1969-12-31":        true,
+	} {
+		task := w.newTask("one", "EC2", 1)
+		task.PlacementConstraintsJson = fmt.Sprintf(`[{"type":"memberOf","expression":%q}]`, expression)
+		var placed int
+		w.change(func(tx *state.Tx) error {
+			controlplane.CreateTask(tx, task, nil)
+			list, _, err := w.placer.PlaceNow(tx, []*controlplane.Task{task})
+			placed = len(list)
+			return err
+		})
+		if placed == 1 != want {
+			t.Errorf("%s: placed is %v", expression, placed == 1)
+		}
+	}
+}
+
 // TestMemberships follows clusters as they come and go.
 func TestMemberships(t *testing.T) {
 	w := newWorld(t)
@@ -243,4 +275,13 @@ func TestMemberships(t *testing.T) {
 		return nil
 	})
 	w.until("it has left the one that is gone", func() bool { return slices.Equal(members(), []string{"default", "two"}) })
+	w.change(func(tx *state.Tx) error {
+		controlplane.Clusters.Put(tx, &controlplane.Cluster{Account: scope.Account, Region: scope.Region, Name: "three", Status: capacity.Active})
+		return nil
+	})
+	w.until("it is in the one that came later", func() bool { return slices.Equal(members(), []string{"default", "three", "two"}) })
+	w.change(func(tx *state.Tx) error { return rule.Join(tx, &agentapi.Hello{NodeId: "another"}, time.Now()) })
+	w.until("so is a node that came later", func() bool {
+		return slices.Equal(members(), []string{"default", "default", "three", "three", "two", "two"})
+	})
 }
