@@ -805,6 +805,7 @@ type Deployment struct {
 	PlacementConstraintsJson string                 `protobuf:"bytes,21,opt,name=placement_constraints_json,json=placementConstraintsJson,proto3" json:"placement_constraints_json,omitempty"`
 	PlacementStrategyJson    string                 `protobuf:"bytes,22,opt,name=placement_strategy_json,json=placementStrategyJson,proto3" json:"placement_strategy_json,omitempty"`
 	RolledBack               *timestamppb.Timestamp `protobuf:"bytes,23,opt,name=rolled_back,json=rolledBack,proto3" json:"rolled_back,omitempty"` // when it last became PRIMARY again; tasks that failed before no longer count
+	Rebalancing              uint32                 `protobuf:"varint,460,opt,name=rebalancing,proto3" json:"rebalancing,omitempty"`               // its tasks are being balanced over zones, for this desired count; 0: they are not
 	unknownFields            protoimpl.UnknownFields
 	sizeCache                protoimpl.SizeCache
 }
@@ -1000,7 +1001,14 @@ func (x *Deployment) GetRolledBack() *timestamppb.Timestamp {
 	return nil
 }
 
-// ServiceEvents is the ring of a service's last 100 events: key account, region, cluster, service.
+func (x *Deployment) GetRebalancing() uint32 {
+	if x != nil {
+		return x.Rebalancing
+	}
+	return 0
+}
+
+// ServiceEvents is a page of a service's last 100 events: key account, region, cluster, service, page, so that the newest comes first (but for page 0).
 type ServiceEvents struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Account       string                 `protobuf:"bytes,1,opt,name=account,proto3" json:"account,omitempty"`
@@ -1008,6 +1016,7 @@ type ServiceEvents struct {
 	Cluster       string                 `protobuf:"bytes,3,opt,name=cluster,proto3" json:"cluster,omitempty"`
 	Service       string                 `protobuf:"bytes,4,opt,name=service,proto3" json:"service,omitempty"`
 	Events        []*ServiceEvent        `protobuf:"bytes,5,rep,name=events,proto3" json:"events,omitempty"` // newest first
+	Page          uint64                 `protobuf:"varint,6,opt,name=page,proto3" json:"page,omitempty"`    // counts from 1; 0 is the record of before there were pages
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1075,6 +1084,13 @@ func (x *ServiceEvents) GetEvents() []*ServiceEvent {
 		return x.Events
 	}
 	return nil
+}
+
+func (x *ServiceEvents) GetPage() uint64 {
+	if x != nil {
+		return x.Page
+	}
+	return 0
 }
 
 type ServiceEvent struct {
@@ -1567,6 +1583,7 @@ type Node struct {
 	Speaks        uint32                 `protobuf:"varint,180,opt,name=speaks,proto3" json:"speaks,omitempty"`                             // version that its agent's build understands, as it said with its last hello; 0: the first
 	Papers        *agent.Papers          `protobuf:"bytes,340,opt,name=papers,proto3" json:"papers,omitempty"`                              // as the agent said with its last hello
 	AmazonAgent   *AmazonAgent           `protobuf:"bytes,400,opt,name=amazon_agent,json=amazonAgent,proto3" json:"amazon_agent,omitempty"` // set: what runs its tasks is Amazon's ECS agent, registered by RegisterContainerInstance
+	DownSince     *timestamppb.Timestamp `protobuf:"bytes,460,opt,name=down_since,json=downSince,proto3" json:"down_since,omitempty"`       // since when it is DOWN; unset: an earlier build has said so
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1716,6 +1733,13 @@ func (x *Node) GetPapers() *agent.Papers {
 func (x *Node) GetAmazonAgent() *AmazonAgent {
 	if x != nil {
 		return x.AmazonAgent
+	}
+	return nil
+}
+
+func (x *Node) GetDownSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.DownSince
 	}
 	return nil
 }
@@ -2642,7 +2666,7 @@ const file_controlplane_controlplane_proto_rawDesc = "" +
 	"generation\x12-\n" +
 	"\x12primary_deployment\x18\x1f \x01(\tR\x11primaryDeployment\x12A\n" +
 	"\x0einactive_since\x18  \x01(\v2\x1a.google.protobuf.TimestampR\rinactiveSince\x12-\n" +
-	"\x12service_deployment\x18( \x01(\tR\x11serviceDeployment\"\xcd\b\n" +
+	"\x12service_deployment\x18( \x01(\tR\x11serviceDeployment\"\xf0\b\n" +
 	"\n" +
 	"Deployment\x12\x18\n" +
 	"\aaccount\x18\x01 \x01(\tR\aaccount\x12\x16\n" +
@@ -2670,16 +2694,18 @@ const file_controlplane_controlplane_proto_rawDesc = "" +
 	"\x1aplacement_constraints_json\x18\x15 \x01(\tR\x18placementConstraintsJson\x126\n" +
 	"\x17placement_strategy_json\x18\x16 \x01(\tR\x15placementStrategyJson\x12;\n" +
 	"\vrolled_back\x18\x17 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"rolledBack\x1a?\n" +
+	"rolledBack\x12!\n" +
+	"\vrebalancing\x18\xcc\x03 \x01(\rR\vrebalancing\x1a?\n" +
 	"\x11ImageDigestsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xb5\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xc9\x01\n" +
 	"\rServiceEvents\x12\x18\n" +
 	"\aaccount\x18\x01 \x01(\tR\aaccount\x12\x16\n" +
 	"\x06region\x18\x02 \x01(\tR\x06region\x12\x18\n" +
 	"\acluster\x18\x03 \x01(\tR\acluster\x12\x18\n" +
 	"\aservice\x18\x04 \x01(\tR\aservice\x12>\n" +
-	"\x06events\x18\x05 \x03(\v2&.neargate.controlplane.v1.ServiceEventR\x06events\"n\n" +
+	"\x06events\x18\x05 \x03(\v2&.neargate.controlplane.v1.ServiceEventR\x06events\x12\x12\n" +
+	"\x04page\x18\x06 \x01(\x04R\x04page\"n\n" +
 	"\fServiceEvent\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x124\n" +
 	"\acreated\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\acreated\x12\x18\n" +
@@ -2735,7 +2761,7 @@ const file_controlplane_controlplane_proto_rawDesc = "" +
 	"deployment\x18\x13 \x01(\tR\n" +
 	"deployment\x12'\n" +
 	"\x0fsecurity_groups\x18( \x03(\tR\x0esecurityGroups\x12\x13\n" +
-	"\x04gpus\x18\xac\x02 \x03(\tR\x04gpus\"\xa8\x06\n" +
+	"\x04gpus\x18\xac\x02 \x03(\tR\x04gpus\"\xe4\x06\n" +
 	"\x04Node\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x16\n" +
@@ -2760,7 +2786,9 @@ const file_controlplane_controlplane_proto_rawDesc = "" +
 	"\fhealth_since\x18\x1f \x01(\v2\x1a.google.protobuf.TimestampR\vhealthSince\x12\x17\n" +
 	"\x06speaks\x18\xb4\x01 \x01(\rR\x06speaks\x122\n" +
 	"\x06papers\x18\xd4\x02 \x01(\v2\x19.neargate.agent.v1.PapersR\x06papers\x12I\n" +
-	"\famazon_agent\x18\x90\x03 \x01(\v2%.neargate.controlplane.v1.AmazonAgentR\vamazonAgent\x1a=\n" +
+	"\famazon_agent\x18\x90\x03 \x01(\v2%.neargate.controlplane.v1.AmazonAgentR\vamazonAgent\x12:\n" +
+	"\n" +
+	"down_since\x18\xcc\x03 \x01(\v2\x1a.google.protobuf.TimestampR\tdownSince\x1a=\n" +
 	"\x0fAttributesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"H\n" +
@@ -2932,24 +2960,25 @@ var file_controlplane_controlplane_proto_depIdxs = []int32{
 	24, // 28: neargate.controlplane.v1.Node.health_since:type_name -> google.protobuf.Timestamp
 	30, // 29: neargate.controlplane.v1.Node.papers:type_name -> neargate.agent.v1.Papers
 	12, // 30: neargate.controlplane.v1.Node.amazon_agent:type_name -> neargate.controlplane.v1.AmazonAgent
-	24, // 31: neargate.controlplane.v1.ContainerInstance.registered:type_name -> google.protobuf.Timestamp
-	22, // 32: neargate.controlplane.v1.ContainerInstance.attributes:type_name -> neargate.controlplane.v1.ContainerInstance.AttributesEntry
-	23, // 33: neargate.controlplane.v1.Tags.tags:type_name -> neargate.controlplane.v1.Tags.TagsEntry
-	24, // 34: neargate.controlplane.v1.ClientToken.expires:type_name -> google.protobuf.Timestamp
-	24, // 35: neargate.controlplane.v1.ServiceRevision.created:type_name -> google.protobuf.Timestamp
-	19, // 36: neargate.controlplane.v1.ServiceDeployment.target:type_name -> neargate.controlplane.v1.RevisionCount
-	19, // 37: neargate.controlplane.v1.ServiceDeployment.sources:type_name -> neargate.controlplane.v1.RevisionCount
-	24, // 38: neargate.controlplane.v1.ServiceDeployment.created:type_name -> google.protobuf.Timestamp
-	24, // 39: neargate.controlplane.v1.ServiceDeployment.started:type_name -> google.protobuf.Timestamp
-	24, // 40: neargate.controlplane.v1.ServiceDeployment.updated:type_name -> google.protobuf.Timestamp
-	24, // 41: neargate.controlplane.v1.ServiceDeployment.finished:type_name -> google.protobuf.Timestamp
-	24, // 42: neargate.controlplane.v1.ServiceDeployment.stopped:type_name -> google.protobuf.Timestamp
-	24, // 43: neargate.controlplane.v1.ServiceDeployment.rollback_started:type_name -> google.protobuf.Timestamp
-	44, // [44:44] is the sub-list for method output_type
-	44, // [44:44] is the sub-list for method input_type
-	44, // [44:44] is the sub-list for extension type_name
-	44, // [44:44] is the sub-list for extension extendee
-	0,  // [0:44] is the sub-list for field type_name
+	24, // 31: neargate.controlplane.v1.Node.down_since:type_name -> google.protobuf.Timestamp
+	24, // 32: neargate.controlplane.v1.ContainerInstance.registered:type_name -> google.protobuf.Timestamp
+	22, // 33: neargate.controlplane.v1.ContainerInstance.attributes:type_name -> neargate.controlplane.v1.ContainerInstance.AttributesEntry
+	23, // 34: neargate.controlplane.v1.Tags.tags:type_name -> neargate.controlplane.v1.Tags.TagsEntry
+	24, // 35: neargate.controlplane.v1.ClientToken.expires:type_name -> google.protobuf.Timestamp
+	24, // 36: neargate.controlplane.v1.ServiceRevision.created:type_name -> google.protobuf.Timestamp
+	19, // 37: neargate.controlplane.v1.ServiceDeployment.target:type_name -> neargate.controlplane.v1.RevisionCount
+	19, // 38: neargate.controlplane.v1.ServiceDeployment.sources:type_name -> neargate.controlplane.v1.RevisionCount
+	24, // 39: neargate.controlplane.v1.ServiceDeployment.created:type_name -> google.protobuf.Timestamp
+	24, // 40: neargate.controlplane.v1.ServiceDeployment.started:type_name -> google.protobuf.Timestamp
+	24, // 41: neargate.controlplane.v1.ServiceDeployment.updated:type_name -> google.protobuf.Timestamp
+	24, // 42: neargate.controlplane.v1.ServiceDeployment.finished:type_name -> google.protobuf.Timestamp
+	24, // 43: neargate.controlplane.v1.ServiceDeployment.stopped:type_name -> google.protobuf.Timestamp
+	24, // 44: neargate.controlplane.v1.ServiceDeployment.rollback_started:type_name -> google.protobuf.Timestamp
+	45, // [45:45] is the sub-list for method output_type
+	45, // [45:45] is the sub-list for method input_type
+	45, // [45:45] is the sub-list for extension type_name
+	45, // [45:45] is the sub-list for extension extendee
+	0,  // [0:45] is the sub-list for field type_name
 }
 
 func init() { file_controlplane_controlplane_proto_init() }

@@ -3,6 +3,7 @@ package controlplane
 import (
 	"crypto/rand"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -12,6 +13,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ecs/types"
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/seed-2f228079/neargate/controlplane/state"
 	"github.com/seed-2f228079/neargate/controlplane/state/statetest"
@@ -130,17 +132,47 @@ func TestClientToken(t *testing.T) {
 	}
 }
 
+// TestServiceEventRing: a service shows its last hundred events, also those of a build that kept them in one record, and no more are kept for long.
 func TestServiceEventRing(t *testing.T) {
 	s := statetest.New(t, Schema...)
 	svc := &Service{Account: here.Account, Region: here.Region, Cluster: "c", Name: "s"}
-	for i := range 105 {
+	other := &Service{Account: here.Account, Region: here.Region, Cluster: "c", Name: "s2"}
+	key := here.Key("c", "s")
+	update(t, s, func(tx *state.Tx) {
+		AppendServiceEvent(tx, other, "of another service", time.Unix(0, 0), rand.Reader)
+		before := &ServiceEvents{Account: here.Account, Region: here.Region, Cluster: "c", Service: "s"}
+		for i := range 100 {
+			before.Events = append(before.Events, &ServiceEvent{Message: fmt.Sprint("before ", i), Created: timestamppb.New(time.Unix(int64(-i), 0))})
+		}
+		ServiceEventRings.Put(tx, before)
+	})
+	for i := range 205 {
 		update(t, s, func(tx *state.Tx) {
 			AppendServiceEvent(tx, svc, fmt.Sprint(i), time.Unix(int64(i), 0), rand.Reader)
 			AppendServiceEvent(tx, svc, fmt.Sprint(i), time.Unix(int64(i), 1), rand.Reader) // said already
 		})
+		events := ServiceEventsOf(s.View(), key)
+		if len(events) != 100 {
+			t.Fatalf("%d events after %d", len(events), i+1)
+		}
+		for n, e := range events {
+			want := fmt.Sprint(i - n)
+			if n > i {
+				want = fmt.Sprint("before ", n-i-1)
+			}
+			if e.Message != want {
+				t.Fatalf("after %d, event %d is %q, not %q", i+1, n, e.Message, want)
+			}
+		}
+		if n := len(slices.Collect(ServiceEventRings.Scan(s.View(), key))); n > 12 {
+			t.Fatalf("%d pages", n)
+		}
 	}
-	ring, _ := ServiceEventRings.Get(s.View(), here.Key("c", "s"))
-	if len(ring.Events) != 100 || ring.Events[0].Message != "104" || ring.Events[99].Message != "5" {
-		t.Errorf("got %d events from %q to %q", len(ring.Events), ring.Events[0].Message, ring.Events[len(ring.Events)-1].Message)
+	if _, ok := ServiceEventRings.Get(s.View(), key); ok {
+		t.Error("the record of before is still there")
+	}
+	update(t, s, func(tx *state.Tx) { DeleteServiceEvents(tx, key) })
+	if n := len(slices.Collect(ServiceEventRings.Scan(s.View(), state.K()))); n != 1 {
+		t.Errorf("%d pages are left, not that of the other service", n)
 	}
 }

@@ -41,9 +41,9 @@ var (
 	ServiceRevisions = state.NewTable("ecs.servicerevision", func(r *ServiceRevision) state.Key {
 		return state.K(r.Account, r.Region, r.Cluster, r.Service, r.Id)
 	})
-	// ServiceEventRings are written through AppendServiceEvent.
+	// ServiceEventRings are written through AppendServiceEvent: a service's events, in pages, of which 0 comes first and then the newest.
 	ServiceEventRings = state.NewTable("ecs.serviceevents", func(e *ServiceEvents) state.Key {
-		return state.K(e.Account, e.Region, e.Cluster, e.Service)
+		return eventPageKey(state.K(e.Account, e.Region, e.Cluster, e.Service), e.Page)
 	})
 	// Tasks are created through CreateTask and never change.
 	Tasks = state.NewTable("ecs.task", func(t *Task) state.Key {

@@ -61,7 +61,7 @@ func (s *TaskStatus) AdvancePlacementFailure(why string) (*TaskStatus, bool) {
 }
 
 // AdvanceReport takes in what the agent reports. Where observed stands may differ from what the agent says: RUNNING
-// containers make an ACTIVATING task until its routers know it; so the caller passes observed. Reports of an older epoch, from before
+// containers make an ACTIVATING task until its routers know it; so the caller passes observed. The status has r from then on. Reports of an older epoch, from before
 // the task was placed and behind its end are dropped. When the agent reports STOPPED the task is final, whatever was desired.
 func (s *TaskStatus) AdvanceReport(r *agentapi.TaskStatus, observed agentapi.TaskState, now time.Time) (*TaskStatus, bool) {
 	if !s.Live() || s.Node == "" || r.Epoch != s.Epoch || r.State < s.Report.GetState() {
@@ -71,7 +71,7 @@ func (s *TaskStatus) AdvanceReport(r *agentapi.TaskStatus, observed agentapi.Tas
 		return s, false
 	}
 	n := s.next()
-	n.Report = proto.CloneOf(r)
+	n.Report = r
 	n.Health = healthNames[r.Health]
 	n.Observed = max(n.Observed, observed)
 	if n.Observed == agentapi.TaskState_STOPPED {
@@ -128,9 +128,18 @@ var healthNames = map[agentapi.Health]string{
 // HealthName is the health of a container in ECS's words.
 func HealthName(h agentapi.Health) string { return cmp.Or(healthNames[h], "UNKNOWN") }
 
+// next is a copy to be changed. What hangs on the record is replaced, never changed, and so is the same: copying the report of each step, which the next
+// one replaces, was a good part of what a step costs.
 func (s *TaskStatus) next() *TaskStatus {
-	n := proto.CloneOf(s)
-	n.Version++
+	n := &TaskStatus{
+		Account: s.Account, Region: s.Region, Cluster: s.Cluster, Id: s.Id, Service: s.Service, Deployment: s.Deployment,
+		Desired: s.Desired, Observed: s.Observed, Node: s.Node, Epoch: s.Epoch, Report: s.Report, Health: s.Health, PlacementFailure: s.PlacementFailure,
+		StopCode: s.StopCode, StoppedReason: s.StoppedReason, Stopping: s.Stopping, Stopped: s.Stopped, ProtectedUntil: s.ProtectedUntil,
+		SecurityGroups: s.SecurityGroups, Gpus: s.Gpus, Version: s.Version + 1,
+	}
+	if unknown := s.ProtoReflect().GetUnknown(); len(unknown) > 0 {
+		n.ProtoReflect().SetUnknown(unknown)
+	}
 	return n
 }
 

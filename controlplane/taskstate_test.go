@@ -5,7 +5,9 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 
 	agentapi "github.com/seed-2f228079/neargate/api/agent"
 )
@@ -116,5 +118,32 @@ func TestFirstReasonStays(t *testing.T) {
 		agentapi.TaskState_STOPPED, now.Add(2*time.Second))
 	if !moved || s.StopCode != "UserInitiated" || s.StoppedReason != "because" || !s.Stopping.AsTime().Equal(now) {
 		t.Errorf("got code %q, reason %q, stopping %v", s.StopCode, s.StoppedReason, s.Stopping.AsTime())
+	}
+}
+
+// TestNextIsAWholeCopy: of every field that there is, also of those that are added to the record one day and those of a later build.
+func TestNextIsAWholeCopy(t *testing.T) {
+	s := &TaskStatus{}
+	m := s.ProtoReflect()
+	for fields, i := m.Descriptor().Fields(), 0; i < fields.Len(); i++ {
+		f := fields.Get(i)
+		switch {
+		case f.IsList():
+			m.Mutable(f).List().Append(protoreflect.ValueOfString("some"))
+		case f.Kind() == protoreflect.MessageKind:
+			m.Mutable(f)
+		case f.Kind() == protoreflect.StringKind:
+			m.Set(f, protoreflect.ValueOfString("some"))
+		case f.Kind() == protoreflect.EnumKind:
+			m.Set(f, protoreflect.ValueOfEnum(2))
+		default:
+			m.Set(f, protoreflect.ValueOfUint64(2))
+		}
+	}
+	m.SetUnknown(protowire.AppendVarint(protowire.AppendTag(nil, 15000, protowire.VarintType), 1))
+	want := proto.CloneOf(s)
+	want.Version++
+	if got := s.next(); !proto.Equal(got, want) {
+		t.Errorf("got %v, not %v", got, want)
 	}
 }

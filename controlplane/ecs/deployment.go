@@ -322,9 +322,7 @@ func forgetService(tx *state.Tx, svc *controlplane.Service) {
 	for _, d := range slices.Collect(controlplane.Deployments.Scan(tx, key)) {
 		controlplane.Deployments.Delete(tx, controlplane.Deployments.Key(d))
 	}
-	if _, ok := controlplane.ServiceEventRings.Get(tx, key); ok {
-		controlplane.ServiceEventRings.Delete(tx, key)
-	}
+	controlplane.DeleteServiceEvents(tx, key)
 }
 
 // deploymentID is ecs-svc/ and 19 digits.

@@ -80,8 +80,9 @@ func serviceShape(r state.Reader, svc *controlplane.Service, withTags bool) *typ
 	if svc.ServiceDeployment != "" {
 		out.CurrentServiceDeployment = aws.String(scope.ServiceDeploymentARN(svc.Cluster, svc.Name, svc.ServiceDeployment))
 	}
-	ring, _ := controlplane.ServiceEventRings.Get(r, key)
-	for _, e := range ring.GetEvents() {
+	events := controlplane.ServiceEventsOf(r, key)
+	out.Events = slices.Grow(out.Events, len(events))
+	for _, e := range events {
 		out.Events = append(out.Events, types.ServiceEvent{Id: aws.String(e.Id), CreatedAt: timeOf(e.Created), Message: aws.String(e.Message)})
 	}
 	return out

@@ -27,20 +27,29 @@ const (
 // tables are those whose changes are events.
 var tables = []state.TableInfo{controlplane.TaskStatuses, controlplane.ContainerInstances, controlplane.Nodes, controlplane.Deployments, controlplane.ServiceEventRings}
 
-// derive makes the events of one change, as the stream has them; v is some time after it.
-func (s *Service) derive(v *state.View, c state.Event) [][]byte {
-	if c.Table == controlplane.TaskStatuses {
-		old, now := change[*controlplane.TaskStatus](c)
-		if now == nil || old != nil && old.Version == now.Version {
-			return nil
+// derived yields the events of a batch as the stream has them, each made when it is asked for: a batch may be all that the history has. They are valid
+// until w makes those of the next one.
+func (s *Service) derived(w *writer, b state.Batch) iter.Seq[[]byte] {
+	return func(yield func([]byte) bool) {
+		w.reset()
+		for _, c := range b.Events {
+			if c.Table == controlplane.TaskStatuses {
+				old, now := change[*controlplane.TaskStatus](c)
+				if now != nil && (old == nil || old.Version != now.Version) && !yield(s.taskRecord(w, b.View, c.Revision, now)) {
+					return
+				}
+				continue
+			}
+			if c.Table == controlplane.Nodes || c.Table == controlplane.ContainerInstances {
+				w.forgetHosts() // or their tables would be kept as they were until there is a task's event
+			}
+			for _, e := range s.told(b.View, c) {
+				if !yield(e.record()) {
+					return
+				}
+			}
 		}
-		return [][]byte{s.taskRecord(v, c.Revision, now)}
 	}
-	var list [][]byte
-	for _, e := range s.told(v, c) {
-		list = append(list, e.record())
-	}
-	return list
 }
 
 // told are the events of a change of anything but a task.
@@ -165,7 +174,7 @@ func until(ring []*controlplane.ServiceEvent, seen string) []*controlplane.Servi
 }
 
 // missed yields events of what changed after from and is there still, in the order of its changes.
-func (s *Service) missed(v *state.View, from state.Revision) iter.Seq[[]byte] {
+func (s *Service) missed(w *writer, v *state.View, from state.Revision) iter.Seq[[]byte] {
 	var list []state.Event
 	add := func(c state.Event) { list = append(list, c) }
 	missed(v, controlplane.TaskStatuses, from, nil, add)
@@ -176,7 +185,7 @@ func (s *Service) missed(v *state.View, from state.Revision) iter.Seq[[]byte] {
 		return &controlplane.ServiceEvents{Events: r.Events[min(1, len(r.Events)):]}
 	}, add)
 	slices.SortStableFunc(list, func(a, b state.Event) int { return cmp.Compare(a.Revision, b.Revision) })
-	return s.derived(state.Batch{View: v, Events: list})
+	return s.derived(w, state.Batch{View: v, Events: list})
 }
 
 func missed[T proto.Message](v *state.View, t *state.Table[T], from state.Revision, before func(T) proto.Message, add func(state.Event)) {

@@ -137,36 +137,23 @@ func (s *Service) follow(ctx context.Context) error {
 
 // followFrom derives events of the changes after from. It returns the last change that the stream has everything of.
 func (s *Service) followFrom(ctx context.Context, from state.Revision) (state.Revision, error) {
-	w := s.Store.Watch(ctx, from, tables...)
+	changes, w := s.Store.Watch(ctx, from, tables...), &writer{}
 	for {
-		b, err := w.Next(ctx)
+		b, err := changes.Next(ctx)
 		switch {
 		case errors.Is(err, state.ErrCompacted):
 			v := s.Store.View()
-			if err := s.keep(ctx, s.missed(v, from), v.Revision()); err != nil {
+			if err := s.keep(ctx, s.missed(w, v, from), v.Revision()); err != nil {
 				return from, err
 			}
 			return v.Revision(), nil
 		case err != nil:
 			return from, err
 		}
-		if err := s.keep(ctx, s.derived(b), b.Revision); err != nil {
+		if err := s.keep(ctx, s.derived(w, b), b.Revision); err != nil {
 			return from, err
 		}
 		from = b.Revision
-	}
-}
-
-// derived yields the events of a batch as the stream has them, each made when it is asked for: a batch may be all that the history has.
-func (s *Service) derived(b state.Batch) iter.Seq[[]byte] {
-	return func(yield func([]byte) bool) {
-		for _, c := range b.Events {
-			for _, e := range s.derive(b.View, c) {
-				if !yield(e) {
-					return
-				}
-			}
-		}
 	}
 }
 
@@ -185,7 +172,7 @@ func (s *Service) keep(ctx context.Context, events iter.Seq[[]byte], revision st
 			if err := s.append(ctx, b); err != nil {
 				return err
 			}
-			b.Records, size = nil, 0
+			b.Records, size = b.Records[:0], 0
 		}
 		b.Records, size = append(b.Records, stream.Record{Time: now, Data: data}), size+len(data)
 	}

@@ -3,6 +3,7 @@ package events
 import (
 	"encoding/binary"
 	"encoding/json"
+	"strings"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -16,22 +17,65 @@ import (
 // else together and few of their events are ever read: whoever reads one makes its text.
 const kindTask = 1
 
-// taskRecord is what the stream has of a task's event.
-func (s *Service) taskRecord(v *state.View, revision state.Revision, st *controlplane.TaskStatus) []byte {
-	host := s.Shapes.TaskHost(v, st)
-	status, err := proto.Marshal(st)
-	if err != nil {
+// writer makes records one after the other, in the same memory: on every server one is made of most that happens. It is used by one goroutine.
+type writer struct {
+	text   []byte // of the records of a batch
+	status []byte
+	change TaskChange
+
+	// The hosts as of these versions of their tables, by node: beside tasks they seldom change.
+	nodes, instances state.Version
+	hosts            map[string]taskHost
+}
+
+// taskHost is what is kept of the host of a cluster's tasks.
+type taskHost struct {
+	scope   controlplane.Scope
+	cluster string
+	controlplane.TaskHost
+}
+
+// reset begins a batch: what was made of the one before is not needed any more.
+func (w *writer) reset() {
+	if w.text = w.text[:0]; cap(w.text) > keptBytes {
+		w.text = nil
+	}
+}
+
+func (w *writer) forgetHosts() { w.nodes, w.instances, w.hosts = state.Version{}, state.Version{}, nil }
+
+// taskRecord is what the stream has of a task's event. It is valid until w is reset.
+func (s *Service) taskRecord(w *writer, v *state.View, revision state.Revision, st *controlplane.TaskStatus) []byte {
+	host := s.taskHost(w, v, st)
+	var err error
+	if w.status, err = (proto.MarshalOptions{}).MarshalAppend(w.status[:0], st); err != nil {
 		panic(err) // it has been encoded before, for the state
 	}
-	change := &TaskChange{
-		Time: s.Clock.Now().UnixNano(), Status: status, Zone: host.Zone, Architecture: host.Architecture, Connected: host.Connected, Instance: host.Instance,
-	}
-	b := make([]byte, 0, 9+proto.Size(change))
-	b = append(binary.BigEndian.AppendUint64(b, uint64(revision)), kindTask)
-	if b, err = (proto.MarshalOptions{}).MarshalAppend(b, change); err != nil {
+	w.change.Time, w.change.Status = s.Clock.Now().UnixNano(), w.status
+	w.change.Zone, w.change.Architecture, w.change.Connected, w.change.Instance = host.Zone, host.Architecture, host.Connected, host.Instance
+	at := len(w.text)
+	w.text = append(binary.BigEndian.AppendUint64(w.text, uint64(revision)), kindTask)
+	if w.text, err = (proto.MarshalOptions{}).MarshalAppend(w.text, &w.change); err != nil {
 		panic(err) // ids, and names that were in the state
 	}
-	return b
+	return w.text[at:len(w.text):len(w.text)]
+}
+
+// taskHost asks for the task's host as it is in v.
+func (s *Service) taskHost(w *writer, v *state.View, st *controlplane.TaskStatus) controlplane.TaskHost {
+	if st.Node == "" {
+		return s.Shapes.TaskHost(v, st)
+	}
+	if nodes, instances := controlplane.Nodes.Version(v), controlplane.ContainerInstances.Version(v); w.hosts == nil || w.nodes != nodes || w.instances != instances {
+		w.nodes, w.instances, w.hosts = nodes, instances, map[string]taskHost{}
+	}
+	scope := controlplane.Scope{Account: st.Account, Region: st.Region}
+	h, ok := w.hosts[st.Node]
+	if !ok || h.scope != scope || h.cluster != st.Cluster {
+		h = taskHost{controlplane.Scope{Account: strings.Clone(st.Account), Region: strings.Clone(st.Region)}, strings.Clone(st.Cluster), s.Shapes.TaskHost(v, st)}
+		w.hosts[strings.Clone(st.Node)] = h // the status would be kept by its text
+	}
+	return h.TaskHost
 }
 
 // record is what the stream has of another event.

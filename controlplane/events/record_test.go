@@ -4,9 +4,16 @@ import (
 	"encoding/json"
 	"slices"
 	"testing"
+	"time"
+
+	"google.golang.org/protobuf/proto"
 
 	agentapi "github.com/seed-2f228079/neargate/api/agent"
 	"github.com/seed-2f228079/neargate/controlplane"
+	"github.com/seed-2f228079/neargate/controlplane/state"
+	"github.com/seed-2f228079/neargate/controlplane/state/statetest"
+	"github.com/seed-2f228079/neargate/internal/clock"
+	"github.com/seed-2f228079/neargate/storage/stream"
 )
 
 // TestTaskEventIsToldAsItWas: of its state and host at its change, however much later somebody reads it, to whoever it is.
@@ -69,5 +76,60 @@ func TestRecordsOfBefore(t *testing.T) {
 	}
 	if len(posted) != 1 || posted[0] != string(old.document()) {
 		t.Errorf("posted are %q", posted)
+	}
+}
+
+// zoned has the zone of the node's record.
+type zoned struct{ shapes }
+
+func (zoned) TaskHost(r state.Reader, st *controlplane.TaskStatus) controlplane.TaskHost {
+	n, _ := controlplane.Nodes.Get(r, state.K(st.Node))
+	return controlplane.TaskHost{Zone: n.GetAttributes()["zone"], Connected: true, Instance: st.Cluster}
+}
+
+// TestHostsOfEventsFollowTheirRecords: what a writer keeps of hosts is what there is, whatever changes and whichever cluster asks, and nothing is kept of before.
+func TestHostsOfEventsFollowTheirRecords(t *testing.T) {
+	store := statetest.New(t, controlplane.Schema...)
+	s, w := &Service{Config: Config{Store: store, Shapes: zoned{}, Clock: clock.NewFake(time.Unix(1_800_000_000, 0))}}, &writer{}
+	told := func(changes ...proto.Message) (hosts []string) {
+		t.Helper()
+		b := state.Batch{View: store.View()}
+		for _, m := range changes {
+			c := state.Event{Table: controlplane.TaskStatuses, New: m, Revision: 7}
+			if _, ok := m.(*controlplane.Node); ok {
+				c.Table, c.Old = controlplane.Nodes, m
+			}
+			b.Events = append(b.Events, c)
+		}
+		for data := range s.derived(w, b) {
+			e, ok := read(stream.Record{Data: data})
+			if !ok || e.revision != 7 {
+				t.Fatalf("cannot read %q", data)
+			}
+			hosts = append(hosts, e.task.Zone+" "+e.task.Instance)
+		}
+		return hosts
+	}
+	zone := func(z string) *controlplane.Node {
+		t.Helper()
+		n := &controlplane.Node{Id: "n", Attributes: map[string]string{"zone": z}}
+		if _, err := store.Update(t.Context(), func(tx *state.Tx) error { controlplane.Nodes.Put(tx, n); return nil }); err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	on := func(cluster, node string) *controlplane.TaskStatus {
+		return &controlplane.TaskStatus{Account: here.Account, Region: here.Region, Cluster: cluster, Id: "a", Node: node, Version: 1}
+	}
+	zone("z1")
+	if got, want := told(on("c", "n"), on("d", "n"), on("c", "n"), on("c", ""), on("c", "m")), []string{"z1 c", "z1 d", "z1 c", " c", " c"}; !slices.Equal(got, want) {
+		t.Errorf("got %q, not %q", got, want)
+	}
+	n := zone("z2")
+	if got := told(on("c", "n")); !slices.Equal(got, []string{"z2 c"}) {
+		t.Errorf("it has moved: %q", got)
+	}
+	if told(on("c", "n"), n); w.hosts != nil || w.nodes != (state.Version{}) {
+		t.Error("hosts of before are kept")
 	}
 }

@@ -246,7 +246,7 @@ func TestNewLeaderPassesOverWhatIsDoneWith(t *testing.T) {
 	done := w.Store.Revision()
 	w.task("b", 1, agentapi.TaskState_RUNNING)
 	v := w.Store.View()
-	list := slices.Collect(w.missed(v, done-1))
+	list := slices.Collect(w.missed(&writer{}, v, done-1))
 	if len(list) != 2 {
 		t.Fatalf("missed %v", list)
 	}

@@ -33,27 +33,28 @@ func (s *step) planDaemon() (start []*controlplane.Task, stop []victim) {
 		s.changePrimary(func(d *controlplane.Deployment) { d.DesiredCount = s.service.DesiredCount })
 	}
 	occupied := map[string]bool{} // instances that have a task, also one that is leaving
-	for _, l := range s.live {
-		occupied[s.daemonInstance(l.task)] = true
+	for i := range s.live {
+		occupied[daemonInstance(s.live[i].task)] = true
 	}
 	spare := -((len(instances)*int(s.service.MinimumHealthyPercent) + 99) / 100)
 	members := s.members()
-	for _, m := range members {
-		if m.healthy {
+	for i := range members {
+		if members[i].healthy {
 			spare++
 		}
 	}
-	for _, m := range members {
-		_, wanted := instances[s.daemonInstance(s.live[m.at].task)]
+	for i := range members {
+		m := &members[i]
+		_, wanted := instances[daemonInstance(m.task)]
 		switch {
 		case m.failed != "":
-			stop = append(stop, victim{m.id, m.failed, false})
+			stop = append(stop, victim{m.id(), m.failed, false})
 		case m.current && wanted, m.protected:
 		case !m.healthy || !wanted:
-			stop = append(stop, victim{m.id, "", false})
+			stop = append(stop, victim{m.id(), "", false})
 		case spare > 0:
 			spare--
-			stop = append(stop, victim{m.id, "", true})
+			stop = append(stop, victim{m.id(), "", true})
 		}
 	}
 	free := make([]string, 0, len(instances))
@@ -80,12 +81,10 @@ func (s *step) planDaemon() (start []*controlplane.Task, stop []victim) {
 
 const daemonConstraint = "containerInstanceId == "
 
-// daemonInstance is the instance that a daemon task is bound to.
-func (s *step) daemonInstance(t *controlplane.Task) string {
-	for _, c := range controlplane.DecodeShape[[]types.PlacementConstraint](t.PlacementConstraintsJson) {
-		if instance, ok := strings.CutPrefix(aws.ToString(c.Expression), daemonConstraint); ok {
-			return instance
-		}
-	}
-	return ""
+// daemonInstance is the instance that a daemon task is bound to. The constraint that says so is in front of the service's own, and nothing in it needs an
+// escape, so it is found without decoding the list: a look asks this of every task.
+func daemonInstance(t *controlplane.Task) string {
+	_, after, _ := strings.Cut(t.PlacementConstraintsJson, daemonConstraint)
+	instance, _, _ := strings.Cut(after, `"`)
+	return instance
 }

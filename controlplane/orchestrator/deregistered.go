@@ -27,6 +27,7 @@ func (o *Orchestrator) instances() *reconciler {
 		},
 		keys:      func(_ *state.View, e state.Event) []state.Key { return []state.Key{e.Key} },
 		reconcile: o.endOrphans,
+		workers:   manyWorkers * o.Workers,
 	}
 }
 

@@ -1,6 +1,7 @@
 package orchestrator
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -19,13 +20,12 @@ func resolveImages(tx *state.Tx, t *controlplane.Task, before, now *agentapi.Tas
 	if t.Service == "" || t.Deployment == "" {
 		return
 	}
-	known := map[string]string{}
-	for _, c := range before.GetContainers() {
-		known[c.Name] = c.ImageDigest
+	known := func(name string) bool { // a task has few
+		return slices.ContainsFunc(before.GetContainers(), func(c *agentapi.ContainerStatus) bool { return c.Name == name && c.ImageDigest != "" })
 	}
 	var said []*agentapi.ContainerStatus
 	for _, c := range now.GetContainers() {
-		if c.ImageDigest != "" && known[c.Name] == "" {
+		if c.ImageDigest != "" && !known(c.Name) {
 			said = append(said, c)
 		}
 	}
@@ -36,15 +36,12 @@ func resolveImages(tx *state.Tx, t *controlplane.Task, before, now *agentapi.Tas
 	if !ok || d.TaskDefinition != t.TaskDefinition {
 		return
 	}
-	var consistent map[string]bool // by container; read when it is needed
-	changed := proto.CloneOf(d)
+	said = slices.DeleteFunc(said, func(c *agentapi.ContainerStatus) bool { return d.ImageDigests[c.Name] != "" })
+	if len(said) == 0 {
+		return
+	}
+	changed, consistent := proto.CloneOf(d), consistentContainers(tx, t)
 	for _, c := range said {
-		if d.ImageDigests[c.Name] != "" {
-			continue
-		}
-		if consistent == nil {
-			consistent = consistentContainers(tx, t)
-		}
 		if consistent[c.Name] {
 			if changed.ImageDigests == nil {
 				changed.ImageDigests = map[string]string{}

@@ -45,6 +45,7 @@ func (o *Orchestrator) leaving() *reconciler {
 			return nil
 		},
 		reconcile: o.finishLeaving,
+		workers:   manyWorkers * o.Workers,
 	}
 }
 

@@ -35,8 +35,10 @@ func (s *step) complete(tasks []*controlplane.Task) error {
 	}
 	strategy := controlplane.DecodeShape[[]types.CapacityProviderStrategyItem](s.primary.CapacityProviderStrategyJson)
 	using := map[string]int{}
-	for _, l := range s.live {
-		using[l.task.CapacityProvider]++
+	if len(strategy) > 0 {
+		for i := range s.live {
+			using[s.live[i].task.CapacityProvider]++
+		}
 	}
 	for _, t := range tasks {
 		t.Demand = def.Demand

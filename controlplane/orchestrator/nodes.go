@@ -29,6 +29,7 @@ func (o *Orchestrator) nodes() *reconciler {
 		},
 		keys:      func(_ *state.View, e state.Event) []state.Key { return []state.Key{e.Key} },
 		reconcile: o.endLostTasks,
+		workers:   manyWorkers * o.Workers,
 	}
 }
 

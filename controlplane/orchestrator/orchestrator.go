@@ -2,7 +2,7 @@
 // replaces what is lost and cleans up what is over.
 //
 // Each concern is one reconciler, and all work alike: a reconciler watches some tables, keeps a queue of keys to look at, and brings
-// one key at a time nearer to what is wanted, in one transaction. It decides from records and the clock alone and remembers nothing
+// each nearer to what is wanted, by one transaction or a few. It decides from records and the clock alone and remembers nothing
 // that it could not find again, so it may crash anywhere. All run on the leader only.
 //
 //   - services: as many healthy tasks as wanted, deployments, draining instances, deletion (service.go, plan.go, daemon.go)
@@ -66,7 +66,8 @@ type Config struct {
 	TaskRetention time.Duration
 	// ServiceRetention is how long INACTIVE services are kept; a day by default.
 	ServiceRetention time.Duration
-	// Workers is how many services are worked on at a time; 0: one. Rand is then read by several at once.
+	// Workers is how many services are worked on at a time, how many transactions of one are under way together, and so for nodes and leaving tasks; 0: one.
+	// Rand is then read by several at once.
 	Workers int
 }
 
@@ -87,7 +88,7 @@ func New(c Config, l *Lifecycle) *Orchestrator {
 	if c.ServiceRetention == 0 {
 		c.ServiceRetention = 24 * time.Hour
 	}
-	return &Orchestrator{Config: c, lifecycle: l, looks: looks{of: map[state.Key][]knownTask{}}}
+	return &Orchestrator{Config: c, lifecycle: l, looks: looks{of: map[state.Key]*memory{}}}
 }
 
 // Run works whenever this server leads, until ctx ends.

@@ -19,6 +19,10 @@ const retryAfter = time.Second
 // leastRest is what is worth a timer.
 const leastRest = time.Millisecond
 
+// manyWorkers is how many keys of a small thing, a task or a host, are worked on at a time for each service that is. A transaction is mostly
+// waiting, and those that wait together are committed together; one after the other, the hosts of a zone that is lost would be waited for for minutes.
+const manyWorkers = 4
+
 // reconciler is one concern.
 type reconciler struct {
 	name   string

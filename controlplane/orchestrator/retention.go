@@ -14,6 +14,8 @@ const (
 	cleanEvery = time.Minute
 	// cleanStep bounds one transaction; a stopped task is up to three records.
 	cleanStep = 25
+	// cleanServices bounds one in which services go: each has a dozen pages of events.
+	cleanServices = 5
 )
 
 // retention removes what is over. It has a key for each kind of record and works by the clock: nothing announces that time
@@ -69,7 +71,7 @@ func (o *Orchestrator) staleTasks(v *state.View, now time.Time) (stale []func(*s
 
 func (o *Orchestrator) staleServices(v *state.View, now time.Time) (stale []func(*state.Tx)) {
 	for s := range controlplane.InactiveServices.Scan(v, state.K()) {
-		if len(stale) == cleanStep || s.InactiveSince.AsTime().Add(o.ServiceRetention).After(now) {
+		if len(stale) == cleanServices || s.InactiveSince.AsTime().Add(o.ServiceRetention).After(now) {
 			break
 		}
 		stale = append(stale, func(tx *state.Tx) {
@@ -78,7 +80,7 @@ func (o *Orchestrator) staleServices(v *state.View, now time.Time) (stale []func
 				return // created anew meanwhile
 			}
 			controlplane.Services.Delete(tx, key)
-			controlplane.ServiceEventRings.Delete(tx, key)
+			controlplane.DeleteServiceEvents(tx, key)
 			controlplane.PutTags(tx, s.Scope(), s.ARN(), nil)
 		})
 	}

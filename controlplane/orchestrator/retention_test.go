@@ -1,6 +1,7 @@
 package orchestrator
 
 import (
+	"fmt"
 	"slices"
 	"testing"
 	"time"
@@ -115,5 +116,36 @@ func TestClientTokensExpire(t *testing.T) {
 	w.settle()
 	if got := tokens(); !slices.Equal(got, []string{"second"}) {
 		t.Errorf("a day after the first there are %v", got)
+	}
+}
+
+// TestServicesGoWithTheirEvents: many of them that have said much.
+func TestServicesGoWithTheirEvents(t *testing.T) {
+	w := newWorld(t)
+	for i := range 12 {
+		s := &controlplane.Service{
+			Account: scope.Account, Region: scope.Region, Cluster: "default", Name: fmt.Sprint("s", i), Status: serviceInactive, InactiveSince: timestamppb.New(w.clock.Now()),
+		}
+		w.change(func(tx *state.Tx) error { controlplane.Services.Put(tx, s); return nil })
+		for j := range 12 {
+			w.change(func(tx *state.Tx) error {
+				for k := range 10 {
+					controlplane.AppendServiceEvent(tx, s, fmt.Sprint(j, k), w.clock.Now(), w.rand)
+				}
+				return nil
+			})
+		}
+	}
+	left := func() (services, pages int) {
+		v := w.store.View()
+		return len(slices.Collect(controlplane.Services.Scan(v, state.K()))), len(slices.Collect(controlplane.ServiceEventRings.Scan(v, state.K())))
+	}
+	if services, pages := left(); services != 12 || pages < 12*10 {
+		t.Fatalf("%d services, %d pages", services, pages)
+	}
+	w.clock.Advance(w.o.ServiceRetention + time.Second)
+	w.settle()
+	if services, pages := left(); services != 0 || pages != 0 {
+		t.Errorf("%d services and %d pages are left", services, pages)
 	}
 }

@@ -386,6 +386,11 @@ func (w *world) schedule() {
 				if _, bound, ok := strings.Cut(t.PlacementConstraintsJson, daemonConstraint+"ci-"); ok {
 					node = bound[:strings.Index(bound, `"`)]
 				}
+				for n := range controlplane.Nodes.Scan(tx, state.K()) {
+					if t.AvailabilityZone != "" && n.Attributes["ecs.availability-zone"] == t.AvailabilityZone {
+						node = n.Id
+					}
+				}
 				s, changed = s.AdvancePlaced(node)
 				w.placed++
 			}
@@ -408,8 +413,7 @@ var hexID = regexp.MustCompile(`[0-9a-f]{32}`)
 
 // said prints the service events since it was last asked, oldest first.
 func (w *world) said(out *strings.Builder) {
-	ring, _ := controlplane.ServiceEventRings.Get(w.store.View(), scope.Key("default", "web"))
-	events := ring.GetEvents()
+	events := controlplane.ServiceEventsOf(w.store.View(), scope.Key("default", "web"))
 	for i := len(events) - w.told - 1; i >= 0; i-- {
 		fmt.Fprintln(out, hexID.ReplaceAllStringFunc(events[i].Message, w.name))
 	}

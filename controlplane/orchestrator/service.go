@@ -1,6 +1,7 @@
 package orchestrator
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"iter"
@@ -32,7 +33,7 @@ const (
 	deploymentInactive = "INACTIVE"
 )
 
-// stepTasks bounds how many tasks one transaction starts or stops; the next step follows at once. Each task is up to three
+// stepTasks bounds how many tasks one transaction starts, and stops; there are as many as it takes. Each task is up to three
 // records, and its endpoints.
 const stepTasks = 15
 
@@ -42,7 +43,7 @@ const lookTasks = 20 * stepTasks
 
 // restPerTask is for how long a service that changes is left alone after a look, for each of its tasks: looks, each of which costs as
 // much again, then take a bounded part of the time however many reports come in.
-const restPerTask = 10 * time.Microsecond
+const restPerTask = 5 * time.Microsecond
 
 // services keeps every service at what it wants.
 func (o *Orchestrator) services() *reconciler {
@@ -134,50 +135,54 @@ type step struct {
 	service *controlplane.Service
 	primary *controlplane.Deployment
 	others  []*controlplane.Deployment
+	room    *room
+	known   *hosts
 	live    []liveTask
 	wanted  []member // see members; nil: not made yet
 	again   time.Duration
 
-	// What is left to do of what this look has found.
+	// What is left to do of what this look has found, and how much of each at most in a transaction.
 	starting []*controlplane.Task
 	stopping []victim
+	most     int
+
+	// isPart: of what a look has found, to be done beside others. What it says is then told by carryOn.
+	isPart bool
+	said   []string
 }
 
-func (o *Orchestrator) reconcileService(ctx context.Context, key state.Key) (again time.Duration, err error) {
+func (o *Orchestrator) reconcileService(ctx context.Context, key state.Key) (time.Duration, error) {
+	room := rooms.Get().(*room)
+	defer room.leave()
 	var s *step
-	if _, err = o.Store.Update(ctx, func(tx *state.Tx) error {
-		if s = o.look(tx, key); s == nil {
-			return nil
-		}
-		return s.reconcile()
-	}); err != nil || s == nil {
-		o.looks.set(key, nil)
-		return 0, err
-	}
-	o.looks.set(key, s.live)
-	for len(s.starting)+len(s.stopping) > 0 {
-		starting, stopping := s.starting, s.stopping
-		stale := false
+	err := error(nil)
+	for most := stepTasks; ; most /= 2 {
 		if _, err = o.Store.Update(ctx, func(tx *state.Tx) error {
-			s.tx, s.starting, s.stopping = tx, starting, stopping
-			if stale = !s.holds(key); stale {
+			if s = o.look(tx, key, room); s == nil {
 				return nil
 			}
-			return s.proceed()
-		}); err != nil || stale {
-			return s.again, err
+			s.most = most
+			return s.reconcile()
+		}); most == 1 || !tooMuch(err) {
+			break
 		}
 	}
-	return s.again, nil
+	if err != nil || s == nil {
+		o.looks.set(key, nil, 0)
+		return 0, err
+	}
+	o.looks.set(key, s.live, s.known.number)
+	err = s.carryOn(ctx, key)
+	return s.again, err
 }
 
 // look reads a service and what belongs to it; nil: it is gone.
-func (o *Orchestrator) look(tx *state.Tx, key state.Key) *step {
+func (o *Orchestrator) look(tx *state.Tx, key state.Key, room *room) *step {
 	service, ok := controlplane.Services.Get(tx, key)
 	if !ok {
 		return nil
 	}
-	s := &step{Orchestrator: o, tx: tx, v: o.Store.View(), now: o.Clock.Now(), service: service}
+	s := &step{Orchestrator: o, tx: tx, v: o.Store.View(), now: o.Clock.Now(), service: service, room: room}
 	for d := range controlplane.Deployments.Scan(tx, key) {
 		if d.Id == service.PrimaryDeployment {
 			s.primary = d
@@ -185,7 +190,9 @@ func (o *Orchestrator) look(tx *state.Tx, key state.Key) *step {
 			s.others = append(s.others, d)
 		}
 	}
-	s.live = liveTasks(s.v, key, o.looks.get(key))
+	s.known = o.hosts.of(s.v)
+	s.live = liveTasks(room.live[:0], s.v, key, o.looks.get(key), s.known)
+	room.live = s.live
 	return s
 }
 
@@ -232,17 +239,15 @@ func (s *step) reconcile() error {
 
 // proceed does as much of what is to be done as fits the transaction.
 func (s *step) proceed() error {
-	n := min(len(s.stopping), stepTasks)
+	n := min(len(s.stopping), s.most)
 	if err := s.stop(s.stopping[:n]); err != nil {
 		return err
 	}
 	s.stopping = s.stopping[n:]
-	n = min(len(s.starting), stepTasks)
-	if err := s.start(s.starting[:n]); err != nil {
-		return err
-	}
+	n = min(len(s.starting), s.most)
+	tasks := s.starting[:n]
 	s.starting = s.starting[n:]
-	return nil
+	return s.start(tasks)
 }
 
 // situation sums up the records for plan.
@@ -268,19 +273,22 @@ func (s *step) members() []member {
 	if s.wanted != nil {
 		return s.wanted
 	}
-	known, routed := s.hosts.of(s.v), s.routed()
-	s.wanted = make([]member, 0, len(s.live))
-	for i, l := range s.live {
+	routed := s.routed()
+	s.wanted = slices.Grow(s.room.wanted[:0], len(s.live))
+	for i := range s.live {
+		l := &s.live[i]
 		status := l.status
 		if status.Desired > agentapi.TaskState_RUNNING {
 			continue
 		}
-		h := &host{}
+		m := member{task: l.task, host: nowhere, unplaceable: status.PlacementFailure != ""}
 		if status.Node != "" {
-			h = known.in(s.v, status.Node)
+			if l.host == nil {
+				l.host = s.known.in(s.v, status.Node)
+			}
+			m.host = l.host
 		}
-		m := member{id: status.Id, at: i, node: status.Node, zone: h.zone, created: l.task.Created.GetSeconds()*1e9 + int64(l.task.Created.GetNanos()), unplaceable: status.PlacementFailure != ""}
-		m.current = l.task.Deployment == s.primary.Id && !s.draining(h)
+		m.current = cmp.Or(status.Deployment, l.task.Deployment) == s.primary.Id && !s.draining(m.host)
 		m.running = status.Observed == agentapi.TaskState_RUNNING
 		// A task of which an essential container has a health check counts once that has succeeded.
 		m.healthy = m.running && (status.Health == "" || status.Health == "HEALTHY") && (!routed || s.lifecycle.routers.Healthy(s.v, l.task))
@@ -290,6 +298,7 @@ func (s *step) members() []member {
 		}
 		s.wanted = append(s.wanted, m)
 	}
+	s.room.wanted = s.wanted
 	return s.wanted
 }
 
@@ -301,13 +310,13 @@ func (s *step) routed() bool {
 
 // draining says whether the host's container instance drains; tasks of the serverless pool are on none.
 func (s *step) draining(h *host) bool {
-	return s.service.LaunchType != string(types.LaunchTypeFargate) && slices.Contains(h.resting, membership{s.service.Scope(), s.service.Cluster})
+	return len(h.resting) > 0 && s.service.LaunchType != string(types.LaunchTypeFargate) && slices.Contains(h.resting, membership{s.service.Scope(), s.service.Cluster})
 }
 
 const failedContainerHealth = "Task failed container health checks"
 
 // failed is why a running task has to be replaced; during the grace period after its start, health checks are not asked.
-func (s *step) failed(l liveTask, routed bool) string {
+func (s *step) failed(l *liveTask, routed bool) string {
 	status := l.status
 	if status.Observed != agentapi.TaskState_RUNNING {
 		return ""
@@ -407,6 +416,7 @@ func (s *step) start(tasks []*controlplane.Task) error {
 		}
 		s.eventOnce(fmt.Sprintf("(service %s) failed to launch a task with (error %s).", s.service.Name, why))
 		s.lookAgain(launchAgain)
+		s.starting = nil // nor would others
 		return nil
 	}
 	var names []string
@@ -456,8 +466,10 @@ func (s *step) stop(list []victim) error {
 // that has what it wants says so.
 func (s *step) settle() {
 	byDeployment := map[string]int{}
-	for _, l := range s.live {
-		byDeployment[l.task.Deployment]++
+	if len(s.others) > 0 {
+		for i := range s.live {
+			byDeployment[s.live[i].task.Deployment]++
+		}
 	}
 	others := s.forgetDeployments(byDeployment)
 	healthy := 0
@@ -483,8 +495,8 @@ func (s *step) settle() {
 // drain ends a service that was deleted: no task is left, then no deployment.
 func (s *step) drain() error {
 	var list []victim
-	for _, l := range s.live {
-		if l.status.Desired == agentapi.TaskState_RUNNING {
+	for i := range s.live {
+		if l := &s.live[i]; l.status.Desired == agentapi.TaskState_RUNNING {
 			list = append(list, victim{id: l.status.Id})
 		}
 	}
@@ -510,15 +522,19 @@ func (s *step) drain() error {
 }
 
 func (s *step) event(format string, args ...any) {
-	controlplane.AppendServiceEvent(s.tx, s.service, fmt.Sprintf(format, args...), s.now, s.Rand)
+	message := fmt.Sprintf(format, args...)
+	if s.isPart {
+		s.said = append(s.said, message)
+		return
+	}
+	controlplane.AppendServiceEvent(s.tx, s.service, message, s.now, s.Rand)
 }
 
 // repeatAfter is how long ECS omits an event that was said already.
 const repeatAfter = 6 * time.Hour
 
 func (s *step) eventOnce(message string) {
-	ring, _ := controlplane.ServiceEventRings.Get(s.tx, controlplane.Services.Key(s.service))
-	for _, e := range ring.GetEvents() {
+	for _, e := range controlplane.ServiceEventsOf(s.tx, controlplane.Services.Key(s.service)) {
 		if e.Message == message && s.now.Sub(e.Created.AsTime()).Abs() < repeatAfter {
 			return
 		}

@@ -6,6 +6,10 @@ import (
 	"math/rand/v2"
 	"slices"
 	"testing"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/seed-2f228079/neargate/controlplane"
 )
 
 // TestVictimsAreChosenAsByLookingAtAll holds every choice against one that looks at each task that is left.
@@ -19,12 +23,16 @@ func TestVictimsAreChosenAsByLookingAtAll(t *testing.T) {
 		return 0
 	}
 	for range 200 {
-		var left []member
+		hosts := map[[2]int]*host{}
+		var left []*member
 		for i := range 1 + r.IntN(60) {
 			running := r.IntN(4) > 0
-			zone := r.IntN(3)
-			left = append(left, member{
-				id: fmt.Sprint(i), running: running, healthy: running && r.IntN(4) > 0, zone: fmt.Sprint(zone), node: fmt.Sprint(zone, r.IntN(4)), created: int64(r.IntN(10)),
+			where := [2]int{r.IntN(3), r.IntN(4)}
+			if hosts[where] == nil {
+				hosts[where] = &host{at: len(hosts) + 1, zone: where[0]}
+			}
+			left = append(left, &member{
+				task: &controlplane.Task{Id: fmt.Sprint(i), Created: &timestamppb.Timestamp{Nanos: int32(r.IntN(10))}}, running: running, healthy: running && r.IntN(4) > 0, host: hosts[where],
 			})
 		}
 		n := r.IntN(len(left) + 2)
@@ -33,19 +41,19 @@ func TestVictimsAreChosenAsByLookingAtAll(t *testing.T) {
 			t.Fatalf("seed %d: %d victims, not %d", seed, len(got), min(n, len(left)))
 		}
 		for _, m := range got {
-			zones, nodes := map[string]int{}, map[string]int{}
+			zones, nodes := map[int]int{}, map[*host]int{}
 			for _, l := range left {
-				zones[l.zone]++
-				nodes[l.node]++
+				zones[l.host.zone]++
+				nodes[l.host]++
 			}
-			want := slices.MinFunc(left, func(a, b member) int {
+			want := slices.MinFunc(left, func(a, b *member) int {
 				return cmp.Or(cmp.Compare(flag(a.running), flag(b.running)), cmp.Compare(flag(a.healthy), flag(b.healthy)),
-					cmp.Compare(zones[b.zone], zones[a.zone]), cmp.Compare(nodes[b.node], nodes[a.node]), cmp.Compare(b.created, a.created), cmp.Compare(a.id, b.id))
+					cmp.Compare(zones[b.host.zone], zones[a.host.zone]), cmp.Compare(nodes[b.host], nodes[a.host]), cmp.Compare(b.created(), a.created()), cmp.Compare(a.id(), b.id()))
 			})
 			if m != want {
 				t.Fatalf("seed %d: %+v was chosen, not %+v", seed, m, want)
 			}
-			left = slices.DeleteFunc(left, func(l member) bool { return l.id == m.id })
+			left = slices.DeleteFunc(left, func(l *member) bool { return l == m })
 		}
 	}
 }

@@ -30,6 +30,9 @@ type op struct {
 // maxGroup bounds what is committed with one sync.
 const maxGroup = 16 << 20
 
+// keptEntries is how much memory for the journal's entries is kept for the next ones.
+const keptEntries = 256 << 10
+
 // plan is the end of a stream as it will be when what is being committed is.
 type plan struct {
 	seg  *segment // nil: none yet
@@ -94,7 +97,7 @@ func take(pending []*op) int {
 
 // commitGroup writes, syncs the journal once, shows the result and answers.
 func (s *Store) commitGroup(group []*op) {
-	var entries []byte
+	entries := s.entries[:0]
 	var live []*op
 	for _, o := range group {
 		if err := s.prepare(o); err != nil {
@@ -105,6 +108,9 @@ func (s *Store) commitGroup(group []*op) {
 		for _, w := range o.writes {
 			entries = appendEntry(entries, w)
 		}
+	}
+	if s.entries = entries; cap(entries) > keptEntries {
+		s.entries = nil
 	}
 	var err error
 	broken := false

@@ -99,6 +99,7 @@ type Store struct {
 	// Of who has the right to commit (Store.queue).
 	journal *journal
 	dirty   map[string]bool // segments written since the journal began
+	entries []byte          // memory for the journal's next ones
 
 	queue group.Queue[*op] // the commit right
 

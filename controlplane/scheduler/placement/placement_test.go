@@ -147,8 +147,7 @@ func TestServiceIsToldOnce(t *testing.T) {
 	})
 	w.run()
 	events := func() []*controlplane.ServiceEvent {
-		ring, _ := controlplane.ServiceEventRings.Get(w.store.View(), scope.Key("one", "web"))
-		return ring.GetEvents()
+		return controlplane.ServiceEventsOf(w.store.View(), scope.Key("one", "web"))
 	}
 	w.until("the service is told", func() bool { return len(events()) > 0 })
 	w.until("every task says why it waits", func() bool {
