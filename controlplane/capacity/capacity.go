@@ -124,7 +124,7 @@ func connected(tx *state.Tx, old *controlplane.Node, h *agentapi.Hello) error {
 		return errors.New("its container instance is not registered")
 	}
 	n := proto.CloneOf(old)
-	n.Status, n.Version = NodeReady, cmp.Or(h.Version, n.Version)
+	n.Status, n.DownSince, n.Version = NodeReady, nil, cmp.Or(h.Version, n.Version)
 	n.AmazonAgent.Hash = cmp.Or(h.Attributes[HelloAgentHash], n.AmazonAgent.Hash)
 	n.AmazonAgent.DockerVersion = cmp.Or(h.Attributes[HelloDockerVersion], n.AmazonAgent.DockerVersion)
 	if !proto.Equal(old, n) {
@@ -172,11 +172,12 @@ func EnsureInstances(tx *state.Tx, c *controlplane.Cluster, now time.Time) (made
 	return made
 }
 
-// ensure makes the node an instance of the cluster unless it is one, or was one until it was deregistered: that record is returned.
+// ensure makes the node an instance of the cluster unless it is one, or was one until it was deregistered: that record is returned. The id is
+// the node's, whoever has registered by it while the node was forgotten.
 func ensure(tx *state.Tx, n *controlplane.Node, c *controlplane.Cluster, now time.Time) (old *controlplane.ContainerInstance, made bool) {
 	id := InstanceID(n.Id, c)
 	key := c.Scope().Key(c.Name, id)
-	if old, ok := controlplane.ContainerInstances.Get(tx, key); ok {
+	if old, ok := controlplane.ContainerInstances.Get(tx, key); ok && old.Node == n.Id {
 		return old, false
 	}
 	controlplane.ContainerInstances.Put(tx, &controlplane.ContainerInstance{

@@ -68,3 +68,30 @@ func TestDeregisteredUntilTheAgentStartsAnew(t *testing.T) {
 		})
 	}
 }
+
+// The id of a membership is its node's: an agent of Amazon's that has named it while the node was forgotten does not keep the node out.
+func TestMembershipIsTheNodesOwn(t *testing.T) {
+	store := statetest.New(t, controlplane.Schema...)
+	rule := Rule{Account: "000000000000", Region: "us-east-1"}
+	join := func(node string) {
+		t.Helper()
+		if _, err := store.Update(context.Background(), func(tx *state.Tx) error {
+			return rule.Join(tx, &agentapi.Hello{NodeId: node}, time.Unix(1e9, 0))
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	join("other")
+	c, _ := controlplane.Clusters.Get(store.View(), controlplane.Scope{Account: rule.Account, Region: rule.Region}.Key("default"))
+	if _, err := store.Update(context.Background(), func(tx *state.Tx) error {
+		controlplane.ContainerInstances.Put(tx, &controlplane.ContainerInstance{Account: rule.Account, Region: rule.Region, Cluster: "default", Id: InstanceID("n", c), Node: "amazon", Status: Inactive})
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	join("n")
+	ci, _ := controlplane.ContainerInstances.Get(store.View(), c.Scope().Key("default", InstanceID("n", c)))
+	if ci.GetNode() != "n" || ci.Status != Active {
+		t.Errorf("it is %v", ci)
+	}
+}

@@ -102,10 +102,11 @@ func (s *Server) giveUp(ctx context.Context, nodes []string, began time.Time) {
 			}
 			n = proto.CloneOf(n)
 			n.Status = to
-			controlplane.Nodes.Put(tx, n)
 			if to == capacity.NodeDown {
+				n.DownSince = timestamppb.New(s.Clock.Now())
 				down = append(down, node)
 			}
+			controlplane.Nodes.Put(tx, n)
 		}
 		return nil
 	})

@@ -103,7 +103,7 @@ func TestContainerInstanceHealth(t *testing.T) {
 func TestDeregisterContainerInstance(t *testing.T) {
 	p := world(t)
 	const id = "0123456789abcdef0123456789abcdef"
-	must(p, p.runTask, &ecs.RunTaskInput{TaskDefinition: aws.String("web")})
+	task := must(p, p.runTask, &ecs.RunTaskInput{TaskDefinition: aws.String("web")}).Tasks[0]
 	refused := func(want string, in *ecs.DeregisterContainerInstanceInput) {
 		t.Helper()
 		_, err := p.deregisterContainerInstance(p.ctx(), in)
@@ -123,6 +123,10 @@ func TestDeregisterContainerInstance(t *testing.T) {
 	}
 	if ci := must(p, p.describeContainerInstances, &ecs.DescribeContainerInstancesInput{ContainerInstances: []string{id}}).ContainerInstances; len(ci) != 1 || *ci[0].Status != "INACTIVE" {
 		t.Errorf("described: %+v", ci)
+	}
+	on := must(p, p.describeTasks, &ecs.DescribeTasksInput{Tasks: []string{*task.TaskArn}}).Tasks[0].ContainerInstanceArn
+	if want := here.ContainerInstanceARN("default", id); aws.ToString(on) != want {
+		t.Errorf("the task is on %q, want %s", aws.ToString(on), want)
 	}
 	refused("The referenced container instance was not found.", &ecs.DeregisterContainerInstanceInput{ContainerInstance: aws.String(id), Force: aws.Bool(true)})
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"maps"
 	"net/netip"
+	"regexp"
 	"strconv"
 	"strings"
 
@@ -29,6 +30,9 @@ const (
 	maxReservedPorts   = 100
 	maxIdentity        = 16 << 10
 )
+
+// instanceName is what instances are called.
+var instanceName = regexp.MustCompile(`^[0-9a-f]{32}$`)
 
 // registration is what RegisterContainerInstance says of a host, read.
 type registration struct {
@@ -59,8 +63,20 @@ func (s *Service) registerContainerInstance(ctx context.Context, in *ecs.Registe
 			Account: scope.Account, Region: scope.Region, Cluster: c.Name, Id: capacity.InstanceID(n.Id, c), Node: n.Id, Status: active, Registered: timestamppb.New(now),
 		}
 		if ref := aws.ToString(in.ContainerInstanceArn); ref != "" {
-			if ci, n, err = registered(tx, scope, c, ref); err != nil {
+			name, err := member(scope, "container-instance", c.Name, ref)
+			if err != nil {
 				return err
+			}
+			switch old, node, err := registered(tx, scope.Key(c.Name, name)); {
+			case err != nil:
+				return err
+			case old != nil:
+				ci, n = old, node
+			case instanceName.MatchString(name):
+				// It was lost for so long that it was forgotten, or the state is one of before. The agent goes by no other name than it has.
+				ci.Id = name
+			default:
+				return invalid("The referenced container instance was not found.")
 			}
 			if ci.Status == inactive {
 				ci.Status, ci.Registered = active, timestamppb.New(now)
@@ -75,6 +91,7 @@ func (s *Service) registerContainerInstance(ctx context.Context, in *ecs.Registe
 		if version := in.VersionInfo; version != nil { // the agent itself says it when it connects
 			n.Version, n.AmazonAgent.Hash, n.AmazonAgent.DockerVersion = aws.ToString(version.AgentVersion), aws.ToString(version.AgentHash), aws.ToString(version.DockerVersion)
 		}
+		n.DownSince = nil // whatever its status: it is there
 		n.Runtime, n.Resources, n.Attributes = capacity.RuntimeAmazon, g.resources, g.attributes
 		n.Name, n.Address = cmp.Or(g.attributes["ecs.instance-id"], n.Id), g.address
 		if ci.Attributes == nil && len(g.custom) > 0 {
@@ -96,19 +113,15 @@ func (s *Service) registerContainerInstance(ctx context.Context, in *ecs.Registe
 	return &ecs.RegisterContainerInstanceOutput{ContainerInstance: new(containerInstanceShape(s.Store.View(), made, true))}, nil
 }
 
-// registered are copies of the records of an instance that an agent says it is.
-func registered(tx *state.Tx, scope controlplane.Scope, c *controlplane.Cluster, ref string) (*controlplane.ContainerInstance, *controlplane.Node, error) {
-	name, err := member(scope, "container-instance", c.Name, ref)
-	if err != nil {
-		return nil, nil, err
-	}
-	ci, ok := controlplane.ContainerInstances.Get(tx, scope.Key(c.Name, name))
+// registered are copies of the records of an instance that an agent says it is; nil: there is none.
+func registered(tx *state.Tx, key state.Key) (*controlplane.ContainerInstance, *controlplane.Node, error) {
+	ci, ok := controlplane.ContainerInstances.Get(tx, key)
 	if !ok {
-		return nil, nil, invalid("The referenced container instance was not found.")
+		return nil, nil, nil
 	}
 	n, ok := controlplane.Nodes.Get(tx, state.K(ci.Node))
 	if !ok || n.AmazonAgent == nil {
-		return nil, nil, invalid("The container instance %s was not registered by RegisterContainerInstance.", name)
+		return nil, nil, invalid("The container instance %s was not registered by RegisterContainerInstance.", ci.Id)
 	}
 	return proto.CloneOf(ci), proto.CloneOf(n), nil
 }

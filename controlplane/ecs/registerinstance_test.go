@@ -9,6 +9,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ecs/types"
 
 	"github.com/seed-2f228079/neargate/api"
+	"github.com/seed-2f228079/neargate/controlplane"
+	"github.com/seed-2f228079/neargate/controlplane/state"
 	"github.com/seed-2f228079/neargate/internal/awserr"
 )
 
@@ -90,6 +92,31 @@ func TestRegisterContainerInstance(t *testing.T) {
 	}
 	if out := must(p, p.startTask, &ecs.StartTaskInput{ContainerInstances: []string{*ci.ContainerInstanceArn}, TaskDefinition: aws.String("web:1")}); len(out.Tasks) != 0 || *out.Failures[0].Reason != "AGENT" {
 		t.Errorf("without a connection: %+v", out)
+	}
+}
+
+// An agent that was lost until it was forgotten knows its instance by the name that it had, and takes no other.
+func TestRegisterForgottenContainerInstance(t *testing.T) {
+	p := world(t)
+	first := must(p, p.registerContainerInstance, amazonHost()).ContainerInstance
+	p.change(func(tx *state.Tx) {
+		for ci := range controlplane.ContainerInstances.Scan(tx, here.Key("default")) {
+			if ci.ARN() == *first.ContainerInstanceArn {
+				controlplane.ContainerInstances.Delete(tx, controlplane.ContainerInstances.Key(ci))
+				controlplane.Nodes.Delete(tx, state.K(ci.Node))
+			}
+		}
+	})
+	again := amazonHost()
+	again.ContainerInstanceArn = first.ContainerInstanceArn
+	for range 2 { // it is told the same when it asks again
+		second := must(p, p.registerContainerInstance, again).ContainerInstance
+		if *second.ContainerInstanceArn != *first.ContainerInstanceArn || *second.Status != "ACTIVE" || second.RegisteredResources[0].IntegerValue != 2048 {
+			t.Errorf("again: %+v", second)
+		}
+	}
+	if list := must(p, p.listContainerInstances, &ecs.ListContainerInstancesInput{Filter: aws.String("agentConnected == false")}); len(list.ContainerInstanceArns) != 1 {
+		t.Errorf("listed %v", list.ContainerInstanceArns)
 	}
 }
 

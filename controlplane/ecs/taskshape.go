@@ -115,14 +115,18 @@ func (s *Service) shapeOf(d *controlplane.TaskDefinition) types.TaskDefinition {
 	return last.shape
 }
 
-// membership is the container instance by which the node of like belongs to like's cluster.
-func membership(r state.Reader, like *controlplane.ContainerInstance) (*controlplane.ContainerInstance, bool) {
+// membership is the container instance by which the node of like belongs to like's cluster, or did last.
+func membership(r state.Reader, like *controlplane.ContainerInstance) (last *controlplane.ContainerInstance, ok bool) {
 	for ci := range controlplane.ContainerInstancesByNode.Scan(r, state.K(like.Node)) {
-		if ci.Account == like.Account && ci.Region == like.Region && ci.Cluster == like.Cluster && ci.Status != inactive {
+		switch {
+		case ci.Account != like.Account || ci.Region != like.Region || ci.Cluster != like.Cluster:
+		case ci.Status != inactive:
 			return ci, true
+		case last == nil || last.Registered.AsTime().Before(ci.Registered.AsTime()):
+			last = ci
 		}
 	}
-	return nil, false
+	return last, last != nil
 }
 
 // desiredStatus is RUNNING or STOPPED: that a task first leaves the traffic is not ECS's desired status.

@@ -3,6 +3,7 @@ package elb
 import (
 	"context"
 	"net/netip"
+	"slices"
 	"strconv"
 	"time"
 
@@ -13,6 +14,7 @@ import (
 	"github.com/seed-2f228079/neargate/api"
 	"github.com/seed-2f228079/neargate/api/agent"
 	"github.com/seed-2f228079/neargate/controlplane"
+	"github.com/seed-2f228079/neargate/controlplane/capacity"
 	"github.com/seed-2f228079/neargate/controlplane/state"
 	"github.com/seed-2f228079/neargate/internal/awserr"
 	"github.com/seed-2f228079/neargate/mesh"
@@ -21,17 +23,28 @@ import (
 // maxTargetsPerCall is one transaction's worth.
 const maxTargetsPerCall = 90
 
-// instance finds the host that is called id as a container instance's EC2 instance, or as a node.
+// instance finds the host that is called id as a container instance's EC2 instance, or as a node. An instance whose data directory was lost, or whose
+// agent of Amazon's has registered anew, has left records of what it was: it is the one that is there, and of several the last that registered.
 func instance(r state.Reader, id string) (*controlplane.Node, bool) {
 	if n, ok := controlplane.Nodes.Get(r, state.K(id)); ok {
 		return n, true
 	}
+	var best *controlplane.Node
 	for n := range controlplane.Nodes.Scan(r, state.K()) {
-		if n.Attributes["ecs.instance-id"] == id {
-			return n, true
+		if n.Attributes["ecs.instance-id"] == id && (best == nil || succeeds(n, best)) {
+			best = n
 		}
 	}
-	return nil, false
+	return best, best != nil
+}
+
+// succeeds says whether of two records of one instance a is what it is now, rather than b.
+func succeeds(a, b *controlplane.Node) bool {
+	there := []string{capacity.NodeDown, capacity.NodeAway, capacity.NodeReady}
+	if order := slices.Index(there, a.Status) - slices.Index(there, b.Status); order != 0 {
+		return order > 0
+	}
+	return a.Registered.AsTime().After(b.Registered.AsTime())
 }
 
 func instanceID(n *controlplane.Node) string {

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/seed-2f228079/neargate/controlplane"
+	"github.com/seed-2f228079/neargate/controlplane/capacity"
 	"github.com/seed-2f228079/neargate/controlplane/state"
 	"github.com/seed-2f228079/neargate/internal/id"
 )
@@ -60,6 +61,9 @@ func (s *Service) told(v *state.View, c state.Event) []Event {
 		if now != nil && (old == nil || old.Version != now.Version || old.Status != now.Status) {
 			return []Event{s.instance(v, c, 0, now)}
 		}
+		if gone := deregistered(v, old, now); gone != nil {
+			return []Event{s.instance(v, c, 0, gone)}
+		}
 	case controlplane.Nodes: // its agent has been lost, or is back
 		old, now := change[*controlplane.Node](c)
 		if old == nil || now == nil || old.Status == now.Status {
@@ -80,6 +84,20 @@ func (s *Service) told(v *state.View, c state.Event) []Event {
 		return s.service(c, old, now)
 	}
 	return nil
+}
+
+// deregistered is an instance whose record has gone with its host, as it was last, INACTIVE; nil: it is none, or has been told of, or went with its cluster.
+func deregistered(v *state.View, old, now *controlplane.ContainerInstance) *controlplane.ContainerInstance {
+	if now != nil || old == nil || old.Status == capacity.Inactive {
+		return nil
+	}
+	if c, ok := controlplane.Clusters.Get(v, old.Scope().Key(old.Cluster)); !ok || c.Status != capacity.Active {
+		return nil
+	}
+	gone := proto.CloneOf(old)
+	gone.Status = capacity.Inactive
+	gone.Version++
+	return gone
 }
 
 func change[M proto.Message](c state.Event) (old, now M) {

@@ -311,3 +311,28 @@ func TestLargeEventsAreKeptInParts(t *testing.T) {
 		t.Errorf("%d events up to %d, %v", kept, after.Mark, err)
 	}
 }
+
+// TestInstanceThatIsForgotten is deregistered, as its event says; one that had been already, or went with its cluster, has no event more.
+func TestInstanceThatIsForgotten(t *testing.T) {
+	w := newWorld(t)
+	w.change(func(tx *state.Tx) {
+		for _, c := range []*controlplane.Cluster{{Name: "c", Status: "ACTIVE"}, {Name: "old", Status: "INACTIVE"}} {
+			c.Account, c.Region = here.Account, here.Region
+			controlplane.Clusters.Put(tx, c)
+		}
+		for id, of := range map[string][2]string{"i": {"c", "ACTIVE"}, "j": {"c", "INACTIVE"}, "k": {"old", "ACTIVE"}} {
+			controlplane.ContainerInstances.Put(tx, &controlplane.ContainerInstance{Account: here.Account, Region: here.Region, Cluster: of[0], Id: id, Node: "n", Status: of[1]})
+		}
+	})
+	got := w.follow(GetEventsInput{})
+	for range 3 {
+		w.next(got)
+	}
+	w.change(func(tx *state.Tx) {
+		for id, cluster := range map[string]string{"j": "c", "k": "old"} {
+			controlplane.ContainerInstances.Delete(tx, here.Key(cluster, id))
+		}
+	})
+	w.change(func(tx *state.Tx) { controlplane.ContainerInstances.Delete(tx, here.Key("c", "i")) })
+	w.expect(got, "ECS Container Instance State Change container-instance/c/i map[clusterArn:"+here.ClusterARN("c")+" status:INACTIVE")
+}

@@ -62,7 +62,7 @@ type Config struct {
 	Assume func(account, role, taskARN string) error
 	// TaskOf is the task, by its key, that an event of RouterTables concerns; false: it may concern any. Nil: they all may.
 	TaskOf func(e state.Event) (state.Key, bool)
-	// TaskRetention is how long stopped tasks are kept; 30 days by default.
+	// TaskRetention is how long stopped tasks are kept, and nodes that are DOWN; 30 days by default.
 	TaskRetention time.Duration
 	// ServiceRetention is how long INACTIVE services are kept; a day by default.
 	ServiceRetention time.Duration

@@ -24,7 +24,7 @@ func (o *Orchestrator) retention() *reconciler {
 	kinds := map[state.Key]func(v *state.View, now time.Time) []func(*state.Tx){
 		state.K("task"): o.staleTasks, state.K("service"): o.staleServices,
 		state.K("taskdefinition"): o.staleTaskDefinitions, state.K("clienttoken"): o.staleTokens,
-		state.K("servicedeployment"): o.staleReleases,
+		state.K("servicedeployment"): o.staleReleases, state.K("node"): o.staleNodes,
 	}
 	return &reconciler{
 		name:   "retention",
