@@ -31,6 +31,13 @@ func TestTwoHundredHosts(t *testing.T) {
 	defer f.Close()
 	one.service(t, "stays", perService)
 	one.service(t, "changes", perService)
+	for _, name := range []string{"stays", "changes"} { // what balancing over zones would start comes on top of what is wanted
+		if _, err := one.ECS.UpdateService(t.Context(), &ecs.UpdateServiceInput{
+			Cluster: &cluster, Service: &name, AvailabilityZoneRebalancing: ecstypes.AvailabilityZoneRebalancingDisabled,
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
 	steady := func(when string, started int) {
 		t.Helper()
 		eventually(t, func() error {

@@ -67,9 +67,7 @@ func changeService(c *controlplane.Cluster, svc *controlplane.Service, in *ecs.U
 	if in.EnableECSManagedTags != nil {
 		svc.EnableEcsManagedTags = *in.EnableECSManagedTags
 	}
-	if in.AvailabilityZoneRebalancing != "" {
-		svc.AvailabilityZoneRebalancing = string(in.AvailabilityZoneRebalancing)
-	}
+	svc.AvailabilityZoneRebalancing = cmp.Or(string(in.AvailabilityZoneRebalancing), svc.AvailabilityZoneRebalancing, string(types.AvailabilityZoneRebalancingDisabled))
 	if in.DeploymentConfiguration != nil {
 		merged := decode[types.DeploymentConfiguration](svc.DeploymentConfigurationJson)
 		merged.MaximumPercent = cmp.Or(in.DeploymentConfiguration.MaximumPercent, merged.MaximumPercent)
@@ -147,8 +145,10 @@ func (s *Service) checkService(r state.Reader, svc *controlplane.Service, l *lau
 		svc.PlatformVersion = cmp.Or(svc.PlatformVersion, "LATEST")
 	}
 	svc.PropagateTags = cmp.Or(svc.PropagateTags, string(types.PropagateTagsNone))
-	svc.AvailabilityZoneRebalancing = cmp.Or(svc.AvailabilityZoneRebalancing, string(types.AvailabilityZoneRebalancingDisabled))
 	if err := checkDeploymentConfiguration(svc); err != nil {
+		return err
+	}
+	if err := checkRebalancing(svc, l); err != nil {
 		return err
 	}
 	if err := s.checkLoadBalancers(r, svc, l); err != nil {

@@ -203,23 +203,21 @@ var supported = map[string]support{
 	},
 
 	"CreateServiceInput": {
-		honoured: "capacityProviderStrategy clientToken cluster deploymentConfiguration deploymentController desiredCount enableECSManagedTags enableExecuteCommand " +
+		honoured: "availabilityZoneRebalancing capacityProviderStrategy clientToken cluster deploymentConfiguration deploymentController desiredCount enableECSManagedTags enableExecuteCommand " +
 			"healthCheckGracePeriodSeconds launchType loadBalancers networkConfiguration placementConstraints placementStrategy platformVersion " +
 			"propagateTags schedulingStrategy serviceName serviceRegistries tags taskDefinition",
 		ignored: map[string]string{
-			"availabilityZoneRebalancing": "tasks are spread over zones when they are placed and stay where they run",
-			"role":                        "the platform registers targets with rights of its own",
+			"role": "the platform registers targets with rights of its own",
 		},
+		notes:   map[string]string{"availabilityZoneRebalancing": "ENABLED by default, as on AWS; of the service's zones, those count that have hosts that take tasks (TestRebalancing)"},
 		refused: refusedOfServices,
 	},
 	"UpdateServiceInput": {
-		honoured: "capacityProviderStrategy cluster deploymentConfiguration deploymentController desiredCount enableECSManagedTags enableExecuteCommand forceNewDeployment " +
+		honoured: "availabilityZoneRebalancing capacityProviderStrategy cluster deploymentConfiguration deploymentController desiredCount enableECSManagedTags enableExecuteCommand forceNewDeployment " +
 			"healthCheckGracePeriodSeconds loadBalancers networkConfiguration placementConstraints placementStrategy platformVersion " +
 			"propagateTags service serviceRegistries taskDefinition",
-		ignored: map[string]string{
-			"availabilityZoneRebalancing": "tasks are spread over zones when they are placed and stay where they run",
-		},
 		refused: refusedOfServices,
+		notes:   map[string]string{"availabilityZoneRebalancing": "see CreateServiceInput"},
 	},
 	"DeploymentConfiguration": {
 		honoured: "deploymentCircuitBreaker maximumPercent minimumHealthyPercent strategy",

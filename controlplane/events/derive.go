@@ -156,6 +156,11 @@ func (s *Service) deployment(c state.Event, d *controlplane.Deployment) []Event 
 var actions = []struct{ words, kind, name string }{
 	{"has reached a steady state", "INFO", "SERVICE_STEADY_STATE"},
 	{"was unable to place a task", "ERROR", "SERVICE_TASK_PLACEMENT_FAILURE"},
+	{"is not AZ balanced with", "INFO", "SERVICE_REBALANCING_STARTED"},
+	{"is AZ balanced with", "INFO", "SERVICE_REBALANCING_COMPLETED"},
+	{"stopped AZ Rebalancing", "INFO", "SERVICE_REBALANCING_STOPPED"},
+	{"to AZ Rebalance:", "INFO", "TASKS_STARTED"},
+	{"due to AZ rebalancing:", "INFO", "TASKS_STOPPED"},
 	{"is unable to consistently start tasks", "WARN", "SERVICE_TASK_START_IMPAIRED"},
 }
 

@@ -9,23 +9,14 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/seed-2f228079/neargate/controlplane"
-	"github.com/seed-2f228079/neargate/controlplane/capacity"
-	"github.com/seed-2f228079/neargate/controlplane/state"
 )
 
-// planDaemon gives every ACTIVE container instance of the cluster one task of the primary deployment. An instance's old task goes
+// planDaemon gives every container instance that is to have one a task of the primary deployment. An instance's old task goes
 // before the new one comes, as far as the minimum healthy percent lets.
 //
 // A daemon task is bound to its instance by a placement constraint; so the scheduler places it like any other.
 func (s *step) planDaemon() (start []*controlplane.Task, stop []victim) {
-	instances := map[string]*controlplane.ContainerInstance{} // by id
-	byNode := map[string]string{}
-	for c := range controlplane.ContainerInstances.Scan(s.v, s.service.Scope().Key(s.service.Cluster)) {
-		if n, ok := controlplane.Nodes.Get(s.v, state.K(c.Node)); ok && n.Status == capacity.NodeReady && c.Status == capacity.Active {
-			instances[c.Id] = c
-			byNode[c.Node] = c.Id
-		}
-	}
+	instances := s.daemonInstances()
 	if uint32(len(instances)) != s.service.DesiredCount {
 		s.service = proto.CloneOf(s.service)
 		s.service.DesiredCount = uint32(len(instances))

@@ -77,6 +77,7 @@ type Orchestrator struct {
 	lifecycle *Lifecycle
 	looks     looks
 	hosts     hostsCache
+	zones     zonesCache
 	ages      clock.Ages[state.Key] // of running tasks, and of the last failure of services
 }
 

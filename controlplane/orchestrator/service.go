@@ -5,8 +5,8 @@ import (
 	"context"
 	"fmt"
 	"iter"
+	"maps"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/ecs/types"
@@ -51,6 +51,7 @@ func (o *Orchestrator) services() *reconciler {
 		name: "services",
 		tables: append([]state.TableInfo{
 			controlplane.Services, controlplane.Deployments, controlplane.ServiceDeployments, controlplane.TaskStatuses, controlplane.ContainerInstances,
+			controlplane.Nodes,
 		}, o.RouterTables...),
 		list: func(v *state.View) iter.Seq[state.Key] {
 			return func(yield func(state.Key) bool) {
@@ -91,9 +92,18 @@ func (o *Orchestrator) serviceKeys(v *state.View, e state.Event) (keys []state.K
 				keys = append(keys, s.Scope().Key(s.Cluster, s.Service))
 			}
 		}
-		for s := range controlplane.Services.Scan(v, r.Scope().Key(r.Cluster)) {
-			if s.SchedulingStrategy == string(types.SchedulingStrategyDaemon) {
-				keys = append(keys, controlplane.Services.Key(s))
+		keys = appendFollowers(keys, v, r)
+	case *controlplane.Node: // its agent is there, or no more
+		if old, ok := e.Old.(*controlplane.Node); !ok || e.New == nil || old.Status != r.Status || !maps.Equal(old.Attributes, r.Attributes) {
+			for ci := range controlplane.ContainerInstancesByNode.Scan(v, state.K(r.Id)) {
+				keys = appendFollowers(keys, v, ci)
+			}
+			if r.Serverless && r.Status == capacity.NodeReady {
+				for s := range controlplane.Services.Scan(v, state.K()) {
+					if rebalances(s) && serverlessOnly(s) {
+						keys = append(keys, controlplane.Services.Key(s))
+					}
+				}
 			}
 		}
 	default: // a router's
@@ -107,6 +117,16 @@ func (o *Orchestrator) serviceKeys(v *state.View, e state.Event) (keys []state.K
 			if s.Status != serviceInactive && (set(s.LoadBalancersJson) || set(s.ServiceRegistriesJson)) {
 				keys = append(keys, controlplane.Services.Key(s))
 			}
+		}
+	}
+	return keys
+}
+
+// appendFollowers adds the services that are not content with what they have when there is another instance: those that may be to have a task of it.
+func appendFollowers(keys []state.Key, v *state.View, ci *controlplane.ContainerInstance) []state.Key {
+	for s := range controlplane.Services.Scan(v, ci.Scope().Key(ci.Cluster)) {
+		if s.SchedulingStrategy == string(types.SchedulingStrategyDaemon) || rebalances(s) {
+			keys = append(keys, controlplane.Services.Key(s))
 		}
 	}
 	return keys
@@ -215,7 +235,7 @@ func (s *step) reconcile() error {
 	}
 	if s.service.SchedulingStrategy == string(types.SchedulingStrategyDaemon) {
 		s.starting, s.stopping = s.planDaemon()
-	} else {
+	} else if !s.rebalance() {
 		n, victims, blocked := plan(s.situation())
 		s.stopping = victims
 		if blocked {
@@ -419,18 +439,15 @@ func (s *step) start(tasks []*controlplane.Task) error {
 		s.starting = nil // nor would others
 		return nil
 	}
-	var names []string
 	for _, t := range tasks {
 		controlplane.CreateTask(s.tx, t, controlplane.TaskTags(s.v, t, nil, s.service.PropagateTags, s.service.EnableEcsManagedTags))
-		names = append(names, "(task "+t.Id+")")
 	}
-	s.event("(service %s) has started %d tasks: %s.", s.service.Name, len(tasks), strings.Join(names, " "))
+	s.tellStarted(tasks)
 	return nil
 }
 
 // stop asks tasks to leave.
 func (s *step) stop(list []victim) error {
-	var names []string
 	draining := 0
 	for _, v := range list {
 		reason := v.reason
@@ -447,9 +464,8 @@ func (s *step) stop(list []victim) error {
 		if v.reason == failedContainerHealth {
 			s.event("(service %s) (task %s) failed container health checks.", s.service.Name, v.id)
 		}
-		names = append(names, "(task "+v.id+")")
 	}
-	if len(names) == 0 {
+	if len(list) == 0 {
 		return nil
 	}
 	if draining > 0 {
@@ -458,7 +474,7 @@ func (s *step) stop(list []victim) error {
 		}
 		s.event("(service %s) has begun draining connections on %d tasks.", s.service.Name, draining)
 	}
-	s.event("(service %s) has stopped %d running tasks: %s.", s.service.Name, len(names), strings.Join(names, " "))
+	s.tellStopped(list)
 	return nil
 }
 
