@@ -88,6 +88,11 @@ func PageSize(asked *int32, fallback, most int) int {
 	return min(int(*asked), most)
 }
 
+// PageWithin is PageSize for inputs of which the model says no bounds, only the documentation: false for any other number than 1 to most.
+func PageWithin(asked *int32, fallback, most int) (size int, ok bool) {
+	return PageSize(asked, fallback, most), asked == nil || 1 <= *asked && int(*asked) <= most
+}
+
 func (p *Pages) token(last string, bound []byte) string {
 	return base64.RawURLEncoding.EncodeToString(p.seal.Seal([]byte(last), bound))
 }

@@ -115,12 +115,16 @@ func optionalText(s string) *string {
 
 // listReplicationBackfills implements ecr:ListReplicationBackfills.
 func (r *Registry) listReplicationBackfills(ctx context.Context, in *ecr.ListReplicationBackfillsInput) (*ecr.ListReplicationBackfillsOutput, error) {
+	size, ok := api.PageWithin(in.MaxResults, 25, 50)
+	if !ok {
+		return nil, invalidParameter("maxResults", "must be between 1 and 50")
+	}
 	account, region, err := ownRegistry(ctx, in.RegistryId)
 	if err != nil {
 		return nil, err
 	}
 	prefix := state.K(account, region)
-	page, next, err := api.Page(ctx, r.pages, in, api.PageSize(in.MaxResults, 25, 50), func(after state.Key) iter.Seq[*Backfill] {
+	page, next, err := api.Page(ctx, r.pages, in, size, func(after state.Key) iter.Seq[*Backfill] {
 		return Backfills.ScanFrom(r.Store.View(), prefix, max(after, prefix))
 	}, Backfills.Key)
 	if err != nil {
@@ -136,6 +140,10 @@ func (r *Registry) listReplicationBackfills(ctx context.Context, in *ecr.ListRep
 
 // describeReplicationBackfillResults implements ecr:DescribeReplicationBackfillResults. Results are there once it has ended.
 func (r *Registry) describeReplicationBackfillResults(ctx context.Context, in *ecr.DescribeReplicationBackfillResultsInput) (*ecr.DescribeReplicationBackfillResultsOutput, error) {
+	size, ok := api.PageWithin(in.MaxResults, 100, 1000)
+	if !ok {
+		return nil, invalidParameter("maxResults", "must be between 1 and 1000")
+	}
 	account, region, err := ownRegistry(ctx, in.RegistryId)
 	if err != nil {
 		return nil, err
@@ -149,7 +157,7 @@ func (r *Registry) describeReplicationBackfillResults(ctx context.Context, in *e
 	if in.ResultStatusFilter != "" {
 		shown = []string{string(in.ResultStatusFilter)}
 	}
-	page, next, err := api.Page(ctx, r.pages, in, api.PageSize(in.MaxResults, 100, 1000), func(after state.Key) iter.Seq[*BackfillImage] {
+	page, next, err := api.Page(ctx, r.pages, in, size, func(after state.Key) iter.Seq[*BackfillImage] {
 		return func(yield func(*BackfillImage) bool) {
 			if !b.ended() {
 				return

@@ -16,6 +16,10 @@ import (
 
 // listImageReferrers implements ecr:ListImageReferrers. Like the referrers API it answers whether the subject exists or not.
 func (r *Registry) listImageReferrers(ctx context.Context, in *ecr.ListImageReferrersInput) (*ecr.ListImageReferrersOutput, error) {
+	size, ok := api.PageWithin(in.MaxResults, 50, 50)
+	if !ok {
+		return nil, invalidParameter("maxResults", "must be between 1 and 50")
+	}
 	repo, err := r.repositoryOf(ctx, in.RegistryId, in.RepositoryName)
 	if err != nil {
 		return nil, err
@@ -30,7 +34,7 @@ func (r *Registry) listImageReferrers(ctx context.Context, in *ecr.ListImageRefe
 	}
 	v := r.Store.View()
 	subject := repo.in(string(d))
-	page, next, err := api.Page(ctx, r.pages, in, api.PageSize(in.MaxResults, 50, 50), func(after state.Key) iter.Seq[*Manifest] {
+	page, next, err := api.Page(ctx, r.pages, in, size, func(after state.Key) iter.Seq[*Manifest] {
 		scan := ManifestsBySubject.Scan(v, subject)
 		if after != "" {
 			scan = ManifestsBySubject.ScanFrom(v, subject, subject, after)

@@ -141,6 +141,14 @@ func (s *Service) deleteAccountSetting(ctx context.Context, in *ecs.DeleteAccoun
 
 // listAccountSettings implements ecs:ListAccountSettings: what the principal chose or, asked for what is effective, what holds for it.
 func (s *Service) listAccountSettings(ctx context.Context, in *ecs.ListAccountSettingsInput) (*ecs.ListAccountSettingsOutput, error) {
+	var asked *int32
+	if in.MaxResults != 0 { // the SDK's type does not tell 0 from nothing
+		asked = &in.MaxResults
+	}
+	size, err := pageSize(asked, 10, 10)
+	if err != nil {
+		return nil, err
+	}
 	principal, err := settingPrincipal(ctx, in.PrincipalArn)
 	if err != nil {
 		return nil, err
@@ -164,7 +172,7 @@ func (s *Service) listAccountSettings(ctx context.Context, in *ecs.ListAccountSe
 		}
 	}
 	key := func(s types.Setting) state.Key { return state.K(string(s.Name)) }
-	page, next, err := api.Page(ctx, s.Pages, in, api.PageSize(&in.MaxResults, 10, 10),
+	page, next, err := api.Page(ctx, s.Pages, in, size,
 		func(last state.Key) iter.Seq[types.Setting] { return after(all, last, key) }, key)
 	if err != nil {
 		return nil, err

@@ -130,6 +130,10 @@ func (a attributeOf) key() state.Key {
 
 // listAttributes implements ecs:ListAttributes: custom attributes and those that the hosts have of themselves.
 func (s *Service) listAttributes(ctx context.Context, in *ecs.ListAttributesInput) (*ecs.ListAttributesOutput, error) {
+	size, err := pageSize(in.MaxResults, 100, 100)
+	if err != nil {
+		return nil, err
+	}
 	if aws.ToString(in.AttributeValue) != "" && aws.ToString(in.AttributeName) == "" {
 		return nil, invalid("attributeName is required when attributeValue is given.")
 	}
@@ -144,7 +148,7 @@ func (s *Service) listAttributes(ctx context.Context, in *ecs.ListAttributesInpu
 	all := filter(attributesOf(v, controlplane.ContainerInstances.Scan(v, scope.Key(c.Name))), func(a attributeOf) bool {
 		return cmp.Or(aws.ToString(in.AttributeName), a.name) == a.name && cmp.Or(aws.ToString(in.AttributeValue), a.value) == a.value
 	})
-	page, next, err := api.Page(ctx, s.Pages, in, api.PageSize(in.MaxResults, 100, 100),
+	page, next, err := api.Page(ctx, s.Pages, in, size,
 		func(last state.Key) iter.Seq[attributeOf] { return after(all, last, attributeOf.key) }, attributeOf.key)
 	if err != nil {
 		return nil, err

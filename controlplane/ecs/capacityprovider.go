@@ -17,6 +17,9 @@ var capacityProviders = []string{"FARGATE", "FARGATE_SPOT"}
 
 // describeCapacityProviders implements ecs:DescribeCapacityProviders.
 func (s *Service) describeCapacityProviders(ctx context.Context, in *ecs.DescribeCapacityProvidersInput) (*ecs.DescribeCapacityProvidersOutput, error) {
+	if _, err := pageSize(in.MaxResults, 10, 10); err != nil {
+		return nil, err
+	}
 	scope := scopeOf(ctx)
 	asked := in.CapacityProviders
 	if len(asked) == 0 {

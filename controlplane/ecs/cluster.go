@@ -105,11 +105,15 @@ func (s *Service) describeClusters(ctx context.Context, in *ecs.DescribeClusters
 
 // listClusters implements ecs:ListClusters.
 func (s *Service) listClusters(ctx context.Context, in *ecs.ListClustersInput) (*ecs.ListClustersOutput, error) {
+	size, err := pageSize(in.MaxResults, 100, 100)
+	if err != nil {
+		return nil, err
+	}
 	v, scope, err := s.view(ctx)
 	if err != nil {
 		return nil, err
 	}
-	page, next, err := api.Page(ctx, s.Pages, in, api.PageSize(in.MaxResults, 100, 100),
+	page, next, err := api.Page(ctx, s.Pages, in, size,
 		func(after state.Key) iter.Seq[*controlplane.Cluster] {
 			return filter(controlplane.Clusters.ScanFrom(v, scope.Key(), after),
 				func(c *controlplane.Cluster) bool { return c.Status == active })

@@ -21,6 +21,10 @@ import (
 
 // listContainerInstances implements ecs:ListContainerInstances.
 func (s *Service) listContainerInstances(ctx context.Context, in *ecs.ListContainerInstancesInput) (*ecs.ListContainerInstancesOutput, error) {
+	size, err := pageSize(in.MaxResults, 100, 100)
+	if err != nil {
+		return nil, err
+	}
 	v, scope, err := s.view(ctx)
 	if err != nil {
 		return nil, err
@@ -33,7 +37,7 @@ func (s *Service) listContainerInstances(ctx context.Context, in *ecs.ListContai
 	if err != nil {
 		return nil, err
 	}
-	page, next, err := api.Page(ctx, s.Pages, in, api.PageSize(in.MaxResults, 100, 100),
+	page, next, err := api.Page(ctx, s.Pages, in, size,
 		func(last state.Key) iter.Seq[*controlplane.ContainerInstance] {
 			return filter(controlplane.ContainerInstances.ScanFrom(v, scope.Key(c.Name), last), func(ci *controlplane.ContainerInstance) bool {
 				if in.Status == "" {

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ecs/types"
@@ -194,6 +195,8 @@ func (l *launch) allConstraints() []types.PlacementConstraint {
 func checkOverrides(l *launch, overrides *types.TaskOverride) (*controlplane.Demand, error) {
 	if overrides == nil {
 		overrides = &types.TaskOverride{}
+	} else if utf8.RuneCountInString(controlplane.EncodeShape(overrides)) > maxOverrides {
+		return nil, invalid("Container Overrides length must be at most %d", maxOverrides)
 	}
 	for _, o := range overrides.ContainerOverrides {
 		name := aws.ToString(o.Name)

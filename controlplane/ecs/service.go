@@ -241,6 +241,10 @@ func (s *Service) describeServices(ctx context.Context, in *ecs.DescribeServices
 
 // listServices implements ecs:ListServices.
 func (s *Service) listServices(ctx context.Context, in *ecs.ListServicesInput) (*ecs.ListServicesOutput, error) {
+	size, err := pageSize(in.MaxResults, 10, 100)
+	if err != nil {
+		return nil, err
+	}
 	v, scope, err := s.view(ctx)
 	if err != nil {
 		return nil, err
@@ -249,7 +253,7 @@ func (s *Service) listServices(ctx context.Context, in *ecs.ListServicesInput) (
 	if err != nil {
 		return nil, err
 	}
-	page, next, err := api.Page(ctx, s.Pages, in, api.PageSize(in.MaxResults, 10, 100), func(last state.Key) iter.Seq[*controlplane.Service] {
+	page, next, err := api.Page(ctx, s.Pages, in, size, func(last state.Key) iter.Seq[*controlplane.Service] {
 		return filter(controlplane.Services.ScanFrom(v, scope.Key(c.Name), last), func(svc *controlplane.Service) bool {
 			return svc.Status != inactive &&
 				(in.LaunchType == "" || svc.LaunchType == string(in.LaunchType)) &&

@@ -24,6 +24,10 @@ const maxDescribed = 20
 
 // listServiceDeployments implements ecs:ListServiceDeployments: the newest first.
 func (s *Service) listServiceDeployments(ctx context.Context, in *ecs.ListServiceDeploymentsInput) (*ecs.ListServiceDeploymentsOutput, error) {
+	size, err := pageSize(in.MaxResults, 20, 100)
+	if err != nil {
+		return nil, err
+	}
 	v, scope, err := s.view(ctx)
 	if err != nil {
 		return nil, err
@@ -46,7 +50,7 @@ func (s *Service) listServiceDeployments(ctx context.Context, in *ecs.ListServic
 		return state.K(controlplane.TimeKey(d.Created.AsTime()), d.Id)
 	}
 	slices.SortFunc(all, func(a, b *controlplane.ServiceDeployment) int { return cmp.Compare(key(a), key(b)) })
-	page, next, err := api.Page(ctx, s.Pages, in, api.PageSize(in.MaxResults, 20, 100), func(last state.Key) iter.Seq[*controlplane.ServiceDeployment] {
+	page, next, err := api.Page(ctx, s.Pages, in, size, func(last state.Key) iter.Seq[*controlplane.ServiceDeployment] {
 		return backwards(slices.Values(all), last, key)
 	}, key)
 	if err != nil {
@@ -231,6 +235,9 @@ func currentRevisions(svc *controlplane.Service, counts map[string]*controlplane
 func (s *Service) listServicesByNamespace(ctx context.Context, in *ecs.ListServicesByNamespaceInput) (*ecs.ListServicesByNamespaceOutput, error) {
 	v, scope, err := s.view(ctx)
 	if err != nil {
+		return nil, err
+	}
+	if _, err := pageSize(in.MaxResults, 10, 100); err != nil {
 		return nil, err
 	}
 	if aws.ToString(in.Namespace) == "" {

@@ -103,6 +103,10 @@ func (s *Service) stopTask(ctx context.Context, in *ecs.StopTaskInput) (*ecs.Sto
 
 // listTasks implements ecs:ListTasks. desiredStatus defaults to RUNNING; no task is ever wanted PENDING.
 func (s *Service) listTasks(ctx context.Context, in *ecs.ListTasksInput) (*ecs.ListTasksOutput, error) {
+	size, err := pageSize(in.MaxResults, 100, 100)
+	if err != nil {
+		return nil, err
+	}
 	v, scope, err := s.view(ctx)
 	if err != nil {
 		return nil, err
@@ -116,9 +120,14 @@ func (s *Service) listTasks(ctx context.Context, in *ecs.ListTasksInput) (*ecs.L
 		status = string(types.DesiredStatusRunning)
 	}
 	live := status == string(types.DesiredStatusRunning)
-	candidates := controlplane.TaskStatuses.Scan(v, scope.Key(c.Name))
+	within := scope.Key(c.Name)
+	candidates := func(last state.Key) iter.Seq[*controlplane.TaskStatus] {
+		return controlplane.TaskStatuses.ScanFrom(v, within, last)
+	}
 	if live {
-		candidates = controlplane.LiveTasks.Scan(v, scope.Key(c.Name))
+		candidates = func(last state.Key) iter.Seq[*controlplane.TaskStatus] {
+			return controlplane.LiveTasks.ScanFrom(v, within, within, last)
+		}
 	}
 	wanted := []func(*controlplane.TaskStatus, *controlplane.Task) bool{
 		func(st *controlplane.TaskStatus, _ *controlplane.Task) bool { return desiredStatus(st) == status },
@@ -132,7 +141,10 @@ func (s *Service) listTasks(ctx context.Context, in *ecs.ListTasksInput) (*ecs.L
 			return nil, serviceNotFound()
 		}
 		if live {
-			candidates = controlplane.LiveTasksByService.Scan(v, scope.Key(c.Name, name))
+			of := scope.Key(c.Name, name)
+			candidates = func(last state.Key) iter.Seq[*controlplane.TaskStatus] {
+				return controlplane.LiveTasksByService.ScanFrom(v, of, of, last)
+			}
 		}
 		wanted = append(wanted, func(st *controlplane.TaskStatus, _ *controlplane.Task) bool { return st.Service == name })
 	}
@@ -170,8 +182,8 @@ func (s *Service) listTasks(ctx context.Context, in *ecs.ListTasksInput) (*ecs.L
 		return nil, client("'daemonName' is not supported by this platform: daemons of managed instances do not exist.")
 	}
 	key := controlplane.TaskStatuses.Key
-	page, next, err := api.Page(ctx, s.Pages, in, api.PageSize(in.MaxResults, 100, 100), func(last state.Key) iter.Seq[*controlplane.TaskStatus] {
-		return filter(after(candidates, last, key), func(st *controlplane.TaskStatus) bool {
+	page, next, err := api.Page(ctx, s.Pages, in, size, func(last state.Key) iter.Seq[*controlplane.TaskStatus] {
+		return filter(candidates(last), func(st *controlplane.TaskStatus) bool {
 			t, ok := controlplane.Tasks.Get(v, key(st))
 			for _, w := range wanted {
 				ok = ok && w(st, t)

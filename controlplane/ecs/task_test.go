@@ -1,10 +1,12 @@
 package ecs
 
 import (
+	"fmt"
 	"path"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ecs"
@@ -13,6 +15,7 @@ import (
 
 	agentapi "github.com/seed-2f228079/neargate/api/agent"
 	"github.com/seed-2f228079/neargate/controlplane"
+	"github.com/seed-2f228079/neargate/controlplane/state"
 	"github.com/seed-2f228079/neargate/internal/awserr"
 )
 
@@ -235,5 +238,39 @@ func TestListTasks(t *testing.T) {
 	second := must(p, p.listTasks, in)
 	if first.TaskArns[0] == second.TaskArns[0] || second.NextToken != nil {
 		t.Errorf("pages are %v and %v", first.TaskArns, second.TaskArns)
+	}
+}
+
+// TestPagesOfTasksAreAllOfThem: page by page as at once, whichever records they are read from, with those of other services and clusters beside them.
+func TestPagesOfTasksAreAllOfThem(t *testing.T) {
+	p := world(t)
+	p.change(func(tx *state.Tx) {
+		for i := range 30 {
+			st := controlplane.CreateTask(tx, &controlplane.Task{
+				Account: here.Account, Region: here.Region, Cluster: []string{"default", "defaulu", "other"}[i%3], Id: fmt.Sprintf("%032x", i*7919%31), TaskDefinition: "web:1",
+				Service: []string{"active", "active2", ""}[i/3%3], LaunchType: "EC2",
+			}, nil)
+			if i%2 == 0 {
+				st, _ = st.AdvanceDesired(agentapi.TaskState_STOPPED, "", "", time.Unix(0, 0))
+				controlplane.TaskStatuses.Put(tx, st)
+			}
+		}
+	})
+	for _, in := range []ecs.ListTasksInput{{}, {DesiredStatus: "STOPPED"}, {ServiceName: aws.String("active")}, {ServiceName: aws.String("active"), DesiredStatus: "STOPPED"}} {
+		all := must(p, p.listTasks, &in).TaskArns
+		if len(all) < 2 {
+			t.Fatalf("%+v: only %v", in, all)
+		}
+		var got []string
+		for in.MaxResults = aws.Int32(1); ; {
+			out := must(p, p.listTasks, &in)
+			got = append(got, out.TaskArns...)
+			if in.NextToken = out.NextToken; in.NextToken == nil {
+				break
+			}
+		}
+		if !slices.Equal(got, all) {
+			t.Errorf("%+v: pages have %v, of %v", in, got, all)
+		}
 	}
 }

@@ -17,6 +17,12 @@ import (
 	"github.com/seed-2f228079/neargate/internal/arn"
 )
 
+// What AWS takes at most: a task definition as JSON (its "Task definition size" quota), and a task's overrides, their JSON's own characters included.
+const (
+	maxTaskDefinition = 64 << 10
+	maxOverrides      = 8192
+)
+
 // registerTaskDefinition implements ecs:RegisterTaskDefinition.
 func (s *Service) registerTaskDefinition(ctx context.Context, in *ecs.RegisterTaskDefinitionInput) (*ecs.RegisterTaskDefinitionOutput, error) {
 	def, err := normalize(in)
@@ -34,6 +40,10 @@ func (s *Service) registerTaskDefinition(ctx context.Context, in *ecs.RegisterTa
 	if err := s.passRoles(ctx, taskService, in.ExecutionRoleArn, in.TaskRoleArn); err != nil {
 		return nil, err
 	}
+	text := controlplane.EncodeShape(def)
+	if len(text) > maxTaskDefinition {
+		return nil, client("Actual length: '%d'. Max allowed length is '%d' bytes.", len(text), maxTaskDefinition)
+	}
 	call := api.CallFrom(ctx)
 	out := &ecs.RegisterTaskDefinitionOutput{}
 	return answer(out, s.update(ctx, func(tx *state.Tx, scope controlplane.Scope) error {
@@ -48,7 +58,7 @@ func (s *Service) registerTaskDefinition(ctx context.Context, in *ecs.RegisterTa
 		controlplane.Families.Put(tx, f)
 		d := &controlplane.TaskDefinition{
 			Account: scope.Account, Region: scope.Region, Family: family, Revision: f.LastRevision, Status: active,
-			DefinitionJson: []byte(controlplane.EncodeShape(def)), Demand: demand,
+			DefinitionJson: []byte(text), Demand: demand,
 			Registered: timestamppb.New(call.Time), RegisteredBy: call.ARN,
 		}
 		controlplane.TaskDefinitions.Put(tx, d)
@@ -82,6 +92,10 @@ func (s *Service) describeTaskDefinition(ctx context.Context, in *ecs.DescribeTa
 
 // listTaskDefinitions implements ecs:ListTaskDefinitions: by family, then by revision. familyPrefix names a whole family.
 func (s *Service) listTaskDefinitions(ctx context.Context, in *ecs.ListTaskDefinitionsInput) (*ecs.ListTaskDefinitionsOutput, error) {
+	size, err := pageSize(in.MaxResults, 100, 100)
+	if err != nil {
+		return nil, err
+	}
 	v, scope, err := s.view(ctx)
 	if err != nil {
 		return nil, err
@@ -104,7 +118,7 @@ func (s *Service) listTaskDefinitions(ctx context.Context, in *ecs.ListTaskDefin
 			return backwards(filter(controlplane.TaskDefinitions.Scan(v, prefix), wanted), after, key)
 		}
 	}
-	page, next, err := api.Page(ctx, s.Pages, in, api.PageSize(in.MaxResults, 100, 100), scan, key)
+	page, next, err := api.Page(ctx, s.Pages, in, size, scan, key)
 	if err != nil {
 		return nil, err
 	}
@@ -113,6 +127,10 @@ func (s *Service) listTaskDefinitions(ctx context.Context, in *ecs.ListTaskDefin
 
 // listTaskDefinitionFamilies implements ecs:ListTaskDefinitionFamilies. A family is ACTIVE when it has an ACTIVE revision.
 func (s *Service) listTaskDefinitionFamilies(ctx context.Context, in *ecs.ListTaskDefinitionFamiliesInput) (*ecs.ListTaskDefinitionFamiliesOutput, error) {
+	size, err := pageSize(in.MaxResults, 100, 100)
+	if err != nil {
+		return nil, err
+	}
 	v, scope, err := s.view(ctx)
 	if err != nil {
 		return nil, err
@@ -134,7 +152,7 @@ func (s *Service) listTaskDefinitionFamilies(ctx context.Context, in *ecs.ListTa
 		}
 		return any
 	}
-	page, next, err := api.Page(ctx, s.Pages, in, api.PageSize(in.MaxResults, 100, 100),
+	page, next, err := api.Page(ctx, s.Pages, in, size,
 		func(after state.Key) iter.Seq[*controlplane.Family] {
 			return filter(controlplane.Families.ScanFrom(v, scope.Key(), after), wanted)
 		}, controlplane.Families.Key)

@@ -1,6 +1,8 @@
 package ecs
 
 import (
+	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -116,5 +118,38 @@ func TestListTaskDefinitionFamilies(t *testing.T) {
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("%s: %s", status, diff)
 		}
+	}
+}
+
+// TestTaskDefinitionSize: a definition may have 64 KiB as JSON, and the overrides of a task 8,192 characters.
+func TestTaskDefinitionSize(t *testing.T) {
+	p := newPlatform(t)
+	padded := func(n int) *ecs.RegisterTaskDefinitionInput {
+		in := webDefinition()
+		in.ContainerDefinitions[0].Environment = append(in.ContainerDefinitions[0].Environment, types.KeyValuePair{Name: aws.String("PAD"), Value: aws.String(strings.Repeat("x", n))})
+		return in
+	}
+	must(p, p.registerTaskDefinition, padded(60_000))
+	_, err := p.registerTaskDefinition(p.ctx(), padded(70_000))
+	var length int
+	if _, scan := fmt.Sscanf(fmt.Sprint(err), "ClientException: Actual length: '%d'. Max allowed length is '65536' bytes.", &length); scan != nil || length < 70_000 {
+		t.Errorf("70,000 bytes more: %v", err)
+	}
+	if list := must(p, p.listTaskDefinitions, &ecs.ListTaskDefinitionsInput{}).TaskDefinitionArns; len(list) != 1 {
+		t.Errorf("there are %v", list)
+	}
+	must(p, p.createCluster, &ecs.CreateClusterInput{})
+	over := func(n int) error {
+		_, err := p.runTask(p.ctx(), &ecs.RunTaskInput{TaskDefinition: aws.String("web"), Overrides: &types.TaskOverride{ContainerOverrides: []types.ContainerOverride{
+			{Name: aws.String("web"), Command: []string{strings.Repeat("é", n)}},
+		}}})
+		return err
+	}
+	const says = "Container Overrides length must be at most 8192"
+	if err := over(8000); err != nil && strings.Contains(err.Error(), says) {
+		t.Errorf("8,000 characters: %v", err)
+	}
+	if err := over(8190); err == nil || !strings.Contains(err.Error(), says) {
+		t.Errorf("8,190 characters and their JSON: %v", err)
 	}
 }

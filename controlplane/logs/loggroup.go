@@ -213,7 +213,11 @@ func (f *Family) listLogGroups(ctx context.Context, in *cwl.ListLogGroupsInput) 
 		return !none && (in.LogGroupClass == "" || string(in.LogGroupClass) == g.Class) && matchesName(in.LogGroupNamePattern, g.Name) &&
 			matchesTags(in.LogGroupTags, controlplane.TagsOf(v, scope, g.ARN()))
 	}
-	page, next, err := api.Page(ctx, f.Pages, in, api.PageSize(in.Limit, 50, 1000), groups(v, scope, wanted), LogGroups.Key)
+	size, ok := api.PageWithin(in.Limit, 50, 1000)
+	if !ok {
+		return nil, invalid("limit must be between 1 and 1000.")
+	}
+	page, next, err := api.Page(ctx, f.Pages, in, size, groups(v, scope, wanted), LogGroups.Key)
 	if err != nil {
 		return nil, err
 	}
