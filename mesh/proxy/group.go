@@ -1,8 +1,13 @@
 package proxy
 
 import (
+	"cmp"
+	"context"
+	"errors"
 	"math/rand/v2"
+	"net"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/seed-2f228079/neargate/api/agent"
@@ -112,21 +117,33 @@ func (t *groupTable) choose(g *group, tried []*endpoint) *endpoint {
 		return nil
 	}
 	start := int(g.next.Add(1) % uint64(n))
-	var best *endpoint
+	var best, silent *endpoint
 	var busy int64
 	for i := range n {
 		e := t.routable[(start+i)%n]
-		if contains(tried, e) {
-			continue
-		}
-		if !t.leastBusy {
+		switch {
+		case contains(tried, e):
+		case e.avoided():
+			silent = cmp.Or(silent, e)
+		case !t.leastBusy || e.silent.Load() != 0: // to find out
 			return e
-		}
-		if b := e.inFlight.Load(); best == nil || b < busy {
-			best, busy = e, b
+		default:
+			if b := e.inFlight.Load(); best == nil || b < busy {
+				best, busy = e, b
+			}
 		}
 	}
-	return best
+	return cmp.Or(best, silent)
+}
+
+// offersAnother returns whether a request has another choice than e, as far as is known.
+func (t *groupTable) offersAnother(e *endpoint) bool {
+	for _, other := range t.routable {
+		if other != e && other.silent.Load() == 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // stuck enters the endpoint that a stickiness cookie names; nil when it takes no new request.
@@ -159,6 +176,40 @@ type endpoint struct {
 	inFlight atomic.Int64
 	// drainRevision is the revision that drained the endpoint; 0 while it takes requests.
 	drainRevision atomic.Uint64
+	// silent is until when others are preferred, in Unix nanoseconds; 0: it answers, as far as is known.
+	silent atomic.Int64
+}
+
+// silentFor is how long others are preferred to a target that did not answer; then one request finds out whether it does.
+const silentFor = 10 * time.Second
+
+// avoided returns whether others are to be preferred. The first to ask when the time is over is told that they are not.
+func (e *endpoint) avoided() bool {
+	until := e.silent.Load()
+	if until == 0 {
+		return false
+	}
+	now := time.Now()
+	return now.UnixNano() < until || !e.silent.CompareAndSwap(until, now.Add(silentFor).UnixNano())
+}
+
+// connect dials the target. One whose host is gone answers nothing: it is not waited for as long if there are others, which are preferred then.
+func (e *endpoint) connect(ctx context.Context) (net.Conn, error) {
+	p := e.group.proxy
+	within := ctx
+	if e.group.table.Load().offersAnother(e) {
+		var cancel context.CancelFunc
+		within, cancel = context.WithTimeout(ctx, p.cfg.DialTimeout/5)
+		defer cancel()
+	}
+	c, err := p.dialer.DialContext(within, "tcp", e.address)
+	switch {
+	case err == nil, errors.Is(err, syscall.ECONNREFUSED):
+		e.silent.Store(0)
+	case ctx.Err() == nil: // the client still waits
+		e.silent.Store(time.Now().Add(silentFor).UnixNano())
+	}
+	return c, err
 }
 
 func newEndpoint(g *group, pe *agent.Endpoint) *endpoint {

@@ -26,8 +26,8 @@ func (h *http2Transport) get(e *endpoint) *http.Transport {
 		protocols.SetUnencryptedHTTP2(true)
 		h.t = &http.Transport{
 			Protocols: protocols, DisableCompression: true, IdleConnTimeout: maxIdleAge,
-			DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
-				c, err := e.group.proxy.dialer.DialContext(ctx, network, e.address)
+			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+				c, err := e.connect(ctx)
 				if err != nil {
 					return nil, dialError{err}
 				}

@@ -78,7 +78,7 @@ func connect(g *group) (*endpoint, *net.TCPConn) {
 		if e == nil {
 			return nil, nil
 		}
-		c, err := g.proxy.dialer.DialContext(context.Background(), "tcp", e.address)
+		c, err := e.connect(context.Background())
 		if err == nil {
 			return e, c.(*net.TCPConn)
 		}

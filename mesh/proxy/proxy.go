@@ -42,7 +42,7 @@ type Config struct {
 	// Drained is called when a draining endpoint has no request in flight here. It must not block.
 	Drained func(*agent.Drained)
 	Logger  *slog.Logger
-	// DialTimeout bounds the connection to a target; 0: 10 s, as Elastic Load Balancing has it.
+	// DialTimeout bounds the connection to a target; 0: 10 s, as Elastic Load Balancing has it. While other targets answer it is a fifth of that.
 	DialTimeout time.Duration
 }
 

@@ -32,7 +32,7 @@ type upstream struct {
 }
 
 func (e *endpoint) dial(ctx context.Context) (*upstream, error) {
-	c, err := e.group.proxy.dialer.DialContext(ctx, "tcp", e.address)
+	c, err := e.connect(ctx)
 	if err != nil {
 		return nil, err
 	}
