@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"net/http"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -31,7 +32,7 @@ type Scrub struct {
 	Blobs    uint64    `json:"blobs"`            // that were read in the pass
 	Bytes    uint64    `json:"bytes"`
 	Rotten   uint64    `json:"rotten"`         // that were found since the server was made
-	Repaired uint64    `json:"repaired"`       // of these, and of what was missing
+	Repaired uint64    `json:"repaired"`       // of these, whoever brought them back, and of what was missing
 	Lost     []string  `json:"lost,omitempty"` // digests that records refer to and that are nowhere within reach, as last found; at most maxLost
 }
 
@@ -204,7 +205,9 @@ func (s *scrubber) restore(ctx context.Context) error {
 			return ctx.Err()
 		}
 		if _, serr := s.Blobs.Stat(d); serr == nil {
-			s.change(func(n *Scrub) { n.Repaired++ })
+			if !slices.Contains(aside, d) { // those follow
+				s.change(func(n *Scrub) { n.Repaired++ })
+			}
 			s.Log.Info("a blob that was rotten or missing is here again", "digest", d)
 			continue
 		}
@@ -215,10 +218,15 @@ func (s *scrubber) restore(ctx context.Context) error {
 	}
 	s.change(func(n *Scrub) { n.Lost = lost[:min(len(lost), maxLost)] })
 	for _, d := range aside {
-		if _, err := s.Blobs.Stat(d); err == nil || !s.kept(d) { // there is a good one, or nobody needs it
-			if err := s.Blobs.Discard(d); err != nil {
-				return err
-			}
+		_, err := s.Blobs.Stat(d) // nil: there is a good one, by a push or who else needed it, too
+		if err != nil && s.kept(d) {
+			continue
+		}
+		if err := s.Blobs.Discard(d); err != nil {
+			return err
+		}
+		if err == nil {
+			s.change(func(n *Scrub) { n.Repaired++ })
 		}
 	}
 	return nil

@@ -91,7 +91,7 @@ func TestScrub(t *testing.T) {
 		t.Errorf("a manifest that is gone: %s", a.body)
 	}
 	r.pushImage("users", "v1", "layer")
-	r.wantScrub("pushed again", 2, 0)
+	r.wantScrub("pushed again", 2, 2)
 	r.token = r.login(account, region)
 	if a := r.want(200, "GET", "/v2/users/blobs/"+string(layer), nil); a.body != "layer" {
 		t.Errorf("the layer is %q", a.body)

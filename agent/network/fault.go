@@ -74,7 +74,7 @@ func (s *Namespace) outward() (links []netlink.Link, err error) {
 		if family == netlink.FAMILY_V6 && lacksIPv6() != "" {
 			continue
 		}
-		routes, err := s.h.RouteList(nil, family)
+		routes, err := whole(func() ([]netlink.Route, error) { return s.h.RouteList(nil, family) })
 		if err != nil {
 			return nil, fmt.Errorf("list routes: %w", err)
 		}

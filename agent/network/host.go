@@ -40,7 +40,7 @@ func lockHost(ctx context.Context) (unlock func(), err error) {
 		}
 		select {
 		case <-ctx.Done():
-			return nil, errors.Join(ctx.Err(), f.Close())
+			return nil, errors.Join(fmt.Errorf("wait for lock %s: %w", f.Name(), ctx.Err()), f.Close())
 		case <-time.After(5 * time.Millisecond):
 		}
 	}
@@ -49,7 +49,7 @@ func lockHost(ctx context.Context) (unlock func(), err error) {
 // hostMTU is that of the interface with the default route; tasks must not send more.
 func hostMTU() int {
 	const ethernet = 1500
-	routes, err := netlink.RouteList(nil, netlink.FAMILY_V4)
+	routes, err := whole(func() ([]netlink.Route, error) { return netlink.RouteList(nil, netlink.FAMILY_V4) })
 	if err != nil {
 		return ethernet
 	}
@@ -82,10 +82,10 @@ type forwarding struct {
 	Learning []string `json:",omitempty"`
 }
 
-// forwardingFile is of this network namespace: the setting is.
+// forwardingFile is of the network namespace that the caller is in: the setting is.
 func forwardingFile(family *family) string {
 	var st unix.Stat_t
-	if err := unix.Stat("/proc/self/ns/net", &st); err != nil {
+	if err := unix.Stat("/proc/thread-self/ns/net", &st); err != nil {
 		return filepath.Join(hostFolder, family.forwardFile+".json")
 	}
 	return filepath.Join(hostFolder, fmt.Sprintf("%s-%d.json", family.forwardFile, st.Ino))
@@ -149,8 +149,11 @@ func restoreForwarding(family *family, bridge string) error {
 		}
 		return os.WriteFile(forwardingFile(family), b, 0o600)
 	}
-	links, err := netlink.LinkList()
-	if err == nil && !slices.ContainsFunc(links, func(l netlink.Link) bool { return l.Type() == "bridge" }) {
+	links, err := whole(netlink.LinkList)
+	if err != nil {
+		return fmt.Errorf("list links: %w", err)
+	}
+	if !slices.ContainsFunc(links, func(l netlink.Link) bool { return l.Type() == "bridge" }) {
 		if err := writeSysctl(family.forward, "0"); err != nil {
 			return err
 		}

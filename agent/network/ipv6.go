@@ -187,7 +187,7 @@ func (n *Network) bringUp6() error {
 
 // learningLinks are those that take routes from their routers as long as this kernel does not route.
 func learningLinks() ([]string, error) {
-	links, err := netlink.LinkList()
+	links, err := whole(netlink.LinkList)
 	if err != nil {
 		return nil, fmt.Errorf("list links: %w", err)
 	}
@@ -330,7 +330,7 @@ func (n *Network) ensureHop6(list []neighbour) error {
 	link := 0
 	if slices.ContainsFunc(list, func(h neighbour) bool { return h.ipv6 && !h.here && !h.overlay && h.address.Is4() }) {
 		own = addrOf(n.underlay())
-		have, err := netlink.AddrList(nil, netlink.FAMILY_V4)
+		have, err := whole(func() ([]netlink.Addr, error) { return netlink.AddrList(nil, netlink.FAMILY_V4) })
 		if err != nil {
 			return fmt.Errorf("list addresses: %w", err)
 		}
@@ -340,7 +340,7 @@ func (n *Network) ensureHop6(list []neighbour) error {
 		}
 		link = have[i].LinkIndex
 	}
-	have, err := netlink.AddrList(nil, netlink.FAMILY_V6)
+	have, err := whole(func() ([]netlink.Addr, error) { return netlink.AddrList(nil, netlink.FAMILY_V6) })
 	if err != nil {
 		return fmt.Errorf("list addresses: %w", err)
 	}

@@ -66,7 +66,7 @@ func (s *Namespace) addNetem(links []netlink.Link, f driver.Fault) error {
 
 // removeNetem takes ours off all devices of the namespace.
 func (s *Namespace) removeNetem() error {
-	list, err := s.h.QdiscList(nil)
+	list, err := whole(func() ([]netlink.Qdisc, error) { return s.h.QdiscList(nil) })
 	if err != nil {
 		return fmt.Errorf("list qdiscs: %w", err)
 	}

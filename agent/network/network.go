@@ -245,7 +245,7 @@ func (n *Network) gateway() netip.Addr { return addressing.Host(n.subnet) }
 
 // dropAddresses takes the addresses of a network that a link was in before off it.
 func dropAddresses(link netlink.Link, keep *net.IPNet) error {
-	have, err := netlink.AddrList(link, netlink.FAMILY_V4)
+	have, err := whole(func() ([]netlink.Addr, error) { return netlink.AddrList(link, netlink.FAMILY_V4) })
 	if err != nil {
 		return err
 	}

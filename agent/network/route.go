@@ -36,7 +36,9 @@ func (n *Network) reconcileRoutes(f *family, list []neighbour, overlay netlink.L
 		}
 		want[block] = r
 	}
-	have, err := netlink.RouteListFiltered(f.netlink, &netlink.Route{Protocol: routeProtocol}, netlink.RT_FILTER_PROTOCOL)
+	have, err := whole(func() ([]netlink.Route, error) {
+		return netlink.RouteListFiltered(f.netlink, &netlink.Route{Protocol: routeProtocol}, netlink.RT_FILTER_PROTOCOL)
+	})
 	if err != nil {
 		return fmt.Errorf("list routes to peers: %w", err)
 	}
@@ -154,7 +156,7 @@ func (n *Network) reconcileEntries(list []neighbour, index int) error {
 		families = append(families, unix.AF_INET6)
 	}
 	for _, family := range families {
-		have, err := netlink.NeighList(index, family)
+		have, err := whole(func() ([]netlink.Neigh, error) { return netlink.NeighList(index, family) })
 		if err != nil {
 			return fmt.Errorf("entries of %s: %w", n.overlay, err)
 		}

@@ -46,8 +46,8 @@ func afterCollections(fn func()) {
 	type sentinel struct{ _ *byte } // a pointer, so that it is no part of another object
 	var arm func(*sentinel)
 	arm = func(*sentinel) {
+		runtime.SetFinalizer(&sentinel{}, arm) // finalizers run one after the other
 		fn()
-		runtime.SetFinalizer(&sentinel{}, arm)
 	}
 	runtime.SetFinalizer(&sentinel{}, arm)
 }

@@ -39,6 +39,9 @@ func (f *front) splice(c *net.TCPConn) {
 	release := f.open.add(c)
 	defer release()
 	defer c.Close()
+	if f.open.closing.Load() { // the order decides, as in conn.await: a shutdown sees us, or we see it
+		return
+	}
 	l := f.routes.Load().listeners[0]
 	l.stats.active.Add(1)
 	defer l.stats.active.Add(-1)

@@ -273,6 +273,9 @@ func (s *Store) ExpireUploads() (int, error) {
 			err = os.Remove(s.path("uploads", e.Name()))
 		}
 		s.mu.Unlock()
+		if errors.Is(err, fs.ErrNotExist) { // it was finished meanwhile
+			continue
+		}
 		if err != nil {
 			return n, fmt.Errorf("expire upload: %w", err)
 		}

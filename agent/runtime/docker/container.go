@@ -177,6 +177,10 @@ func started(in container.InspectResponse) runtime.Started {
 
 func exit(in container.InspectResponse) runtime.Exit {
 	e := runtime.Exit{Code: in.State.ExitCode, OOM: in.State.OOMKilled, At: timeOf(in.State.FinishedAt)}
+	// The engine takes the time of a start after it and is told that of an end: a short run may have ended before it began.
+	if at := timeOf(in.State.StartedAt); e.At.Before(at) {
+		e.At = at
+	}
 	switch {
 	case in.State.OOMKilled:
 		e.Reason = "OutOfMemoryError: Container killed due to memory usage"

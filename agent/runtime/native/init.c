@@ -91,10 +91,10 @@ __attribute__((constructor)) static void neargate_init(void)
 	fds[0].events = fds[1].events = POLLIN;
 	if (fds[1].fd < 0)
 		fail("signalfd");
-	if (write(1, "r", 1) != 1)
-		fail("say that it is ready");
-	close(1);
 	close(2);
+	if (write(1, "r", 1) != 1)
+		_exit(2); /* who would hear of it is gone */
+	close(1);
 	for (;;) {
 		if (poll(fds, 2, -1) < 0)
 			continue;
