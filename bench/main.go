@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"strconv"
 	"strings"
 	"syscall"
 )
@@ -31,7 +32,10 @@ type settings struct {
 
 	hosts       string // of the fleet: sizes, separated by commas
 	hostTasks   int    // of each host
+	servers     int    // 1, 3 or 5, for them to join
 	serverFlags string // more of them
+
+	clients string // numbers of them, separated by commas
 }
 
 var benchmarks = []struct {
@@ -44,23 +48,26 @@ var benchmarks = []struct {
 	{"logs", "lines that a container writes, kept by json-file, against a Docker engine (root; DOCKER_HOST)", benchLogs},
 	{"push", "CPU a small blob pushed to the registry", benchPush},
 	{"registry", "what clients do to the registry, against distribution's (-distribution)", benchRegistry},
-	{"scale", "one server with thousands of simulated hosts", benchScale},
+	{"scale", "thousands of simulated hosts of one server, or of several", benchScale},
+	{"changes", "changes that three servers commit for clients of the API", benchChanges},
 }
 
 func main() {
 	var s settings
 	flag.StringVar(&s.neargate, "neargate", "bin/neargate", "binary to measure")
 	flag.StringVar(&s.hello, "hello", "bin/bench-hello", "static program for the containers (bench/hello)")
-	flag.IntVar(&s.rounds, "rounds", 15, "rounds; in each everybody has a turn")
+	flag.IntVar(&s.rounds, "rounds", 15, "rounds; in each everybody has a turn (changes: in every fifth)")
 	flag.IntVar(&s.requests, "requests", 30000, "requests a turn (proxy, push)")
 	flag.IntVar(&s.lines, "lines", 500_000, "lines of 100 bytes a turn (logs)")
 	flag.IntVar(&s.size, "size", 512, "bytes of an answer (proxy)")
-	flag.StringVar(&s.before, "before", "", "another build of the binary to measure beside (proxy, registry; start, in place of the engine)")
-	flag.StringVar(&s.only, "only", "", "measure only work whose name contains this (registry)")
+	flag.StringVar(&s.before, "before", "", "another build of the binary to measure beside (proxy, registry, changes; start, in place of the engine)")
+	flag.StringVar(&s.only, "only", "", "measure only work whose name contains this (registry, changes)")
 	flag.StringVar(&s.distribution, "distribution", "", "program of distribution v3's registry to measure beside (registry)")
 	flag.StringVar(&s.hosts, "hosts", "1000", "numbers of simulated hosts, separated by commas (scale)")
 	flag.IntVar(&s.hostTasks, "host-tasks", 10, "tasks of each of them (scale)")
-	flag.StringVar(&s.serverFlags, "server-flags", "", "more flags of neargate server (scale)")
+	flag.IntVar(&s.servers, "servers", 1, "servers that they join, 1, 3 or 5 (scale)")
+	flag.StringVar(&s.serverFlags, "server-flags", "", "more flags of neargate server (scale, changes)")
+	flag.StringVar(&s.clients, "clients", "1,64,512,2048", "numbers of clients, separated by commas (changes)")
 	flag.Usage = func() {
 		fmt.Fprintln(flag.CommandLine.Output(), "usage: bench [flags] [benchmark...]")
 		for _, b := range benchmarks {
@@ -76,6 +83,18 @@ func main() {
 		stop()
 		os.Exit(1)
 	}
+}
+
+// numbers reads a flag that is a list of them, each of at least so much.
+func numbers(flag, list string, least int) (all []int, err error) {
+	for word := range strings.SplitSeq(list, ",") {
+		n, err := strconv.Atoi(word)
+		if err != nil || n < least {
+			return nil, fmt.Errorf("-%s is a list of numbers of at least %d, not %q", flag, least, list)
+		}
+		all = append(all, n)
+	}
+	return all, nil
 }
 
 // run runs the named benchmarks; none named means all.

@@ -12,7 +12,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -27,20 +26,20 @@ import (
 const (
 	serviceTasks = 1000 // of each service but the one that is updated, which has as many as there are hosts
 	scaleCluster = "scale"
-	scaleToken   = "bench-scale-join-token"
 	startTime    = 100 * time.Millisecond // of a container
 	restTime     = 15 * time.Second       // how long the hosts are looked at while they have nothing to do
+	calm         = 2 * time.Second        // nothing begins for so long: nothing is left to begin
 )
 
 var scaleZones = []string{"zone-a", "zone-b", "zone-c"}
 
 // scaled is what one size of the fleet took.
 type scaled struct {
-	hosts, tasks              int
+	servers, hosts, tasks     int
 	join, create, update      time.Duration
 	detect, replace           time.Duration // after a zone is lost: until the first replacement runs, until the last does
-	idle, full, peak          int           // server's resident memory in kB: hosts without tasks, all tasks running, at most
-	cpuJoin, cpuCreate        time.Duration // of the server
+	idle, full, peak          int           // a server's resident memory in kB: hosts without tasks, all tasks running, at most
+	cpuJoin, cpuCreate        time.Duration // of all servers
 	cpuUpdate                 time.Duration
 	cpuRest                   time.Duration // in restTime, with all hosts joined and nothing to do
 	hostsJoin, hostsCreate    time.Duration // CPU of this process, which shares the cores with the server
@@ -54,11 +53,11 @@ type scaled struct {
 // benchScale measures each size of the fleet in turn, smallest first, and how the figures grow.
 func benchScale(ctx context.Context, s settings) error {
 	var all []scaled
-	for word := range strings.SplitSeq(s.hosts, ",") {
-		n, err := strconv.Atoi(word)
-		if err != nil || n < 3 {
-			return fmt.Errorf("-hosts is a list of numbers, not %q", s.hosts)
-		}
+	sizes, err := numbers("hosts", s.hosts, 3)
+	if err != nil {
+		return err
+	}
+	for _, n := range sizes {
 		one, err := scale(ctx, s, n)
 		if err != nil {
 			if one != nil && one.cpuCreate > 0 {
@@ -87,87 +86,63 @@ func benchScale(ctx context.Context, s settings) error {
 func (r *scaled) print() {
 	n := r.tasks
 	rate := func(n int, d time.Duration) float64 { return float64(n) / d.Seconds() }
-	fmt.Printf("\n%d hosts, %d tasks (%s)\n", r.hosts, n, r.load)
-	fmt.Printf("  hosts joined            %8.1f s  %6.0f/s   server's CPU %.1f s, hosts' %.1f s\n", r.join.Seconds(), rate(r.hosts, r.join), r.cpuJoin.Seconds(), r.hostsJoin.Seconds())
+	fmt.Printf("\n%d servers, %d hosts, %d tasks (%s)\n", r.servers, r.hosts, n, r.load)
+	fmt.Printf("  hosts joined            %8.1f s  %6.0f/s   servers' CPU %.1f s, hosts' %.1f s\n", r.join.Seconds(), rate(r.hosts, r.join), r.cpuJoin.Seconds(), r.hostsJoin.Seconds())
 	perHost := func(d time.Duration) string {
 		return us(time.Duration(float64(d) / restTime.Seconds() / float64(r.hosts)))
 	}
-	fmt.Printf("  at rest                 server's CPU %s a host and second, hosts' %s\n", perHost(r.cpuRest), perHost(r.hostsRest))
-	fmt.Printf("  all tasks running       %8.1f s  %6.0f/s   server's CPU %.1f s, %s a task, hosts' %s\n", r.create.Seconds(), rate(n, r.create), r.cpuCreate.Seconds(), us(r.cpuCreate/time.Duration(n)), us(r.hostsCreate/time.Duration(n)))
-	fmt.Printf("  update of %6d tasks  %8.1f s  %6.0f/s   server's CPU %.1f s, %s a task\n", r.hosts, r.update.Seconds(), rate(r.hosts, r.update), r.cpuUpdate.Seconds(), us(r.cpuUpdate/time.Duration(r.hosts)))
-	fmt.Printf("  a zone lost             %8.1f s to the first replacement, %.1f s to the last of %d\n", r.detect.Seconds(), r.replace.Seconds(), n/3)
-	fmt.Printf("  server's memory         %8.1f MB without tasks, %.1f MB with (%.2f kB a task), at most %.1f MB\n", float64(r.idle)/1024, float64(r.full)/1024, float64(r.full-r.idle)/float64(n), float64(r.peak)/1024)
+	fmt.Printf("  at rest                 servers' CPU %s a host and second, hosts' %s\n", perHost(r.cpuRest), perHost(r.hostsRest))
+	fmt.Printf("  all tasks running       %8.1f s  %6.0f/s   servers' CPU %.1f s, %s a task, hosts' %s\n", r.create.Seconds(), rate(n, r.create), r.cpuCreate.Seconds(), us(r.cpuCreate/time.Duration(n)), us(r.hostsCreate/time.Duration(n)))
+	fmt.Printf("  update of %6d tasks  %8.1f s  %6.0f/s   servers' CPU %.1f s, %s a task\n", r.hosts, r.update.Seconds(), rate(r.hosts, r.update), r.cpuUpdate.Seconds(), us(r.cpuUpdate/time.Duration(r.hosts)))
+	fmt.Printf("  a zone lost             %8.1f s to the first replacement, %.1f s to the last of %d (%.0f/s)\n", r.detect.Seconds(), r.replace.Seconds(), n/3, rate(n/3, r.replace-r.detect))
+	fmt.Printf("  memory of a server      %8.1f MB without tasks, %.1f MB with (%.2f kB a task), at most %.1f MB\n", float64(r.idle)/1024, float64(r.full)/1024, float64(r.full-r.idle)/float64(n), float64(r.peak)/1024)
 	fmt.Printf("  quiet: DescribeTasks p50 %s p99 %s, RunTask p50 %s p99 %s\n", ms(r.describeIdle.median()), ms(r.describeIdle.quantile(.99)), ms(r.runIdle.median()), ms(r.runIdle.quantile(.99)))
 	fmt.Printf("  during the update: DescribeTasks p50 %s p99 %s (%d, %d failed), RunTask p50 %s p99 %s (%d, %d failed)\n",
 		ms(r.describeBusy.median()), ms(r.describeBusy.quantile(.99)), len(r.describeBusy), r.describeErrs, ms(r.runBusy.median()), ms(r.runBusy.quantile(.99)), len(r.runBusy), r.runFailures)
 }
 
-// scale is one size: a server, a fleet that joins it, services that fill it, an update and a lost zone.
+// scale is one size: servers, a fleet that joins them, services that fill it, an update and a lost zone.
 func scale(ctx context.Context, s settings, hosts int) (r *scaled, err error) {
-	dir, err := os.MkdirTemp("", "neargate-bench-")
+	c, err := startServers(ctx, s.neargate, s.servers, strings.Fields(s.serverFlags)...)
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	listen, err := freePort()
-	if err != nil {
-		return nil, err
-	}
-	peers, err := freePort()
-	if err != nil {
-		return nil, err
-	}
-	args := []string{"server", "--data", filepath.Join(dir, "server"), "--listen", listen, "--peer-listen", peers, "--insecure", "--join-token", scaleToken}
-	p, err := startProgram(s.neargate, append(args, strings.Fields(s.serverFlags)...)...)
-	if err != nil {
-		return nil, err
-	}
-	defer func() {
-		err = errors.Join(err, p.stop(syscall.SIGTERM))
-		if err != nil {
-			err = fmt.Errorf("%w\n%s", err, p.output.String())
-		}
-	}()
-	api, err := client.New(client.Config{Endpoint: "http://" + listen, Region: "us-east-1", AccessKey: "test", SecretKey: "test"})
-	if err != nil {
-		return nil, err
-	}
-	ready, cancel := context.WithTimeout(ctx, time.Minute)
-	defer cancel()
-	if err := api.WaitReady(ready); err != nil {
-		return nil, err
-	}
+	defer func() { err = errors.Join(err, c.stop()) }()
 	// Garbage of the hosts is not what is measured, and the cores are shared: it may pile up.
 	defer debug.SetGCPercent(debug.SetGCPercent(400))
-	b := &scaling{ctx: ctx, api: api, pid: p.Process.Pid, r: &scaled{hosts: hosts, tasks: hosts * s.hostTasks}, tasks: hosts * s.hostTasks}
+	b := &scaling{ctx: ctx, api: c.all[0].Client, servers: c, r: &scaled{servers: s.servers, hosts: hosts, tasks: hosts * s.hostTasks}, tasks: hosts * s.hostTasks}
+	var peers []string
+	for _, one := range c.all {
+		peers = append(peers, one.peers)
+	}
 	// A host has room for twice its tasks, so that two zones can take what a third one had.
 	return b.r, b.run(fleet.Config{
-		Servers: []string{peers}, Token: scaleToken, Dir: filepath.Join(dir, "hosts"), Hosts: hosts, Zones: scaleZones, Cluster: scaleCluster,
+		Servers: peers, Token: joinToken, Dir: filepath.Join(c.dir, "hosts"), Hosts: hosts, Zones: scaleZones, Cluster: scaleCluster,
 		CPU: uint32(s.hostTasks * 2 * 64), Memory: uint32(s.hostTasks * 2 * 64), Start: startTime,
 	})
 }
 
 // scaling is a run of one size.
 type scaling struct {
-	ctx   context.Context
-	api   *client.Client
-	pid   int
-	r     *scaled
-	tasks int
-	fleet *fleet.Fleet
+	ctx     context.Context
+	api     *client.Client
+	servers *servers
+	r       *scaled
+	tasks   int
+	fleet   *fleet.Fleet
 }
 
 func (b *scaling) run(cfg fleet.Config) (err error) {
 	if _, err := b.api.ECS.CreateCluster(b.ctx, &ecs.CreateClusterInput{ClusterName: aws.String(scaleCluster)}); err != nil {
 		return err
 	}
-	before, own := cpuOf(b.pid), b.ownCPU()
+	before, own := b.servers.cpu(), b.ownCPU()
 	began := time.Now()
 	if b.fleet, err = fleet.Begin(b.ctx, cfg); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, b.fleet.Close()) }()
-	b.r.join, b.r.cpuJoin, b.r.hostsJoin = time.Since(began), cpuOf(b.pid)-before, b.ownCPU()-own
+	b.r.join, b.r.cpuJoin, b.r.hostsJoin = time.Since(began), b.servers.cpu()-before, b.ownCPU()-own
 	fmt.Printf("%d hosts have joined in %.1f s\n", b.r.hosts, b.r.join.Seconds())
 	for i, step := range []func() error{b.rest, b.fill, b.quiet, b.update, b.loseZone} {
 		if err := step(); err != nil {
@@ -179,17 +154,19 @@ func (b *scaling) run(cfg fleet.Config) (err error) {
 	return nil
 }
 
-// memory is the server's resident memory in kB, now and at most.
+// memory is what the server that has most of it has in kB, now and at most.
 func (b *scaling) memory() (now int) {
-	text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", b.pid))
-	for line := range strings.Lines(string(text)) {
-		if f := strings.Fields(line); len(f) > 1 {
-			n, _ := strconv.Atoi(f[1])
-			switch f[0] {
-			case "VmRSS:":
-				now = n
-			case "VmHWM:":
-				b.r.peak = n
+	for _, one := range b.servers.all {
+		text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", one.Process.Pid))
+		for line := range strings.Lines(string(text)) {
+			if f := strings.Fields(line); len(f) > 1 {
+				n, _ := strconv.Atoi(f[1])
+				switch f[0] {
+				case "VmRSS:":
+					now = max(now, n)
+				case "VmHWM:":
+					b.r.peak = max(b.r.peak, n)
+				}
 			}
 		}
 	}
@@ -204,13 +181,13 @@ func (b *scaling) ownCPU() time.Duration {
 
 // rest measures what hosts cost that have nothing to do.
 func (b *scaling) rest() error {
-	before, own := cpuOf(b.pid), b.ownCPU()
+	before, own := b.servers.cpu(), b.ownCPU()
 	select {
 	case <-time.After(restTime):
 	case <-b.ctx.Done():
 		return b.ctx.Err()
 	}
-	b.r.cpuRest, b.r.hostsRest, b.r.idle = cpuOf(b.pid)-before, b.ownCPU()-own, b.memory()
+	b.r.cpuRest, b.r.hostsRest, b.r.idle = b.servers.cpu()-before, b.ownCPU()-own, b.memory()
 	return nil
 }
 
@@ -228,7 +205,7 @@ func (b *scaling) register(family string) (string, error) {
 
 // fill makes the services, all at once, and waits until their tasks run.
 func (b *scaling) fill() error {
-	before, own := cpuOf(b.pid), b.ownCPU()
+	before, own := b.servers.cpu(), b.ownCPU()
 	definition, err := b.register("web")
 	if err != nil {
 		return err
@@ -237,6 +214,7 @@ func (b *scaling) fill() error {
 	create := func(name string, n int) error {
 		_, err := b.api.ECS.CreateService(b.ctx, &ecs.CreateServiceInput{
 			Cluster: aws.String(scaleCluster), ServiceName: &name, TaskDefinition: &definition, DesiredCount: aws.Int32(int32(n)), LaunchType: types.LaunchTypeEc2,
+			AvailabilityZoneRebalancing: types.AvailabilityZoneRebalancingDisabled, // what it would start comes on top of what is measured
 		})
 		return err
 	}
@@ -254,7 +232,7 @@ func (b *scaling) fill() error {
 	if err := b.until("the service's deployment is over", b.complete); err != nil {
 		return err
 	}
-	b.r.create, b.r.cpuCreate, b.r.hostsCreate, b.r.full = time.Since(began), cpuOf(b.pid)-before, b.ownCPU()-own, b.memory()
+	b.r.create, b.r.cpuCreate, b.r.hostsCreate, b.r.full = time.Since(began), b.servers.cpu()-before, b.ownCPU()-own, b.memory()
 	return nil
 }
 
@@ -285,6 +263,17 @@ func (b *scaling) until(what string, is func() (bool, error)) error {
 		time.Sleep(20 * time.Millisecond)
 	}
 	return b.ctx.Err()
+}
+
+// settle waits until no task has begun to run for a while.
+func (b *scaling) settle() error {
+	last, moved := b.fleet.Started(), time.Now()
+	return b.until("no more tasks begin", func() (bool, error) {
+		if now := b.fleet.Started(); now != last {
+			last, moved = now, time.Now()
+		}
+		return time.Since(moved) > calm, nil
+	})
 }
 
 // quiet measures calls while nothing else happens.
@@ -338,7 +327,7 @@ func (b *scaling) update() error {
 	if err != nil {
 		return err
 	}
-	before := cpuOf(b.pid)
+	before := b.servers.cpu()
 	began := time.Now()
 	if _, err := b.api.ECS.UpdateService(b.ctx, &ecs.UpdateServiceInput{Cluster: aws.String(scaleCluster), Service: aws.String("big"), TaskDefinition: &definition}); err != nil {
 		return err
@@ -368,12 +357,16 @@ func (b *scaling) update() error {
 	err = b.until("the update is complete", b.complete)
 	close(stop)
 	calls.Wait()
-	b.r.update, b.r.cpuUpdate = time.Since(began), cpuOf(b.pid)-before
+	b.r.update, b.r.cpuUpdate = time.Since(began), b.servers.cpu()-before
 	return err
 }
 
 // loseZone cuts off a third of the hosts and waits until others run what they had.
 func (b *scaling) loseZone() error {
+	// What the update has begun would pass for a replacement.
+	if err := b.settle(); err != nil {
+		return err
+	}
 	before, began := b.fleet.Started(), time.Now()
 	running := b.fleet.Running()
 	b.fleet.Lose(scaleZones[0])
