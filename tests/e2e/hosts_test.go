@@ -3,6 +3,7 @@ package e2e
 import (
 	"encoding/json"
 	"os"
+	"os/exec"
 	"path"
 	"path/filepath"
 	"strings"
@@ -21,7 +22,8 @@ const storageDefinition = `{
 func TestEphemeralStorage(t *testing.T) {
 	t.Parallel()
 	needsAWS(t)
-	p := start(t)
+	p := &platform{t: t, driver: "native", data: filepath.Join(roomyDisk(t, 30), "data")}
+	p.begin()
 	if !strings.Contains(p.text("containerInstances[0].attributes[].name", "ecs", "describe-container-instances", "--container-instances", p.instance()), "ecs.capability.extensible-ephemeral-storage") {
 		t.Skip("this host has no ephemeral storage to give: " + p.out.String())
 	}
@@ -54,6 +56,36 @@ func TestEphemeralStorage(t *testing.T) {
 	if !strings.Contains(lines[1], "No space left on device") || !strings.HasSuffix(lines[1], "over") {
 		t.Errorf("more than it has: %q", lines[1])
 	}
+}
+
+// roomyDisk is a file system of its own, of the given GiB, on a file without content: what is reserved there and not written takes nothing of this host's
+// disk, which may have less, and which other tests look at meanwhile.
+func roomyDisk(t *testing.T, gib int64) string {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("the native driver needs root")
+	}
+	image, dir := filepath.Join(t.TempDir(), "disk"), t.TempDir()
+	if err := os.WriteFile(image, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(image, gib<<30); err != nil {
+		t.Fatal(err)
+	}
+	for _, command := range [][]string{
+		{"mkfs.ext4", "-q", "-O", "^has_journal", "-E", "lazy_itable_init=1", image},
+		{"mount", "-o", "loop,noinit_itable", image, dir},
+	} {
+		if out, err := exec.Command(command[0], command[1:]...).CombinedOutput(); err != nil {
+			t.Skipf("this host mounts no file: %v: %v: %s", command, err, out)
+		}
+	}
+	t.Cleanup(func() {
+		if out, err := exec.Command("umount", dir).CombinedOutput(); err != nil {
+			t.Errorf("umount %s: %v: %s", dir, err, out)
+		}
+	})
+	return dir
 }
 
 // instance is the one container instance of the default cluster.
