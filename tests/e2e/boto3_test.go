@@ -20,17 +20,14 @@ func TestBoto3(t *testing.T) {
 // TestBoto3Logs does the same with CloudWatch Logs, which needs no containers: testdata/boto3_logs.py.
 func TestBoto3Logs(t *testing.T) {
 	t.Parallel()
-	needsBoto3(t)
+	needsBoto3(t, "logs", "list_log_groups")
 	startOn(t, "fake").python("boto3_logs.py")
 }
 
 // TestBoto3LiveTail tails logs live with boto3, and has the platform end while a session is open: testdata/boto3_livetail.py.
 func TestBoto3LiveTail(t *testing.T) {
 	t.Parallel()
-	needsBoto3(t)
-	if err := exec.Command("python3", "-c", "import boto3; boto3.client('logs', region_name='x').start_live_tail").Run(); err != nil {
-		t.Skip("python3's boto3 is older than start_live_tail (1.33)")
-	}
+	needsBoto3(t, "logs", "start_live_tail")
 	p := startOn(t, "fake")
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	defer cancel()
@@ -55,8 +52,8 @@ func TestBoto3LiveTail(t *testing.T) {
 	}
 }
 
-// needsBoto3 skips the test where there is no boto3.
-func needsBoto3(t *testing.T) {
+// needsBoto3 skips the test where there is no boto3, or one that is older than these methods of the service's client.
+func needsBoto3(t *testing.T, serviceAndMethods ...string) {
 	t.Helper()
 	python, err := exec.LookPath("python3")
 	if err != nil {
@@ -64,6 +61,13 @@ func needsBoto3(t *testing.T) {
 	}
 	if out, err := exec.Command(python, "-c", "import boto3").CombinedOutput(); err != nil {
 		t.Skipf("python3 has no boto3 (Debian: apt-get install python3-boto3): %s", out)
+	}
+	if len(serviceAndMethods) == 0 {
+		return
+	}
+	const looks = "import boto3, sys; client = boto3.client(sys.argv[1], region_name='x'); [getattr(client, m) for m in sys.argv[2:]]"
+	if out, err := exec.Command(python, append([]string{"-c", looks}, serviceAndMethods...)...).CombinedOutput(); err != nil {
+		t.Skipf("python3's boto3 is too old: %s", out)
 	}
 }
 

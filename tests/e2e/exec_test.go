@@ -24,6 +24,7 @@ import (
 // TestExec runs commands in a container with our own client and, where AWS's is installed, with that.
 func TestExec(t *testing.T) {
 	t.Parallel()
+	needsAWS(t)
 	for _, driver := range []string{"native", "docker"} {
 		t.Run(driver, func(t *testing.T) {
 			t.Parallel()
@@ -127,6 +128,7 @@ func TestExec(t *testing.T) {
 // nothing, and another one where it says so.
 func TestExecIsLogged(t *testing.T) {
 	t.Parallel()
+	needsAWS(t)
 	p := start(t)
 	c := p.client().ECS
 	p.role("app", "ecs:ListClusters")

@@ -13,6 +13,7 @@ import (
 // TestFaultInjection has a container make its task's network faulty, and well again, as scripts and agents of AWS FIS do.
 func TestFaultInjection(t *testing.T) {
 	t.Parallel()
+	needsAWS(t)
 	for _, driver := range []string{"native", "docker"} {
 		t.Run(driver, func(t *testing.T) {
 			t.Parallel()

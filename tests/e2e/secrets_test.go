@@ -217,7 +217,7 @@ func TestSnapshotKeepsSecrets(t *testing.T) {
 // TestBoto3Secrets has boto3 use both services, which needs no containers: testdata/boto3_secrets.py.
 func TestBoto3Secrets(t *testing.T) {
 	t.Parallel()
-	needsBoto3(t)
+	needsBoto3(t, "secretsmanager", "batch_get_secret_value")
 	startOn(t, "fake").python("boto3_secrets.py")
 }
 
