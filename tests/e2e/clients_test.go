@@ -58,6 +58,23 @@ func needsAWS(t *testing.T) {
 	}
 }
 
+// needsNewAWS skips the test where the AWS CLI is older than an operation, or than these members of its input.
+func needsNewAWS(t *testing.T, service, operation string, members ...string) {
+	t.Helper()
+	needsAWS(t)
+	skeleton := exec.Command(awsCommands()[0], service, operation, "--generate-cli-skeleton")
+	skeleton.Env = (&platform{}).environment()
+	out, err := skeleton.Output()
+	if err != nil {
+		t.Skipf("the AWS CLI does not know %s %s: %v", service, operation, err)
+	}
+	for _, m := range members {
+		if !strings.Contains(string(out), `"`+m+`"`) {
+			t.Skipf("the AWS CLI does not know %s of %s %s", m, service, operation)
+		}
+	}
+}
+
 // try runs the AWS CLI, with --endpoint-url since versions before 2.13 know no AWS_ENDPOINT_URL.
 func (p *platform) try(args ...string) (stdout, stderr string, err error) {
 	p.t.Helper()

@@ -16,7 +16,7 @@ import (
 // without; the next deployment runs what the tag means then.
 func TestVersionConsistency(t *testing.T) {
 	t.Parallel()
-	needsAWS(t)
+	needsNewAWS(t, "ecs", "register-task-definition", "versionConsistency")
 	p := start(t)
 	busybox, err := os.ReadFile("/bin/busybox")
 	if err != nil {

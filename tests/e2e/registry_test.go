@@ -101,7 +101,7 @@ func TestLifecyclePolicyOfUsedImages(t *testing.T) {
 // engine answers.
 func TestRegistries(t *testing.T) {
 	t.Parallel()
-	needsAWS(t)
+	needsNewAWS(t, "ecr", "validate-pull-through-cache-rule")
 	far := startOn(t, "fake")
 	near := startWith(t, "fake", remoteTo(t, far))
 	near.aws(nil, "ecr", "put-replication-configuration", "--replication-configuration",

@@ -12,7 +12,7 @@ import (
 // TestServiceDeployments: the history of a service by AWS's CLI, and a release that is taken back.
 func TestServiceDeployments(t *testing.T) {
 	t.Parallel()
-	needsAWS(t)
+	needsNewAWS(t, "ecs", "list-service-deployments")
 	p := startOn(t, "fake")
 	c := p.client().ECS
 	register := func(image string) *string {
