@@ -248,7 +248,7 @@ func TestFluentdGoesOnWithoutThePlatform(t *testing.T) {
 	next := 0
 	come := func(when string, n int) {
 		t.Helper()
-		for end := time.After(time.Minute); n > 0; n-- {
+		for end := time.After(5 * time.Minute); n > 0; n-- { // at first with the start of the task
 			select {
 			case l := <-arrived:
 				if want := fmt.Sprintf("line %d;", next); l != want {
