@@ -43,6 +43,9 @@ func (e *Engine) FollowAnew() {
 // LastIndex is the end of this server's log.
 func (e *Engine) LastIndex() uint64 { return e.raft.LastIndex() }
 
+// TakeSnapshot is what is done when one is due.
+func (e *Engine) TakeSnapshot() error { return e.takeSnapshot() }
+
 // HoldApplying lets the machine apply one more entry, and nothing then until release.
 func (e *Engine) HoldApplying() (release func()) {
 	e.fsm.progress.mu.Lock()

@@ -200,22 +200,26 @@ const (
 	maxTrailing = 8192
 )
 
-// snapshotBySize takes a snapshot, which also lets the log be cut, whenever enough has been applied. Twice as many entries as came
-// since the last one stay, so the log is bounded in bytes, however large its entries are.
+// snapshotBySize takes a snapshot, which also lets the log be cut, whenever enough has been applied.
 func (e *Engine) snapshotBySize() {
 	for {
 		select {
 		case <-e.fsm.snapshotDue:
-			config := e.raft.ReloadableConfig()
-			config.TrailingLogs = uint64(min(max(2*e.fsm.entries.Load(), minTrailing), maxTrailing))
-			if err := e.raft.ReloadConfig(config); err != nil {
-				e.logger.Error("keep entries in the log", "error", err)
-			}
-			if err := e.raft.Snapshot().Error(); err != nil && !errors.Is(err, raft.ErrNothingNewToSnapshot) && !errors.Is(err, raft.ErrRaftShutdown) {
+			if err := e.takeSnapshot(); err != nil && !errors.Is(err, raft.ErrNothingNewToSnapshot) && !errors.Is(err, raft.ErrRaftShutdown) {
 				e.logger.Error("snapshot failed; the log keeps growing", "error", err)
 			}
 		case <-e.stop:
 			return
 		}
 	}
+}
+
+// takeSnapshot leaves twice as many entries in the log as came since the last snapshot, so the log is bounded in bytes, however large its entries are.
+func (e *Engine) takeSnapshot() error {
+	config := e.raft.ReloadableConfig()
+	config.TrailingLogs = uint64(min(max(2*e.fsm.entries.Load(), minTrailing), maxTrailing))
+	if err := e.raft.ReloadConfig(config); err != nil {
+		e.logger.Error("keep entries in the log", "error", err)
+	}
+	return e.raft.Snapshot().Error()
 }

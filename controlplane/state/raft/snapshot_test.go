@@ -191,7 +191,7 @@ func TestRestoreOfDamaged(t *testing.T) {
 // Damage on the disk is found at the start, and the error names the file and says what to do.
 func TestDamagedAtStart(t *testing.T) {
 	write := func(t *testing.T, dir string) {
-		engine, err := raft.Open(raft.Options{Dir: dir, NodeID: "server", SnapshotBytes: 64 << 10})
+		engine, err := raft.Open(raft.Options{Dir: dir, NodeID: "server"})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -200,6 +200,11 @@ func TestDamagedAtStart(t *testing.T) {
 			t.Fatal(err)
 		}
 		for i := range 400 {
+			if i >= 100 && i%100 == 0 {
+				if err := engine.TakeSnapshot(); err != nil {
+					t.Fatal(err)
+				}
+			}
 			statetest.Put(t, s, &statetest.Record{Id: fmt.Sprint(i % 10), Number: int64(i), Payload: bytes.Repeat([]byte{'x'}, 1000)})
 		}
 		if err := engine.Close(); err != nil {
