@@ -73,6 +73,44 @@ func TestLeadersDiskFails(t *testing.T) {
 	}
 }
 
+// A server whose disk fails can vote for nobody, itself included, and says so before anybody begins a term that counts on it: by itself it begins none
+// either, which would depose whoever is elected in an earlier one.
+func TestServerThatCannotVoteAbstains(t *testing.T) {
+	c := newCluster(t, nil)
+	broken := c.Leader()
+	put(t, c, &statetest.Record{Id: "before"})
+	broken.BreakDisk(func(o raft.DiskOp) error {
+		if o == raft.DiskAppend || o == raft.DiskHeal {
+			return syscall.EIO
+		}
+		return nil
+	})
+	if err := tryPutFor(t, time.Minute, broken.Store(), &statetest.Record{Id: "failed"}); !errors.Is(err, syscall.EIO) {
+		t.Fatalf("got %v", err)
+	}
+	put(t, c, &statetest.Record{Id: "after"})
+	stopped := c.Leader(broken)
+	left := c.Followers(stopped)
+	stopped.Stop()
+	// Nobody can be elected by the two that are left, for as many elections as there may be in that time.
+	first := max(left[0].Engine().Term(), left[1].Engine().Term())
+	for end := time.Now().Add(5 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+		for _, s := range left {
+			if term := s.Engine().Term(); term > first {
+				t.Fatalf("%s, where %s cannot vote, has come to term %d from %d", s.ID, broken.ID, term, first)
+			}
+			if s == broken {
+				continue
+			}
+			if granted, err := s.Engine().AskPreVote(broken.ID, broken.Address()); err != nil || granted {
+				t.Fatalf("%s would vote for %s: %t, %v", broken.ID, s.ID, granted, err)
+			}
+		}
+	}
+	stopped.Start()
+	put(t, c, &statetest.Record{Id: "again"})
+}
+
 func entries(term, from, to uint64) (logs []*hraft.Log) {
 	for i := from; i <= to; i++ {
 		logs = append(logs, &hraft.Log{Index: i, Term: term, Type: hraft.LogNoop})

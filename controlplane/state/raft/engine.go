@@ -176,7 +176,7 @@ func Open(opts Options) (_ *Engine, err error) {
 	if !e.alone {
 		t = *opts.Transport
 	}
-	e.links = newLinks(t, e.config(), 10*e.timeout, e.callee, e.outdated)
+	e.links = newLinks(t, e.config(), 10*e.timeout, e.callee, e.outdated, e.abstains)
 	e.callers.links = e.links
 	e.notices = notices{engine: e, due: make(chan struct{}, 1), to: map[raft.ServerID]*noticed{}}
 	e.links.sending, e.links.answered = e.notices.sending, e.notices.answered

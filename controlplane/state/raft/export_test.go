@@ -43,6 +43,9 @@ func (e *Engine) FollowAnew() {
 // LastIndex is the end of this server's log.
 func (e *Engine) LastIndex() uint64 { return e.raft.LastIndex() }
 
+// Term is this server's.
+func (e *Engine) Term() uint64 { return e.raft.CurrentTerm() }
+
 // TakeSnapshot is what is done when one is due.
 func (e *Engine) TakeSnapshot() error { return e.takeSnapshot() }
 
@@ -97,6 +100,19 @@ func (e *Engine) SendEntries(id, address string, commit uint64) error {
 		err = errors.New("refused")
 	}
 	return err
+}
+
+// AskPreVote says whether another server would vote for this one.
+func (e *Engine) AskPreVote(id, address string) (bool, error) {
+	var last raft.Log
+	if err := e.disk.GetLog(e.raft.LastIndex(), &last); err != nil {
+		return false, err
+	}
+	var answer raft.RequestPreVoteResponse
+	err := e.links.RequestPreVote(raft.ServerID(id), raft.ServerAddress(address), &raft.RequestPreVoteRequest{
+		RPCHeader: e.header(), Term: e.raft.CurrentTerm() + 1, LastLogIndex: last.Index, LastLogTerm: last.Term,
+	}, &answer)
+	return answer.Granted, err
 }
 
 func (e *Engine) header() raft.RPCHeader {

@@ -77,6 +77,21 @@ func (e *Engine) setLeadership(term uint64) {
 	e.leadership = state.Leadership{Term: term, Leader: leader, Changed: e.changed}
 }
 
+// abstains says whether this server takes no part in an election for term, as its disk would not keep a vote, nor one for itself. Raft finds that out too
+// late: it gives its word beforehand, and begins a term of its own. Whoever counted on the one has voted for himself, for nothing; and whoever is elected
+// in an earlier term than the other gives up on hearing of it. That this server is in a later term already is for raft to say.
+func (e *Engine) abstains(term uint64) bool {
+	if e.disk.problem() == nil {
+		return false
+	}
+	select {
+	case <-e.started:
+		return e.raft.CurrentTerm() <= term
+	default:
+		return false
+	}
+}
+
 // awaitLeading returns once this server leads, which it does when nobody else can.
 func (e *Engine) awaitLeading(ctx context.Context) error {
 	for {

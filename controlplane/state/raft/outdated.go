@@ -11,7 +11,7 @@ import (
 // step, whenever it cannot store an entry, and comes to the beginning of its own. Then raft would go back, drop entries that this server has
 // acknowledged, and end the process when it is told of a commit beyond them.
 
-// Consumer implements raft.Transport: raft gets what others ask but for snapshots that it has no use of.
+// Consumer implements raft.Transport: raft gets what others ask but for snapshots that it has no use of, and votes that it could not keep.
 func (l *links) Consumer() <-chan raft.RPC { return l.requests }
 
 // pass hands on what others ask, one after the other.
@@ -24,6 +24,10 @@ func (l *links) pass() {
 					_, _ = io.Copy(io.Discard, rpc.Reader) // the next request follows it
 					rpc.Respond(&raft.InstallSnapshotResponse{Term: r.Term, Success: true}, nil)
 				})
+				continue
+			}
+			if r, ok := rpc.Command.(*raft.RequestPreVoteRequest); ok && l.abstains(r.Term) {
+				rpc.Respond(&raft.RequestPreVoteResponse{Term: r.Term}, nil)
 				continue
 			}
 			select {

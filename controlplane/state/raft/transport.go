@@ -41,6 +41,7 @@ type links struct {
 	sending  func(raft.ServerID, raft.ServerAddress, *raft.AppendEntriesRequest)
 	answered func(raft.ServerID, *raft.AppendEntriesRequest, *raft.AppendEntriesResponse)
 	outdated func(*raft.InstallSnapshotRequest) bool
+	abstains func(term uint64) bool
 
 	accepted chan net.Conn // for raft
 	requests chan raft.RPC
@@ -52,8 +53,9 @@ type links struct {
 }
 
 // newLinks begins to accept. A transport without a listener is of a server that is alone.
-func newLinks(t Transport, config *raft.Config, timeout time.Duration, serve func(net.Conn), outdated func(*raft.InstallSnapshotRequest) bool) *links {
-	l := &links{peers: t, serve: serve, outdated: outdated, accepted: make(chan net.Conn), requests: make(chan raft.RPC), closed: make(chan struct{}), conns: map[net.Conn]struct{}{}}
+func newLinks(t Transport, config *raft.Config, timeout time.Duration, serve func(net.Conn), outdated func(*raft.InstallSnapshotRequest) bool, abstains func(term uint64) bool) *links {
+	l := &links{peers: t, serve: serve, outdated: outdated, abstains: abstains,
+		accepted: make(chan net.Conn), requests: make(chan raft.RPC), closed: make(chan struct{}), conns: map[net.Conn]struct{}{}}
 	l.NetworkTransport = raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 		Stream: stream{l}, MaxPool: 3, Timeout: timeout, Logger: config.Logger, MsgpackUseNewTimeFormat: true,
 	})
@@ -216,6 +218,10 @@ func (l *links) RequestVote(id raft.ServerID, to raft.ServerAddress, args *raft.
 }
 
 func (l *links) RequestPreVote(id raft.ServerID, to raft.ServerAddress, args *raft.RequestPreVoteRequest, resp *raft.RequestPreVoteResponse) error {
+	if l.abstains(args.Term) {
+		resp.Term = args.Term
+		return nil
+	}
 	return l.NetworkTransport.RequestPreVote(id, target(id, to), args, resp)
 }
 
